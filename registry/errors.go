@@ -1,0 +1,59 @@
+package registry
+
+import (
+	"errors"
+	"strings"
+)
+
+var (
+	// ErrNotFound says that the registry has no such instance, at the revision that the answer carries.
+	ErrNotFound = errors.New("registry: no such instance")
+	// ErrNoLeader says that nobody leads at the moment: nothing was done, and the same call may be tried again.
+	ErrNoLeader = errors.New("registry: no leader")
+	// ErrBusy says that a bounded queue is full: nothing was done, and the same call may be tried again later.
+	ErrBusy = errors.New("registry: too many calls in flight")
+	// ErrUnknownOutcome says that the command was sent and its answer was lost: it may or may not take effect.
+	ErrUnknownOutcome = errors.New("registry: the outcome is unknown")
+	// ErrStopping says that this member is shutting down.
+	ErrStopping = errors.New("registry: stopping")
+	// ErrCompacted says that the events after a watcher's revision are no longer kept: read the state anew.
+	ErrCompacted = errors.New("registry: the watched revision is no longer kept")
+)
+
+// A ValidationError lists everything that is wrong with a request, so that a
+// caller can mend it in one go. The request has changed nothing.
+type ValidationError struct {
+	Problems []Problem // never empty, in the order of the request's fields
+}
+
+// A Problem is one wrong field.
+type Problem struct {
+	Field  string // its JSON path, such as "endpoints[1].port", or the name of a query parameter
+	Reason string // what is wrong and what is allowed
+}
+
+func (e *ValidationError) Error() string {
+	var text strings.Builder
+	for i, p := range e.Problems {
+		if i > 0 {
+			text.WriteString("; ")
+		}
+		text.WriteString(p.Field + ": " + p.Reason)
+	}
+	return text.String()
+}
+
+// problems gathers what is wrong while a request is looked through.
+type problems []Problem
+
+func (p *problems) add(field, reason string) {
+	*p = append(*p, Problem{Field: field, Reason: reason})
+}
+
+// err is nil when nothing was found.
+func (p problems) err() error {
+	if len(p) == 0 {
+		return nil
+	}
+	return &ValidationError{Problems: p}
+}

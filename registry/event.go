@@ -1,0 +1,45 @@
+package registry
+
+// An Event is one change. Every event of a revision is published at once.
+type Event struct {
+	Revision Revision
+	Kind     EventKind
+	Service  ServiceKey
+	Instance *Instance // after the change; nil unless Kind is EventInstancePut
+	Previous *Instance // before it; nil when there was none, and for services
+}
+
+// EventKind says what has changed.
+type EventKind uint8
+
+const (
+	// EventInstancePut is an instance that is new or differs from before, its status included.
+	EventInstancePut EventKind = iota + 1
+	// EventInstanceDelete is an instance that is gone.
+	EventInstanceDelete
+	// EventServicePut is a service that is new, has a new endpoint name, or shows fewer placeholders.
+	EventServicePut
+	// EventServiceDelete is a service that is gone with all that was known of it.
+	EventServiceDelete
+)
+
+// String is for logs and tests.
+func (k EventKind) String() string {
+	switch k {
+	case EventInstancePut:
+		return "instance-put"
+	case EventInstanceDelete:
+		return "instance-delete"
+	case EventServicePut:
+		return "service-put"
+	case EventServiceDelete:
+		return "service-delete"
+	}
+	return "unknown"
+}
+
+// A Batch is what a watcher is told at once: whole revisions, in order.
+type Batch struct {
+	Revision Revision // everything up to here has been told
+	Events   []Event  // none = the revision moved without a change
+}

@@ -1,0 +1,87 @@
+package registry
+
+import "time"
+
+// A Registration is what a workload says of itself, as it was written.
+// Register trims, checks and completes it.
+type Registration struct {
+	Namespace string
+	Service   string // may be empty where Levels is given
+	Levels    Levels // all five, or none
+	ID        string
+	Group     string
+	Zone      string
+	Version   string
+	Labels    map[string]string
+	Metadata  map[string]string
+	Endpoints []Endpoint
+	// LeaseTTLSeconds is as long as the lease holds without a renewal; 0 = LeaseTTLDefault.
+	LeaseTTLSeconds int64
+}
+
+// An InstanceRef names an instance as a caller wrote it.
+type InstanceRef struct {
+	Namespace string
+	Service   string // may be empty where Levels is given
+	Levels    Levels // all five, or none
+	ID        string
+}
+
+// The bounds of a lease's TTL.
+const (
+	LeaseTTLMin     = time.Second
+	LeaseTTLDefault = 30 * time.Second
+	LeaseTTLMax     = 7 * 24 * time.Hour
+)
+
+// The bounds of a registration.
+const (
+	nameBytesMax       = 253
+	endpointsMax       = 32
+	endpointWeight     = 100 // what a weight of 0 stands for
+	endpointWeightMax  = 65535
+	endpointPathMax    = 1024
+	pairsMax           = 64        // labels, and as many metadata
+	pairsBytesMax      = 16 * 1024 // keys and values of the labels, and as many of the metadata
+	portMax            = 65535
+	namespaceReserved  = "mesh" // the last part of a mesh host name
+	hostLabelBytesMax  = 63
+	leaseTTLSecondsMax = int64(LeaseTTLMax / time.Second)
+)
+
+// normalize is the registration in the one form that is stored, or all that is wrong with it.
+func (r Registration) normalize() (Registration, error) {
+	var bad problems
+	ref := r.ref().normalize(&bad)
+	out := Registration{
+		Namespace: ref.Namespace, Service: ref.Service, Levels: ref.Levels, ID: ref.ID,
+		Group:     optionalName(r.Group, "group", &bad),
+		Zone:      optionalName(r.Zone, "zone", &bad),
+		Version:   optionalName(r.Version, "version", &bad),
+		Labels:    normalizePairs(r.Labels, "labels", &bad),
+		Metadata:  normalizePairs(r.Metadata, "metadata", &bad),
+		Endpoints: normalizeEndpoints(r.Endpoints, &bad),
+	}
+	out.LeaseTTLSeconds = normalizeTTL(r.LeaseTTLSeconds, &bad)
+	if out.LeaseTTLSeconds == 0 {
+		out.LeaseTTLSeconds = int64(LeaseTTLDefault / time.Second)
+	}
+	return out, bad.err()
+}
+
+func (r Registration) ref() InstanceRef {
+	return InstanceRef{Namespace: r.Namespace, Service: r.Service, Levels: r.Levels, ID: r.ID}
+}
+
+// key checks a reference and gives the key that it stands for.
+func (r InstanceRef) key() (InstanceKey, error) {
+	var bad problems
+	n := r.normalize(&bad)
+	return InstanceKey{Namespace: n.Namespace, Service: n.Service, ID: n.ID}, bad.err()
+}
+
+func (r InstanceRef) normalize(bad *problems) InstanceRef {
+	namespace := normalizeNamespace(r.Namespace, bad)
+	service, levels := normalizeService(r.Service, r.Levels, bad)
+	return InstanceRef{Namespace: namespace, Service: service, Levels: levels, ID: normalizeID(r.ID, bad)}
+}
