@@ -3,7 +3,180 @@ package registry
 import (
 	"cmp"
 	"slices"
+	"sync"
+	"sync/atomic"
 )
+
+// A state is everything the registry knows at one revision, as an index of
+// immutable instances. A machine has two: the one that Apply works on, and the
+// published one, which follows by the same changes. So Apply sees its own
+// earlier entries before anybody else does, and a reader never waits for a disk.
+// The second index costs some sixteen bytes an instance.
+type state struct {
+	services map[ServiceKey]*serviceState
+	order    []*serviceState // sorted by key
+	passing  int             // instances, in all services
+	expired  int
+}
+
+// A serviceState is one service within a state.
+type serviceState struct {
+	key       ServiceKey
+	record    serviceRecord
+	instances []*Instance // sorted by id; changed in place
+	passing   int
+	expired   int
+
+	building sync.Mutex              // held while a reader builds the view, so that it is built once
+	view     atomic.Pointer[Service] // nil after a change, until somebody reads
+}
+
+// A serviceRecord is what is known of a service beside its instances. It is
+// stored with every visible change, so that a restarted member gives the same
+// revisions as one that never stopped.
+type serviceRecord struct {
+	created   Revision
+	revision  Revision          // of the last visible change
+	endpoints []ServiceEndpoint // never changed in place
+	baseline  int               // how many instances it is believed to need
+	fellAt    int64             // Unix ms: since when the passing ones are fewer than the baseline, or when it was last halved
+	emptiedAt int64             // Unix ms: when the last instance went; 0 while there are any
+}
+
+// A change is one step from a state to the next.
+type change struct {
+	service  ServiceKey
+	revision Revision
+	op       changeOp
+	silent   bool      // no reader can tell: no event
+	instance *Instance // opPut
+	previous *Instance // opPut, opDelete
+	record   serviceRecord
+}
+
+type changeOp uint8
+
+const (
+	opPut changeOp = iota
+	opDelete
+	opServicePut
+	opServiceDelete
+)
+
+func newState() *state { return &state{services: make(map[ServiceKey]*serviceState)} }
+
+// apply makes one step. A step that does not fit means that two states that
+// must be equal are not.
+func (s *state) apply(c *change) {
+	switch c.op {
+	case opPut:
+		s.put(s.mustHave(c.service), c.instance)
+	case opDelete:
+		s.remove(s.mustHave(c.service), c.previous.ID)
+	case opServicePut:
+		s.putService(c.service, c.record)
+	case opServiceDelete:
+		s.removeService(c.service)
+	}
+}
+
+func (s *state) mustHave(k ServiceKey) *serviceState {
+	svc := s.services[k]
+	if svc == nil {
+		panic("registry: change of service " + k.Service + " in namespace " + k.Namespace + ", which this state does not have")
+	}
+	return svc
+}
+
+func (s *state) put(svc *serviceState, i *Instance) {
+	svc.view.Store(nil)
+	at, found := searchID(svc.instances, i.ID)
+	if found {
+		s.count(svc, svc.instances[at].Status, -1)
+		svc.instances[at] = i
+	} else {
+		svc.instances = slices.Insert(svc.instances, at, i)
+	}
+	s.count(svc, i.Status, 1)
+}
+
+func (s *state) remove(svc *serviceState, id string) {
+	svc.view.Store(nil)
+	at, found := searchID(svc.instances, id)
+	if !found {
+		panic("registry: removal of instance " + id + " of service " + svc.key.Service + ", which this state does not have")
+	}
+	s.count(svc, svc.instances[at].Status, -1)
+	svc.instances = slices.Delete(svc.instances, at, at+1)
+}
+
+func (s *state) count(svc *serviceState, status Status, by int) {
+	switch status {
+	case StatusPassing:
+		svc.passing += by
+		s.passing += by
+	case StatusExpired:
+		svc.expired += by
+		s.expired += by
+	}
+}
+
+func (s *state) putService(k ServiceKey, record serviceRecord) {
+	if svc := s.services[k]; svc != nil {
+		svc.view.Store(nil)
+		svc.record = record
+		return
+	}
+	svc := &serviceState{key: k, record: record}
+	s.services[k] = svc
+	s.order = slices.Insert(s.order, s.search(k), svc)
+}
+
+func (s *state) removeService(k ServiceKey) {
+	if svc := s.mustHave(k); len(svc.instances) > 0 {
+		panic("registry: removal of service " + k.Service + ", which still has instances")
+	}
+	delete(s.services, k)
+	at := s.search(k)
+	s.order = slices.Delete(s.order, at, at+1)
+}
+
+// search gives the place of a service, or where it would be.
+func (s *state) search(k ServiceKey) int {
+	at, _ := slices.BinarySearchFunc(s.order, k, func(svc *serviceState, k ServiceKey) int { return svc.key.Compare(k) })
+	return at
+}
+
+func (s *state) instance(k InstanceKey) *Instance {
+	svc := s.services[k.ServiceKey()]
+	if svc == nil {
+		return nil
+	}
+	at, found := searchID(svc.instances, k.ID)
+	if !found {
+		return nil
+	}
+	return svc.instances[at]
+}
+
+// snapshot is the service for readers. The caller keeps changes out meanwhile.
+func (svc *serviceState) snapshot() *Service {
+	if v := svc.view.Load(); v != nil {
+		return v
+	}
+	svc.building.Lock()
+	defer svc.building.Unlock()
+	if v := svc.view.Load(); v != nil {
+		return v
+	}
+	v := &Service{
+		Key: svc.key, Created: svc.record.created, Revision: svc.record.revision,
+		Endpoints: svc.record.endpoints, Instances: slices.Clone(svc.instances),
+	}
+	v.Shown = shown(v.Instances, svc.passing, svc.record.baseline)
+	svc.view.Store(v)
+	return v
+}
 
 // searchID finds an instance, or its place, in a slice sorted by id.
 func searchID(instances []*Instance, id string) (int, bool) {
