@@ -1,0 +1,59 @@
+# `make` lists the targets. What they leave behind is in bin/ and .cache/.
+
+# The seconds that each suite may take, with cold build caches on two cores.
+# A suite that takes longer has failed; see scripts/within.
+SETUP_SECONDS = 180
+BUILD_SECONDS = 240
+LINT_SECONDS  = 300
+UNIT_SECONDS  = 300
+RACE_SECONDS  = 420
+E2E_SECONDS   = 240
+BENCH_SECONDS = 900
+
+# Where data races would hide: whatever runs several goroutines.
+RACE_PACKAGES = ./storage/... ./consensus/... ./registry/... ./xds/... ./cmd/...
+# Everything but the tests with real processes, which e2e runs.
+UNIT_PACKAGES = $$(go list ./... | grep -v /internal/e2e)
+
+within = scripts/within
+
+.PHONY: help build demo test setup lint unit race e2e bench generate clean
+.NOTPARALLEL:
+
+help: ## list the targets
+	@grep -E '^[a-z0-9]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+build: ## build bin/stellmapd and bin/stellmapctl
+	@CGO_ENABLED=0 $(within) $(BUILD_SECONDS) build go build -trimpath -o bin/ ./cmd/...
+
+demo: ## the whole path with a real Envoy; ends with PASS (KEEP=1 leaves it running)
+	@go run ./examples/envoy
+
+# The last suite's own lines end the output.
+test: export WITHIN_CLOSING = e2e
+test: setup lint unit race e2e ## everything that CI runs, set-up included
+
+setup: ## get what the tests need; says what it installs
+	@$(within) $(SETUP_SECONDS) setup scripts/setup
+
+lint: ## gofmt, go vet, staticcheck
+	@$(within) $(LINT_SECONDS) lint scripts/lint
+
+unit: ## tests without real processes, house rules included
+	@$(within) $(UNIT_SECONDS) unit go test -count=1 -timeout $(UNIT_SECONDS)s $(UNIT_PACKAGES)
+
+race: ## the same under the race detector, where goroutines meet
+	@CGO_ENABLED=1 $(within) $(RACE_SECONDS) race go test -race -count=1 -timeout $(RACE_SECONDS)s $(RACE_PACKAGES)
+
+# With CI set, a test that cannot find what it needs fails; setup has got it all.
+e2e: setup ## tests with real processes: Envoy, clusters, kill -9, strace
+	@CI=true ENVOY_BIN="$$(scripts/envoy)" $(within) $(E2E_SECONDS) e2e go test -count=1 -timeout $(E2E_SECONDS)s ./internal/e2e/...
+
+bench: ## measure; figures and hardware belong in docs/performance.md
+	@$(within) $(BENCH_SECONDS) bench go test -run '^$$' -bench . -benchtime 100x -count=1 -timeout $(BENCH_SECONDS)s ./bench/...
+
+generate: ## write the code of api/proto anew
+	@scripts/generate
+
+clean: ## remove bin/ and .cache/
+	rm -rf bin .cache
