@@ -10,7 +10,7 @@
 //	story.go     the steps, in order
 //	registrar.go registers over HTTP and keeps leases alive
 //	load.go      requests through Envoy: who answered, what failed, when
-//	inspect.go   what Envoy says about itself on its admin port
+//	call.go      one HTTP call
 //	upstream.go  the server behind Envoy; this program again, as a child
 //	report.go    what is printed, and demo.json
 package main

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/stellmap/stellmap/internal/envoyadmin"
 	"github.com/stellmap/stellmap/internal/process"
 )
 
@@ -210,6 +211,11 @@ func (s *scene) server() string { return fmt.Sprintf("http://127.0.0.1:%d", s.po
 // egress is where Envoy takes requests.
 func (s *scene) egress() string { return fmt.Sprintf("http://127.0.0.1:%d", s.ports["egress"]) }
 
+// admin is Envoy's admin port.
+func (s *scene) admin() envoyadmin.Admin {
+	return envoyadmin.Admin{URL: fmt.Sprintf("http://127.0.0.1:%d", s.ports["envoy_admin"]), Client: s.client}
+}
+
 // launch starts a program and waits until it is ready.
 func (s *scene) launch(ctx context.Context, o process.Options, ready func() error) error {
 	o.Logs, o.Dir = s.work, s.work
@@ -264,7 +270,7 @@ func (s *scene) startEnvoy(ctx context.Context) error {
 	}
 	args := []string{"-c", path, "--log-level", "warning", "--concurrency", "2", "--disable-hot-restart"}
 	return s.launch(ctx, process.Options{Name: "envoy", Path: s.envoy, Args: args},
-		func() error { return s.isOK(ctx, s.envoyAdmin()+"/ready") })
+		func() error { return s.admin().Ready(ctx) })
 }
 
 // stellmapctl runs the operator's command line.

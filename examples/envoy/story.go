@@ -120,7 +120,7 @@ func (t *story) configureEnvoy(ctx context.Context, s *step) error {
 
 // noNACK fails when Envoy has rejected anything.
 func (t *story) noNACK(ctx context.Context, s *step) error {
-	taken, rejected, err := t.updates(ctx)
+	taken, rejected, err := t.admin().Updates(ctx)
 	if err != nil {
 		return err
 	}
@@ -137,10 +137,11 @@ func (t *story) noNACK(ctx context.Context, s *step) error {
 
 // envoyHas compares the health of the service's endpoints in Envoy, by instance.
 func (t *story) envoyHas(ctx context.Context, want map[string]string) error {
-	have, err := t.endpointsInEnvoy(ctx)
+	config, err := t.admin().Config(ctx)
 	if err != nil {
 		return err
 	}
+	have := config.Endpoints[host]
 	wanted := make(map[string]string)
 	for id, health := range want {
 		wanted[fmt.Sprintf("127.0.0.1:%d", t.ports[id])] = health

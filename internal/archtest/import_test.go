@@ -10,34 +10,38 @@ import (
 // picture is who may import whom inside the module. A folder stands for all
 // below it unless they have a line of their own. What is not drawn is not allowed.
 var picture = map[string][]string{
-	"storage":            {},
-	"consensus":          {"storage"},
-	"consensus/peer":     {"consensus"},
-	"consensus/simulate": {"consensus", "storage"},
-	"registry":           {"storage"},
-	"registry/httpapi":   {"registry"},
-	"registry/grpcapi":   {"registry"},
-	"registry/probe":     {"registry"},
-	"xds":                {"registry"},
-	"federation":         {"registry"},
-	"access":             {},
-	"client":             {},
-	"cmd":                {"storage", "consensus", "registry", "xds", "federation", "access", "client"},
-	"api/proto":          {},
-	"examples":           {},
-	"bench":              {},
-	"internal/version":   {},
-	"internal/process":   {},
-	"internal/archtest":  {},
-	"internal/e2e":       {},
+	"storage":             {},
+	"consensus":           {"storage"},
+	"consensus/peer":      {"consensus"},
+	"consensus/simulate":  {"consensus", "storage"},
+	"registry":            {"storage"},
+	"registry/httpapi":    {"registry"},
+	"registry/grpcapi":    {"registry"},
+	"registry/probe":      {"registry"},
+	"xds":                 {"registry"},
+	"federation":          {"registry"},
+	"access":              {},
+	"client":              {},
+	"cmd":                 {"storage", "consensus", "registry", "xds", "federation", "access", "client"},
+	"api/proto":           {},
+	"examples":            {},
+	"bench":               {},
+	"internal/version":    {},
+	"internal/process":    {},
+	"internal/envoyadmin": {},
+	"internal/archtest":   {},
+	"internal/e2e":        {},
 }
 
 // everybodys may be imported by all: generated code, and the version's number.
 var everybodys = []string{"api/proto", "internal/version"}
 
-// outside are those that run the product from outside. They may use what starts
-// processes, and nothing of the product.
-var outside = []string{"examples", "bench", "internal/e2e"}
+// outside are those that run the product from outside. They may use the tools
+// for that, and nothing of the product.
+var (
+	outside = []string{"examples", "bench", "internal/e2e"}
+	tools   = []string{"internal/process", "internal/envoyadmin"}
+)
 
 // room is the line of the picture that a folder belongs to, "" for none.
 func room(folder string) string {
@@ -59,7 +63,7 @@ func mayImport(from, folder string) bool {
 	if to == from || slices.Contains(everybodys, to) {
 		return true
 	}
-	if to == "internal/process" && slices.Contains(outside, from) {
+	if slices.Contains(tools, to) && slices.Contains(outside, from) {
 		return true
 	}
 	return slices.ContainsFunc(picture[from], func(allowed string) bool {
@@ -125,7 +129,7 @@ var vocabularies = []vocabulary{
 	{"github.com/envoyproxy/go-control-plane", []string{"xds/..."}, []string{"bench/...", "internal/e2e"}},
 	{"github.com/cncf/xds", []string{"xds/..."}, nil},
 	{"google.golang.org/grpc", []string{"xds/...", "consensus/peer", "registry/grpcapi", "federation/...", "client", "cmd/stellmapd", "api/proto/..."}, []string{"bench/..."}},
-	{"net/http", []string{"registry/httpapi", "cmd/...", "client", "examples/..."}, []string{"bench/...", "internal/e2e"}},
+	{"net/http", []string{"registry/httpapi", "cmd/...", "client", "examples/...", "internal/envoyadmin"}, []string{"bench/...", "internal/e2e"}},
 	{"github.com/spf13", []string{"cmd/..."}, nil},
 	{"github.com/pelletier/go-toml", []string{"cmd/..."}, nil},
 	{"flag", []string{"cmd/...", "examples/..."}, []string{"..."}},
