@@ -1,0 +1,384 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stellmap/stellmap/internal/process"
+)
+
+// root is the top folder, seen from this package's.
+const root = "../.."
+
+const (
+	readyTime  = 20 * time.Second // for members to find a leader and catch up
+	stopTime   = 10 * time.Second // for a member to end when asked
+	callTime   = 3 * time.Second  // for one HTTP call
+	startTries = 3                // with new ports, when somebody was quicker
+)
+
+// bin is the folder of the binaries, built once.
+var bin string
+
+func TestMain(m *testing.M) {
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "stellmap-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	for _, args := range [][]string{
+		{"build", "-trimpath", "-o", dir + "/", "./cmd/..."},
+		{"build", "-trimpath", "-o", filepath.Join(dir, "demo"), "./examples/envoy"},
+	} {
+		cmd := exec.Command("go", args...)
+		cmd.Dir = root
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "go %s: %v\n%s", strings.Join(args, " "), err, out)
+			return 1
+		}
+	}
+	bin = dir
+	return m.Run()
+}
+
+// need skips a test that lacks something, or fails it where everything must be there.
+func need(t *testing.T, what string, err error) {
+	t.Helper()
+	if err == nil {
+		return
+	}
+	if os.Getenv("CI") != "" {
+		t.Fatalf("%s is needed: %v", what, err)
+	}
+	t.Skipf("not tested, %s is missing (`make setup` gets it): %v", what, err)
+}
+
+// envoyPath is an Envoy 1.40: ENVOY_BIN, or what scripts/envoy has fetched.
+func envoyPath(t *testing.T) string {
+	t.Helper()
+	path := os.Getenv("ENVOY_BIN")
+	if path == "" {
+		path = filepath.Join(root, ".cache/envoy/1.40.0/envoy")
+	}
+	_, err := os.Stat(path)
+	need(t, "Envoy", err)
+	absolute, err := filepath.Abs(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return absolute
+}
+
+// seed is this run's, and is printed when the test fails.
+func seed(t *testing.T) *rand.Rand {
+	t.Helper()
+	n := uint64(time.Now().UnixNano())
+	if given := os.Getenv("SEED"); given != "" {
+		var err error
+		if n, err = strconv.ParseUint(given, 10, 64); err != nil {
+			t.Fatalf("SEED: %v", err)
+		}
+	}
+	t.Logf("SEED=%d", n)
+	return rand.New(rand.NewPCG(n, 0))
+}
+
+// member is one stellmapd, its files and its addresses.
+type member struct {
+	id      int
+	dir     string // of config, data and log
+	config  string
+	ports   [4]int   // HTTP, xDS, peers, admin
+	command []string // what runs it; its configuration comes last
+	proc    *process.Process
+}
+
+func (m *member) name() string    { return fmt.Sprintf("n%d", m.id) }
+func (m *member) url() string     { return fmt.Sprintf("http://127.0.0.1:%d", m.ports[0]) }
+func (m *member) dataDir() string { return filepath.Join(m.dir, "data") }
+
+// cluster is a region of one or more members.
+type cluster struct {
+	t       *testing.T
+	members []*member
+	client  *http.Client
+}
+
+// newCluster starts members and waits until each is ready.
+func newCluster(t *testing.T, size int) *cluster {
+	t.Helper()
+	return newClusterWith(t, size, nil)
+}
+
+// newClusterWith is newCluster with something done to each member before it starts.
+func newClusterWith(t *testing.T, size int, prepare func(*member)) *cluster {
+	t.Helper()
+	for try := 1; ; try++ {
+		c := &cluster{t: t, client: newClient(t)}
+		c.lay(size)
+		for _, m := range c.members {
+			if prepare != nil {
+				prepare(m)
+			}
+			c.start(m)
+		}
+		err := c.ready()
+		if err == nil {
+			return c
+		}
+		if try == startTries || !c.clashed() {
+			t.Fatal(err)
+		}
+		t.Logf("somebody took a port, again with others: %v", err)
+		c.kill(c.members...)
+	}
+}
+
+func newClient(t *testing.T) *http.Client {
+	transport := &http.Transport{MaxIdleConnsPerHost: 64}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Timeout: callTime, Transport: transport}
+}
+
+// lay chooses ports and writes the configuration files.
+func (c *cluster) lay(size int) {
+	c.t.Helper()
+	ports, err := process.FreePorts(4 * size)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	top := c.t.TempDir()
+	for i := range size {
+		m := &member{id: i + 1, dir: filepath.Join(top, fmt.Sprintf("n%d", i+1)), ports: [4]int(ports[4*i:])}
+		m.config = filepath.Join(m.dir, "stellmapd.toml")
+		m.command = []string{filepath.Join(bin, "stellmapd")}
+		c.members = append(c.members, m)
+	}
+	for _, m := range c.members {
+		if err := os.MkdirAll(m.dir, 0o755); err != nil {
+			c.t.Fatal(err)
+		}
+		if err := os.WriteFile(m.config, []byte(c.configOf(m)), 0o644); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+}
+
+func (c *cluster) configOf(m *member) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "[node]\nid = %d\ncluster_id = 100\nregion = \"local\"\ndata_dir = %q\n", m.id, m.dataDir())
+	fmt.Fprintf(&b, "[server]\nhttp_addr = \"127.0.0.1:%d\"\nxds_addr = \"127.0.0.1:%d\"\ngrpc_addr = \"127.0.0.1:%d\"\nadmin_addr = \"127.0.0.1:%d\"\n",
+		m.ports[0], m.ports[1], m.ports[2], m.ports[3])
+	if len(c.members) == 1 {
+		return b.String()
+	}
+	for _, o := range c.members {
+		fmt.Fprintf(&b, "[[cluster.members]]\nid = %d\nhttp = \"127.0.0.1:%d\"\nxds = \"127.0.0.1:%d\"\ngrpc = \"127.0.0.1:%d\"\nadmin = \"127.0.0.1:%d\"\n",
+			o.id, o.ports[0], o.ports[1], o.ports[2], o.ports[3])
+	}
+	return b.String()
+}
+
+// start starts a member; the test's end kills it.
+func (c *cluster) start(m *member) {
+	c.t.Helper()
+	args := append(slices.Clone(m.command[1:]), "--config", m.config)
+	p, err := process.Start(process.Options{Name: m.name(), Path: m.command[0], Args: args, Dir: m.dir, Logs: m.dir})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	m.proc = p
+	c.t.Cleanup(func() {
+		if err := p.Kill(); err != nil {
+			c.t.Error(err)
+		}
+		if c.t.Failed() {
+			c.t.Logf("last words of %s:\n%s", m.name(), p.Tail(15))
+		}
+	})
+}
+
+// ready waits until every member says that it is.
+func (c *cluster) ready() error {
+	for _, m := range c.members {
+		if _, err := process.Within(c.t.Context(), readyTime, m.name()+" to be ready", func() error { return c.isReady(m) }); err != nil {
+			return fmt.Errorf("%w\n%s", err, m.proc.Tail(5))
+		}
+	}
+	return nil
+}
+
+func (c *cluster) mustBeReady() {
+	c.t.Helper()
+	if err := c.ready(); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func (c *cluster) isReady(m *member) error {
+	a, err := c.call(c.t.Context(), http.MethodGet, m.url()+"/readyz", "")
+	if err != nil {
+		return err
+	}
+	return a.want(http.StatusOK)
+}
+
+func (c *cluster) clashed() bool {
+	for _, m := range c.members {
+		if m.proc.Clashed() {
+			return true
+		}
+	}
+	return false
+}
+
+// kill ends members with SIGKILL, as close to each other as can be.
+func (c *cluster) kill(members ...*member) {
+	c.t.Helper()
+	for _, m := range members {
+		if err := m.proc.Signal(9); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+	for _, m := range members {
+		<-m.proc.Ended()
+	}
+}
+
+// leader is the member that all ready ones take for it.
+func (c *cluster) leader(of ...*member) *member {
+	c.t.Helper()
+	var found *member
+	if _, err := process.Within(c.t.Context(), readyTime, "a leader", func() error {
+		found = nil
+		for _, m := range of {
+			id, err := c.leaderOf(m)
+			if err != nil {
+				return err
+			}
+			if found != nil && found.id != id {
+				return errors.New("they disagree")
+			}
+			found = c.members[id-1]
+		}
+		return nil
+	}); err != nil {
+		c.t.Fatal(err)
+	}
+	return found
+}
+
+func (c *cluster) leaderOf(m *member) (int, error) {
+	a, err := c.call(c.t.Context(), http.MethodGet, m.url()+"/readyz", "")
+	if err != nil {
+		return 0, err
+	}
+	var body struct {
+		Data struct {
+			LeaderID int `json:"leaderId"`
+		} `json:"data"`
+	}
+	if err := json.Unmarshal(a.body, &body); err != nil {
+		return 0, err
+	}
+	if body.Data.LeaderID == 0 {
+		return 0, fmt.Errorf("%s knows no leader", m.name())
+	}
+	return body.Data.LeaderID, nil
+}
+
+// answer is what an HTTP call brought.
+type answer struct {
+	status   int
+	body     []byte
+	revision uint64
+}
+
+// want is an error when the status is none of the given.
+func (a answer) want(statuses ...int) error {
+	for _, s := range statuses {
+		if a.status == s {
+			return nil
+		}
+	}
+	return fmt.Errorf("answered %d: %.300s", a.status, a.body)
+}
+
+// call sends a request, with a JSON body where there is one.
+func (c *cluster) call(ctx context.Context, method, url, body string) (answer, error) {
+	request, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
+	if err != nil {
+		return answer{}, err
+	}
+	if body != "" {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	response, err := c.client.Do(request)
+	if err != nil {
+		return answer{}, err
+	}
+	defer response.Body.Close()
+	a := answer{status: response.StatusCode}
+	if a.body, err = io.ReadAll(response.Body); err != nil {
+		return answer{}, err
+	}
+	if r := response.Header.Get("X-StellMap-Revision"); r != "" {
+		if a.revision, err = strconv.ParseUint(r, 10, 64); err != nil {
+			return answer{}, fmt.Errorf("X-StellMap-Revision: %w", err)
+		}
+	}
+	return a, nil
+}
+
+// must is a call that has to be answered with one of the statuses.
+func (c *cluster) must(method, url, body string, statuses ...int) answer {
+	c.t.Helper()
+	a, err := c.call(c.t.Context(), method, url, body)
+	if err == nil {
+		err = a.want(statuses...)
+	}
+	if err != nil {
+		c.t.Fatalf("%s %s: %v", method, url, err)
+	}
+	return a
+}
+
+// instanceURL is where v2 has an instance of a service in the namespace default.
+func instanceURL(m *member, service, id string) string {
+	return fmt.Sprintf("%s/api/v2/namespaces/default/services/%s/instances/%s", m.url(), service, id)
+}
+
+// registration is the body of a v2 register with a lease that outlives the test.
+func registration(port int, value string) string {
+	return fmt.Sprintf(`{"endpoints":[{"name":"http","protocol":"http","host":"127.0.0.1","port":%d}],"leaseTtlSeconds":3600,"metadata":{"value":%q}}`, port, value)
+}
+
+// valueOf is the metadata value of an instance that was read.
+func valueOf(a answer) (string, error) {
+	var instance struct {
+		Metadata map[string]string `json:"metadata"`
+	}
+	if err := json.Unmarshal(a.body, &instance); err != nil {
+		return "", err
+	}
+	return instance.Metadata["value"], nil
+}
