@@ -1,0 +1,138 @@
+package consensus
+
+import (
+	"fmt"
+
+	pb "go.etcd.io/raft/v3/raftpb"
+
+	"github.com/stellmap/stellmap/storage"
+)
+
+// appender is the executor that writes the log. It takes everything that waits,
+// writes it, syncs once, and only then delivers the answers that depend on it:
+// votes and acknowledgements of appends, to peers and to this member itself.
+type appender struct {
+	id      uint64
+	log     *storage.Log
+	clock   Clock
+	metrics *metrics
+	queue   *mailbox[*pb.Message] // MsgStorageAppend, in order; nil is a tick
+	respond func(*pb.Message)     // delivers an answer, to this member or another
+
+	spare    []*pb.Message
+	written  storage.HardState // the newest in the log
+	unmarked bool              // something was synced since the last mark
+}
+
+// step does all that waits.
+func (a *appender) step() error {
+	messages := a.queue.take(a.spare)
+	a.spare = messages
+	mustSync, answers := false, 0
+	w := logWriter{log: a.log}
+	for _, m := range messages {
+		if m == nil {
+			continue
+		}
+		answers++
+		mustSync = a.mustSync(m) || mustSync
+		if err := w.add(m); err != nil {
+			return fmt.Errorf("append to the log: %w", err)
+		}
+	}
+	if answers == 0 {
+		return a.mark(len(messages) > 0)
+	}
+	if err := w.flush(); err != nil {
+		return fmt.Errorf("append to the log: %w", err)
+	}
+	if mustSync {
+		if err := a.sync(); err != nil {
+			return err
+		}
+	}
+	for _, m := range messages {
+		for _, answer := range m.GetResponses() {
+			a.respond(answer)
+		}
+	}
+	return nil
+}
+
+// mustSync tells whether forgetting the message could break a promise. A commit
+// index that moves alone promises nothing: it is found again.
+func (a *appender) mustSync(m *pb.Message) bool {
+	if m.GetSnapshot() != nil {
+		panic(fmt.Sprintf("consensus: node %d was told to install a snapshot, which is never taken in", a.id))
+	}
+	before := a.written
+	if hs, ok := hardStateOf(m); ok {
+		a.written = hs
+	}
+	return len(m.GetEntries()) > 0 || a.written.Term != before.Term || a.written.Vote != before.Vote
+}
+
+func (a *appender) sync() error {
+	began := a.clock.Now()
+	if err := a.log.Sync(); err != nil {
+		return fmt.Errorf("sync the log: %w", err)
+	}
+	a.metrics.syncSeconds.Observe(a.clock.Now().Sub(began).Seconds())
+	a.unmarked = true
+	return nil
+}
+
+// mark attests the last sync one idle tick after it: otherwise damage to the
+// last frame could not be told from a tear.
+func (a *appender) mark(tick bool) error {
+	if !tick || !a.unmarked {
+		return nil
+	}
+	a.unmarked = false
+	if err := a.log.Mark(); err != nil {
+		return fmt.Errorf("mark the log: %w", err)
+	}
+	return nil
+}
+
+// hardStateOf returns the hard state in a message, if it changed.
+func hardStateOf(m *pb.Message) (storage.HardState, bool) {
+	hs := storage.HardState{Term: m.GetTerm(), Vote: m.GetVote(), Commit: m.GetCommit()}
+	return hs, hs != storage.HardState{}
+}
+
+// logWriter gathers consecutive entries into few writes of bounded size.
+type logWriter struct {
+	log       *storage.Log
+	entries   []storage.Entry
+	bytes     int
+	hardState *storage.HardState
+}
+
+func (w *logWriter) add(m *pb.Message) error {
+	if hs, ok := hardStateOf(m); ok {
+		w.hardState = &hs
+	}
+	for _, e := range m.GetEntries() {
+		follows := len(w.entries) == 0 || w.entries[len(w.entries)-1].Index+1 == e.GetIndex()
+		if !follows || w.bytes+len(e.GetData()) > appendFrameBytes {
+			if err := w.flush(); err != nil {
+				return err
+			}
+		}
+		w.entries = append(w.entries, entryForLog(e))
+		w.bytes += len(e.GetData())
+	}
+	return nil
+}
+
+// flush writes what was gathered. A hard state goes with or before the entries
+// that it came with; all of it is synced together.
+func (w *logWriter) flush() error {
+	if len(w.entries) == 0 && w.hardState == nil {
+		return nil
+	}
+	err := w.log.Append(w.entries, w.hardState)
+	w.entries, w.bytes, w.hardState = w.entries[:0], 0, nil
+	return err
+}

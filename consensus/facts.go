@@ -1,0 +1,149 @@
+package consensus
+
+import (
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"slices"
+
+	pb "go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
+	peerv1 "github.com/stellmap/stellmap/api/proto/stellmap/peer/v1"
+	"github.com/stellmap/stellmap/storage"
+)
+
+// featureLevel is the newest that this version knows. A cluster works at the
+// level that its log says.
+const featureLevel = 1
+
+// facts are what the log says about the cluster itself. They are not changed
+// once published: whoever applies a change makes a new one.
+type facts struct {
+	conf         *pb.ConfState
+	incarnation  string
+	featureLevel uint32
+	members      map[uint64]Member // the address book
+}
+
+// Keys of the facts in the engine.
+const (
+	confKey      = storage.MetaPrefix + "configuration"
+	clusterKey   = storage.MetaPrefix + "cluster"
+	timeKey      = storage.MetaPrefix + "time"
+	memberPrefix = storage.MetaPrefix + "member/"
+)
+
+func memberKey(id uint64) []byte { return fmt.Appendf(nil, "%s%020d", memberPrefix, id) }
+
+// loadFacts reads them back.
+func loadFacts(e *storage.Engine) (*facts, error) {
+	f := &facts{conf: &pb.ConfState{}, members: make(map[uint64]Member)}
+	var cluster peerv1.Cluster
+	for key, message := range map[string]proto.Message{confKey: f.conf, clusterKey: &cluster} {
+		if err := loadMessage(e, key, message); err != nil {
+			return nil, err
+		}
+	}
+	f.incarnation, f.featureLevel = cluster.GetIncarnation(), cluster.GetFeatureLevel()
+	prefix := []byte(memberPrefix)
+	err := e.Scan(prefix, storage.PrefixEnd(prefix), func(key, value []byte) error {
+		var m peerv1.Member
+		if err := proto.Unmarshal(value, &m); err != nil {
+			return fmt.Errorf("%s: %w", key, err)
+		}
+		f.members[m.GetId()] = memberOf(&m)
+		return nil
+	})
+	return f, err
+}
+
+func loadMessage(e *storage.Engine, key string, into proto.Message) error {
+	value, ok, err := e.Get([]byte(key))
+	if err != nil || !ok {
+		return err
+	}
+	if err := proto.Unmarshal(value, into); err != nil {
+		return fmt.Errorf("%s: %w", key, err)
+	}
+	return nil
+}
+
+// loadTime reads the time of the newest entry.
+func loadTime(e *storage.Engine) (int64, error) {
+	value, ok, err := e.Get([]byte(timeKey))
+	if err != nil || !ok {
+		return 0, err
+	}
+	if len(value) != 8 {
+		return 0, fmt.Errorf("%s has %d bytes, want 8", timeKey, len(value))
+	}
+	return int64(binary.BigEndian.Uint64(value)), nil
+}
+
+func (f *facts) clone() *facts {
+	next := *f
+	next.members = maps.Clone(f.members)
+	return &next
+}
+
+// isMember tells whether the id votes or learns.
+func (f *facts) isMember(id uint64) bool {
+	return slices.Contains(f.conf.GetVoters(), id) || slices.Contains(f.conf.GetVotersOutgoing(), id) ||
+		slices.Contains(f.conf.GetLearners(), id) || slices.Contains(f.conf.GetLearnersNext(), id)
+}
+
+// setConf, setCluster and setMember change the facts and add the change to the
+// batch.
+
+func (f *facts) setConf(b *storage.Batch, conf *pb.ConfState) {
+	f.conf = conf
+	b.Set([]byte(confKey), marshal(conf))
+}
+
+// setCluster: only the first counts.
+func (f *facts) setCluster(b *storage.Batch, c *peerv1.Cluster) {
+	if f.incarnation != "" {
+		return
+	}
+	f.incarnation, f.featureLevel = c.GetIncarnation(), c.GetFeatureLevel()
+	b.Set([]byte(clusterKey), marshal(c))
+}
+
+// setMember: an id keeps the UUID that it had first, whoever asks, and an
+// empty address changes nothing.
+func (f *facts) setMember(b *storage.Batch, p *peerv1.Member) {
+	m, have := memberOf(p), f.members[p.GetId()]
+	if have.UUID != "" && have.UUID != m.UUID {
+		return
+	}
+	m = m.over(have)
+	f.members[m.ID] = m
+	b.Set(memberKey(m.ID), marshal(m.proto()))
+}
+
+func setTime(b *storage.Batch, ms int64) {
+	b.Set([]byte(timeKey), binary.BigEndian.AppendUint64(nil, uint64(ms)))
+}
+
+// book is the address book, by id.
+func (f *facts) book() []Member {
+	return slices.SortedFunc(maps.Values(f.members), func(a, b Member) int { return int(int64(a.ID) - int64(b.ID)) })
+}
+
+func memberOf(p *peerv1.Member) Member {
+	return Member{ID: p.GetId(), UUID: p.GetUuid(), HTTP: p.GetHttp(), XDS: p.GetXds(), GRPC: p.GetGrpc(), Admin: p.GetAdmin()}
+}
+
+func (m Member) proto() *peerv1.Member {
+	return &peerv1.Member{Id: m.ID, Uuid: m.UUID, Http: m.HTTP, Xds: m.XDS, Grpc: m.GRPC, Admin: m.Admin}
+}
+
+// marshal encodes a message of our own making, which cannot fail.
+func marshal(m proto.Message) []byte {
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil {
+		panic(fmt.Sprintf("consensus: marshal %T: %v", m, err))
+	}
+	return b
+}

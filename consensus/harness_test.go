@@ -1,0 +1,338 @@
+package consensus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/stellmap/stellmap/storage"
+)
+
+// cluster is a whole cluster in one synctest bubble. Nothing moves by itself:
+// ticks are given by hand, messages are delivered one receiver at a time, and
+// after each of these everybody runs until all wait again. So a story has the
+// same course whenever it is told.
+type cluster struct {
+	t     *testing.T
+	size  int
+	nodes map[uint64]*node
+	cut   map[[2]uint64]bool // from, to
+
+	mu    sync.Mutex // guards what follows
+	queue []envelopeOnWire
+}
+
+type envelopeOnWire struct {
+	from uint64
+	Outgoing
+}
+
+// node is one member with its disk.
+type node struct {
+	*Group
+	cluster *cluster
+	id      uint64
+	fs      *vfs.MemFS
+	uuids   int // data directories that this id has had
+	log     *storage.Log
+	engine  *storage.Engine
+	machine *journal
+	ticks   chan time.Time
+	cancel  context.CancelFunc
+	ended   chan error
+	gone    bool
+}
+
+func newCluster(t *testing.T, size int) *cluster {
+	c := &cluster{t: t, size: size, nodes: make(map[uint64]*node), cut: make(map[[2]uint64]bool)}
+	for id := range uint64(size) {
+		n := &node{cluster: c, id: id + 1, fs: vfs.NewCrashableMem(), gone: true}
+		c.nodes[n.id] = n
+	}
+	for _, id := range c.ids() {
+		if err := c.nodes[id].start(); err != nil {
+			t.Fatalf("start node %d: %v", id, err)
+		}
+	}
+	t.Cleanup(c.close)
+	return c
+}
+
+func (c *cluster) ids() []uint64 { return slices.Sorted(maps.Keys(c.nodes)) }
+
+// close ends all that runs.
+func (c *cluster) close() {
+	for _, id := range c.ids() {
+		if n := c.nodes[id]; !n.gone {
+			if err := n.stop(); err != nil && !errors.Is(err, errExpected) {
+				c.t.Errorf("node %d ended with: %v", id, err)
+			}
+		}
+	}
+}
+
+var errExpected = errors.New("the story shows it")
+
+func (c *cluster) members() []Member {
+	var members []Member
+	for id := range uint64(c.size) {
+		members = append(members, Member{ID: id + 1, HTTP: fmt.Sprintf("http-%d", id+1)})
+	}
+	return members
+}
+
+func (n *node) identityFile() IdentityFile {
+	return IdentityFile{
+		Load:     func() (storage.Identity, bool, error) { return storage.LoadIdentity(n.fs, "data") },
+		Save:     func(id storage.Identity) error { return storage.SaveIdentity(n.fs, "data", id) },
+		Occupied: func() (bool, error) { return storage.HasLogOrState(n.fs, "data") },
+	}
+}
+
+// start opens the data directory and runs the member.
+func (n *node) start() error {
+	if err := n.fs.MkdirAll("data", 0o700); err != nil {
+		return err
+	}
+	id, err := Found(n.identityFile(), Founding{
+		NodeID: n.id, ClusterID: 100, Members: n.cluster.members(),
+		UUID: func() string { n.uuids++; return fmt.Sprintf("uuid-%d-%d", n.id, n.uuids) },
+	})
+	if err != nil {
+		return err
+	}
+	if n.engine, err = storage.OpenEngine(storage.EngineOptions{FS: n.fs, Dir: "data/state", Logger: testLogger(n.id)}); err != nil {
+		return err
+	}
+	random := rand.New(rand.NewPCG(n.id, uint64(n.uuids)))
+	if n.log, err = storage.OpenLog(storage.LogOptions{
+		FS: n.fs, Dir: "data/wal", Base: Base(), Applied: n.engine.AppliedIndex().Index, Salt: random.Uint64, Logger: testLogger(n.id),
+	}); err != nil {
+		return errors.Join(err, n.engine.Close())
+	}
+	n.machine = &journal{engine: n.engine}
+	if n.Group, err = Open(Config{
+		ID: n.id, ClusterID: 100, Members: n.cluster.members(), Self: n.cluster.members()[n.id-1],
+		Identity: id, IdentityFile: n.identityFile(), Log: n.log, Engine: n.engine, Machine: n.machine, Transport: n,
+		Clock: n, Random: random.Uint64, Logger: testLogger(n.id),
+	}); err != nil {
+		return errors.Join(err, n.log.Close(), n.engine.Close())
+	}
+	var ctx context.Context
+	ctx, n.cancel = context.WithCancel(context.Background())
+	n.ended, n.gone = make(chan error, 1), false
+	go func() { n.ended <- n.Run(ctx) }()
+	synctest.Wait()
+	return nil
+}
+
+// stop ends the member cleanly and returns what Run did.
+func (n *node) stop() error {
+	n.cancel()
+	err := <-n.ended
+	n.gone = true
+	n.machine.end(n.cluster.t)
+	return errors.Join(err, n.log.Close(), n.engine.Close())
+}
+
+// crash takes the disk as a power cut leaves it: nothing that was not synced.
+func (n *node) crash() {
+	left := n.fs.CrashClone(vfs.CrashCloneCfg{})
+	if err := n.stop(); err != nil {
+		n.cluster.t.Fatalf("stop node %d: %v", n.id, err)
+	}
+	n.fs = left
+}
+
+// Now is the bubble's time, and Ticker gives ticks by hand, to the owner only.
+func (n *node) Now() time.Time { return time.Now() }
+
+func (n *node) Ticker(d time.Duration) (<-chan time.Time, func()) {
+	ticks := make(chan time.Time)
+	if d == 100*time.Millisecond {
+		n.ticks = ticks
+	}
+	return ticks, func() {}
+}
+
+// Send is the transport: messages lie there until the story delivers them.
+func (n *node) Send(messages []Outgoing) {
+	n.cluster.mu.Lock()
+	defer n.cluster.mu.Unlock()
+	for _, m := range messages {
+		n.cluster.queue = append(n.cluster.queue, envelopeOnWire{n.id, m})
+	}
+}
+
+// Forward calls the other member at once. A request that the network eats was
+// not sent; an answer that it eats is waited for in vain.
+func (n *node) Forward(ctx context.Context, to uint64, r ForwardRequest) (ForwardReply, error) {
+	other := n.cluster.nodes[to]
+	if other.gone || !n.cluster.connected(n.id, to) {
+		return ForwardReply{}, ErrNotSent
+	}
+	reply, err := other.HandleForward(ctx, r)
+	if !n.cluster.connected(to, n.id) {
+		<-ctx.Done()
+		return ForwardReply{}, ctx.Err()
+	}
+	return reply, err
+}
+
+func (c *cluster) connected(from, to uint64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.cut[[2]uint64{from, to}]
+}
+
+// settle delivers messages until there are none.
+func (c *cluster) settle() {
+	for {
+		synctest.Wait()
+		c.mu.Lock()
+		batch := c.queue
+		c.queue = nil
+		c.mu.Unlock()
+		if len(batch) == 0 {
+			return
+		}
+		slices.SortStableFunc(batch, func(a, b envelopeOnWire) int {
+			return int(a.To*100+a.from) - int(b.To*100+b.from)
+		})
+		for _, m := range batch {
+			c.deliver(m)
+		}
+	}
+}
+
+func (c *cluster) deliver(m envelopeOnWire) {
+	from, to := c.nodes[m.from], c.nodes[m.To]
+	if from.gone || to.gone || !c.connected(m.from, m.To) || !c.introduced(from, to) {
+		return
+	}
+	if err := to.Receive(m.from, [][]byte{m.Data}); err != nil {
+		c.t.Errorf("node %d refuses a message: %v", m.To, err)
+	}
+	synctest.Wait()
+}
+
+// introduced is the handshake, both ways, without which nothing is delivered.
+func (c *cluster) introduced(a, b *node) bool {
+	ab, ba := b.Greet(a.Introduce()), a.Greet(b.Introduce())
+	var r *Refusal
+	if errors.As(ab, &r) && r.Reason == RefusedUUID && ba == nil {
+		a.Refused(b.id, r.Text)
+	}
+	if errors.As(ba, &r) && r.Reason == RefusedUUID && ab == nil {
+		b.Refused(a.id, r.Text)
+	}
+	return ab == nil && ba == nil
+}
+
+// tick gives the members one tick each, in turn, and moves the bubble's time.
+func (c *cluster) tick(ids []uint64) {
+	<-time.After(100 * time.Millisecond)
+	for _, id := range ids {
+		n := c.nodes[id]
+		if n.gone {
+			continue
+		}
+		select {
+		case n.ticks <- time.Now():
+		case <-n.ctx.Done():
+		}
+		c.settle()
+	}
+}
+
+// journal is a machine that keeps every command under its index.
+type journal struct {
+	engine *storage.Engine
+
+	mu        sync.Mutex // guards what follows
+	lines     []string   // visible
+	pending   []string
+	published uint64
+	leads     uint64
+	events    []string
+}
+
+func (j *journal) Apply(b *storage.Batch, e Entry) []byte {
+	b.Set(fmt.Appendf(nil, "/journal/%020d", e.Index), e.Data)
+	j.pending = append(j.pending, fmt.Sprintf("%d:%s", e.Index, e.Data))
+	return fmt.Appendf(nil, "did %s", e.Data)
+}
+
+func (j *journal) Publish(index uint64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if index <= j.published {
+		panic(fmt.Sprintf("published %d after %d", index, j.published))
+	}
+	j.published = index
+	j.lines = append(j.lines, j.pending...)
+	j.pending = nil
+}
+
+func (j *journal) Lead(term uint64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.leads != 0 {
+		panic(fmt.Sprintf("leads term %d and %d", j.leads, term))
+	}
+	j.leads = term
+	j.events = append(j.events, fmt.Sprintf("lead %d", term))
+}
+
+func (j *journal) Follow() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.leads == 0 {
+		panic("follows without having led")
+	}
+	j.leads = 0
+	j.events = append(j.events, "follow")
+}
+
+func (j *journal) Answer(_ context.Context, request []byte) ([]byte, error) {
+	return fmt.Appendf(nil, "answer to %s", request), nil
+}
+
+func (j *journal) end(t *testing.T) {
+	if j.leads != 0 {
+		t.Errorf("the machine was never told that term %d ended", j.leads)
+	}
+}
+
+// content is what the engine holds.
+func (j *journal) content() string {
+	var lines []string
+	prefix := []byte("/journal/")
+	if err := j.engine.Scan(prefix, storage.PrefixEnd(prefix), func(_, value []byte) error {
+		lines = append(lines, string(value))
+		return nil
+	}); err != nil {
+		return err.Error()
+	}
+	return strings.Join(lines, " ")
+}
+
+// testLogger is silent unless STELLMAP_TEST_LOG is set.
+func testLogger(id uint64) *slog.Logger {
+	if os.Getenv("STELLMAP_TEST_LOG") == "" {
+		return slog.New(slog.DiscardHandler)
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", id)
+}

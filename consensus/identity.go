@@ -1,0 +1,283 @@
+package consensus
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/stellmap/stellmap/storage"
+)
+
+// IdentityFile is where the identity of a data directory is kept: storage's
+// functions, bound to a file system and a folder.
+type IdentityFile struct {
+	Load func() (storage.Identity, bool, error)
+	Save func(storage.Identity) error // durable when it returns
+	// Occupied tells whether the folder holds a log or a state.
+	Occupied func() (bool, error)
+}
+
+// Founding is what the first members of a cluster agree on.
+type Founding struct {
+	NodeID, ClusterID uint64
+	Members           []Member
+	UUID              func() string // nil = random
+}
+
+// Found returns the identity of a data directory, and makes it at the first
+// start. It comes before the log and the engine are opened.
+//
+// A first start has two stages, so that a crash in it can be told from a loss:
+// the identity is written as "founding" before anything else, and as "ready" by
+// Open when the log and the state have their first content, before anything is
+// said to a peer. So a founding directory may begin anew, a ready one without
+// log or state has lost them, and a log without an identity is a member that
+// lost its name.
+func Found(file IdentityFile, f Founding) (storage.Identity, error) {
+	if err := f.check(); err != nil {
+		return storage.Identity{}, err
+	}
+	id, found, err := file.Load()
+	if err != nil {
+		return storage.Identity{}, fmt.Errorf("load the identity: %w", err)
+	}
+	occupied, err := file.Occupied()
+	if err != nil {
+		return storage.Identity{}, fmt.Errorf("look for a log: %w", err)
+	}
+	switch {
+	case found:
+		return id, f.recognise(id, occupied)
+	case occupied:
+		return storage.Identity{}, errors.New("the data directory holds a log or a state but no identity.json: it is not known whose votes these are. " +
+			"Put the file back, or begin with an empty directory and a node id that was never used")
+	}
+	return f.begin(file)
+}
+
+func (f Founding) check() error {
+	if f.NodeID == 0 || f.ClusterID == 0 {
+		return errors.New("the node id and the cluster id must be above 0")
+	}
+	seen := make(map[uint64]bool, len(f.Members))
+	for _, m := range f.Members {
+		if m.ID == 0 || seen[m.ID] {
+			return fmt.Errorf("cluster members: id %d is 0 or there twice", m.ID)
+		}
+		seen[m.ID] = true
+	}
+	if !seen[f.NodeID] {
+		return fmt.Errorf("node id %d is not among the cluster's members %v", f.NodeID, memberIDs(f.Members))
+	}
+	return nil
+}
+
+// begin writes the first stage.
+func (f Founding) begin(file IdentityFile) (storage.Identity, error) {
+	uuid := f.UUID
+	if uuid == nil {
+		uuid = randomUUID
+	}
+	id := storage.Identity{
+		NodeID: f.NodeID, ClusterID: f.ClusterID, UUID: uuid(), Stage: storage.StageFounding,
+		Founders: f.digest(), Peers: map[uint64]string{},
+	}
+	if err := file.Save(id); err != nil {
+		return storage.Identity{}, fmt.Errorf("save the identity: %w", err)
+	}
+	return id, nil
+}
+
+// recognise checks that a directory is the one that the configuration means.
+func (f Founding) recognise(id storage.Identity, occupied bool) error {
+	switch {
+	case id.NodeID != f.NodeID || id.ClusterID != f.ClusterID:
+		return fmt.Errorf("the data directory belongs to node %d of cluster %d, and the configuration says node %d of cluster %d", id.NodeID, id.ClusterID, f.NodeID, f.ClusterID)
+	case id.Founders != f.digest():
+		return fmt.Errorf("the data directory was begun with other first members than %v: the first members of a cluster never change, later ones are added to it", memberIDs(f.Members))
+	case id.Stage == storage.StageReady && !occupied:
+		return fmt.Errorf("the data directory has lost its log and its state: never start a voter with an empty directory; %s", replaceHint(f.NodeID))
+	}
+	return nil
+}
+
+// digest names the cluster and the ids of its first members. Addresses may change.
+func (f Founding) digest() string {
+	b := binary.BigEndian.AppendUint64(nil, f.ClusterID)
+	for _, id := range memberIDs(f.Members) {
+		b = binary.BigEndian.AppendUint64(b, id)
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:16])
+}
+
+func memberIDs(members []Member) []uint64 {
+	ids := make([]uint64, len(members))
+	for i, m := range members {
+		ids[i] = m.ID
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+func replaceHint(id uint64) string {
+	return fmt.Sprintf("replace it under a new id with `stellmapctl member replace --node-id %d --new-node-id M`", id)
+}
+
+// randomUUID is a version 4 UUID.
+func randomUUID() string {
+	var b [16]byte
+	rand.Read(b[:]) // never fails
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+func randomNumber() uint64 {
+	var b [8]byte
+	rand.Read(b[:])
+	return binary.BigEndian.Uint64(b[:])
+}
+
+// Introduction is who a member says it is, before anything else is said.
+type Introduction struct {
+	ClusterID   uint64
+	Founders    string
+	Incarnation string // empty until the cluster has one
+	Member      Member
+}
+
+// RefusalReason is what is wrong with an Introduction.
+type RefusalReason uint8
+
+// Reasons of a Refusal.
+const (
+	RefusedCluster RefusalReason = iota + 1 // another cluster, other founders, another incarnation
+	RefusedUUID                             // the id is bound to another data directory
+	RefusedID                               // the id is no member's, or the refuser's own
+)
+
+// Refusal says why a member is not spoken with.
+type Refusal struct {
+	Reason RefusalReason
+	Text   string
+}
+
+func (r *Refusal) Error() string { return r.Text }
+
+// acquaintances are the members that introduced themselves, and the data
+// directories that ids are bound to for ever.
+type acquaintances struct {
+	file IdentityFile
+
+	mu       sync.Mutex // guards what follows; held while the file is written
+	identity storage.Identity
+	met      map[uint64]Member // with their addresses of today
+}
+
+func newAcquaintances(file IdentityFile, id storage.Identity) *acquaintances {
+	id.Peers = maps.Clone(id.Peers)
+	if id.Peers == nil {
+		id.Peers = make(map[uint64]string)
+	}
+	return &acquaintances{file: file, identity: id, met: make(map[uint64]Member)}
+}
+
+// meet binds the id to the UUID, durably, unless it is bound to another.
+func (a *acquaintances) meet(m Member) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if bound, known := a.identity.Peers[m.ID]; known && bound != m.UUID {
+		return uuidRefusal(m, bound)
+	} else if !known {
+		next := a.identity
+		next.Peers = maps.Clone(next.Peers)
+		next.Peers[m.ID] = m.UUID
+		if err := a.file.Save(next); err != nil {
+			return fmt.Errorf("save the identity with node %d's: %w", m.ID, err)
+		}
+		a.identity = next
+	}
+	a.met[m.ID] = m
+	return nil
+}
+
+func (a *acquaintances) bound(id uint64, uuid string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return uuid != "" && a.identity.Peers[id] == uuid
+}
+
+// all are the members met since the start.
+func (a *acquaintances) all() []Member {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Collect(maps.Values(a.met))
+}
+
+func uuidRefusal(m Member, bound string) error {
+	return &Refusal{RefusedUUID, fmt.Sprintf("node id %d belongs to the data directory %s, and this one is %s: its data directory was emptied or replaced. "+
+		"Never start a voter with an empty directory; %s", m.ID, bound, m.UUID, replaceHint(m.ID))}
+}
+
+// Introduce is what this member says of itself.
+func (g *Group) Introduce() Introduction {
+	return Introduction{
+		ClusterID: g.config.ClusterID, Founders: g.config.Identity.Founders,
+		Incarnation: g.facts.Load().incarnation, Member: g.config.Self,
+	}
+}
+
+// Greet decides whether to speak with a member. After nil its id is bound to
+// its UUID for ever. The error is a *Refusal, or one of the disk, after which
+// the member stops.
+func (g *Group) Greet(i Introduction) error {
+	if err := g.judge(i); err != nil {
+		g.metrics.refusals.Inc()
+		return err
+	}
+	if err := g.acquaintances.meet(i.Member); err != nil {
+		if !errors.As(err, new(*Refusal)) {
+			g.fail(err)
+		}
+		g.metrics.refusals.Inc()
+		return err
+	}
+	return nil
+}
+
+func (g *Group) judge(i Introduction) error {
+	own, facts := g.Introduce(), g.facts.Load()
+	m := i.Member
+	switch {
+	case i.ClusterID != own.ClusterID:
+		return &Refusal{RefusedCluster, fmt.Sprintf("this is cluster %d, not %d", own.ClusterID, i.ClusterID)}
+	case i.Founders != own.Founders:
+		return &Refusal{RefusedCluster, fmt.Sprintf("cluster %d was begun with other first members: all members must be configured with the same list", own.ClusterID)}
+	case i.Incarnation != "" && own.Incarnation != "" && i.Incarnation != own.Incarnation:
+		return &Refusal{RefusedCluster, fmt.Sprintf("this is incarnation %s of cluster %d, not %s: one of the two was restored or recovered apart from the other", own.Incarnation, own.ClusterID, i.Incarnation)}
+	case m.ID == own.Member.ID:
+		return &Refusal{RefusedID, fmt.Sprintf("node id %d is this node's own: two nodes are configured with one id", m.ID)}
+	case !facts.isMember(m.ID):
+		return &Refusal{RefusedID, fmt.Sprintf("node id %d is not a member of cluster %d", m.ID, own.ClusterID)}
+	case m.UUID == "":
+		return &Refusal{RefusedUUID, fmt.Sprintf("node %d did not name its data directory", m.ID)}
+	}
+	if bound := facts.members[m.ID].UUID; bound != "" && bound != m.UUID {
+		return uuidRefusal(m, bound)
+	}
+	return nil
+}
+
+// Known tells whether a member with this id and UUID was accepted.
+func (g *Group) Known(id uint64, uuid string) bool { return g.acquaintances.bound(id, uuid) }
+
+// Refused is told when an accepted member refused this one's UUID. Run ends.
+func (g *Group) Refused(by uint64, text string) {
+	g.fail(fmt.Errorf("%w: node %d says: %s", ErrRefused, by, text))
+}

@@ -1,0 +1,68 @@
+package consensus
+
+import (
+	"slices"
+
+	"go.etcd.io/raft/v3"
+)
+
+// Role is what a member does in its term.
+type Role string
+
+// Roles.
+const (
+	RoleFollower  Role = "follower"
+	RoleCandidate Role = "candidate"
+	RoleLeader    Role = "leader"
+)
+
+// Status is how a member sees the cluster.
+type Status struct {
+	ID, ClusterID   uint64
+	LeaderID        uint64 // 0 when none is known
+	Term            uint64
+	Role            Role
+	Commit, Applied uint64
+	Incarnation     string // empty until the first leader's choice is applied here
+	FeatureLevel    uint32
+	Confirmed       bool     // a ReadIndex round was answered, and its index applied, since the start
+	Members         []Member // the replicated address book, by id
+	Voters          []uint64
+}
+
+// Status is as of the owner's last turn. A call that returned is part of it.
+func (g *Group) Status() Status {
+	s := *g.status.Load()
+	f := g.facts.Load()
+	s.Incarnation, s.FeatureLevel, s.Members, s.Voters = f.incarnation, f.featureLevel, f.book(), slices.Clone(f.conf.GetVoters())
+	return s
+}
+
+// publishStatus shows others what the owner knows.
+func (g *Group) publishStatus() {
+	if g.confirms != 0 && g.applied >= g.confirms {
+		g.confirmed = true
+	}
+	next := Status{
+		ID: g.config.ID, ClusterID: g.config.ClusterID, LeaderID: g.leader, Term: g.term, Role: g.role(),
+		Commit: g.commit, Applied: g.applied, Confirmed: g.confirmed,
+	}
+	if last := g.status.Load(); last == nil || !last.same(&next) {
+		g.status.Store(&next)
+	}
+}
+
+func (s *Status) same(o *Status) bool {
+	return s.LeaderID == o.LeaderID && s.Term == o.Term && s.Role == o.Role && s.Commit == o.Commit && s.Applied == o.Applied && s.Confirmed == o.Confirmed
+}
+
+func (g *Group) role() Role {
+	if g.leads != 0 {
+		return RoleLeader
+	}
+	switch g.node.BasicStatus().RaftState {
+	case raft.StateCandidate, raft.StatePreCandidate:
+		return RoleCandidate
+	}
+	return RoleFollower
+}

@@ -1,0 +1,262 @@
+package consensus
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/cryptotest"
+	"testing/synctest"
+
+	"github.com/cockroachdb/datadriven"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// Each file in testdata is a story about a cluster, told command by command.
+func TestStories(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.story")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no stories: %v", err)
+	}
+	for _, path := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(path), ".story"), func(t *testing.T) {
+			cryptotest.SetGlobalRandom(t, 1) // where Raft takes its election jitter from
+			synctest.Test(t, func(t *testing.T) {
+				s := &story{t: t, pending: make(map[string]chan string)}
+				datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
+					s.d = d
+					return s.handle()
+				})
+			})
+		})
+	}
+}
+
+type story struct {
+	t       *testing.T
+	d       *datadriven.TestData
+	cluster *cluster
+	pending map[string]chan string
+}
+
+func (s *story) handle() string {
+	commands := map[string]func() string{
+		"cluster": s.makeCluster, "tick": s.tick, "status": s.status, "propose": s.propose, "barrier": s.barrier, "ask": s.ask,
+		"wait": s.wait, "cut": s.cut, "heal": s.heal, "stop": s.stop, "crash": s.crash, "start": s.start, "wipe": s.wipe,
+		"inject": s.inject, "book": s.book, "leadership": s.leadership, "ended": s.ended,
+	}
+	command, ok := commands[s.d.Cmd]
+	if !ok {
+		s.d.Fatalf(s.t, "unknown command %q", s.d.Cmd)
+	}
+	return command()
+}
+
+func (s *story) arg(key string, fallback uint64) uint64 {
+	value := fallback
+	if s.d.HasArg(key) {
+		s.d.ScanArgs(s.t, key, &value)
+	}
+	return value
+}
+
+func (s *story) node() *node { return s.cluster.nodes[s.arg("at", 0)] }
+
+func (s *story) makeCluster() string {
+	s.cluster = newCluster(s.t, int(s.arg("size", 3)))
+	s.cluster.settle()
+	return ""
+}
+
+// tick at=1 times=3: all members, or one.
+func (s *story) tick() string {
+	ids := s.cluster.ids()
+	if s.d.HasArg("at") {
+		ids = []uint64{s.arg("at", 0)}
+	}
+	until := s.arg("until-leader", 0)
+	for range s.arg("times", 1) {
+		s.cluster.tick(ids)
+		if until != 0 && s.cluster.nodes[until].Status().LeaderID != 0 {
+			break
+		}
+	}
+	return s.status()
+}
+
+// status has a line for each member.
+func (s *story) status() string {
+	s.cluster.settle()
+	var b strings.Builder
+	for _, id := range s.cluster.ids() {
+		n := s.cluster.nodes[id]
+		if n.gone {
+			fmt.Fprintf(&b, "%d: down\n", id)
+			continue
+		}
+		st := n.Status()
+		fmt.Fprintf(&b, "%d: %s of term %d, leader %d, commit %d, applied %d", id, st.Role, st.Term, st.LeaderID, st.Commit, st.Applied)
+		if !st.Confirmed {
+			b.WriteString(", not confirmed")
+		}
+		fmt.Fprintf(&b, " [%s]\n", n.machine.content())
+	}
+	return b.String()
+}
+
+// begin runs a call in the background; what it answers at once is shown.
+func (s *story) begin(call func() string) string {
+	name := fmt.Sprintf("call-%d", len(s.pending)+1)
+	done := make(chan string, 1)
+	s.pending[name] = done
+	go func() { done <- call() }()
+	s.cluster.settle()
+	select {
+	case answer := <-done:
+		return answer
+	default:
+		return name + " waits\n"
+	}
+}
+
+// propose at=1 id=x, with the command as input.
+func (s *story) propose() string {
+	n, id, data := s.node(), "", []byte(s.d.Input)
+	if s.d.HasArg("id") {
+		s.d.ScanArgs(s.t, "id", &id)
+	}
+	return s.begin(func() string {
+		reply, err := n.Propose(context.Background(), id, data)
+		if err != nil {
+			return err.Error() + "\n"
+		}
+		return fmt.Sprintf("index %d: %s\n", reply.Index, reply.Data)
+	})
+}
+
+func (s *story) barrier() string {
+	n := s.node()
+	return s.begin(func() string {
+		index, err := n.Barrier(context.Background())
+		if err != nil {
+			return err.Error() + "\n"
+		}
+		return fmt.Sprintf("index %d\n", index)
+	})
+}
+
+func (s *story) ask() string {
+	n, data := s.node(), []byte(s.d.Input)
+	return s.begin(func() string {
+		answer, err := n.Ask(context.Background(), data)
+		if err != nil {
+			return err.Error() + "\n"
+		}
+		return string(answer) + "\n"
+	})
+}
+
+// wait for=call-1 times=20: ticks all members until the call answers.
+func (s *story) wait() string {
+	var name string
+	s.d.ScanArgs(s.t, "for", &name)
+	for range s.arg("times", 40) {
+		select {
+		case answer := <-s.pending[name]:
+			return answer
+		default:
+			s.cluster.tick(s.cluster.ids())
+		}
+	}
+	return "still waits\n"
+}
+
+// cut from=1 to=2 for one way, cut at=1 for all ways to and from it.
+func (s *story) cut() string {
+	s.cluster.mu.Lock()
+	defer s.cluster.mu.Unlock()
+	if s.d.HasArg("from") {
+		s.cluster.cut[[2]uint64{s.arg("from", 0), s.arg("to", 0)}] = true
+		return ""
+	}
+	at := s.arg("at", 0)
+	for _, id := range s.cluster.ids() {
+		s.cluster.cut[[2]uint64{at, id}], s.cluster.cut[[2]uint64{id, at}] = true, true
+	}
+	return ""
+}
+
+func (s *story) heal() string {
+	s.cluster.mu.Lock()
+	defer s.cluster.mu.Unlock()
+	clear(s.cluster.cut)
+	return ""
+}
+
+func (s *story) stop() string {
+	if err := s.node().stop(); err != nil {
+		return err.Error() + "\n"
+	}
+	return ""
+}
+
+func (s *story) crash() string {
+	s.node().crash()
+	return ""
+}
+
+func (s *story) start() string {
+	n := s.node()
+	if err := n.start(); err != nil {
+		return err.Error() + "\n"
+	}
+	r := n.Recovery()
+	s.cluster.settle()
+	return fmt.Sprintf("state at %d, log %d to %d, committed %d, replayed %d, torn bytes %d, founded %v\n",
+		r.Engine.Index, r.LogFirst, r.LogLast, r.Commit, r.Replayed, r.TornBytes, r.Founded)
+}
+
+// wipe empties the data directory of a member that is down.
+func (s *story) wipe() string {
+	s.node().fs = vfs.NewCrashableMem()
+	return ""
+}
+
+// inject has the leader append an entry as some other version might.
+func (s *story) inject() string {
+	n := s.node()
+	n.calls.put(&call{kind: callPropose, entryKind: entryKind(s.arg("kind", 0)), data: []byte(s.d.Input)}, 0)
+	return s.status()
+}
+
+func (s *story) book() string {
+	s.cluster.settle()
+	st := s.node().Status()
+	var b strings.Builder
+	fmt.Fprintf(&b, "incarnation of %d digits, feature level %d, voters %v\n", len(st.Incarnation), st.FeatureLevel, st.Voters)
+	for _, m := range st.Members {
+		fmt.Fprintf(&b, "%d: %s %s\n", m.ID, m.UUID, m.HTTP)
+	}
+	return b.String()
+}
+
+func (s *story) leadership() string {
+	return strings.Join(s.node().machine.events, ", ") + "\n"
+}
+
+// ended shows why a member's Run returned.
+func (s *story) ended() string {
+	n := s.node()
+	s.cluster.settle()
+	select {
+	case err := <-n.ended:
+		n.ended <- nil // seen
+		if err == nil {
+			return "stopped\n"
+		}
+		return err.Error() + "\n"
+	default:
+		return "it runs\n"
+	}
+}

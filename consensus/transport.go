@@ -1,0 +1,44 @@
+package consensus
+
+import "context"
+
+// Transport carries messages to the other members. It may lose, repeat and
+// reorder them; it must not change them, and it must not deliver a message of
+// a sender whose Introduction the receiver did not accept.
+type Transport interface {
+	// Send takes messages and returns at once. What cannot be delivered is
+	// dropped, and told by Group.ReportUnreachable.
+	Send(messages []Outgoing)
+	// Forward asks a member, at most once, and returns its answer.
+	// ErrNotSent, ErrNotLeader, ErrBusy and ErrTooLarge mean that nothing was
+	// done; any other error of a proposal, that the outcome is unknown.
+	Forward(ctx context.Context, to uint64, r ForwardRequest) (ForwardReply, error)
+}
+
+// Outgoing is a marshalled message for one member.
+type Outgoing struct {
+	To   uint64
+	Data []byte
+}
+
+// ForwardKind is what a follower wants of its leader.
+type ForwardKind uint8
+
+// Kinds of a ForwardRequest.
+const (
+	ForwardPropose ForwardKind = iota + 1
+	ForwardAsk
+)
+
+// ForwardRequest is a call that a follower passes on to its leader.
+type ForwardRequest struct {
+	Kind      ForwardKind
+	RequestID string // of a proposal; empty for none
+	Data      []byte
+}
+
+// ForwardReply is what the leader answered.
+type ForwardReply struct {
+	Index uint64 // of a proposal: where it was applied
+	Data  []byte
+}

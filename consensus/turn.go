@@ -1,0 +1,193 @@
+package consensus
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"go.etcd.io/raft/v3"
+	pb "go.etcd.io/raft/v3/raftpb"
+)
+
+// turn takes in everything that waits and gives out what follows from it. It
+// does not wait. Proposals come last before Raft's Ready, which tells their
+// indexes.
+func (g *Group) turn() {
+	g.takeDone()
+	g.takeReceived()
+	g.noticeLeadership()
+	g.takeCalls()
+	g.startRound()
+	for mine := g.propose(); g.node.HasReady() || len(mine) > 0; mine = nil {
+		g.handle(g.node.Ready(), mine)
+	}
+	g.publishStatus()
+}
+
+// tick moves Raft's clock, and with it everything that can run out of time.
+func (g *Group) tick() {
+	g.ticks++
+	g.node.Tick()
+	g.appender.queue.put(nil, 0)
+	g.noticeLeadership()
+	g.dispatchWaiting()
+	g.expireCalls()
+	g.tickRound()
+	g.proposeRecords()
+}
+
+// takeDone takes in what the executors finished.
+func (g *Group) takeDone() {
+	items := g.done.take(g.spareDone)
+	g.spareDone = items
+	for _, d := range items {
+		switch {
+		case d.message != nil:
+			g.step(d.message)
+		case d.applied != nil:
+			g.step(d.applied.response)
+			g.takeResults(d.applied.results)
+		case d.configure != nil:
+			d.configure.reply <- g.node.ApplyConfChange(d.configure.change)
+		default:
+			g.node.ReportUnreachable(d.unreachable)
+		}
+	}
+}
+
+// takeReceived steps what peers sent. A leader's appends are dropped while the
+// disk does not keep up: Raft sends them again, and its heartbeats get through.
+func (g *Group) takeReceived() {
+	messages := g.received.take(g.spareReceived)
+	g.spareReceived = messages
+	for _, m := range messages {
+		if m.GetType() == pb.MsgApp && g.diskBehind() {
+			g.metrics.dropped.WithLabelValues("append").Inc()
+			continue
+		}
+		// Until a leader has committed in its term it does not know what is
+		// committed. Raft itself minds this, but not with a single voter.
+		if m.GetType() == pb.MsgReadIndex && g.leads != 0 && g.committedTerm != g.leads {
+			continue
+		}
+		g.step(m)
+	}
+}
+
+// diskBehind tells whether the append queue is at its limit.
+func (g *Group) diskBehind() bool {
+	count, bytes := g.appender.queue.load()
+	return count >= appendQueueMax || bytes >= appendQueueBytesMax
+}
+
+// step hands a message to Raft. That Raft ignores one is part of its working.
+func (g *Group) step(m *pb.Message) {
+	err := g.node.Step(m)
+	if err != nil && !errors.Is(err, raft.ErrProposalDropped) && !errors.Is(err, raft.ErrStepPeerNotFound) {
+		g.log.Warn("Raft refuses a message", "type", m.GetType().String(), "from", m.GetFrom(), "error", err)
+	}
+}
+
+// noticeLeadership compares with what was seen last: in one turn leadership may
+// have been lost and won again, for another term.
+func (g *Group) noticeLeadership() {
+	s := g.node.BasicStatus()
+	g.term = s.HardState.GetTerm()
+	leads := uint64(0)
+	if s.RaftState == raft.StateLeader {
+		leads = g.term
+	}
+	if leads != g.leads {
+		if g.leads != 0 {
+			g.applier.queue.put(applyTask{follows: true}, 0)
+		}
+		if leads != 0 {
+			g.applier.queue.put(applyTask{leads: leads}, 0)
+		}
+		g.leads = leads
+	}
+	if s.Lead != g.leader {
+		g.leader = s.Lead
+		g.metrics.leaderChanges.Inc()
+		g.log.Info("leader changed", "leader", s.Lead, "term", g.term)
+		g.resendRound()
+		g.dispatchWaiting()
+	}
+}
+
+// propose hands Raft as much of the backlog as one turn may, as one message,
+// and returns what it took.
+func (g *Group) propose() []*call {
+	g.noticeLeadership()
+	mine, entries := g.takeBacklog()
+	if len(mine) == 0 {
+		return nil
+	}
+	err := g.node.Step(&pb.Message{Type: pb.MsgProp.Enum(), From: new(g.config.ID), Entries: entries})
+	if err == nil {
+		g.metrics.proposals.Add(float64(len(mine)))
+		return mine
+	}
+	for _, c := range mine {
+		g.notAppended(c, err)
+	}
+	return nil
+}
+
+// takeBacklog takes proposals up to the size of one message.
+func (g *Group) takeBacklog() ([]*call, []*pb.Entry) {
+	now, size, n := g.config.Clock.Now().UnixMilli(), 0, 0
+	var entries []*pb.Entry
+	for n < len(g.backlog) && size < proposalsPerTurnBytes {
+		c := g.backlog[n]
+		n++
+		c.entry = envelope{kind: c.entryKind, time: now, requestID: c.requestID, payload: c.data}.encode()
+		entries = append(entries, &pb.Entry{Data: c.entry})
+		size += len(c.entry)
+	}
+	mine := g.backlog[:n]
+	if g.backlog = g.backlog[n:]; len(g.backlog) > 0 {
+		notify(g.wakeOwner)
+	}
+	return mine, entries
+}
+
+// handle gives out a Ready. The last entries are those of the proposals made
+// just before.
+func (g *Group) handle(rd raft.Ready, mine []*call) {
+	if len(mine) > 0 {
+		g.number(rd.Entries, mine)
+	}
+	for _, s := range rd.ReadStates {
+		g.roundAnswered(s)
+	}
+	for _, m := range rd.Messages {
+		switch m.GetTo() {
+		case raft.LocalAppendThread:
+			g.appender.queue.put(m, messageSize(m))
+		case raft.LocalApplyThread:
+			g.noticeCommitted(m.GetEntries())
+			g.applier.queue.put(applyTask{entries: m}, messageSize(m))
+		default:
+			g.sender.put(m)
+		}
+	}
+}
+
+// number learns at which indexes proposals were appended.
+func (g *Group) number(entries []*pb.Entry, mine []*call) {
+	first := len(entries) - len(mine)
+	for i, c := range mine {
+		if first < 0 || !bytes.Equal(entries[first+i].GetData(), c.entry) {
+			panic(fmt.Sprintf("consensus: %d proposals of node %d are not the last of %d new entries", len(mine), g.config.ID, len(entries)))
+		}
+		e := entries[first+i]
+		c.entry, c.data, c.index, c.term = nil, nil, e.GetIndex(), e.GetTerm()
+		g.proposed[c.index] = c
+	}
+}
+
+func (g *Group) noticeCommitted(entries []*pb.Entry) {
+	last := entries[len(entries)-1]
+	g.commit, g.committedTerm = last.GetIndex(), last.GetTerm()
+}
