@@ -1,0 +1,162 @@
+package xds
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/cespare/xxhash/v2"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+
+	"github.com/stellmap/stellmap/registry"
+)
+
+// build makes the entry of a resource from the present state: one translation,
+// one check by Envoy's rules, one marshalling, for all who share the view. What
+// the rules refuse is absent and counted; it costs no other resource anything.
+func (c *cache) build(k resourceKey) *entry {
+	c.metrics.built[k.typ].Add(1)
+	message, revision, err := c.translate(k)
+	if err == nil && message == nil {
+		return &entry{name: k.name, revision: revision}
+	}
+	if err == nil {
+		var e *entry
+		if e, err = c.encode(k, message, revision); err == nil {
+			return e
+		}
+	}
+	c.metrics.invalid[k.typ].Add(1)
+	return &entry{name: k.name, revision: revision}
+}
+
+// encode marshals a message and names its version.
+func (c *cache) encode(k resourceKey, m validated, revision registry.Revision) (*entry, error) {
+	packed, err := pack(m)
+	if err != nil {
+		return nil, err
+	}
+	c.metrics.marshalled[k.typ].Add(1)
+	hash := max(1, xxhash.Sum64(packed.Value))
+	return &entry{
+		name: k.name, hash: hash, revision: revision,
+		resource: &discoveryv3.Resource{Name: k.name, Version: deltaVersion(hash, revision, c.incarnation()), Resource: packed},
+	}, nil
+}
+
+// translate gives the message of a view; nil when there is no such thing.
+func (c *cache) translate(k resourceKey) (validated, registry.Revision, error) {
+	revision := c.machine.Revision()
+	switch k.typ {
+	case typeCluster, typeEndpoints:
+		return c.translateService(k, revision)
+	case typeListener:
+		if k.name != egressName || k.kind != kindEnvoy {
+			return nil, 0, nil
+		}
+		m, err := buildListener(k.port)
+		return orNil(m, err), 0, err
+	case typeRoutes:
+		if k.name != egressName || k.kind != kindEnvoy {
+			return nil, 0, nil
+		}
+		m, err := buildRoutes(c.routesOf(k.scope))
+		return orNil(m, err), revision, err
+	}
+	panic(fmt.Sprintf("xds: build of a resource of type %d", k.typ))
+}
+
+// orNil keeps a typed nil out of an interface.
+func orNil[M interface {
+	*T
+	validated
+}, T any](m M, err error) validated {
+	if err != nil {
+		return nil
+	}
+	return m
+}
+
+func (c *cache) translateService(k resourceKey, revision registry.Revision) (validated, registry.Revision, error) {
+	s, endpoint := c.lookup(k.name)
+	if s == nil {
+		return nil, revision, nil
+	}
+	if k.typ == typeCluster {
+		m, err := buildCluster(s, endpoint)
+		return orNil(m, err), s.Revision, err
+	}
+	m, _ := buildEndpoints(s, endpoint, k.region)
+	return m, s.Revision, nil
+}
+
+// lookup finds the service and the endpoint that own a cluster's name.
+func (c *cache) lookup(cluster string) (*registry.Service, int) {
+	c.mu.RLock()
+	owner := c.directory.clusters[cluster]
+	c.mu.RUnlock()
+	if owner == nil {
+		return nil, 0
+	}
+	s := c.machine.Service(owner.listing.key)
+	if s == nil || owner.endpoint >= len(s.Endpoints) {
+		return nil, 0 // the state is ahead of the directory, which will follow
+	}
+	return s, owner.endpoint
+}
+
+// routesOf are the routes of a scope in the order of their clusters.
+func (c *cache) routesOf(s *scope) []hostRoute {
+	c.mu.RLock()
+	routes := make([]hostRoute, 0, len(s.members))
+	for cluster, claim := range s.members {
+		routes = append(routes, hostRoute{cluster: cluster, hosts: hostsOf(claim.stem, claim.endpoint), dialect: dialectOf(claim.name.Protocol)})
+	}
+	c.mu.RUnlock()
+	slices.SortFunc(routes, func(a, b hostRoute) int { return cmp.Compare(a.cluster, b.cluster) })
+	return routes
+}
+
+// withheld is everything that is registered and not shown, found on demand.
+func (c *cache) withheld(region string) []Withheld {
+	var out []Withheld
+	for _, k := range c.machine.ServiceKeys("") {
+		if s := c.machine.Service(k); s != nil {
+			out = append(out, c.withheldOf(s, region)...)
+		}
+	}
+	return out
+}
+
+func (c *cache) withheldOf(s *registry.Service, region string) []Withheld {
+	var out []Withheld
+	for n, e := range s.Endpoints {
+		if reason := c.taken(s.Key, n); reason != "" {
+			out = append(out, Withheld{Service: s.Key, Endpoint: e.Name, Reason: reason})
+			continue
+		}
+		if m, err := buildCluster(s, n); err != nil {
+			out = append(out, Withheld{Service: s.Key, Endpoint: e.Name, Reason: reasonInvalid(err)})
+		} else if err := m.ValidateAll(); err != nil {
+			out = append(out, Withheld{Service: s.Key, Endpoint: e.Name, Reason: reasonInvalid(err)})
+		}
+		m, instances := buildEndpoints(s, n, region)
+		if err := m.ValidateAll(); err != nil {
+			out = append(out, Withheld{Service: s.Key, Endpoint: e.Name, Reason: reasonInvalid(err)})
+		}
+		out = append(out, instances...)
+	}
+	return out
+}
+
+// taken says who has the name of an endpoint, if it is not the endpoint itself.
+func (c *cache) taken(k registry.ServiceKey, endpoint int) string {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	l := c.directory.services[k]
+	if l == nil || endpoint >= len(l.claims) || c.directory.owns(l.claims[endpoint]) {
+		return ""
+	}
+	mine := l.claims[endpoint]
+	return reasonTaken(mine.stem, c.directory.owner(mine).listing.key)
+}

@@ -1,0 +1,164 @@
+package xds
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/stellmap/stellmap/registry"
+)
+
+// A cache holds each view that somebody subscribes to, built and marshalled
+// once, and knows which streams are interested in it.
+//
+// Keeping a snapshot per proxy costs as much per change as there are proxies,
+// interested or not. So the index is turned around, from resource to streams: a
+// change costs the views of what changed, times their subscribers, and nothing
+// at all where there are none. Views are built when first asked for and dropped
+// with their last subscriber.
+//
+// Locks: resource.building before cache.mu before stream.mu. Nothing is built
+// or sent under cache.mu.
+type cache struct {
+	machine     *registry.Machine
+	incarnation func() string
+	metrics     *metrics
+
+	mu        sync.RWMutex // guards what follows
+	directory *directory
+	resources map[resourceKey]*resource
+	byCluster map[string][]*resource // clusters and endpoints by name
+	scopes    scopes
+	followed  registry.Revision // up to here changes have been told to the streams
+	moved     chan struct{}     // closed when followed moves
+	loaded    bool              // the directory has been filled
+}
+
+func newCache(m *registry.Machine, incarnation func() string, counters *metrics) *cache {
+	return &cache{
+		machine: m, incarnation: incarnation, metrics: counters,
+		directory: newDirectory(),
+		resources: make(map[resourceKey]*resource),
+		byCluster: make(map[string][]*resource),
+		scopes:    newScopes(),
+		moved:     make(chan struct{}),
+	}
+}
+
+// subscribe adds a subscriber to a resource, which is made if need be.
+func (c *cache) subscribe(k resourceKey, s subscriber) *resource {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.subscribeLocked(k, s)
+}
+
+func (c *cache) subscribeLocked(k resourceKey, s subscriber) *resource {
+	r := c.resources[k]
+	if r == nil {
+		r = &resource{key: k, subscribers: make(map[subscriber]struct{}, 1)}
+		c.resources[k] = r
+		if k.typ == typeCluster || k.typ == typeEndpoints {
+			c.byCluster[k.name] = append(c.byCluster[k.name], r)
+		}
+	}
+	r.subscribers[s] = struct{}{}
+	return r
+}
+
+func (c *cache) unsubscribe(r *resource, s subscriber) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.unsubscribeLocked(r, s)
+}
+
+func (c *cache) unsubscribeLocked(r *resource, s subscriber) {
+	delete(r.subscribers, s)
+	if len(r.subscribers) > 0 || c.resources[r.key] != r {
+		return
+	}
+	delete(c.resources, r.key)
+	if r.key.typ != typeCluster && r.key.typ != typeEndpoints {
+		return
+	}
+	rest := slices.DeleteFunc(c.byCluster[r.key.name], func(o *resource) bool { return o == r })
+	if len(rest) == 0 {
+		delete(c.byCluster, r.key.name)
+	} else {
+		c.byCluster[r.key.name] = rest
+	}
+}
+
+// entry is a resource's content, built by whoever asks first.
+func (c *cache) entry(r *resource) *entry {
+	if e := r.current.Load(); e != nil {
+		return e
+	}
+	r.building.Lock()
+	defer r.building.Unlock()
+	if e := r.current.Load(); e != nil {
+		return e
+	}
+	e := c.build(r.key)
+	r.current.Store(e)
+	return e
+}
+
+// refresh builds a resource anew and says whether its content has changed. One
+// that nobody has built yet will be built from the present state anyway.
+func (c *cache) refresh(r *resource) bool {
+	r.building.Lock()
+	defer r.building.Unlock()
+	old := r.current.Load()
+	if old == nil {
+		return false
+	}
+	e := c.build(r.key)
+	if e.hash == old.hash {
+		return false
+	}
+	r.current.Store(e)
+	return true
+}
+
+// await waits until everything up to a revision has been told to the streams.
+func (c *cache) await(ctx context.Context, revision registry.Revision) error {
+	for {
+		c.mu.RLock()
+		reached, moved := c.loaded && c.followed >= revision, c.moved
+		c.mu.RUnlock()
+		if reached {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (c *cache) revision() registry.Revision {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.followed
+}
+
+func (c *cache) moveLocked(revision registry.Revision) {
+	c.followed, c.loaded = revision, true
+	close(c.moved)
+	c.moved = make(chan struct{})
+}
+
+// A notice is one round of telling streams what has changed. Each stream is
+// woken once, when all of it has been told.
+type notice struct {
+	at      time.Time // when the change was seen here
+	streams []*stream
+}
+
+func (n *notice) wake() {
+	for _, s := range n.streams {
+		s.wakeUp()
+	}
+}

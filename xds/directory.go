@@ -1,0 +1,132 @@
+package xds
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"github.com/stellmap/stellmap/registry"
+)
+
+// A directory knows who owns which name. It is a function of the services and
+// their endpoint names, so that all members settle a quarrel alike: the older
+// service keeps the name, of two of one age the first by key.
+type directory struct {
+	services    map[registry.ServiceKey]*listing
+	stems       map[string][]*claim   // the owner is first
+	clusters    map[string]*claim     // by cluster name, owners only
+	byNamespace map[string][]*listing // by namespace in lower case
+	byName      map[string][]*listing // by primary stem
+}
+
+// A listing is one service in the directory.
+type listing struct {
+	key     registry.ServiceKey
+	created registry.Revision
+	claims  []*claim // by endpoint; [0] is the primary's
+}
+
+// A claim is the wish of one endpoint of a service to own a stem.
+type claim struct {
+	listing  *listing
+	endpoint int
+	name     registry.ServiceEndpoint
+	stem     string
+	cluster  string
+}
+
+func newDirectory() *directory {
+	return &directory{
+		services:    make(map[registry.ServiceKey]*listing),
+		stems:       make(map[string][]*claim),
+		clusters:    make(map[string]*claim),
+		byNamespace: make(map[string][]*listing),
+		byName:      make(map[string][]*listing),
+	}
+}
+
+// put enters a service as it is now, nil for one that is gone, and gives the
+// listings whose clusters may have changed: its own, and those that lost or won
+// a name by it.
+func (d *directory) put(k registry.ServiceKey, s *registry.Service) []*listing {
+	old := d.services[k]
+	if old != nil && s != nil && old.created == s.Created && len(old.claims) == len(s.Endpoints) {
+		return nil // endpoints are appended only
+	}
+	var touched []*listing
+	if old != nil {
+		touched = append(touched, d.remove(old)...)
+	}
+	if s != nil {
+		touched = append(touched, d.add(s)...)
+	}
+	return touched
+}
+
+func (d *directory) add(s *registry.Service) []*listing {
+	l := &listing{key: s.Key, created: s.Created}
+	touched := []*listing{l}
+	for n, e := range s.Endpoints {
+		c := &claim{listing: l, endpoint: n, name: e, stem: stemOf(s.Key, n, e.Name), cluster: clusterName(s.Key, n, e.Name)}
+		l.claims = append(l.claims, c)
+		rivals := append(d.stems[c.stem], c)
+		slices.SortFunc(rivals, compareClaims)
+		touched = append(touched, d.settle(c.stem, rivals)...)
+	}
+	d.services[s.Key] = l
+	ns := strings.ToLower(s.Key.Namespace)
+	d.byNamespace[ns] = append(d.byNamespace[ns], l)
+	d.byName[primaryStem(s.Key)] = append(d.byName[primaryStem(s.Key)], l)
+	return touched
+}
+
+func (d *directory) remove(l *listing) []*listing {
+	touched := []*listing{l}
+	for _, c := range l.claims {
+		rivals := slices.DeleteFunc(slices.Clone(d.stems[c.stem]), func(o *claim) bool { return o == c })
+		delete(d.clusters, c.cluster)
+		touched = append(touched, d.settle(c.stem, rivals)...)
+	}
+	delete(d.services, l.key)
+	removeListing(d.byNamespace, strings.ToLower(l.key.Namespace), l)
+	removeListing(d.byName, primaryStem(l.key), l)
+	return touched
+}
+
+func removeListing(m map[string][]*listing, key string, l *listing) {
+	rest := slices.DeleteFunc(m[key], func(o *listing) bool { return o == l })
+	if len(rest) == 0 {
+		delete(m, key)
+		return
+	}
+	m[key] = rest
+}
+
+// settle gives a stem to the first of its rivals; all of them are touched.
+func (d *directory) settle(stem string, rivals []*claim) []*listing {
+	if len(rivals) == 0 {
+		delete(d.stems, stem)
+		return nil
+	}
+	d.stems[stem] = rivals
+	touched := make([]*listing, 0, len(rivals))
+	for _, c := range rivals {
+		delete(d.clusters, c.cluster)
+		touched = append(touched, c.listing)
+	}
+	d.clusters[rivals[0].cluster] = rivals[0]
+	return touched
+}
+
+func compareClaims(a, b *claim) int {
+	return cmp.Or(
+		cmp.Compare(a.listing.created, b.listing.created),
+		a.listing.key.Compare(b.listing.key),
+		cmp.Compare(a.endpoint, b.endpoint))
+}
+
+// owns says whether a claim has won.
+func (d *directory) owns(c *claim) bool { return d.clusters[c.cluster] == c }
+
+// owner is who has a claim's stem.
+func (d *directory) owner(c *claim) *claim { return d.stems[c.stem][0] }

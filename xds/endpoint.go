@@ -1,0 +1,223 @@
+package xds
+
+import (
+	"cmp"
+	"math"
+	"slices"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/stellmap/stellmap/registry"
+)
+
+// overprovisioning (percent) is how far the healthy hosts of a region may stand
+// in for the others before traffic goes to the next: until under 72 % are healthy.
+const overprovisioning = 140
+
+// A host is one instance as a cluster shows it.
+type host struct {
+	instance *registry.Instance
+	endpoint registry.Endpoint
+	priority uint32
+	health   corev3.HealthStatus
+	checked  bool
+}
+
+// buildEndpoints is what a proxy of a region is told of the hosts of one
+// endpoint of a service. The proxy's region has priority 0, the others follow by
+// name; there is no gap, and no address stands twice. A service without hosts has
+// an assignment that says so, without which Envoy would wait for one.
+func buildEndpoints(s *registry.Service, endpoint int, region string) (*endpointv3.ClusterLoadAssignment, []Withheld) {
+	hosts, withheld := pickHosts(s, endpoint)
+	prioritize(hosts, region)
+	hosts, twins := dropTwins(hosts)
+	for _, w := range twins {
+		withheld = append(withheld, withheldOf(s, endpoint, w.dropped.instance, reasonTwin(w.kept.instance.ID)))
+	}
+	prioritize(hosts, region) // a region may have lost its last host
+	return &endpointv3.ClusterLoadAssignment{
+		ClusterName: clusterName(s.Key, endpoint, s.Endpoints[endpoint].Name),
+		Endpoints:   localities(hosts),
+		Policy:      &endpointv3.ClusterLoadAssignment_Policy{OverprovisioningFactor: wrapperspb.UInt32(overprovisioning)},
+	}, withheld
+}
+
+func withheldOf(s *registry.Service, endpoint int, i *registry.Instance, reason string) Withheld {
+	return Withheld{Service: s.Key, Instance: i.ID, Endpoint: s.Endpoints[endpoint].Name, Reason: reason}
+}
+
+// pickHosts are the instances that can be shown, and why the others cannot.
+func pickHosts(s *registry.Service, endpoint int) ([]host, []Withheld) {
+	want := s.Endpoints[endpoint]
+	path := checkPath(s, endpoint)
+	hosts := make([]host, 0, len(s.Shown))
+	var withheld []Withheld
+	for _, i := range s.Shown {
+		e, has := i.Endpoint(want.Name)
+		if !has && endpoint > 0 {
+			continue // it need not have every endpoint that the service has
+		}
+		health, reason := judge(i, e, has, want)
+		if reason != "" {
+			withheld = append(withheld, withheldOf(s, endpoint, i, reason))
+			continue
+		}
+		hosts = append(hosts, host{instance: i, endpoint: e, health: health, checked: path == "" || ownCheckPath(i) == path})
+	}
+	return hosts, withheld
+}
+
+// judge gives the health of an instance in EDS, or why it is not shown.
+func judge(i *registry.Instance, e registry.Endpoint, has bool, want registry.ServiceEndpoint) (corev3.HealthStatus, string) {
+	health, shown := healthOf(i.Status.String())
+	_, isAddress := e.Address()
+	switch {
+	case !shown:
+		return health, reasonDisabled
+	case !has:
+		return health, reasonMissing
+	case e.Protocol != want.Protocol:
+		return health, reasonProtocol(e.Protocol, want.Protocol)
+	case !isAddress:
+		return health, reasonHostName
+	}
+	return health, ""
+}
+
+// healthOf reads a status by the name that JSON gives it; false says that such
+// an instance is not shown at all. A suspect is used only where there is nothing
+// better in any region. An unknown status does not get traffic.
+func healthOf(status string) (corev3.HealthStatus, bool) {
+	switch status {
+	case "passing", "warning":
+		return corev3.HealthStatus_HEALTHY, true
+	case "suspect":
+		return corev3.HealthStatus_DEGRADED, true
+	case "draining":
+		return corev3.HealthStatus_DRAINING, true
+	case "disabled":
+		return corev3.HealthStatus_UNKNOWN, false
+	}
+	return corev3.HealthStatus_UNHEALTHY, true
+}
+
+// rank orders healths, the best first.
+func (h *host) rank() int {
+	switch h.health {
+	case corev3.HealthStatus_HEALTHY:
+		return 0
+	case corev3.HealthStatus_DEGRADED:
+		return 1
+	case corev3.HealthStatus_DRAINING:
+		return 2
+	}
+	return 3
+}
+
+// prioritize numbers the regions that have hosts, without a gap.
+func prioritize(hosts []host, region string) {
+	var regions []string
+	for i := range hosts {
+		if r := hosts[i].instance.Region; !slices.Contains(regions, r) {
+			regions = append(regions, r)
+		}
+	}
+	slices.SortFunc(regions, func(a, b string) int {
+		return cmp.Or(remote(a, region)-remote(b, region), cmp.Compare(a, b))
+	})
+	for i := range hosts {
+		hosts[i].priority = uint32(slices.Index(regions, hosts[i].instance.Region))
+	}
+}
+
+func remote(a, region string) int {
+	if a == region {
+		return 0
+	}
+	return 1
+}
+
+// A twin is a host at the address of a better one.
+type twin struct{ kept, dropped host }
+
+// dropTwins keeps the best host at each address: the nearest, of those the
+// healthiest, of those the first by id. Envoy would pick one of them, and gRPC
+// clients refuse the whole assignment.
+func dropTwins(hosts []host) ([]host, []twin) {
+	slices.SortStableFunc(hosts, func(a, b host) int {
+		return cmp.Or(cmp.Compare(a.priority, b.priority), cmp.Compare(a.rank(), b.rank()), cmp.Compare(a.instance.ID, b.instance.ID))
+	})
+	type address struct {
+		ip   string
+		port int32
+	}
+	at := make(map[address]int, len(hosts))
+	kept := hosts[:0:0]
+	var twins []twin
+	for _, h := range hosts {
+		key := address{h.endpoint.Host, h.endpoint.Port}
+		if first, taken := at[key]; taken {
+			twins = append(twins, twin{kept: kept[first], dropped: h})
+			continue
+		}
+		at[key] = len(kept)
+		kept = append(kept, h)
+	}
+	return kept, twins
+}
+
+// localities groups the hosts by priority, region and zone, in that order, and
+// by id within. Each weighs as much as its hosts do together.
+func localities(hosts []host) []*endpointv3.LocalityLbEndpoints {
+	slices.SortFunc(hosts, func(a, b host) int {
+		return cmp.Or(cmp.Compare(a.priority, b.priority), cmp.Compare(a.instance.Zone, b.instance.Zone), cmp.Compare(a.instance.ID, b.instance.ID))
+	})
+	var out []*endpointv3.LocalityLbEndpoints
+	for from := 0; from < len(hosts); {
+		to := from + 1
+		for to < len(hosts) && hosts[to].priority == hosts[from].priority && hosts[to].instance.Zone == hosts[from].instance.Zone {
+			to++
+		}
+		out = append(out, locality(hosts[from:to]))
+		from = to
+	}
+	return out
+}
+
+func locality(hosts []host) *endpointv3.LocalityLbEndpoints {
+	first := hosts[0].instance
+	l := &endpointv3.LocalityLbEndpoints{
+		Locality:    &corev3.Locality{Region: first.Region, Zone: first.Zone},
+		Priority:    hosts[0].priority,
+		LbEndpoints: make([]*endpointv3.LbEndpoint, 0, len(hosts)),
+	}
+	total := uint64(0)
+	for i := range hosts {
+		weight := uint32(max(1, hosts[i].endpoint.Weight))
+		total += uint64(weight)
+		l.LbEndpoints = append(l.LbEndpoints, lbEndpoint(&hosts[i], weight))
+	}
+	l.LoadBalancingWeight = wrapperspb.UInt32(uint32(min(total, math.MaxUint32)))
+	return l
+}
+
+func lbEndpoint(h *host, weight uint32) *endpointv3.LbEndpoint {
+	e := &endpointv3.Endpoint{Address: socketAddress(h.endpoint.Host, uint32(h.endpoint.Port))}
+	if !h.checked {
+		e.HealthCheckConfig = &endpointv3.Endpoint_HealthCheckConfig{DisableActiveHealthCheck: true}
+	}
+	return &endpointv3.LbEndpoint{
+		HostIdentifier:      &endpointv3.LbEndpoint_Endpoint{Endpoint: e},
+		HealthStatus:        h.health,
+		LoadBalancingWeight: wrapperspb.UInt32(weight),
+	}
+}
+
+func socketAddress(ip string, port uint32) *corev3.Address {
+	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+		Address:       ip,
+		PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port},
+	}}}
+}

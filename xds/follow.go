@@ -1,0 +1,188 @@
+package xds
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/stellmap/stellmap/registry"
+)
+
+// follow tells the streams of every change, in order, until the context ends.
+// It is one goroutine. A follower that has fallen behind the events that are
+// kept compares everything that is subscribed with the present state, so that
+// nothing is missed.
+func (c *cache) follow(ctx context.Context, now func() time.Time) error {
+	watch := c.machine.Watch(c.reload(now()))
+	for {
+		batch, err := watch.Next(ctx)
+		switch {
+		case err == nil:
+			c.apply(batch, now())
+		case errors.Is(err, registry.ErrCompacted):
+			c.metrics.reloads.Add(1)
+			watch = c.machine.Watch(c.reload(now()))
+		case ctx.Err() != nil:
+			return nil
+		default:
+			return fmt.Errorf("follow the registry: %w", err)
+		}
+	}
+}
+
+// A round is what one batch of events makes dirty.
+type round struct {
+	listed  map[registry.ServiceKey]struct{} // services whose names may have changed
+	moved   map[registry.ServiceKey]struct{} // whose hosts may have
+	checked map[registry.ServiceKey]struct{} // whose active check may have
+
+	resources map[*resource]struct{} // to be built anew
+	joined    map[*scope][]string    // clusters that came to a scope or left it
+}
+
+func newRound() *round {
+	return &round{
+		listed:    make(map[registry.ServiceKey]struct{}),
+		moved:     make(map[registry.ServiceKey]struct{}),
+		checked:   make(map[registry.ServiceKey]struct{}),
+		resources: make(map[*resource]struct{}),
+		joined:    make(map[*scope][]string),
+	}
+}
+
+// note sorts an event. An instance that comes or goes moves hosts only; its
+// cluster stays as it is unless the path of the active check is at stake.
+func (r *round) note(e *registry.Event) {
+	r.moved[e.Service] = struct{}{}
+	switch e.Kind {
+	case registry.EventServicePut, registry.EventServiceDelete:
+		r.listed[e.Service] = struct{}{}
+	default:
+		if ownCheckPath(e.Instance) != ownCheckPath(e.Previous) {
+			r.checked[e.Service] = struct{}{}
+		}
+	}
+}
+
+func (c *cache) apply(b registry.Batch, at time.Time) {
+	if len(b.Events) == 0 {
+		c.mu.Lock()
+		c.moveLocked(b.Revision)
+		c.mu.Unlock()
+		return
+	}
+	r := newRound()
+	for i := range b.Events {
+		r.note(&b.Events[i])
+	}
+	c.mu.Lock()
+	for k := range r.listed {
+		c.list(r, k, c.machine.Service(k))
+	}
+	for k := range r.moved {
+		c.dirty(r, k, typeEndpoints)
+	}
+	for k := range r.checked {
+		c.dirty(r, k, typeCluster)
+	}
+	c.mu.Unlock()
+	c.publish(r, b.Revision, at)
+}
+
+// list brings the directory up to date with a service, and the scopes with the directory.
+func (c *cache) list(r *round, k registry.ServiceKey, s *registry.Service) {
+	for _, l := range c.directory.put(k, s) {
+		for _, claim := range l.claims {
+			for _, res := range c.byCluster[claim.cluster] {
+				r.resources[res] = struct{}{}
+			}
+		}
+		for _, scope := range c.scopesOf(l) {
+			c.join(r, scope, c.adjust(scope, l))
+		}
+	}
+}
+
+func (c *cache) join(r *round, s *scope, changed []string) {
+	if len(changed) == 0 {
+		return
+	}
+	r.joined[s] = append(r.joined[s], changed...)
+	if routes := c.resources[s.routesKey()]; routes != nil {
+		r.resources[routes] = struct{}{}
+	}
+}
+
+func (s *scope) routesKey() resourceKey {
+	return resourceKey{typ: typeRoutes, name: egressName, kind: s.kind, scope: s}
+}
+
+// dirty notes the views of a type that show a service.
+func (c *cache) dirty(r *round, k registry.ServiceKey, t resourceType) {
+	l := c.directory.services[k]
+	if l == nil {
+		return
+	}
+	for _, claim := range l.claims {
+		if !c.directory.owns(claim) {
+			continue
+		}
+		for _, res := range c.byCluster[claim.cluster] {
+			if res.key.typ == t {
+				r.resources[res] = struct{}{}
+			}
+		}
+	}
+}
+
+// publish builds what is dirty, marks the streams that subscribe to what has
+// changed, and wakes each of them once.
+func (c *cache) publish(r *round, revision registry.Revision, at time.Time) {
+	var changed []*resource
+	for res := range r.resources {
+		if c.refresh(res) {
+			changed = append(changed, res)
+		}
+	}
+	n := &notice{at: at}
+	c.mu.Lock()
+	for _, res := range changed {
+		for s := range res.subscribers {
+			s.mark(res.key.name, n)
+		}
+	}
+	for s, names := range r.joined {
+		for _, name := range names {
+			s.mark(name, n)
+		}
+	}
+	c.moveLocked(revision)
+	c.mu.Unlock()
+	n.wake()
+}
+
+// reload compares everything with the present state and gives the revision of
+// that state, from which to watch on.
+func (c *cache) reload(at time.Time) registry.Revision {
+	revision := c.machine.Revision()
+	r := newRound()
+	keys := c.machine.ServiceKeys("")
+	c.mu.Lock()
+	present := make(map[registry.ServiceKey]struct{}, len(keys))
+	for _, k := range keys {
+		present[k] = struct{}{}
+		c.list(r, k, c.machine.Service(k))
+	}
+	for k := range c.directory.services {
+		if _, ok := present[k]; !ok {
+			c.list(r, k, nil)
+		}
+	}
+	for _, res := range c.resources {
+		r.resources[res] = struct{}{}
+	}
+	c.mu.Unlock()
+	c.publish(r, revision, at)
+	return revision
+}

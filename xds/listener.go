@@ -1,0 +1,44 @@
+package xds
+
+import (
+	"fmt"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+)
+
+const egressAddress = "127.0.0.1"
+
+// buildListener is where a workload's own requests enter its proxy.
+func buildListener(port uint32) (*listenerv3.Listener, error) {
+	router, err := pack(&routerv3.Router{})
+	if err != nil {
+		return nil, fmt.Errorf("router: %w", err)
+	}
+	manager, err := pack(&hcmv3.HttpConnectionManager{
+		StatPrefix: egressName,
+		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
+			ConfigSource:    overADS(),
+			RouteConfigName: egressName,
+		}},
+		UpgradeConfigs: []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
+		HttpFilters: []*hcmv3.HttpFilter{{
+			Name:       "envoy.filters.http.router",
+			ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: router},
+		}},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("connection manager: %w", err)
+	}
+	return &listenerv3.Listener{
+		Name:             egressName,
+		Address:          socketAddress(egressAddress, port),
+		TrafficDirection: corev3.TrafficDirection_OUTBOUND,
+		FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{{
+			Name:       "envoy.filters.network.http_connection_manager",
+			ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: manager},
+		}}}},
+	}, nil
+}

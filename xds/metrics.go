@@ -1,0 +1,80 @@
+package xds
+
+import (
+	"fmt"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics count what the package does. The counters are plain numbers, so that
+// tests can read them too.
+type metrics struct {
+	built      [typeCount]atomic.Uint64 // translations of a view
+	marshalled [typeCount]atomic.Uint64
+	invalid    [typeCount]atomic.Uint64 // views that Envoy's rules refuse, withheld
+	responses  [typeCount]atomic.Uint64
+	resources  [typeCount]atomic.Uint64 // in responses
+	acks       [typeCount]atomic.Uint64
+	nacks      [typeCount]atomic.Uint64
+	stale      [typeCount]atomic.Uint64 // requests that answer an older response
+	silent     [typeCount]atomic.Uint64 // responses not answered in time
+
+	streams     atomic.Int64
+	refused     atomic.Uint64 // streams above the cap
+	cut         atomic.Uint64 // streams whose client took nothing
+	unsupported atomic.Uint64 // requests of other types
+	reloads     atomic.Uint64 // full comparisons after falling behind
+
+	changeToACK prometheus.Histogram
+}
+
+func newMetrics() *metrics {
+	return &metrics{changeToACK: prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name:    "stellmap_change_to_ack_seconds",
+		Help:    "From a committed change being seen by the xDS server to its acknowledgement by one proxy.",
+		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+	})}
+}
+
+func (m *metrics) register(r prometheus.Registerer) error {
+	if r == nil {
+		return nil
+	}
+	collectors := []prometheus.Collector{m.changeToACK, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "stellmap_xds_streams", Help: "Open xDS streams.",
+	}, func() float64 { return float64(m.streams.Load()) })}
+	single := func(name, help string, n *atomic.Uint64) {
+		collectors = append(collectors, counterOf(name, help, nil, n))
+	}
+	single("stellmap_xds_streams_refused_total", "Streams refused because there were too many.", &m.refused)
+	single("stellmap_xds_streams_cut_total", "Streams ended because the client took no response.", &m.cut)
+	single("stellmap_xds_requests_unsupported_total", "Requests for types that are not served.", &m.unsupported)
+	single("stellmap_xds_reloads_total", "Full comparisons after falling behind the change stream.", &m.reloads)
+	for t := range typeCount {
+		labels := prometheus.Labels{"type": t.String()}
+		typed := func(name, help string, n *[typeCount]atomic.Uint64) {
+			collectors = append(collectors, counterOf(name, help, labels, &n[t]))
+		}
+		typed("stellmap_xds_resources_built_total", "Views translated.", &m.built)
+		typed("stellmap_xds_resources_marshalled_total", "Views marshalled.", &m.marshalled)
+		typed("stellmap_xds_resources_invalid_total", "Views withheld because Envoy would refuse them.", &m.invalid)
+		typed("stellmap_xds_resources_sent_total", "Resources in responses sent.", &m.resources)
+		typed("stellmap_xds_responses_sent_total", "Responses sent.", &m.responses)
+		typed("stellmap_xds_responses_acked_total", "Responses accepted by the client.", &m.acks)
+		typed("stellmap_xds_responses_nacked_total", "Responses rejected by the client.", &m.nacks)
+		typed("stellmap_xds_responses_silent_total", "Responses not answered in time.", &m.silent)
+		typed("stellmap_xds_requests_stale_total", "Requests that answered an older response.", &m.stale)
+	}
+	for _, c := range collectors {
+		if err := r.Register(c); err != nil {
+			return fmt.Errorf("register a metric: %w", err)
+		}
+	}
+	return nil
+}
+
+func counterOf(name, help string, labels prometheus.Labels, n *atomic.Uint64) prometheus.Collector {
+	return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels},
+		func() float64 { return float64(n.Load()) })
+}

@@ -1,0 +1,56 @@
+package xds
+
+import (
+	"strings"
+
+	"github.com/stellmap/stellmap/registry"
+)
+
+// Names that Envoy sees. They are in lower case, since Envoy compares hosts so.
+//
+// A service has the cluster {service}.{namespace} and the hosts of that name,
+// with and without ".mesh"; each further endpoint the cluster
+// {endpoint}~{service}.{namespace} and the host
+// {endpoint}--{service}.{namespace}.mesh. A namespace has no dot and is not
+// "mesh", so two of them can meet only if their stems are equal: the host
+// without ".mesh". One table of stems therefore settles who owns a cluster and
+// who owns a host.
+
+const (
+	egressName = "egress" // the listener, its routes and their statistics
+	hostSuffix = ".mesh"
+)
+
+// primaryStem is also the name of the primary endpoint's cluster.
+func primaryStem(k registry.ServiceKey) string {
+	return strings.ToLower(k.Service + "." + k.Namespace)
+}
+
+func stemOf(k registry.ServiceKey, endpoint int, name string) string {
+	if endpoint == 0 {
+		return primaryStem(k)
+	}
+	return strings.ToLower(name) + "--" + primaryStem(k)
+}
+
+func clusterName(k registry.ServiceKey, endpoint int, name string) string {
+	if endpoint == 0 {
+		return primaryStem(k)
+	}
+	return strings.ToLower(name) + "~" + primaryStem(k)
+}
+
+// hostsOf are the host names of a stem.
+func hostsOf(stem string, endpoint int) []string {
+	if endpoint == 0 {
+		return []string{stem, stem + hostSuffix}
+	}
+	return []string{stem + hostSuffix}
+}
+
+// statEscapes leave no dot, at which Envoy would cut the name into a metric and
+// its labels. They can be undone, so no two clusters share a name.
+var statEscapes = strings.NewReplacer(".", "_", "_", "~u", "~", "~~")
+
+// statName is the name of a cluster in Envoy's statistics.
+func statName(cluster string) string { return statEscapes.Replace(cluster) }

@@ -1,0 +1,169 @@
+package xds
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/structpb"
+)
+
+// kind says what sort of client a node is.
+type kind uint8
+
+const (
+	kindEnvoy kind = iota
+	kindGRPC
+)
+
+func (k kind) String() string {
+	if k == kindGRPC {
+		return "grpc"
+	}
+	return "envoy"
+}
+
+// Keys of a node's metadata, flat strings as written.
+const (
+	metadataNamespace  = "stellmap.namespace"
+	metadataService    = "stellmap.service"
+	metadataUpstreams  = "stellmap.upstreams"
+	metadataEgressPort = "stellmap.egress_port"
+
+	namespaceDefault  = "default"
+	egressPortDefault = 15001
+	upstreamsMax      = 10_000
+)
+
+// A node is what a client says of itself in its first message. What Envoy sends
+// is some 60 kB, most of it a list of its extensions; only this is kept.
+type node struct {
+	id, cluster  string
+	region, zone string
+	namespace    string
+	service      string
+	kind         kind
+	upstreams    []string // patterns, sorted, in lower case
+	egressPort   uint32
+}
+
+// parseNode reads a node; the region of one that names none is the server's.
+// Metadata that cannot be understood is refused, since a proxy that silently
+// gets the wrong services is worse than one that is told why it gets none.
+func parseNode(n *corev3.Node, region string) (*node, error) {
+	if n == nil {
+		return nil, status.Error(codes.InvalidArgument, "node: is missing in the first message of the stream")
+	}
+	out := &node{
+		id: n.GetId(), cluster: n.GetCluster(), kind: kindOf(n),
+		region: n.GetLocality().GetRegion(), zone: n.GetLocality().GetZone(),
+		namespace: namespaceDefault, egressPort: egressPortDefault,
+	}
+	if out.region == "" {
+		out.region = region
+	}
+	fields := n.GetMetadata().GetFields()
+	for key, read := range map[string]func(*structpb.Value) error{
+		metadataNamespace:  out.readNamespace,
+		metadataService:    out.readService,
+		metadataEgressPort: out.readEgressPort,
+		metadataUpstreams:  out.readUpstreams,
+	} {
+		if v := fields[key]; v != nil {
+			if err := read(v); err != nil {
+				return nil, status.Errorf(codes.InvalidArgument, "node.metadata[%q]: %v", key, err)
+			}
+		}
+	}
+	if len(out.upstreams) == 0 {
+		out.upstreams = []string{allOf + strings.ToLower(out.namespace)}
+	}
+	return out, nil
+}
+
+// kindOf tells gRPC clients by their name, or by what they say they cannot do.
+func kindOf(n *corev3.Node) kind {
+	if strings.HasPrefix(strings.ToLower(n.GetUserAgentName()), "grpc") ||
+		slices.Contains(n.GetClientFeatures(), "envoy.lb.does_not_support_overprovisioning") {
+		return kindGRPC
+	}
+	return kindEnvoy
+}
+
+func (n *node) readNamespace(v *structpb.Value) error {
+	_, ok := v.GetKind().(*structpb.Value_StringValue)
+	name := strings.TrimSpace(v.GetStringValue())
+	if !ok || name == "" || strings.ContainsAny(name, ".*, \t") {
+		return fmt.Errorf("%#v is not the name of a namespace: a string without dots, commas, stars and spaces", v.AsInterface())
+	}
+	n.namespace = name
+	return nil
+}
+
+func (n *node) readService(v *structpb.Value) error {
+	if _, ok := v.GetKind().(*structpb.Value_StringValue); !ok {
+		return fmt.Errorf("%v is not a string", v.AsInterface())
+	}
+	n.service = strings.TrimSpace(v.GetStringValue())
+	return nil
+}
+
+func (n *node) readEgressPort(v *structpb.Value) error {
+	number := v.GetNumberValue()
+	if text, ok := v.GetKind().(*structpb.Value_StringValue); ok {
+		parsed, err := strconv.ParseUint(strings.TrimSpace(text.StringValue), 10, 16)
+		if err != nil {
+			return fmt.Errorf("%q is not a port: 1 to 65535", text.StringValue)
+		}
+		number = float64(parsed)
+	}
+	if number < 1 || number > 65535 || number != float64(uint32(number)) {
+		return fmt.Errorf("%v is not a port: 1 to 65535", v.AsInterface())
+	}
+	n.egressPort = uint32(number)
+	return nil
+}
+
+// readUpstreams takes a list of strings, or one string with commas.
+func (n *node) readUpstreams(v *structpb.Value) error {
+	var names []string
+	switch k := v.GetKind().(type) {
+	case *structpb.Value_StringValue:
+		names = strings.Split(k.StringValue, ",")
+	case *structpb.Value_ListValue:
+		for i, item := range k.ListValue.GetValues() {
+			s, ok := item.GetKind().(*structpb.Value_StringValue)
+			if !ok {
+				return fmt.Errorf("item %d is not a string", i)
+			}
+			names = append(names, s.StringValue)
+		}
+	default:
+		return fmt.Errorf("%v is neither a list of strings nor a string with commas", v.AsInterface())
+	}
+	if len(names) > upstreamsMax {
+		return fmt.Errorf("has %d upstreams: at most %d", len(names), upstreamsMax)
+	}
+	return n.setUpstreams(names)
+}
+
+func (n *node) setUpstreams(names []string) error {
+	for _, name := range names {
+		p := strings.ToLower(strings.TrimSpace(name))
+		if p == "" {
+			continue
+		}
+		dot := strings.LastIndexByte(p, '.')
+		if dot <= 0 || dot == len(p)-1 || strings.Contains(p[1:], "*") || p[0] == '*' && dot != 1 {
+			return fmt.Errorf("%q is not an upstream: {service}.{namespace}, or *.{namespace} for all of a namespace", name)
+		}
+		n.upstreams = append(n.upstreams, p)
+	}
+	slices.Sort(n.upstreams)
+	n.upstreams = slices.Compact(n.upstreams)
+	return nil
+}

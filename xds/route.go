@@ -1,0 +1,135 @@
+package xds
+
+import (
+	"fmt"
+	"net/http"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	hostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
+	prioritiesv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/priority/previous_priorities/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+// Routes lead from host names to clusters.
+//
+// A request is sent again only where it cannot have been processed: a retry
+// policy with `reset` was seen to process 130 POSTs twice. The first retry goes
+// to another host, the second to another region. The policy is most of the bytes
+// of a large table, so nothing is in it that is a default.
+const (
+	routeTimeout     = 15 * time.Second // not for gRPC, event streams and upgrades
+	retryOn          = "connect-failure,refused-stream,reset-before-request"
+	retries          = 2
+	retryHostTries   = 5 // how often to choose again when the choice was tried before
+	retriesPerRegion = 2 // attempts before the next region gets one
+
+	reasonHeader     = "x-stellmap-reason"
+	reasonUnknown    = "no service that this proxy may call has this host name"
+	reasonNotHTTP    = "this service does not speak HTTP"
+	unknownHostsName = "unknown" // no cluster is called so: clusters have a dot
+)
+
+// A hostRoute leads from the hosts of one stem to one cluster.
+type hostRoute struct {
+	cluster string
+	hosts   []string
+	dialect dialect
+}
+
+// buildRoutes is the route table of a scope, from routes in the order of their clusters.
+func buildRoutes(routes []hostRoute) (*routev3.RouteConfiguration, error) {
+	retry, err := retryPolicy()
+	if err != nil {
+		return nil, fmt.Errorf("retry policy: %w", err)
+	}
+	hosts := make([]*routev3.VirtualHost, 0, len(routes)+1)
+	for _, r := range routes {
+		hosts = append(hosts, virtualHost(r, retry))
+	}
+	hosts = append(hosts, refusal(unknownHostsName, []string{"*"}, reasonUnknown))
+	return &routev3.RouteConfiguration{Name: egressName, VirtualHosts: hosts, IgnorePortInHostMatching: true}, nil
+}
+
+func virtualHost(r hostRoute, retry *routev3.RetryPolicy) *routev3.VirtualHost {
+	if !r.dialect.isHTTP() {
+		return refusal(r.cluster, r.hosts, reasonNotHTTP)
+	}
+	vh := &routev3.VirtualHost{Name: r.cluster, Domains: r.hosts, RetryPolicy: retry}
+	if r.dialect == dialectGRPC {
+		vh.Routes = []*routev3.Route{forward(r.cluster, 0)}
+		return vh
+	}
+	stream := forward(r.cluster, 0)
+	stream.Match.Headers = []*routev3.HeaderMatcher{acceptsEventStream()}
+	vh.Routes = []*routev3.Route{stream, forward(r.cluster, routeTimeout)}
+	return vh
+}
+
+// forward sends everything to a cluster. The timeout counts from the end of the
+// request, so it never cuts an upgraded connection; 0 = none.
+func forward(cluster string, timeout time.Duration) *routev3.Route {
+	action := &routev3.RouteAction{ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: cluster}}
+	if timeout != routeTimeout { // which is Envoy's default, and would stand in every host
+		action.Timeout = durationpb.New(timeout)
+	}
+	return &routev3.Route{Match: everything(), Action: &routev3.Route_Route{Route: action}}
+}
+
+func everything() *routev3.RouteMatch {
+	return &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}}
+}
+
+func acceptsEventStream() *routev3.HeaderMatcher {
+	return &routev3.HeaderMatcher{
+		Name: "accept",
+		HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: &matcherv3.StringMatcher{
+			MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "text/event-stream"},
+		}},
+	}
+}
+
+// refusal answers 404 and says why.
+func refusal(name string, hosts []string, reason string) *routev3.VirtualHost {
+	return &routev3.VirtualHost{
+		Name:    name,
+		Domains: hosts,
+		Routes: []*routev3.Route{{
+			Match:  everything(),
+			Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: http.StatusNotFound}},
+		}},
+		ResponseHeadersToAdd: []*corev3.HeaderValueOption{{Header: &corev3.HeaderValue{Key: reasonHeader, Value: reason}}},
+	}
+}
+
+func retryPolicy() (*routev3.RetryPolicy, error) {
+	hosts, err := pack(&hostsv3.PreviousHostsPredicate{})
+	if err != nil {
+		return nil, err
+	}
+	priorities, err := pack(&prioritiesv3.PreviousPrioritiesConfig{UpdateFrequency: retriesPerRegion})
+	if err != nil {
+		return nil, err
+	}
+	return &routev3.RetryPolicy{
+		RetryOn:                       retryOn,
+		NumRetries:                    wrapperspb.UInt32(retries),
+		HostSelectionRetryMaxAttempts: retryHostTries,
+		RetryHostPredicate: []*routev3.RetryPolicy_RetryHostPredicate{{
+			Name:       "envoy.retry_host_predicates.previous_hosts",
+			ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{TypedConfig: hosts},
+		}},
+		RetryPriority: retryPriority(priorities),
+	}, nil
+}
+
+func retryPriority(config *anypb.Any) *routev3.RetryPolicy_RetryPriority {
+	return &routev3.RetryPolicy_RetryPriority{
+		Name:       "envoy.retry_priorities.previous_priorities",
+		ConfigType: &routev3.RetryPolicy_RetryPriority_TypedConfig{TypedConfig: config},
+	}
+}

@@ -1,0 +1,224 @@
+package xds
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strconv"
+	"sync"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	clusterservice "github.com/envoyproxy/go-control-plane/envoy/service/cluster/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	endpointservice "github.com/envoyproxy/go-control-plane/envoy/service/endpoint/v3"
+	listenerservice "github.com/envoyproxy/go-control-plane/envoy/service/listener/v3"
+	routeservice "github.com/envoyproxy/go-control-plane/envoy/service/route/v3"
+	typeurl "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	streamv3 "github.com/envoyproxy/go-control-plane/pkg/server/stream/v3"
+	serverv3 "github.com/envoyproxy/go-control-plane/pkg/server/v3"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"github.com/stellmap/stellmap/registry"
+)
+
+// A Server serves the registry to proxies. Register it with a gRPC server and
+// call Run; streams are answered from then on, once this member has caught up.
+type Server struct {
+	region   string
+	caughtUp func(context.Context) error
+	now      func() time.Time
+	log      *slog.Logger
+	limits   limits
+	cache    *cache
+	metrics  *metrics
+	stopped  chan struct{} // closed when Run ends
+
+	registering error // of the metrics; Run returns it
+
+	mu      sync.Mutex // guards what follows
+	streams map[*stream]struct{}
+}
+
+// Config is what a server needs.
+type Config struct {
+	Machine     *registry.Machine           // required
+	Region      string                      // of proxies that do not name theirs
+	Incarnation func() string               // of the cluster, part of every version; nil = none
+	CaughtUp    func(context.Context) error // returns nil once the state here is worth serving; nil = always
+	Logger      *slog.Logger                // nil = none
+	Registerer  prometheus.Registerer       // nil = none
+	Now         func() time.Time            // nil = time.Now
+}
+
+// The bounds of a server.
+const (
+	namesMax         = 10_000           // subscribed to by one stream, of one type
+	streamsMax       = 20_000           // above it RESOURCE_EXHAUSTED, so that the proxy tries another member
+	responseBytesMax = 4<<20 - 256<<10  // gRPC clients take 4 MiB, envelope included
+	holdMax          = 15 * time.Second // one type waits for another no longer
+	sendMax          = 30 * time.Second // a client that takes nothing for so long is cut off
+	catchUpMax       = 5 * time.Second  // a new stream waits for this member to catch up
+)
+
+// limits are the bounds that tests make smaller.
+type limits struct {
+	hold, send, catchUp time.Duration
+	streams             int
+}
+
+// New makes a server.
+func New(c Config) *Server {
+	s := &Server{
+		region: c.Region, caughtUp: c.CaughtUp, now: c.Now, log: c.Logger,
+		limits:  limits{hold: holdMax, send: sendMax, catchUp: catchUpMax, streams: streamsMax},
+		metrics: newMetrics(), stopped: make(chan struct{}), streams: make(map[*stream]struct{}),
+	}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.caughtUp == nil {
+		s.caughtUp = func(context.Context) error { return nil }
+	}
+	incarnation := c.Incarnation
+	if incarnation == nil {
+		incarnation = func() string { return "" }
+	}
+	s.cache = newCache(c.Machine, incarnation, s.metrics)
+	s.registering = s.metrics.register(c.Registerer)
+	return s
+}
+
+// Register adds the aggregated service and the separate ones.
+func (s *Server) Register(g *grpc.Server) {
+	server := serverv3.NewServerAdvanced(fetcher{}, s, s)
+	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, server)
+	clusterservice.RegisterClusterDiscoveryServiceServer(g, server)
+	endpointservice.RegisterEndpointDiscoveryServiceServer(g, server)
+	listenerservice.RegisterListenerDiscoveryServiceServer(g, server)
+	routeservice.RegisterRouteDiscoveryServiceServer(g, server)
+}
+
+// Run follows the registry until the context ends; then it ends all streams.
+func (s *Server) Run(ctx context.Context) error {
+	defer close(s.stopped)
+	if s.registering != nil {
+		return s.registering
+	}
+	return s.cache.follow(ctx, s.now)
+}
+
+// Withheld is what is registered and not shown to proxies, with the reasons,
+// found out when it is asked for.
+func (s *Server) Withheld() []Withheld { return s.cache.withheld(s.region) }
+
+// StreamHandler serves state of the world. The gRPC services call it.
+func (s *Server) StreamHandler(g streamv3.Stream, url string) error {
+	return s.serve(g, wholeWire{g}, url, false)
+}
+
+// DeltaStreamHandler serves deltas. The gRPC services call it.
+func (s *Server) DeltaStreamHandler(g streamv3.DeltaStream, url string) error {
+	return s.serve(g, deltaWire{g}, url, true)
+}
+
+// fetcher answers requests over REST, which proxies of this registry never make.
+type fetcher struct{}
+
+func (fetcher) Fetch(context.Context, *discoveryv3.DiscoveryRequest) (*discoveryv3.DiscoveryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "use a stream: resources are not served one request at a time")
+}
+
+func (s *Server) serve(g grpc.ServerStream, w wire, url string, delta bool) error {
+	str := &stream{server: s, delta: delta, wire: w, connected: s.now(), wakeup: make(chan struct{}, 1)}
+	if p, ok := peer.FromContext(g.Context()); ok && p.Addr != nil {
+		str.peer = p.Addr.String()
+	}
+	if url != typeurl.AnyType {
+		t, ok := typeOf(url)
+		if !ok {
+			return status.Errorf(codes.Unimplemented, "resources of type %s are not served", url)
+		}
+		str.only = &t
+	}
+	if !s.admit(str) {
+		s.metrics.refused.Add(1)
+		return status.Errorf(codes.ResourceExhausted, "this member serves %d streams already, another may have room", s.limits.streams)
+	}
+	defer s.dismiss(str)
+	err := str.run(g.Context())
+	if err == nil || errors.Is(err, io.EOF) {
+		return nil
+	}
+	s.log.Info("xds stream ended", "node", str.name(), "peer", str.peer, "error", err)
+	return err
+}
+
+func (s *stream) name() string {
+	if s.node == nil {
+		return ""
+	}
+	return s.node.id
+}
+
+func (s *Server) admit(str *stream) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.streams) >= s.limits.streams {
+		return false
+	}
+	s.streams[str] = struct{}{}
+	s.metrics.streams.Add(1)
+	return true
+}
+
+func (s *Server) dismiss(str *stream) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.streams, str)
+	s.metrics.streams.Add(-1)
+}
+
+func (s *Server) delivered(r *response) {
+	s.metrics.responses[r.typ].Add(1)
+	s.metrics.resources[r.typ].Add(uint64(len(r.entries)))
+}
+
+func (s *Server) accepted(r *response) {
+	s.metrics.acks[r.typ].Add(1)
+	if !r.since.IsZero() {
+		s.metrics.changeToACK.Observe(s.now().Sub(r.since).Seconds())
+	}
+}
+
+func (s *Server) rejected(b *subscription, reason string) {
+	s.metrics.nacks[b.typ].Add(1)
+	s.log.Warn("a proxy has rejected a response", "node", b.stream.name(), "type", b.typ.String(),
+		"resources", len(b.pending.entries), "new", len(b.pending.fresh), "reason", clip(reason))
+}
+
+// reasonBytesMax bounds what is kept of a client's words: Envoy may quote a whole resource.
+const reasonBytesMax = 1024
+
+func clip(reason string) string {
+	if len(reason) <= reasonBytesMax {
+		return reason
+	}
+	return fmt.Sprintf("%s... (%d bytes)", reason[:reasonBytesMax], len(reason))
+}
+
+func formatRevision(r registry.Revision) string { return strconv.FormatUint(uint64(r), 10) }
+
+// identify tells the client by which revision it was answered.
+func identify(r *response) *corev3.ControlPlane {
+	return &corev3.ControlPlane{Identifier: "stellmap@" + formatRevision(r.revision)}
+}

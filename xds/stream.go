@@ -1,0 +1,376 @@
+package xds
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/stellmap/stellmap/registry"
+)
+
+// A stream is one connection's talk with a client. One goroutine owns it: it
+// takes the client's requests and the follower's marks, and sends what is due.
+//
+// Of each type at most one response is unanswered. What changes meanwhile is
+// marked, not queued, so that the next response carries the latest of all of it;
+// a slow client costs a set of names. The order between types: clusters first,
+// their endpoints right behind them (Envoy acknowledges a cluster only when it
+// has its endpoints), listeners and routes when the client has answered the
+// clusters, and removals of clusters when it has answered the routes. Nothing
+// waits longer than limits.hold.
+type stream struct {
+	server    *Server
+	delta     bool
+	wire      wire
+	only      *resourceType // the type of a stream that is not aggregated; nil = all
+	peer      string
+	connected time.Time
+
+	node     *node
+	scope    *scope
+	subs     [typeCount]*subscription
+	sequence uint64
+
+	wakeup chan struct{} // holds one
+	status atomic.Pointer[ProxyStatus]
+
+	mu     sync.Mutex // guards what follows and what the follower marks
+	marked bool       // noted to be woken
+}
+
+// A wire is the two directions of a stream, in the words of one protocol.
+type wire interface {
+	receive() (*request, error)
+	send(*response) error
+}
+
+// A request is a message of a client, as state of the world or as a delta.
+type request struct {
+	typeURL string
+	node    *corev3.Node
+	nonce   string
+	failed  bool // a NACK
+	reason  string
+
+	names   []string // state of the world: all that is wanted
+	version string
+
+	subscribe, unsubscribe []string // delta
+	initial                map[string]string
+}
+
+func (s *stream) wakeUp() {
+	select {
+	case s.wakeup <- struct{}{}:
+	default: // it is awake
+	}
+}
+
+// run serves the stream until it ends. The receiving goroutine ends with the
+// handler, since that ends the stream.
+func (s *stream) run(ctx context.Context) error {
+	requests, failure := make(chan *request), make(chan error, 1)
+	go s.receive(ctx, requests, failure)
+	defer s.close()
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		select {
+		case r := <-requests:
+			if err := s.handle(ctx, r); err != nil {
+				return err
+			}
+		case err := <-failure:
+			return err
+		case <-s.wakeup:
+		case <-timer.C:
+		case <-ctx.Done():
+			return status.FromContextError(ctx.Err()).Err()
+		case <-s.server.stopped:
+			return status.Error(codes.Unavailable, "the server is stopping")
+		}
+		next, err := s.flush(ctx)
+		if err != nil {
+			return err
+		}
+		timer.Reset(next)
+	}
+}
+
+func (s *stream) receive(ctx context.Context, requests chan<- *request, failure chan<- error) {
+	for {
+		r, err := s.wire.receive()
+		if err != nil {
+			failure <- err
+			return
+		}
+		select {
+		case requests <- r:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *stream) close() {
+	for _, b := range s.subs {
+		if b != nil {
+			b.close()
+		}
+	}
+	if s.scope != nil {
+		s.server.cache.closeScope(s.scope)
+	}
+}
+
+// keyOf is the view in which this client sees a name.
+func (s *stream) keyOf(t resourceType, name string) resourceKey {
+	k := resourceKey{typ: t, name: name, kind: s.node.kind}
+	switch t {
+	case typeEndpoints:
+		k.region = s.node.region
+	case typeListener:
+		k.port = s.node.egressPort
+	case typeRoutes:
+		k.scope = s.scope
+	}
+	return k
+}
+
+// handle takes a request.
+func (s *stream) handle(ctx context.Context, r *request) error {
+	if s.node == nil {
+		if err := s.begin(ctx, r); err != nil {
+			return err
+		}
+	}
+	t, ok := typeOf(r.typeURL)
+	if s.only != nil {
+		if r.typeURL != "" && (!ok || t != *s.only) {
+			return status.Errorf(codes.InvalidArgument, "type_url: %q on a stream of %s", r.typeURL, typeURLs[*s.only])
+		}
+		t, ok = *s.only, true
+	}
+	if !ok {
+		s.server.metrics.unsupported.Add(1) // there are none, and no way to say so
+		return nil
+	}
+	first := s.subs[t] == nil
+	if first {
+		s.subs[t] = newSubscription(s, t)
+	}
+	b := s.subs[t]
+	if s.delta {
+		b.settle(r)
+		b.changeDelta(r, first)
+	} else if b.settle(r) {
+		b.changeWhole(r, first)
+	}
+	if len(b.names) > namesMax {
+		return status.Errorf(codes.ResourceExhausted, "resource_names: %d names of %s: at most %d", len(b.names), t, namesMax)
+	}
+	s.report()
+	return nil
+}
+
+// begin reads the node and waits until the state here is worth serving: never
+// older than what the client has seen.
+func (s *stream) begin(ctx context.Context, r *request) error {
+	n, err := parseNode(r.node, s.server.region)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.server.limits.catchUp)
+	defer cancel()
+	if err := s.server.caughtUp(ctx); err != nil {
+		return status.Errorf(codes.Unavailable, "this member has not caught up with the cluster yet, another may have: %v", err)
+	}
+	seen := max(r.seen(s.server.cache.incarnation()), s.server.cache.machine.Revision())
+	if err := s.server.cache.await(ctx, seen); err != nil {
+		return status.Errorf(codes.Unavailable, "this member is at revision %d, the client has seen %d", s.server.cache.revision(), seen)
+	}
+	s.scope = s.server.cache.openScope(n.kind, n.upstreams)
+	s.node = n
+	return nil
+}
+
+// seen is the newest revision that the client knows of.
+func (r *request) seen(incarnation string) registry.Revision {
+	newest := registry.Revision(0)
+	if v, ok := parseWholeVersion(r.version); ok && v.incarnation == incarnation {
+		newest = v.revision
+	}
+	for _, text := range r.initial {
+		if v, ok := parseDeltaVersion(text); ok && v.incarnation == incarnation {
+			newest = max(newest, v.revision)
+		}
+	}
+	return newest
+}
+
+// settle takes the answer to a response; false says that the request answers an
+// older one, and that a newer request will follow.
+func (b *subscription) settle(r *request) bool {
+	if r.nonce == "" {
+		return true
+	}
+	if r.nonce != b.nonce {
+		b.stream.server.metrics.stale[b.typ].Add(1)
+		return false
+	}
+	if b.pending == nil {
+		return true
+	}
+	if r.failed {
+		b.stream.server.rejected(b, r.reason)
+		b.reject(r.reason)
+		return true
+	}
+	b.stream.server.accepted(b.pending)
+	b.accept()
+	return true
+}
+
+// flush sends all that may be sent and says when to look again at the latest.
+func (s *stream) flush(ctx context.Context) (time.Duration, error) {
+	if s.node == nil {
+		return time.Hour, nil
+	}
+	now := s.server.now()
+	s.take()
+	for again := true; again; {
+		again = false
+		for _, b := range s.subs {
+			if b == nil {
+				continue
+			}
+			before := len(b.todo)
+			if err := s.push(ctx, b, now); err != nil {
+				return 0, err
+			}
+			again = again || len(b.todo) < before
+		}
+	}
+	return s.next(now), nil
+}
+
+// take collects what the follower has marked.
+func (s *stream) take() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.marked = false
+	for _, b := range s.subs {
+		if b == nil {
+			continue
+		}
+		if since := b.take(); !since.IsZero() && (b.changed.IsZero() || since.Before(b.changed)) {
+			b.changed = since
+		}
+	}
+}
+
+// push sends a type's next response, if there is one and it may go.
+func (s *stream) push(ctx context.Context, b *subscription, now time.Time) error {
+	if p := b.pending; p != nil && !p.silent && now.Sub(p.sentAt) >= s.server.limits.hold {
+		p.silent = true
+		s.server.metrics.silent[b.typ].Add(1)
+	}
+	if len(b.todo) == 0 && !b.answer || !b.open() || s.waits(b, now) {
+		return nil
+	}
+	r := b.compose(now)
+	if r == nil {
+		if len(b.todo) == 0 {
+			b.changed = time.Time{}
+		}
+		return nil
+	}
+	r.nonce = s.nextNonce(r)
+	r.since, b.changed = b.changed, time.Time{}
+	if err := s.deliver(ctx, r); err != nil {
+		return err
+	}
+	b.sending(r)
+	s.followUp(r)
+	s.report()
+	return nil
+}
+
+// waits says that listeners or routes have to wait for the answer to the clusters.
+func (s *stream) waits(b *subscription, now time.Time) bool {
+	clusters := s.subs[typeCluster]
+	if b.typ < typeListener || clusters == nil || clusters.open() && len(clusters.trial) == 0 {
+		b.waiting = time.Time{}
+		return false
+	}
+	if b.waiting.IsZero() {
+		b.waiting = now
+	}
+	return now.Sub(b.waiting) < s.server.limits.hold
+}
+
+// followUp has the endpoints of new and changed clusters sent right after them:
+// Envoy waits for them and does not ask again.
+func (s *stream) followUp(r *response) {
+	endpoints := s.subs[typeEndpoints]
+	if r.typ != typeCluster || endpoints == nil {
+		return
+	}
+	for _, e := range r.fresh {
+		if endpoints.names[e.name] != nil {
+			endpoints.want(e.name, true)
+		}
+	}
+}
+
+// deliver sends a response. A client that takes none for limits.send is cut off:
+// returning ends the stream, and with it the goroutine that is stuck in it.
+func (s *stream) deliver(ctx context.Context, r *response) error {
+	done := make(chan error, 1)
+	go func() { done <- s.wire.send(r) }()
+	timer := time.NewTimer(s.server.limits.send)
+	defer timer.Stop()
+	select {
+	case err := <-done:
+		if err != nil {
+			return fmt.Errorf("send %s: %w", r.typ, err)
+		}
+		s.server.delivered(r)
+		return nil
+	case <-timer.C:
+		s.server.metrics.cut.Add(1)
+		return status.Errorf(codes.DeadlineExceeded, "the client has taken no response for %v", s.server.limits.send)
+	case <-ctx.Done():
+		return status.FromContextError(ctx.Err()).Err()
+	}
+}
+
+// next is how long nothing can become due but by a request or a change.
+func (s *stream) next(now time.Time) time.Duration {
+	hold := s.server.limits.hold
+	next := time.Hour
+	due := func(since time.Time) {
+		if !since.IsZero() {
+			next = min(next, max(since.Add(hold).Sub(now), time.Millisecond))
+		}
+	}
+	for _, b := range s.subs {
+		if b == nil {
+			continue
+		}
+		if b.open() {
+			due(b.waiting)
+			due(b.leaving)
+		}
+		if b.pending != nil && !b.pending.silent {
+			due(b.pending.sentAt)
+		}
+	}
+	return next
+}

@@ -1,0 +1,304 @@
+package xds
+
+import (
+	"slices"
+	"time"
+
+	"github.com/stellmap/stellmap/registry"
+)
+
+// A subscription is one type on one stream: what the client wants, what it has
+// been sent, and what it made of it. The stream's goroutine owns it, but for
+// what the follower marks.
+type subscription struct {
+	stream *stream
+	typ    resourceType
+
+	wildcard bool                 // the client asked for all
+	listener *resource            // what "all" is for listeners
+	names    map[string]*resource // asked for by name
+	known    map[string]*known    // what the client may have
+	todo     map[string]struct{}  // may have to be sent, or said to be gone
+	forced   map[string]struct{}  // of todo: to be answered even if the client has it
+	answer   bool                 // the next response is sent even if it is empty
+
+	nonce    string    // of the last response
+	pending  *response // sent and not answered yet
+	trial    [][]string
+	rejected map[string]rejection
+	waiting  time.Time         // since when something has waited for another type
+	leaving  time.Time         // since when removals have
+	changed  time.Time         // when the oldest change in todo was seen
+	last     registry.Revision // of the last response
+	acked    registry.Revision // of the last one accepted
+
+	dirty map[string]struct{} // guarded by stream.mu, like since
+	since time.Time           // when the oldest change in dirty was seen
+}
+
+// known is what a client may have under a name: what it was sent last, and what
+// it has last accepted; nil = nothing that we know of.
+type known struct{ sent, good *entry }
+
+// A rejection is content that the client has refused and will not be sent again.
+type rejection struct {
+	hash   uint64
+	reason string
+}
+
+// A response is one message, as state of the world or as a delta.
+type response struct {
+	typ      resourceType
+	nonce    string
+	revision registry.Revision
+	version  string   // state of the world only
+	entries  []*entry // in the order of their names
+	removed  []string // deltas only
+	fresh    []*entry // of entries: those that the client has not accepted before
+	sentAt   time.Time
+	since    time.Time // when the oldest change in it was seen; zero = none was waited for
+	silent   bool      // not answered in time
+}
+
+func newSubscription(s *stream, t resourceType) *subscription {
+	return &subscription{
+		stream: s, typ: t,
+		names: make(map[string]*resource), known: make(map[string]*known),
+		todo: make(map[string]struct{}), forced: make(map[string]struct{}),
+		rejected: make(map[string]rejection), dirty: make(map[string]struct{}),
+	}
+}
+
+// mark notes a change. The follower calls it.
+func (b *subscription) mark(name string, n *notice) {
+	s := b.stream
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b.dirty[name] = struct{}{}
+	if b.since.IsZero() {
+		b.since = n.at
+	}
+	if !s.marked {
+		s.marked = true
+		n.streams = append(n.streams, s)
+	}
+}
+
+// want makes the stream answer a name.
+func (b *subscription) want(name string, force bool) {
+	b.todo[name] = struct{}{}
+	if force {
+		b.forced[name] = struct{}{}
+	}
+}
+
+// settled takes a name off the list.
+func (b *subscription) settled(name string) {
+	delete(b.todo, name)
+	delete(b.forced, name)
+}
+
+// ask subscribes to a name; false says that it was already.
+func (b *subscription) ask(name string) bool {
+	if b.names[name] != nil {
+		return false
+	}
+	b.names[name] = b.stream.server.cache.subscribe(b.stream.keyOf(b.typ, name), b)
+	return true
+}
+
+func (b *subscription) leave(name string) {
+	if r := b.names[name]; r != nil {
+		b.stream.server.cache.unsubscribe(r, b)
+		delete(b.names, name)
+	}
+}
+
+// askAll subscribes to all, and wants all.
+func (b *subscription) askAll() {
+	if b.wildcard {
+		return
+	}
+	b.wildcard = true
+	c := b.stream.server.cache
+	switch b.typ {
+	case typeCluster:
+		for _, name := range c.watchAll(b.stream.scope, b) {
+			b.want(name, false)
+		}
+	case typeListener:
+		b.listener = c.subscribe(b.stream.keyOf(typeListener, egressName), b)
+		b.want(egressName, false)
+	}
+}
+
+func (b *subscription) leaveAll() {
+	if !b.wildcard {
+		return
+	}
+	b.wildcard = false
+	c := b.stream.server.cache
+	switch b.typ {
+	case typeCluster:
+		c.unwatchAll(b.stream.scope, b)
+	case typeListener:
+		if b.names[egressName] == nil {
+			c.unsubscribe(b.listener, b)
+		}
+		b.listener = nil
+	}
+}
+
+func (b *subscription) close() {
+	b.leaveAll()
+	for name := range b.names {
+		b.leave(name)
+	}
+}
+
+// resource is what stands behind a name that the client wants; nil if it does not want it.
+func (b *subscription) resource(name string) *resource {
+	if r := b.names[name]; r != nil || !b.wildcard {
+		return r
+	}
+	if b.typ == typeCluster {
+		return b.stream.server.cache.clusterIn(b.stream.scope, name)
+	}
+	if name == egressName {
+		return b.listener
+	}
+	return nil
+}
+
+// wanted is what the client should have under a name; absent if nothing.
+func (b *subscription) wanted(name string) *entry {
+	r := b.resource(name)
+	if r == nil {
+		return nil
+	}
+	return b.stream.server.cache.entry(r)
+}
+
+// all are the names that the client wants, in order.
+func (b *subscription) all() []string {
+	var names []string
+	for name := range b.names {
+		names = append(names, name)
+	}
+	if b.wildcard && b.typ == typeCluster {
+		names = append(names, b.stream.server.cache.clustersIn(b.stream.scope)...)
+	} else if b.wildcard && b.typ == typeListener {
+		names = append(names, egressName)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// refused says whether the client has refused this very content.
+func (b *subscription) refused(e *entry) bool {
+	r, ok := b.rejected[e.name]
+	return ok && r.hash == e.hash
+}
+
+func (b *subscription) sentHash(name string) uint64 {
+	if k := b.known[name]; k != nil {
+		return k.sent.hashOf()
+	}
+	return 0
+}
+
+func (b *subscription) good(name string) *entry {
+	if k := b.known[name]; k != nil {
+		return k.good
+	}
+	return nil
+}
+
+// sending notes what the client has from now on, unless it says no.
+func (b *subscription) sending(r *response) {
+	for _, e := range r.entries {
+		k := b.known[e.name]
+		if k == nil {
+			k = &known{}
+			b.known[e.name] = k
+		}
+		k.sent = e
+	}
+	for _, name := range r.removed {
+		delete(b.known, name)
+		delete(b.rejected, name)
+	}
+	b.pending, b.nonce, b.answer, b.last = r, r.nonce, false, r.revision
+}
+
+// accept takes an ACK.
+func (b *subscription) accept() {
+	r := b.pending
+	b.pending = nil
+	b.acked = r.revision
+	for _, e := range r.entries {
+		if k := b.known[e.name]; k != nil && k.sent == e {
+			k.good = e
+			if !b.refused(e) {
+				delete(b.rejected, e.name)
+			}
+		}
+	}
+}
+
+// reject takes a NACK. The one new content in a response is to blame; of
+// several, halves are tried in turn, since the client's words often do not name
+// the culprit. What the client had accepted before stands.
+func (b *subscription) reject(reason string) {
+	r := b.pending
+	b.pending = nil
+	var suspects []string
+	for _, e := range r.fresh {
+		k := b.known[e.name]
+		if k == nil || k.sent != e {
+			continue
+		}
+		k.sent = k.good
+		suspects = append(suspects, e.name)
+	}
+	switch len(suspects) {
+	case 0:
+	case 1:
+		b.rejected[suspects[0]] = rejection{hash: hashAmong(r.fresh, suspects[0]), reason: clip(reason)}
+		b.want(suspects[0], false)
+	default:
+		half := len(suspects) / 2
+		b.trial = slices.Insert(b.trial, 0, suspects[:half], suspects[half:])
+		for _, name := range suspects {
+			b.want(name, false)
+		}
+	}
+}
+
+func hashAmong(entries []*entry, name string) uint64 {
+	for _, e := range entries {
+		if e.name == name {
+			return e.hash
+		}
+	}
+	return 0
+}
+
+// idle says that the client has answered all there was to send.
+func (b *subscription) idle() bool {
+	return b == nil || len(b.todo) == 0 && !b.answer && (b.pending == nil || b.pending.silent)
+}
+
+// open says that another response may be sent.
+func (b *subscription) open() bool { return b.pending == nil || b.pending.silent }
+
+// take moves what the follower has marked to what is to be done. Caller holds stream.mu.
+func (b *subscription) take() time.Time {
+	since := b.since
+	b.since = time.Time{}
+	for name := range b.dirty {
+		b.todo[name] = struct{}{}
+	}
+	clear(b.dirty)
+	return since
+}

@@ -1,0 +1,30 @@
+package xds
+
+import "github.com/stellmap/stellmap/registry"
+
+// Withheld is something that is registered and that proxies are not told of.
+type Withheld struct {
+	Service  registry.ServiceKey
+	Instance string // empty: the whole endpoint, or the whole service
+	Endpoint string // the endpoint's name; empty: the whole service
+	Reason   string
+}
+
+// Reasons that need no further words.
+const (
+	reasonHostName = "its host is a name, and proxies take IP addresses only: register the address"
+	reasonMissing  = "it lacks the service's primary endpoint"
+	reasonDisabled = "it is disabled"
+)
+
+func reasonProtocol(got, want string) string {
+	return "its protocol is " + got + ", but the endpoint's is " + want
+}
+
+func reasonTwin(id string) string { return "instance " + id + " is shown at the same address" }
+
+func reasonTaken(name string, by registry.ServiceKey) string {
+	return "the name " + name + " belongs to the older service " + by.Service + " in namespace " + by.Namespace
+}
+
+func reasonInvalid(err error) string { return "proxies would refuse it: " + err.Error() }
