@@ -366,7 +366,11 @@ func (g *Group) HandleForward(ctx context.Context, r ForwardRequest) (ForwardRep
 			return ForwardReply{}, ErrNotLeader
 		}
 		data, err := g.config.Machine.Answer(ctx, r.Data)
-		return ForwardReply{Data: data}, err
+		if err != nil {
+			// What the machine says must not be taken for this member's refusal to ask it.
+			return ForwardReply{}, errors.New(err.Error())
+		}
+		return ForwardReply{Data: data}, nil
 	}
 	return ForwardReply{}, fmt.Errorf("a forwarded call of kind %d is not known to this version", r.Kind)
 }

@@ -35,7 +35,7 @@ func (s *sender) step() error {
 		if err != nil {
 			return fmt.Errorf("marshal a message to node %d: %w", m.GetTo(), err)
 		}
-		outgoing[i] = Outgoing{To: m.GetTo(), Data: data}
+		outgoing[i] = Outgoing{To: m.GetTo(), Data: data, Urgent: len(m.GetEntries()) == 0 && m.GetType() != pb.MsgApp}
 	}
 	s.transport.Send(outgoing)
 	return nil

@@ -17,8 +17,9 @@ type Transport interface {
 
 // Outgoing is a marshalled message for one member.
 type Outgoing struct {
-	To   uint64
-	Data []byte
+	To     uint64
+	Data   []byte
+	Urgent bool // small, and late is as bad as lost: it may overtake others
 }
 
 // ForwardKind is what a follower wants of its leader.

@@ -1,0 +1,311 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+
+	"github.com/stellmap/stellmap/consensus"
+	"github.com/stellmap/stellmap/storage"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// cluster is members that speak gRPC over loopback in one process.
+type cluster struct {
+	t         *testing.T
+	members   []consensus.Member
+	listeners map[uint64]net.Listener
+	addresses sync.Map // id → address, where it is not the listener's
+}
+
+func newCluster(t *testing.T, size int) *cluster {
+	c := &cluster{t: t, listeners: make(map[uint64]net.Listener)}
+	for id := range uint64(size) {
+		c.listeners[id+1] = listen(t)
+		c.members = append(c.members, consensus.Member{ID: id + 1})
+	}
+	return c
+}
+
+func listen(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			t.Error(err)
+		}
+	})
+	return l
+}
+
+func (c *cluster) address(id uint64) string {
+	if a, ok := c.addresses.Load(id); ok {
+		return a.(string)
+	}
+	return c.listeners[id].Addr().String()
+}
+
+// member is one that runs.
+type member struct {
+	*consensus.Group
+	transport *Transport
+	metrics   *prometheus.Registry
+	machine   *echo
+	fs        vfs.FS
+	stop      func() error
+	ended     chan error
+}
+
+// start runs a member with its data on fs until the test ends.
+func (c *cluster) start(id uint64, fs vfs.FS) *member {
+	c.t.Helper()
+	m := &member{fs: fs, machine: &echo{}, metrics: prometheus.NewRegistry(), ended: make(chan error, 1)}
+	must(c.t, fs.MkdirAll("data", 0o700))
+	file := consensus.IdentityFile{
+		Load:     func() (storage.Identity, bool, error) { return storage.LoadIdentity(fs, "data") },
+		Save:     func(i storage.Identity) error { return storage.SaveIdentity(fs, "data", i) },
+		Occupied: func() (bool, error) { return storage.HasLogOrState(fs, "data") },
+	}
+	identity, err := consensus.Found(file, consensus.Founding{NodeID: id, ClusterID: 100, Members: c.members})
+	must(c.t, err)
+	engine, err := storage.OpenEngine(storage.EngineOptions{FS: fs, Dir: "data/state"})
+	must(c.t, err)
+	log, err := storage.OpenLog(storage.LogOptions{
+		FS: fs, Dir: "data/wal", Base: consensus.Base(), Applied: engine.AppliedIndex().Index, Salt: rand.Uint64,
+	})
+	must(c.t, err)
+	m.transport, err = New(Config{Address: c.address, Registerer: m.metrics, Random: rand.Int64N})
+	must(c.t, err)
+	m.Group, err = consensus.Open(consensus.Config{
+		ID: id, ClusterID: 100, Members: c.members, Identity: identity, IdentityFile: file, Log: log, Engine: engine,
+		Machine: m.machine, Transport: m.transport, Tick: 20 * time.Millisecond, CallTimeout: 5 * time.Second, CommitTimeout: 10 * time.Second,
+	})
+	must(c.t, err)
+	m.transport.Bind(m.Group)
+	m.run(c.t, c.listeners[id])
+	stop := m.stop
+	m.stop = sync.OnceValue(func() error { return errors.Join(stop(), log.Close(), engine.Close()) })
+	c.t.Cleanup(func() {
+		if err := m.stop(); err != nil && !errors.Is(err, consensus.ErrRefused) {
+			c.t.Errorf("member %d ended with: %v", id, err)
+		}
+	})
+	return m
+}
+
+// run starts the group, its transport and its server.
+func (m *member) run(t *testing.T, l net.Listener) {
+	ctx, cancel := context.WithCancel(context.Background())
+	server := grpc.NewServer(ServerOptions(nil)...)
+	m.transport.Register(server)
+	var all sync.WaitGroup
+	all.Go(func() { must(t, m.transport.Run(ctx)) })
+	all.Go(func() { must(t, server.Serve(l)) })
+	all.Go(func() { m.ended <- m.Run(ctx) })
+	m.stop = func() error {
+		cancel()
+		server.Stop()
+		all.Wait()
+		return <-m.ended
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// until waits for a condition.
+func until(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	deadline := time.After(20 * time.Second)
+	every := time.NewTicker(5 * time.Millisecond)
+	defer every.Stop()
+	for !condition() {
+		select {
+		case <-deadline:
+			t.Fatalf("waited 20 s in vain: %s", what)
+		case <-every.C:
+		}
+	}
+}
+
+// echo is a machine that counts and answers with what it got.
+type echo struct {
+	mu      sync.Mutex // guards what follows
+	applied []string
+}
+
+func (e *echo) Apply(_ *storage.Batch, entry consensus.Entry) []byte {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.applied = append(e.applied, string(entry.Data[:min(len(entry.Data), 16)]))
+	return entry.Data[:min(len(entry.Data), 16)]
+}
+
+func (e *echo) Publish(uint64) {}
+func (e *echo) Lead(uint64)    {}
+func (e *echo) Follow()        {}
+
+func (e *echo) Answer(_ context.Context, request []byte) ([]byte, error) {
+	if string(request) == "bad" {
+		return nil, errors.New("no answer to that")
+	}
+	return fmt.Appendf(nil, "answer to %s", request), nil
+}
+
+func (e *echo) all() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return strings.Join(e.applied, " ")
+}
+
+// propose proposes until it succeeds; each failure must be one that says that nothing was done.
+func propose(t *testing.T, m *member, data string) consensus.Reply {
+	t.Helper()
+	for range 20 {
+		reply, err := m.Propose(t.Context(), "", []byte(data))
+		if err == nil {
+			return reply
+		}
+		if !errors.Is(err, consensus.ErrNoLeader) && !errors.Is(err, consensus.ErrBusy) {
+			t.Fatalf("propose: %v", err)
+		}
+	}
+	t.Fatal("propose: no leader in 20 tries")
+	return consensus.Reply{}
+}
+
+// metric is the sum of a metric over the labels that the value is asked for.
+func (m *member) metric(t *testing.T, name, label string) float64 {
+	t.Helper()
+	families, err := m.metrics.Gather()
+	must(t, err)
+	sum := 0.0
+	for _, f := range families {
+		for _, x := range f.GetMetric() {
+			for _, l := range x.GetLabel() {
+				if f.GetName() == name && l.GetValue() == label {
+					sum += x.GetCounter().GetValue() + x.GetGauge().GetValue()
+				}
+			}
+		}
+	}
+	return sum
+}
+
+// Three members over real connections: whichever is asked, all apply the same.
+func TestThreeMembersReplicate(t *testing.T) {
+	c := newCluster(t, 3)
+	var members []*member
+	for id := uint64(1); id <= 3; id++ {
+		members = append(members, c.start(id, vfs.NewMem()))
+	}
+	var want []string
+	last := uint64(0)
+	for i := range 30 {
+		data := fmt.Sprintf("c%d", i)
+		reply := propose(t, members[i%3], data)
+		if string(reply.Data) != data || reply.Index <= last {
+			t.Fatalf("proposal %d: index %d after %d, reply %q", i, reply.Index, last, reply.Data)
+		}
+		last = reply.Index
+		want = append(want, data)
+	}
+	for id, m := range members {
+		if index, err := m.Barrier(t.Context()); err != nil || index < last {
+			t.Fatalf("barrier at member %d: index %d, want %d at least; %v", id+1, index, last, err)
+		}
+		if have := m.machine.all(); have != strings.Join(want, " ") {
+			t.Errorf("member %d applied %s\nwant %s", id+1, have, strings.Join(want, " "))
+		}
+		if answer, err := m.Ask(t.Context(), []byte("it")); err != nil || string(answer) != "answer to it" {
+			t.Errorf("ask at member %d: %q, %v", id+1, answer, err)
+		}
+		if _, err := m.Ask(t.Context(), []byte("bad")); err == nil || !strings.Contains(err.Error(), "no answer to that") {
+			t.Errorf("ask at member %d: %v, want the machine's error", id+1, err)
+		}
+	}
+	until(t, "the address book is complete", func() bool { return len(members[0].Status().Members) == 3 })
+}
+
+// A voter whose data directory was emptied is refused, and is told what to do.
+func TestAWipedVoterIsRefused(t *testing.T) {
+	c := newCluster(t, 3)
+	var members []*member
+	for id := uint64(1); id <= 3; id++ {
+		members = append(members, c.start(id, vfs.NewMem()))
+	}
+	propose(t, members[0], "before")
+	until(t, "all have met", func() bool { return len(members[2].Status().Members) == 3 })
+	must(t, members[2].stop())
+	var err error
+	c.listeners[3], err = net.Listen("tcp", c.listeners[3].Addr().String())
+	must(t, err)
+	wiped := c.start(3, vfs.NewMem())
+	until(t, "the wiped member ends", func() bool { return len(wiped.ended) > 0 })
+	err = <-wiped.ended
+	wiped.ended <- err
+	if !errors.Is(err, consensus.ErrRefused) || !strings.Contains(err.Error(), "stellmapctl member replace --node-id 3 --new-node-id M") {
+		t.Errorf("the wiped member ended with: %v", err)
+	}
+	propose(t, members[0], "after")
+}
+
+// A listener that accepts connections and never reads holds up nothing but what
+// is meant for it.
+func TestAPeerThatNeverReadsHoldsUpNobodyElse(t *testing.T) {
+	c := newCluster(t, 3)
+	deaf := listen(t)
+	var connections sync.WaitGroup
+	done := make(chan struct{})
+	connections.Go(func() {
+		for {
+			conn, err := deaf.Accept()
+			if err != nil {
+				return
+			}
+			connections.Go(func() { <-done; must(t, conn.Close()) })
+		}
+	})
+	c.addresses.Store(uint64(3), deaf.Addr().String())
+	one, two := c.start(1, vfs.NewMem()), c.start(2, vfs.NewMem())
+	for i := range 50 {
+		propose(t, one, fmt.Sprintf("a%d", i))
+		propose(t, two, fmt.Sprintf("b%d", i))
+	}
+	leader := one
+	if two.Status().Role == consensus.RoleLeader {
+		leader = two
+	}
+	until(t, "messages to the deaf peer are dropped and counted", func() bool { return leader.metric(t, "stellmap_peer_dropped_total", "3") > 0 })
+	must(t, deaf.Close())
+	close(done)
+	connections.Wait()
+}
+
+// Without a connection a call is certain not to have been sent.
+func TestForwardToAPeerThatIsNotConnectedWasNotSent(t *testing.T) {
+	transport, err := New(Config{Address: func(uint64) string { return "" }})
+	must(t, err)
+	if _, err := transport.Forward(t.Context(), 2, consensus.ForwardRequest{Kind: consensus.ForwardPropose}); !errors.Is(err, consensus.ErrNotSent) {
+		t.Errorf("forward: %v, want ErrNotSent", err)
+	}
+}

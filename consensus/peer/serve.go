@@ -1,0 +1,94 @@
+package peer
+
+import (
+	"context"
+	"errors"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	peerv1 "github.com/stellmap/stellmap/api/proto/stellmap/peer/v1"
+	"github.com/stellmap/stellmap/consensus"
+)
+
+// service is what the other members call.
+type service struct {
+	peerv1.UnimplementedPeerServiceServer
+	transport *Transport
+}
+
+// Hello answers a member's introduction with this one's, and with why not when
+// it is refused.
+func (s *service) Hello(_ context.Context, r *peerv1.HelloRequest) (*peerv1.HelloResponse, error) {
+	own := s.transport.group.Introduce()
+	answer := &peerv1.HelloResponse{Introduction: introductionTo(own)}
+	if r.GetTo() != own.Member.ID {
+		answer.Refusal = &peerv1.Refusal{Reason: peerv1.Refusal_REASON_ID, Text: "another node was meant"}
+		return answer, nil
+	}
+	refusal, err := s.greet(r.GetIntroduction())
+	answer.Refusal = refusal
+	return answer, err
+}
+
+// greet tells a refusal from a fault of this member.
+func (s *service) greet(i *peerv1.Introduction) (*peerv1.Refusal, error) {
+	err := s.transport.group.Greet(introductionOf(i))
+	var r *consensus.Refusal
+	switch {
+	case err == nil:
+		return nil, nil
+	case errors.As(err, &r):
+		s.transport.log.Warn("node refused", "node", i.GetMember().GetId(), "reason", r.Text)
+		return &peerv1.Refusal{Reason: refusalReason(r.Reason), Text: r.Text}, nil
+	}
+	s.transport.log.Error("greet a node", "node", i.GetMember().GetId(), "error", err)
+	return nil, status.Error(codes.Internal, "this node is ending")
+}
+
+// Messages takes in a stream. All its messages are from the member that it
+// begins with.
+func (s *service) Messages(stream grpc.ClientStreamingServer[peerv1.MessagesRequest, peerv1.MessagesResponse]) error {
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	refusal, err := s.greet(first.GetIntroduction())
+	if err != nil {
+		return err
+	}
+	if refusal != nil {
+		return status.Error(codes.PermissionDenied, refusal.GetText())
+	}
+	from := first.GetIntroduction().GetMember().GetId()
+	for {
+		r, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		s.transport.metrics.received.Add(float64(len(r.GetMessages())))
+		if err := s.transport.group.Receive(from, r.GetMessages()); err != nil {
+			s.transport.log.Warn("stream ended for what it brought", "node", from, "error", err)
+			return status.Error(codes.InvalidArgument, err.Error())
+		}
+	}
+}
+
+// Forward does what a follower asks of its leader.
+func (s *service) Forward(ctx context.Context, r *peerv1.ForwardRequest) (*peerv1.ForwardResponse, error) {
+	if r.GetClusterId() != s.transport.group.Introduce().ClusterID || !s.transport.group.Known(r.GetFrom(), r.GetUuid()) {
+		return &peerv1.ForwardResponse{Code: peerv1.ForwardResponse_CODE_NOT_LEADER, Text: "the caller has not introduced itself"}, nil
+	}
+	kind := consensus.ForwardPropose
+	if r.GetKind() == peerv1.ForwardRequest_KIND_ASK {
+		kind = consensus.ForwardAsk
+	} else if r.GetKind() != peerv1.ForwardRequest_KIND_PROPOSE {
+		return &peerv1.ForwardResponse{Code: peerv1.ForwardResponse_CODE_INVALID, Text: "a call of this kind is not known to this version"}, nil
+	}
+	reply, err := s.transport.group.HandleForward(ctx, consensus.ForwardRequest{Kind: kind, RequestID: r.GetRequestId(), Data: r.GetData()})
+	if err != nil {
+		return &peerv1.ForwardResponse{Code: codeOf(kind, err), Text: err.Error()}, nil
+	}
+	return &peerv1.ForwardResponse{Code: peerv1.ForwardResponse_CODE_OK, Index: reply.Index, Data: reply.Data}, nil
+}
