@@ -119,6 +119,8 @@ func (g *Group) takeCall(c *call) {
 // dispatch sends a call on its way if a leader is known.
 func (g *Group) dispatch(c *call) {
 	switch {
+	case c.deadline <= g.ticks:
+		g.expire(c)
 	case g.leads == 0 && c.here:
 		c.finish(outcome{err: ErrNotLeader})
 	case g.leader == 0:
@@ -219,7 +221,7 @@ func (g *Group) expireCalls() {
 	g.waiting = slices.DeleteFunc(g.waiting, func(c *call) bool {
 		late := c.deadline <= g.ticks
 		if late {
-			c.finish(outcome{err: fmt.Errorf("%w within %v", ErrNoLeader, g.config.CallTimeout)})
+			g.expire(c)
 		}
 		return late
 	})
@@ -229,6 +231,11 @@ func (g *Group) expireCalls() {
 			c.finish(outcome{err: fmt.Errorf("%w: entry %d of term %d is not committed after %v", ErrUnknownOutcome, c.index, c.term, g.config.CommitTimeout)})
 		}
 	}
+}
+
+// expire ends a call that found no leader, or none that it could reach.
+func (g *Group) expire(c *call) {
+	c.finish(outcome{err: fmt.Errorf("%w could be reached within %v", ErrNoLeader, g.config.CallTimeout)})
 }
 
 // answerAll ends the calls of a member that stops.

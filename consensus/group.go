@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -316,13 +317,17 @@ func (g *Group) own() {
 
 // begin has the only voter campaign at once: there is nobody to wait for.
 func (g *Group) begin() {
-	voters := g.facts.Load().conf.GetVoters()
-	if len(voters) != 1 || voters[0] != g.config.ID {
+	if !g.onlyVoter() {
 		return
 	}
 	if err := g.node.Campaign(); err != nil {
 		g.log.Warn("the only voter cannot campaign yet", "error", err)
 	}
+}
+
+func (g *Group) onlyVoter() bool {
+	conf := g.facts.Load().conf
+	return len(conf.GetVotersOutgoing()) == 0 && slices.Equal(conf.GetVoters(), []uint64{g.config.ID})
 }
 
 // flushNowAndThen bounds the log that a crash leaves to replay.

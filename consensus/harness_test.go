@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/stellmap/stellmap/storage"
 )
@@ -46,8 +48,7 @@ type node struct {
 	id      uint64
 	fs      *vfs.MemFS
 	uuids   int // data directories that this id has had
-	log     *storage.Log
-	engine  *storage.Engine
+	opened  []io.Closer
 	machine *journal
 	ticks   chan time.Time
 	cancel  context.CancelFunc
@@ -76,14 +77,12 @@ func (c *cluster) ids() []uint64 { return slices.Sorted(maps.Keys(c.nodes)) }
 func (c *cluster) close() {
 	for _, id := range c.ids() {
 		if n := c.nodes[id]; !n.gone {
-			if err := n.stop(); err != nil && !errors.Is(err, errExpected) {
+			if err := n.stop(); err != nil {
 				c.t.Errorf("node %d ended with: %v", id, err)
 			}
 		}
 	}
 }
-
-var errExpected = errors.New("the story shows it")
 
 func (c *cluster) members() []Member {
 	var members []Member
@@ -102,10 +101,18 @@ func (n *node) identityFile() IdentityFile {
 }
 
 // start opens the data directory and runs the member.
-func (n *node) start() error {
-	if err := n.fs.MkdirAll("data", 0o700); err != nil {
+func (n *node) start() (err error) {
+	var opened []io.Closer
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, closeAll(opened))
+		}
+	}()
+	lock, err := storage.LockDir(n.fs, "data")
+	if err != nil {
 		return err
 	}
+	opened = append(opened, lock)
 	id, err := Found(n.identityFile(), Founding{
 		NodeID: n.id, ClusterID: 100, Members: n.cluster.members(),
 		UUID: func() string { n.uuids++; return fmt.Sprintf("uuid-%d-%d", n.id, n.uuids) },
@@ -113,29 +120,48 @@ func (n *node) start() error {
 	if err != nil {
 		return err
 	}
-	if n.engine, err = storage.OpenEngine(storage.EngineOptions{FS: n.fs, Dir: "data/state", Logger: testLogger(n.id)}); err != nil {
+	engine, err := storage.OpenEngine(storage.EngineOptions{FS: n.fs, Dir: "data/state", Logger: testLogger(n.id)})
+	if err != nil {
 		return err
 	}
+	opened = append(opened, engine)
 	random := rand.New(rand.NewPCG(n.id, uint64(n.uuids)))
-	if n.log, err = storage.OpenLog(storage.LogOptions{
-		FS: n.fs, Dir: "data/wal", Base: Base(), Applied: n.engine.AppliedIndex().Index, Salt: random.Uint64, Logger: testLogger(n.id),
-	}); err != nil {
-		return errors.Join(err, n.engine.Close())
+	log, err := storage.OpenLog(storage.LogOptions{
+		FS: n.fs, Dir: "data/wal", Base: Base(), Applied: engine.AppliedIndex().Index, Salt: random.Uint64, Logger: testLogger(n.id),
+	})
+	if err != nil {
+		return err
 	}
-	n.machine = &journal{engine: n.engine}
-	if n.Group, err = Open(Config{
+	opened = append(opened, log)
+	n.machine = &journal{engine: engine}
+	n.Group, err = Open(Config{
 		ID: n.id, ClusterID: 100, Members: n.cluster.members(), Self: n.cluster.members()[n.id-1],
-		Identity: id, IdentityFile: n.identityFile(), Log: n.log, Engine: n.engine, Machine: n.machine, Transport: n,
-		Clock: n, Random: random.Uint64, Logger: testLogger(n.id),
-	}); err != nil {
-		return errors.Join(err, n.log.Close(), n.engine.Close())
+		Identity: id, IdentityFile: n.identityFile(), Log: log, Engine: engine, Machine: n.machine, Transport: n,
+		Clock: n, Random: random.Uint64, Logger: testLogger(n.id), Registerer: prometheus.NewRegistry(),
+	})
+	if err != nil {
+		return err
 	}
+	n.opened = opened
+	n.run()
+	return nil
+}
+
+func (n *node) run() {
 	var ctx context.Context
 	ctx, n.cancel = context.WithCancel(context.Background())
 	n.ended, n.gone = make(chan error, 1), false
 	go func() { n.ended <- n.Run(ctx) }()
 	synctest.Wait()
-	return nil
+}
+
+// closeAll closes what was opened last first.
+func closeAll(opened []io.Closer) error {
+	var err error
+	for _, c := range slices.Backward(opened) {
+		err = errors.Join(err, c.Close())
+	}
+	return err
 }
 
 // stop ends the member cleanly and returns what Run did.
@@ -144,7 +170,7 @@ func (n *node) stop() error {
 	err := <-n.ended
 	n.gone = true
 	n.machine.end(n.cluster.t)
-	return errors.Join(err, n.log.Close(), n.engine.Close())
+	return errors.Join(err, closeAll(n.opened))
 }
 
 // crash takes the disk as a power cut leaves it: nothing that was not synced.

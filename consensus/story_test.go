@@ -45,6 +45,7 @@ func (s *story) handle() string {
 		"cluster": s.makeCluster, "tick": s.tick, "status": s.status, "propose": s.propose, "barrier": s.barrier, "ask": s.ask,
 		"wait": s.wait, "cut": s.cut, "heal": s.heal, "stop": s.stop, "crash": s.crash, "start": s.start, "wipe": s.wipe,
 		"inject": s.inject, "book": s.book, "leadership": s.leadership, "ended": s.ended,
+		"lose-identity": s.loseIdentity,
 	}
 	command, ok := commands[s.d.Cmd]
 	if !ok {
@@ -93,6 +94,10 @@ func (s *story) status() string {
 		n := s.cluster.nodes[id]
 		if n.gone {
 			fmt.Fprintf(&b, "%d: down\n", id)
+			continue
+		}
+		if len(n.ended) > 0 {
+			fmt.Fprintf(&b, "%d: ended\n", id)
 			continue
 		}
 		st := n.Status()
@@ -220,6 +225,13 @@ func (s *story) start() string {
 // wipe empties the data directory of a member that is down.
 func (s *story) wipe() string {
 	s.node().fs = vfs.NewCrashableMem()
+	return ""
+}
+
+func (s *story) loseIdentity() string {
+	if err := s.node().fs.Remove("data/identity.json"); err != nil {
+		return err.Error() + "\n"
+	}
 	return ""
 }
 

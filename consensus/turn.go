@@ -66,8 +66,8 @@ func (g *Group) takeReceived() {
 			continue
 		}
 		// Until a leader has committed in its term it does not know what is
-		// committed. Raft itself minds this, but not with a single voter.
-		if m.GetType() == pb.MsgReadIndex && g.leads != 0 && g.committedTerm != g.leads {
+		// committed. Raft minds this itself, but not with a single voter.
+		if m.GetType() == pb.MsgReadIndex && g.onlyVoter() && g.committedTerm != g.leads {
 			continue
 		}
 		g.step(m)

@@ -1,10 +1,12 @@
-# Three members elect a leader, which writes down who they are.
+# Three members elect a leader, whose first entries say who they are. A command
+# may be proposed anywhere; its reply comes when it is applied where it was
+# proposed.
 cluster size=3
 ----
 
 tick times=20 until-leader=1
 ----
-1: follower of term 2, leader 3, commit 2, applied 2, not confirmed []
+1: follower of term 2, leader 3, commit 2, applied 2 []
 2: follower of term 2, leader 3, commit 2, applied 2 []
 3: leader of term 2, leader 3, commit 2, applied 2 []
 
@@ -21,7 +23,7 @@ incarnation of 32 digits, feature level 1, voters [1 2 3]
 2: uuid-2-1 http-2
 3: uuid-3-1 http-3
 
-propose at=1
+propose at=3
 a
 ----
 index 7: did a
@@ -32,10 +34,12 @@ b
 ----
 index 8: did b
 
-barrier at=3
+# A barrier returns what is committed and applied here, on any member.
+barrier at=1
 ----
 index 8
 
+# A question goes to the leader's machine, whoever is asked.
 ask at=2
 who
 ----
@@ -47,9 +51,6 @@ status
 2: follower of term 2, leader 3, commit 8, applied 8 [a b]
 3: leader of term 2, leader 3, commit 8, applied 8 [a b]
 
-leadership at=1
+leadership at=3
 ----
-----
-
-----
-----
+lead 2
