@@ -1,0 +1,226 @@
+package xds
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	clusterservice "github.com/envoyproxy/go-control-plane/envoy/service/cluster/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	endpointservice "github.com/envoyproxy/go-control-plane/envoy/service/endpoint/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+func mustEnd(t *testing.T, err error, code codes.Code, words string) {
+	t.Helper()
+	if s := status.Convert(err); s.Code() != code || !strings.Contains(s.Message(), words) {
+		t.Errorf("the stream ended with %v, want %v and %q", err, code, words)
+	}
+}
+
+// Metadata that cannot be understood is refused, and the answer names the field.
+func TestBadNodesAreRefused(t *testing.T) {
+	m := newMember(t, nil)
+	for name, c := range map[string]struct {
+		node  *corev3.Node
+		words string
+	}{
+		"no node":              {nil, "node: "},
+		"namespace a number":   {nodeOf(t, metadataNamespace, 7), metadataNamespace},
+		"namespace with a dot": {nodeOf(t, metadataNamespace, "a.b"), metadataNamespace},
+		"service a list":       {nodeOf(t, metadataService, []any{"a"}), metadataService},
+		"port zero":            {nodeOf(t, metadataEgressPort, 0), metadataEgressPort},
+		"port a fraction":      {nodeOf(t, metadataEgressPort, 80.5), metadataEgressPort},
+		"port a word":          {nodeOf(t, metadataEgressPort, "http"), metadataEgressPort},
+		"upstream without dot": {nodeOf(t, metadataUpstreams, "orders"), metadataUpstreams},
+		"upstream all":         {nodeOf(t, metadataUpstreams, []any{"*"}), metadataUpstreams},
+		"upstream half star":   {nodeOf(t, metadataUpstreams, []any{"or*.prod"}), metadataUpstreams},
+		"upstream a number":    {nodeOf(t, metadataUpstreams, []any{7}), metadataUpstreams},
+		"upstreams a number":   {nodeOf(t, metadataUpstreams, 7), metadataUpstreams},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := m.delta(c.node)
+			d.subscribe(typeCluster)
+			mustEnd(t, d.end(t), codes.InvalidArgument, c.words)
+		})
+	}
+}
+
+// What a node says of itself decides what it sees.
+func TestNodesSeeTheirUpstreams(t *testing.T) {
+	m := newMember(t, nil)
+	m.add("orders", 1)
+	m.add("ledger", 1)
+	for name, c := range map[string]struct {
+		upstreams any
+		want      []string
+	}{
+		"a list":             {[]any{"Orders.prod"}, []string{"orders.prod"}},
+		"a string":           {" orders.prod , ledger.prod", []string{"ledger.prod", "orders.prod"}},
+		"a namespace":        {"*.prod", []string{"ledger.prod", "orders.prod"}},
+		"both, once":         {"*.prod,orders.prod", []string{"ledger.prod", "orders.prod"}},
+		"an empty namespace": {"*.test", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := m.delta(nodeOf(t, metadataUpstreams, c.upstreams, metadataEgressPort, "15009"))
+			d.subscribe(typeCluster)
+			d.ack(d.wants(typeCluster, c.want...))
+			d.subscribe(typeCluster, "ledger.prod") // by name whatever the scope
+			d.wants(typeCluster, "ledger.prod")
+			if err := d.stream.CloseSend(); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	eventually(t, "all scopes are forgotten with their streams", func() bool {
+		m.server.cache.mu.RLock()
+		defer m.server.cache.mu.RUnlock()
+		return len(m.server.cache.scopes.byKey)+len(m.server.cache.scopes.byNamespace)+len(m.server.cache.scopes.byName) == 0
+	})
+}
+
+// A stream is not answered before this member has caught up, and is sent away
+// when that takes too long: what it would be told might be nothing.
+func TestStreamsWaitUntilTheMemberHasCaughtUp(t *testing.T) {
+	caught := make(chan struct{})
+	wait := func(ctx context.Context) error {
+		select {
+		case <-caught:
+			return nil
+		case <-ctx.Done():
+			return errors.New("no leader")
+		}
+	}
+	m := newMember(t, func(c *Config, l *limits) { c.CaughtUp, l.catchUp = wait, 30*time.Millisecond })
+	m.add("orders", 1)
+	early := m.delta(nodeOf(t))
+	early.subscribe(typeCluster)
+	mustEnd(t, early.end(t), codes.Unavailable, "no leader")
+	close(caught)
+	late := m.delta(nodeOf(t))
+	late.subscribe(typeCluster)
+	late.wants(typeCluster, "orders.prod")
+}
+
+// A client that has seen a later revision than this member is sent away rather
+// than back in time.
+func TestStreamsNeverGoBack(t *testing.T) {
+	m := newMember(t, func(_ *Config, l *limits) { l.catchUp = 30 * time.Millisecond })
+	m.add("orders", 1)
+	delta := m.delta(nodeOf(t))
+	delta.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: typeURLs[typeCluster],
+		InitialResourceVersions: map[string]string{"orders.prod": deltaVersion(7, 1000, "i1")}})
+	mustEnd(t, delta.end(t), codes.Unavailable, "revision")
+	whole := m.whole(nodeOf(t))
+	whole.send(&discoveryv3.DiscoveryRequest{TypeUrl: typeURLs[typeCluster], VersionInfo: wholeVersion("i1", 1000, 7)})
+	mustEnd(t, whole.end(t), codes.Unavailable, "revision")
+	other := m.whole(nodeOf(t))
+	other.send(&discoveryv3.DiscoveryRequest{TypeUrl: typeURLs[typeCluster], VersionInfo: wholeVersion("i0", 1000, 7)})
+	other.wants(typeCluster, "orders.prod")
+}
+
+// Above the cap a stream is refused, so that the proxy tries another member; one
+// that ends makes room.
+func TestStreamsAboveTheCapAreRefused(t *testing.T) {
+	m := newMember(t, func(_ *Config, l *limits) { l.streams = 1 })
+	first := m.delta(nodeOf(t))
+	first.subscribe(typeCluster)
+	first.wants(typeCluster)
+	second := m.delta(nodeOf(t))
+	mustEnd(t, second.end(t), codes.ResourceExhausted, "1 streams")
+	if err := first.stream.CloseSend(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the first stream has made room", func() bool { return m.server.metrics.streams.Load() == 0 })
+	third := m.delta(nodeOf(t))
+	third.subscribe(typeCluster)
+	third.wants(typeCluster)
+}
+
+// A subscription to too many names is refused with the limit.
+func TestTooManyNamesAreRefused(t *testing.T) {
+	m := newMember(t, nil)
+	names := make([]string, namesMax+1)
+	for i := range names {
+		names[i] = fmt.Sprint("s", i)
+	}
+	c := m.delta(nodeOf(t))
+	c.subscribe(typeEndpoints, names...)
+	mustEnd(t, c.end(t), codes.ResourceExhausted, fmt.Sprint(namesMax))
+	eventually(t, "nothing is left of it", func() bool {
+		m.server.cache.mu.RLock()
+		defer m.server.cache.mu.RUnlock()
+		return len(m.server.cache.resources) == 0 && len(m.server.cache.byCluster) == 0
+	})
+}
+
+// A client that takes nothing is cut off; nobody waits for it.
+func TestStreamsThatTakeNothingAreCut(t *testing.T) {
+	m := newMember(t, func(_ *Config, l *limits) { l.send = 50 * time.Millisecond })
+	blocked := &blockedWire{requests: make(chan *request, 1), ended: make(chan struct{})}
+	blocked.requests <- &request{typeURL: typeURLs[typeCluster], node: nodeOf(t)}
+	s := &stream{server: m.server, delta: true, wire: blocked, wakeup: make(chan struct{}, 1)}
+	ctx, cancel := context.WithCancel(context.Background())
+	err := s.run(ctx)
+	cancel()
+	close(blocked.ended)
+	mustEnd(t, err, codes.DeadlineExceeded, "taken no response")
+	if m.server.metrics.cut.Load() != 1 {
+		t.Error("it is not counted")
+	}
+}
+
+type blockedWire struct {
+	requests chan *request
+	ended    chan struct{}
+}
+
+func (w *blockedWire) receive() (*request, error) {
+	select {
+	case r := <-w.requests:
+		return r, nil
+	case <-w.ended:
+		return nil, context.Canceled
+	}
+}
+
+func (w *blockedWire) send(*response) error {
+	<-w.ended
+	return context.Canceled
+}
+
+// The separate services serve their own type and refuse the others.
+func TestSeparateStreams(t *testing.T) {
+	m := newMember(t, nil)
+	m.add("orders", 1)
+	clusters, err := clusterservice.NewClusterDiscoveryServiceClient(m.conn).DeltaClusters(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := clusters.Send(&discoveryv3.DeltaDiscoveryRequest{Node: nodeOf(t)}); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := clusters.Recv(); err != nil || len(r.Resources) != 1 || r.Resources[0].Name != "orders.prod" {
+		t.Errorf("clusters: %v %v", r, err)
+	}
+	endpoints, err := endpointservice.NewEndpointDiscoveryServiceClient(m.conn).StreamEndpoints(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := endpoints.Send(&discoveryv3.DiscoveryRequest{Node: nodeOf(t), ResourceNames: []string{"orders.prod"}}); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := endpoints.Recv(); err != nil || len(r.Resources) != 1 {
+		t.Errorf("endpoints: %v %v", r, err)
+	}
+	if err := endpoints.Send(&discoveryv3.DiscoveryRequest{TypeUrl: typeURLs[typeCluster]}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = endpoints.Recv()
+	mustEnd(t, err, codes.InvalidArgument, "type_url")
+}
