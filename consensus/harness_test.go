@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/stellmap/stellmap/storage"
@@ -44,16 +45,18 @@ type envelopeOnWire struct {
 // node is one member with its disk.
 type node struct {
 	*Group
-	cluster *cluster
-	id      uint64
-	fs      *vfs.MemFS
-	uuids   int // data directories that this id has had
-	opened  []io.Closer
-	machine *journal
-	ticks   chan time.Time
-	cancel  context.CancelFunc
-	ended   chan error
-	gone    bool
+	cluster  *cluster
+	id       uint64
+	fs       *vfs.MemFS
+	trouble  trouble
+	uuids    int // data directories that this id has had
+	opened   []io.Closer
+	machine  *journal
+	registry *prometheus.Registry
+	ticks    chan time.Time
+	cancel   context.CancelFunc
+	ended    chan error
+	gone     bool
 }
 
 func newCluster(t *testing.T, size int) *cluster {
@@ -108,7 +111,8 @@ func (n *node) start() (err error) {
 			err = errors.Join(err, closeAll(opened))
 		}
 	}()
-	lock, err := storage.LockDir(n.fs, "data")
+	disk := errorfs.Wrap(n.fs, &n.trouble)
+	lock, err := storage.LockDir(disk, "data")
 	if err != nil {
 		return err
 	}
@@ -120,24 +124,24 @@ func (n *node) start() (err error) {
 	if err != nil {
 		return err
 	}
-	engine, err := storage.OpenEngine(storage.EngineOptions{FS: n.fs, Dir: "data/state", Logger: testLogger(n.id)})
+	engine, err := storage.OpenEngine(storage.EngineOptions{FS: disk, Dir: "data/state", Logger: testLogger(n.id)})
 	if err != nil {
 		return err
 	}
 	opened = append(opened, engine)
 	random := rand.New(rand.NewPCG(n.id, uint64(n.uuids)))
 	log, err := storage.OpenLog(storage.LogOptions{
-		FS: n.fs, Dir: "data/wal", Base: Base(), Applied: engine.AppliedIndex().Index, Salt: random.Uint64, Logger: testLogger(n.id),
+		FS: disk, Dir: "data/wal", Base: Base(), Applied: engine.AppliedIndex().Index, Salt: random.Uint64, Logger: testLogger(n.id),
 	})
 	if err != nil {
 		return err
 	}
 	opened = append(opened, log)
-	n.machine = &journal{engine: engine}
+	n.machine, n.registry = &journal{engine: engine}, prometheus.NewRegistry()
 	n.Group, err = Open(Config{
 		ID: n.id, ClusterID: 100, Members: n.cluster.members(), Self: n.cluster.members()[n.id-1],
 		Identity: id, IdentityFile: n.identityFile(), Log: log, Engine: engine, Machine: n.machine, Transport: n,
-		Clock: n, Random: random.Uint64, Logger: testLogger(n.id), Registerer: prometheus.NewRegistry(),
+		Clock: n, Random: random.Uint64, Logger: testLogger(n.id), Registerer: n.registry,
 	})
 	if err != nil {
 		return err
@@ -162,6 +166,53 @@ func closeAll(opened []io.Closer) error {
 		err = errors.Join(err, c.Close())
 	}
 	return err
+}
+
+// trouble is what a story does to the log's syncs.
+type trouble struct {
+	mu     sync.Mutex    // guards what follows
+	blocks chan struct{} // syncs wait until it is closed
+	fails  bool
+}
+
+func (d *trouble) String() string { return "trouble" }
+
+func (d *trouble) MaybeError(op errorfs.Op) error {
+	sync := op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData || op.Kind == errorfs.OpFileSyncTo
+	if !sync || !strings.HasPrefix(op.Path, "data/wal/") {
+		return nil
+	}
+	d.mu.Lock()
+	blocks, fails := d.blocks, d.fails
+	d.mu.Unlock()
+	if fails {
+		return errors.New("the disk is broken")
+	}
+	if blocks != nil {
+		<-blocks
+	}
+	return nil
+}
+
+func (d *trouble) block() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.blocks = make(chan struct{})
+}
+
+func (d *trouble) fail() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.fails = true
+}
+
+func (d *trouble) end() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.blocks != nil {
+		close(d.blocks)
+	}
+	d.blocks, d.fails = nil, false
 }
 
 // stop ends the member cleanly and returns what Run did.
@@ -245,7 +296,7 @@ func (c *cluster) settle() {
 
 func (c *cluster) deliver(m envelopeOnWire) {
 	from, to := c.nodes[m.from], c.nodes[m.To]
-	if from.gone || to.gone || !c.connected(m.from, m.To) || !c.introduced(from, to) {
+	if to == nil || from.gone || to.gone || !c.connected(m.from, m.To) || !c.introduced(from, to) {
 		return
 	}
 	if err := to.Receive(m.from, [][]byte{m.Data}); err != nil {
@@ -361,4 +412,21 @@ func testLogger(id uint64) *slog.Logger {
 		return slog.New(slog.DiscardHandler)
 	}
 	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", id)
+}
+
+// dropped reads how many messages were dropped at a queue.
+func (n *node) dropped(t *testing.T, queue string) float64 {
+	t.Helper()
+	families, err := n.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if f.GetName() == "stellmap_raft_dropped_total" && m.GetLabel()[0].GetValue() == queue {
+				return m.GetCounter().GetValue()
+			}
+		}
+	}
+	return 0
 }

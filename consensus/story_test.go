@@ -45,7 +45,7 @@ func (s *story) handle() string {
 		"cluster": s.makeCluster, "tick": s.tick, "status": s.status, "propose": s.propose, "barrier": s.barrier, "ask": s.ask,
 		"wait": s.wait, "cut": s.cut, "heal": s.heal, "stop": s.stop, "crash": s.crash, "start": s.start, "wipe": s.wipe,
 		"inject": s.inject, "book": s.book, "leadership": s.leadership, "ended": s.ended,
-		"lose-identity": s.loseIdentity,
+		"lose-identity": s.loseIdentity, "disk": s.disk,
 	}
 	command, ok := commands[s.d.Cmd]
 	if !ok {
@@ -232,6 +232,21 @@ func (s *story) loseIdentity() string {
 	if err := s.node().fs.Remove("data/identity.json"); err != nil {
 		return err.Error() + "\n"
 	}
+	return ""
+}
+
+// disk at=1 blocks, fails or works: it is about the log's syncs.
+func (s *story) disk() string {
+	n := s.node()
+	switch {
+	case s.d.HasArg("blocks"):
+		n.trouble.block()
+	case s.d.HasArg("fails"):
+		n.trouble.fail()
+	case s.d.HasArg("works"):
+		n.trouble.end()
+	}
+	s.cluster.settle()
 	return ""
 }
 
