@@ -104,7 +104,16 @@ func (n *node) identityFile() IdentityFile {
 }
 
 // start opens the data directory and runs the member.
-func (n *node) start() (err error) {
+func (n *node) start() error {
+	if err := n.open(); err != nil {
+		return err
+	}
+	n.run()
+	return nil
+}
+
+// open opens the data directory.
+func (n *node) open() (err error) {
 	var opened []io.Closer
 	defer func() {
 		if err != nil {
@@ -147,7 +156,6 @@ func (n *node) start() (err error) {
 		return err
 	}
 	n.opened = opened
-	n.run()
 	return nil
 }
 

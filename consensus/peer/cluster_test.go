@@ -39,9 +39,11 @@ func newCluster(t *testing.T, size int) *cluster {
 	return c
 }
 
-func listen(t *testing.T) net.Listener {
+func listen(t *testing.T) net.Listener { return listenAt(t, "127.0.0.1:0") }
+
+func listenAt(t *testing.T, address string) net.Listener {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -256,12 +258,10 @@ func TestAWipedVoterIsRefused(t *testing.T) {
 	propose(t, members[0], "before")
 	until(t, "all have met", func() bool { return len(members[2].Status().Members) == 3 })
 	must(t, members[2].stop())
-	var err error
-	c.listeners[3], err = net.Listen("tcp", c.listeners[3].Addr().String())
-	must(t, err)
+	c.listeners[3] = listenAt(t, c.listeners[3].Addr().String())
 	wiped := c.start(3, vfs.NewMem())
 	until(t, "the wiped member ends", func() bool { return len(wiped.ended) > 0 })
-	err = <-wiped.ended
+	err := <-wiped.ended
 	wiped.ended <- err
 	if !errors.Is(err, consensus.ErrRefused) || !strings.Contains(err.Error(), "stellmapctl member replace --node-id 3 --new-node-id M") {
 		t.Errorf("the wiped member ended with: %v", err)

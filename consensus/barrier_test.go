@@ -1,0 +1,107 @@
+package consensus
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+)
+
+// rounds is how many rounds the member has begun.
+func (n *node) rounds() uint64 { return n.round }
+
+// Callers that arrive together share a round. Those that arrive while one is
+// under way wait for the next, together: its answer may be older than they are.
+func TestBarriersShareRounds(t *testing.T) {
+	inBubble(t, 3, func(t *testing.T, c *cluster) {
+		for range 20 {
+			c.tick(c.ids())
+		}
+		leader := c.nodes[c.nodes[1].Status().LeaderID]
+		var mu sync.Mutex
+		var answered []string
+		var calls sync.WaitGroup
+		begin := func(who string, count int) {
+			for range count {
+				calls.Go(func() {
+					if _, err := leader.Barrier(context.Background()); err != nil {
+						t.Errorf("barrier: %v", err)
+					}
+					mu.Lock()
+					defer mu.Unlock()
+					answered = append(answered, who)
+				})
+			}
+			synctest.Wait() // the round's messages lie in the network
+		}
+		before := leader.rounds()
+		begin("first", 1)
+		begin("second", 10)
+		if rounds := leader.rounds() - before; rounds != 1 {
+			t.Errorf("%d rounds are under way, want 1", rounds)
+		}
+		c.settle()
+		calls.Wait()
+		if rounds := leader.rounds() - before; rounds != 2 {
+			t.Errorf("11 callers took %d rounds, want 2", rounds)
+		}
+		if answered[0] != "first" || slices.Index(answered[1:], "first") >= 0 {
+			t.Errorf("answered in the order %v", answered)
+		}
+	})
+}
+
+// A member that has just been elected does not know what is committed before
+// its own first entry is, also when it is the only voter, which Raft would
+// answer at once with what the last hard state happened to say.
+func TestNoBarrierBeforeTheTermsFirstEntry(t *testing.T) {
+	inBubble(t, 1, func(t *testing.T, c *cluster) {
+		n := c.nodes[1]
+		if _, err := n.Propose(context.Background(), "", []byte("acknowledged")); err != nil {
+			t.Fatal(err)
+		}
+		n.crash()
+		if err := n.open(); err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if err := closeAll(n.opened); err != nil {
+				t.Error(err)
+			}
+		}()
+		if n.commit >= 3 {
+			t.Fatalf("the acknowledged entry 3 is known to be committed (%d): the test shows nothing", n.commit)
+		}
+		// From here the steps are called by hand.
+		n.begin()
+		n.turn()
+		for n.leads == 0 { // it votes for itself, in writing
+			step(t, n.appender.step)
+			n.turn()
+		}
+		barrier := &call{kind: callBarrier, answer: make(chan outcome, 1)}
+		n.calls.put(barrier, 0)
+		n.turn()
+		if len(barrier.answer) > 0 {
+			t.Fatalf("answered with %+v before the term's first entry was committed", <-barrier.answer)
+		}
+		for len(barrier.answer) == 0 {
+			step(t, n.appender.step)
+			n.turn()
+			step(t, n.applier.step)
+			n.turn()
+		}
+		if o := <-barrier.answer; o.err != nil || o.reply.Index < 4 || n.machine.content() != "acknowledged" {
+			t.Errorf("answered with %+v, state %q", o, n.machine.content())
+		}
+		n.applier.follow()
+	})
+}
+
+func step(t *testing.T, f func() error) {
+	t.Helper()
+	if err := f(); err != nil {
+		t.Fatal(err)
+	}
+}
