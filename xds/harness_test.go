@@ -165,20 +165,26 @@ func (m *member) drop(service string, n int) {
 	}
 }
 
-// remove takes a service away for good: its last instance goes, and so does a day.
+// remove takes a service with its last instance away for good.
 func (m *member) remove(service string, n int) {
 	m.tb.Helper()
 	m.drop(service, n)
+	m.reap("prod", service)
+}
+
+// reap takes a service without instances away, a day later.
+func (m *member) reap(namespace, service string) {
+	m.tb.Helper()
 	m.mu.Lock()
 	m.ahead += 25 * time.Hour
 	m.mu.Unlock()
-	reap := &recordv1.Reap{Services: []*recordv1.ServiceKey{{Namespace: "prod", Service: service}}}
+	reap := &recordv1.Reap{Services: []*recordv1.ServiceKey{{Namespace: namespace, Service: service}}}
 	command, err := proto.Marshal(&recordv1.Command{Format: 1, Kind: &recordv1.Command_Reap{Reap: reap}})
 	if err != nil {
 		m.tb.Fatal(err)
 	}
 	m.commit(command)
-	if m.machine.Service(registry.ServiceKey{Namespace: "prod", Service: service}) != nil {
+	if m.machine.Service(registry.ServiceKey{Namespace: namespace, Service: service}) != nil {
 		m.tb.Fatalf("service %s is still there", service)
 	}
 }
