@@ -34,6 +34,7 @@ type member struct {
 	server   *Server
 	listener *bufconn.Listener
 	conn     *grpc.ClientConn
+	stop     context.CancelFunc // of the server's Run
 
 	mu    sync.Mutex // the goroutine that applies
 	index registry.Revision
@@ -79,6 +80,7 @@ func newRegistry(tb testing.TB) *member {
 
 func (m *member) serve() {
 	ctx, cancel := context.WithCancel(context.Background())
+	m.stop = cancel
 	ran := make(chan error, 1)
 	go func() { ran <- m.server.Run(ctx) }()
 	g := grpc.NewServer()
