@@ -51,7 +51,7 @@ func (b *subscription) subscribeAll(first bool, r *request) {
 func (b *subscription) recall(initial map[string]string) {
 	incarnation := b.stream.server.cache.incarnation()
 	for name, text := range initial {
-		e := &entry{name: name, hash: ^uint64(0), foreign: true}
+		e := &entry{name: name, hash: ^uint64(0)}
 		if v, ok := parseDeltaVersion(text); ok && v.incarnation == incarnation {
 			e.hash, e.revision = v.hash, v.revision
 		}

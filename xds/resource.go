@@ -75,8 +75,7 @@ type entry struct {
 	name     string
 	hash     uint64                // of the bytes; 0 = there is no such thing
 	revision registry.Revision     // by which its content was settled
-	resource *discoveryv3.Resource // as deltas carry it; the Any within is what state of the world carries
-	foreign  bool                  // known by a hash that a client told us; there are no bytes
+	resource *discoveryv3.Resource // as deltas carry it; state of the world carries the Any within; nil where only a client's word is known
 }
 
 func (e *entry) absent() bool { return e == nil || e.hash == 0 }

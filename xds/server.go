@@ -159,7 +159,11 @@ func (s *Server) serve(g grpc.ServerStream, w wire, url string, delta bool) erro
 	if err == nil || errors.Is(err, io.EOF) {
 		return nil
 	}
-	s.log.Info("xds stream ended", "node", str.name(), "peer", str.peer, "error", err)
+	level := slog.LevelInfo
+	if status.Code(err) == codes.Canceled { // the client has gone
+		level = slog.LevelDebug
+	}
+	s.log.Log(g.Context(), level, "xds stream ended", "node", str.name(), "peer", str.peer, "error", err)
 	return err
 }
 

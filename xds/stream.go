@@ -217,7 +217,7 @@ func (r *request) seen(incarnation string) registry.Revision {
 // settle takes the answer to a response; false says that the request answers an
 // older one, and that a newer request will follow.
 func (b *subscription) settle(r *request) bool {
-	if r.nonce == "" {
+	if r.nonce == "" || b.nonce == "" { // the latter: it is from another stream
 		return true
 	}
 	if r.nonce != b.nonce {

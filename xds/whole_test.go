@@ -241,6 +241,27 @@ func contentOf(t *testing.T, r *discoveryv3.DiscoveryResponse, name string) stri
 	return string(r.Resources[i].Value)
 }
 
+// A client that refuses its very first response is not sent it again and again;
+// a version that it does not know, from another server, is no acknowledgement.
+func TestWholeFirstResponseRejectedIsNotRepeated(t *testing.T) {
+	m := newMember(t, nil)
+	m.add("orders", 1)
+	for _, kind := range []resourceType{typeCluster, typeEndpoints} {
+		c := m.whole(nodeOf(t))
+		c.subscribe(kind, "orders.prod")
+		c.nack(c.wants(kind, "orders.prod"))
+		c.subscribe(typeListener)
+		c.ack(c.wants(typeListener, "egress"))
+		if p := m.server.Proxies(); len(p[len(p)-1].Types[0].Rejected) != 1 || p[len(p)-1].Types[0].Acked != 0 {
+			t.Errorf("the %s are %+v", kind, p[len(p)-1].Types)
+		}
+	}
+	foreign := m.whole(nodeOf(t))
+	foreign.names[typeCluster] = []string{"orders.prod"}
+	foreign.send(&discoveryv3.DiscoveryRequest{TypeUrl: typeURLs[typeCluster], ResourceNames: foreign.names[typeCluster], VersionInfo: "from-elsewhere", ResponseNonce: "7"})
+	foreign.ack(foreign.wants(typeCluster, "orders.prod"))
+}
+
 // A request that answers an older response changes nothing: a newer one follows.
 func TestWholeStaleNoncesAreIgnored(t *testing.T) {
 	m := newMember(t, nil)
