@@ -23,6 +23,7 @@ type bench struct {
 	applied []Entry
 	results []result
 	last    uint64
+	led     []string
 	reply   func(Entry) []byte
 }
 
@@ -52,6 +53,7 @@ func newBench(t *testing.T, fs vfs.FS) *bench {
 	b := &bench{t: t, last: max(1, engine.AppliedIndex().Index), reply: func(e Entry) []byte { return e.Data }}
 	b.applier = &applier{
 		id: 1, uuid: "uuid-1", engine: engine, machine: b, requests: requests, facts: known, time: time, published: new(atomic.Pointer[facts]),
+		queue:   newMailbox[applyTask](make(chan struct{}, 1), 0, 0),
 		applied: func(batch appliedBatch) { b.results = append(b.results, batch.results...) },
 	}
 	return b
@@ -62,8 +64,8 @@ func (b *bench) Apply(_ *storage.Batch, e Entry) []byte {
 	return b.reply(e)
 }
 func (b *bench) Publish(uint64) {}
-func (b *bench) Lead(uint64)    {}
-func (b *bench) Follow()        {}
+func (b *bench) Lead(t uint64)  { b.led = append(b.led, fmt.Sprint("lead ", t)) }
+func (b *bench) Follow()        { b.led = append(b.led, "follow") }
 func (b *bench) Answer(context.Context, []byte) ([]byte, error) {
 	return nil, errors.New("nobody asks")
 }
@@ -203,6 +205,33 @@ func TestFactsAreNotOverwritten(t *testing.T) {
 	if err := b.commands(member(Member{ID: 1, UUID: "other"})); !errors.Is(err, ErrRefused) {
 		t.Errorf("another UUID under this member's id: %v", err)
 	}
+}
+
+// The machine leads from the first entry of its own term on, and no sooner:
+// what was committed before may still be on its way. Each Lead has its Follow.
+func TestLeadComesWithTheTermsFirstEntry(t *testing.T) {
+	b := newBench(t, vfs.NewMem())
+	do := func(want string, tasks ...applyTask) {
+		t.Helper()
+		for _, task := range tasks {
+			b.queue.put(task, 0)
+		}
+		b.must(b.step())
+		if have := strings.Join(b.led, ", "); have != want {
+			t.Errorf("told %q, want %q", have, want)
+		}
+	}
+	entry := func(index, term uint64) applyTask {
+		return applyTask{entries: &pb.Message{Entries: []*pb.Entry{{Index: &index, Term: &term}}, Responses: []*pb.Message{{}}}}
+	}
+	do("", applyTask{leads: 3})
+	do("", entry(2, 2))
+	do("lead 3", entry(3, 3))
+	do("lead 3", entry(4, 3))
+	do("lead 3, follow", applyTask{follows: true})
+	do("lead 3, follow", entry(5, 3))
+	do("lead 3, follow", applyTask{leads: 4}, applyTask{follows: true}, entry(6, 4))
+	do("lead 3, follow, lead 6", applyTask{leads: 6}, entry(7, 6))
 }
 
 // A batch that cannot be applied whole changes nothing.

@@ -45,18 +45,19 @@ type envelopeOnWire struct {
 // node is one member with its disk.
 type node struct {
 	*Group
-	cluster  *cluster
-	id       uint64
-	fs       *vfs.MemFS
-	trouble  trouble
-	uuids    int // data directories that this id has had
-	opened   []io.Closer
-	machine  *journal
-	registry *prometheus.Registry
-	ticks    chan time.Time
-	cancel   context.CancelFunc
-	ended    chan error
-	gone     bool
+	cluster     *cluster
+	id          uint64
+	fs          *vfs.MemFS
+	trouble     trouble
+	crashAtSave int // which save of the identity fails; 0 for none
+	uuids       int // data directories that this id has had
+	opened      []io.Closer
+	machine     *journal
+	registry    *prometheus.Registry
+	ticks       chan time.Time
+	cancel      context.CancelFunc
+	ended       chan error
+	gone        bool
 }
 
 func newCluster(t *testing.T, size int) *cluster {
@@ -97,8 +98,13 @@ func (c *cluster) members() []Member {
 
 func (n *node) identityFile() IdentityFile {
 	return IdentityFile{
-		Load:     func() (storage.Identity, bool, error) { return storage.LoadIdentity(n.fs, "data") },
-		Save:     func(id storage.Identity) error { return storage.SaveIdentity(n.fs, "data", id) },
+		Load: func() (storage.Identity, bool, error) { return storage.LoadIdentity(n.fs, "data") },
+		Save: func(id storage.Identity) error {
+			if n.crashAtSave--; n.crashAtSave == 0 {
+				return errors.New("the power is cut")
+			}
+			return storage.SaveIdentity(n.fs, "data", id)
+		},
 		Occupied: func() (bool, error) { return storage.HasLogOrState(n.fs, "data") },
 	}
 }
