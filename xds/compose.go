@@ -38,14 +38,14 @@ func (b *subscription) composeFrom(group map[string]struct{}, now time.Time) *re
 		e := b.wanted(name)
 		_, force := b.forced[name]
 		switch {
-		case b.stream.delta && size > responseBytesMax:
+		case b.stream.delta && size > b.stream.server.limits.responseBytes:
 		case e.absent():
 			size += len(name)
 			held = b.composeGone(r, name, force, now) || held
 		case b.refused(e) || e.hash == b.sentHash(name) && !force:
 			b.settled(name)
 		case group != nil && !has(group, name):
-		case b.paged() && len(r.entries) > 0 && size+e.size() > responseBytesMax:
+		case b.paged() && len(r.entries) > 0 && size+e.size() > b.stream.server.limits.responseBytes:
 		default:
 			size += e.size()
 			b.settled(name)

@@ -156,8 +156,11 @@ func TestNothingIsKeptForNobody(t *testing.T) {
 
 // A response of more than gRPC clients take is cut into several, one at a time.
 func TestDeltaLargeResponsesAreSplit(t *testing.T) {
-	m := newMember(t, nil)
-	const services, instances = 60, 2500
+	const services, instances, most = 20, 100, 16 << 10
+	if responseBytesMax >= 4<<20 {
+		t.Errorf("the bound is %d bytes, and clients take 4 MiB", responseBytesMax)
+	}
+	m := newMember(t, func(_ *Config, l *limits) { l.responseBytes = most })
 	names := []string{}
 	for n := range services {
 		name := fmt.Sprintf("s%02d", n)
@@ -171,7 +174,7 @@ func TestDeltaLargeResponsesAreSplit(t *testing.T) {
 	for len(got) < services {
 		r := c.next(t)
 		parts++
-		if size := proto.Size(r); size >= 4<<20 {
+		if size := proto.Size(r); size > most {
 			t.Errorf("a response has %d bytes", size)
 		}
 		for _, res := range r.Resources {
@@ -179,15 +182,15 @@ func TestDeltaLargeResponsesAreSplit(t *testing.T) {
 		}
 		c.ack(r)
 	}
-	if fmt.Sprint(got) != fmt.Sprint(names) || parts < 2 {
+	if fmt.Sprint(got) != fmt.Sprint(names) || parts < 4 {
 		t.Errorf("%d parts with %v", parts, got)
 	}
 	c.quiet()
 }
 
 // The change of an endpoint in a registry of 5,000 services with 20 endpoints
-// each, until each of 1,000 streams, of which every one subscribes to 20
-// services, has it that is interested.
+// each, until all of 1,000 streams have it that are interested: of each service
+// the few that chance brings, or all in the same one.
 func BenchmarkChange(b *testing.B) {
 	const services, instances, streams, subscribed = 5000, 20, 1000, 20
 	m := newMember(b, nil)
@@ -197,24 +200,35 @@ func BenchmarkChange(b *testing.B) {
 	var arrived atomic.Int64
 	interested := make([]int, services)
 	for n := range streams {
-		names := make([]string, subscribed)
-		for i := range names {
-			service := (n*subscribed + i) % services
+		names := []string{"s0000.prod"}
+		interested[0]++
+		for i := 1; i < subscribed; i++ {
+			service := 1 + (n*(subscribed-1)+i)%(services-1)
 			interested[service]++
-			names[i] = fmt.Sprintf("s%04d.prod", service)
+			names = append(names, fmt.Sprintf("s%04d.prod", service))
 		}
 		m.sink(names, &arrived)
 	}
 	eventually(b, "all streams have what they asked for", func() bool { return arrived.Load() == streams })
-	b.ResetTimer()
-	for n := range b.N {
-		service := n % services
+	next := 1_000_000
+	change := func(service int) {
 		arrived.Store(0)
-		m.add(fmt.Sprintf("s%04d", service), 1_000_000+n)
+		next++
+		m.add(fmt.Sprintf("s%04d", service), next)
 		for arrived.Load() < int64(interested[service]) {
 			time.Sleep(20 * time.Microsecond)
 		}
 	}
+	b.Run("few", func(b *testing.B) {
+		for n := range b.N {
+			change(1 + n%(services-1))
+		}
+	})
+	b.Run("all", func(b *testing.B) {
+		for range b.N {
+			change(0)
+		}
+	})
 }
 
 // sink is a client that accepts everything and counts the responses.

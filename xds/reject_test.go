@@ -23,7 +23,9 @@ func TestDeltaRejectedBatchIsBisected(t *testing.T) {
 		r := c.next(t)
 		got := versions(r)
 		if got["f.prod"] != "" {
-			bad++
+			if bad++; bad > len(names) {
+				t.Fatalf("the culprit has been sent %d times", bad)
+			}
 			c.nack(r, "Invalid duration: Expected positive duration")
 			continue
 		}

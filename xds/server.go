@@ -69,15 +69,15 @@ const (
 
 // limits are the bounds that tests make smaller.
 type limits struct {
-	hold, send, catchUp time.Duration
-	streams             int
+	hold, send, catchUp    time.Duration
+	streams, responseBytes int
 }
 
 // New makes a server.
 func New(c Config) *Server {
 	s := &Server{
 		region: c.Region, caughtUp: c.CaughtUp, now: c.Now, log: c.Logger,
-		limits:  limits{hold: holdMax, send: sendMax, catchUp: catchUpMax, streams: streamsMax},
+		limits:  limits{hold: holdMax, send: sendMax, catchUp: catchUpMax, streams: streamsMax, responseBytes: responseBytesMax},
 		metrics: newMetrics(), stopped: make(chan struct{}), streams: make(map[*stream]struct{}),
 	}
 	if s.now == nil {
