@@ -240,6 +240,8 @@ func (g *Group) expire(c *call) {
 
 // answerAll ends the calls of a member that stops.
 func (g *Group) answerAll() {
+	g.received.close()
+	g.done.close()
 	for _, c := range g.calls.close() {
 		c.finish(outcome{err: ErrStopped})
 	}
@@ -250,7 +252,7 @@ func (g *Group) answerAll() {
 		c.finish(outcome{err: ErrStopped})
 	}
 	for _, c := range g.proposed {
-		c.finish(outcome{err: fmt.Errorf("%w: %w", ErrUnknownOutcome, ErrStopped)})
+		c.finish(outcome{err: fmt.Errorf("%w: this member is stopping", ErrUnknownOutcome)})
 	}
 }
 
@@ -318,8 +320,8 @@ func (p *proposal) try(ctx context.Context) (Reply, error) {
 	if o.err == nil && o.leader != 0 {
 		o.reply, o.err = p.forward(ctx, o.leader)
 	}
-	if p.uncertain && errors.Is(o.err, ErrNoLeader) || p.uncertain && errors.Is(o.err, ErrBusy) {
-		o.err = fmt.Errorf("%w: an earlier try may have been successful, the last one ended with: %w", ErrUnknownOutcome, o.err)
+	if p.uncertain && (errors.Is(o.err, ErrNoLeader) || errors.Is(o.err, ErrBusy) || errors.Is(o.err, ErrStopped)) {
+		o.err = fmt.Errorf("%w: an earlier try may have been successful, the last one ended with: %v", ErrUnknownOutcome, o.err)
 	}
 	return o.reply, o.err
 }
@@ -339,7 +341,13 @@ func (p *proposal) forward(ctx context.Context, leader uint64) (Reply, error) {
 		p.uncertain = true
 		return Reply{}, ErrNotLeader
 	}
-	return Reply{}, fmt.Errorf("%w: forwarded to node %d: %w", ErrUnknownOutcome, leader, err)
+	return Reply{}, unknownOutcome(leader, err)
+}
+
+// unknownOutcome is what came back from a leader that was asked. An error of
+// this package within it would say something else as well, so only its text stays.
+func unknownOutcome(leader uint64, err error) error {
+	return fmt.Errorf("%w: forwarded to node %d: %v", ErrUnknownOutcome, leader, err)
 }
 
 func (g *Group) forward(ctx context.Context, leader uint64, r ForwardRequest) (ForwardReply, error) {
@@ -354,7 +362,7 @@ func (g *Group) appliedHere(ctx context.Context, reply Reply) (Reply, error) {
 	ctx, cancel := context.WithTimeout(ctx, g.config.CommitTimeout)
 	defer cancel()
 	if o := g.call(ctx, &call{kind: callApplied, index: reply.Index}); o.err != nil {
-		return Reply{}, fmt.Errorf("%w: it is committed at %d and not yet applied here: %w", ErrUnknownOutcome, reply.Index, o.err)
+		return Reply{}, fmt.Errorf("%w: it is committed at %d and not yet applied here: %v", ErrUnknownOutcome, reply.Index, o.err)
 	}
 	return reply, nil
 }
@@ -410,5 +418,5 @@ func askError(leader uint64, err error) error {
 	if err == nil || errors.Is(err, ErrBusy) || errors.Is(err, ErrTooLarge) {
 		return err
 	}
-	return fmt.Errorf("%w that could answer: node %d: %w", ErrNoLeader, leader, err)
+	return fmt.Errorf("%w that could answer: node %d: %v", ErrNoLeader, leader, err)
 }

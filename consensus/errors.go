@@ -2,7 +2,8 @@ package consensus
 
 import "errors"
 
-// What calls end with. Only ErrUnknownOutcome leaves open whether something was done.
+// What calls end with: one of these and no other. Only ErrUnknownOutcome leaves
+// open whether something was done.
 var (
 	// ErrNoLeader means that no leader was found, or none with a quorum, in the time that there was.
 	ErrNoLeader = errors.New("consensus: no leader")

@@ -1,6 +1,7 @@
 package consensus
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"maps"
@@ -128,7 +129,7 @@ func setTime(b *storage.Batch, ms int64) {
 
 // book is the address book, by id.
 func (f *facts) book() []Member {
-	return slices.SortedFunc(maps.Values(f.members), func(a, b Member) int { return int(int64(a.ID) - int64(b.ID)) })
+	return slices.SortedFunc(maps.Values(f.members), func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
 }
 
 func memberOf(p *peerv1.Member) Member {

@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"maps"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -139,14 +137,14 @@ func (n *node) open() (err error) {
 	if err != nil {
 		return err
 	}
-	engine, err := storage.OpenEngine(storage.EngineOptions{FS: disk, Dir: "data/state", Logger: testLogger(n.id)})
+	engine, err := storage.OpenEngine(storage.EngineOptions{FS: disk, Dir: "data/state"})
 	if err != nil {
 		return err
 	}
 	opened = append(opened, engine)
 	random := rand.New(rand.NewPCG(n.id, uint64(n.uuids)))
 	log, err := storage.OpenLog(storage.LogOptions{
-		FS: disk, Dir: "data/wal", Base: Base(), Applied: engine.AppliedIndex().Index, Salt: random.Uint64, Logger: testLogger(n.id),
+		FS: disk, Dir: "data/wal", Base: Base(), Applied: engine.AppliedIndex().Index, Salt: random.Uint64,
 	})
 	if err != nil {
 		return err
@@ -156,7 +154,7 @@ func (n *node) open() (err error) {
 	n.Group, err = Open(Config{
 		ID: n.id, ClusterID: 100, Members: n.cluster.members(), Self: n.cluster.members()[n.id-1],
 		Identity: id, IdentityFile: n.identityFile(), Log: log, Engine: engine, Machine: n.machine, Transport: n,
-		Clock: n, Random: random.Uint64, Logger: testLogger(n.id), Registerer: n.registry,
+		Clock: n, Random: random.Uint64, Registerer: n.registry,
 	})
 	if err != nil {
 		return err
@@ -418,14 +416,6 @@ func (j *journal) content() string {
 		return err.Error()
 	}
 	return strings.Join(lines, " ")
-}
-
-// testLogger is silent unless STELLMAP_TEST_LOG is set.
-func testLogger(id uint64) *slog.Logger {
-	if os.Getenv("STELLMAP_TEST_LOG") == "" {
-		return slog.New(slog.DiscardHandler)
-	}
-	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", id)
 }
 
 // dropped reads how many messages were dropped at a queue.

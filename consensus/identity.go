@@ -188,13 +188,16 @@ func newAcquaintances(file IdentityFile, id storage.Identity) *acquaintances {
 	return &acquaintances{file: file, identity: id, met: make(map[uint64]Member)}
 }
 
-// meet binds the id to the UUID, durably, unless it is bound to another.
-func (a *acquaintances) meet(m Member) error {
+// meet binds the id to the UUID, durably, unless it is bound to another. What
+// the address book says is certain; what this member saw first is not.
+func (a *acquaintances) meet(m Member, inBook bool) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if bound, known := a.identity.Peers[m.ID]; known && bound != m.UUID {
+	bound, known := a.identity.Peers[m.ID]
+	if known && bound != m.UUID && !inBook {
 		return uuidRefusal(m, bound)
-	} else if !known {
+	}
+	if bound != m.UUID {
 		next := a.identity
 		next.Peers = maps.Clone(next.Peers)
 		next.Peers[m.ID] = m.UUID
@@ -241,7 +244,7 @@ func (g *Group) Greet(i Introduction) error {
 		g.metrics.refusals.Inc()
 		return err
 	}
-	if err := g.acquaintances.meet(i.Member); err != nil {
+	if err := g.acquaintances.meet(i.Member, g.facts.Load().members[i.Member.ID].UUID == i.Member.UUID); err != nil {
 		if !errors.As(err, new(*Refusal)) {
 			g.fail(err)
 		}

@@ -188,3 +188,31 @@ func TestOldCopiesAreRefused(t *testing.T) {
 		}
 	})
 }
+
+// Whoever came first to one member may have been the wrong one; the address
+// book, once it is there, decides.
+func TestTheAddressBookDecides(t *testing.T) {
+	inBubble(t, 3, func(t *testing.T, c *cluster) {
+		one, introduction := c.nodes[1], c.nodes[2].Introduce()
+		wrong := introduction
+		wrong.Member.UUID = "wrong"
+		if err := one.Greet(wrong); err != nil {
+			t.Fatal(err)
+		}
+		if err := one.Greet(introduction); err == nil {
+			t.Fatal("two UUIDs under one id")
+		}
+		for range 60 {
+			c.tick([]uint64{2, 3}) // they elect one of themselves and bring member 1 the book
+		}
+		if have := one.Status().Members; len(have) == 0 {
+			t.Fatal("member 1 has no address book")
+		}
+		if err := one.Greet(introduction); err != nil || !one.Known(2, introduction.Member.UUID) {
+			t.Errorf("the one in the book: %v", err)
+		}
+		if err := one.Greet(wrong); err == nil {
+			t.Error("the wrong one was accepted after the book was there")
+		}
+	})
+}

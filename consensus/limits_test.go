@@ -168,3 +168,18 @@ func TestAConfigurationChangeIsKept(t *testing.T) {
 		}
 	})
 }
+
+// A proposal whose place this member itself gave to another, leading a later
+// term, may still be committed by others, who have it.
+func TestAReplacedProposalIsUnknown(t *testing.T) {
+	old := &call{index: 8, term: 2, answer: make(chan outcome, 1)}
+	mine := &call{entry: []byte("new")}
+	g := &Group{owned: owned{proposed: map[uint64]*call{8: old}}}
+	g.number([]*pb.Entry{{Index: new(uint64(8)), Term: new(uint64(4)), Data: []byte("new")}}, []*call{mine})
+	if o := <-old.answer; !errors.Is(o.err, ErrUnknownOutcome) {
+		t.Errorf("answered with %+v", o)
+	}
+	if g.proposed[8] != mine || mine.term != 4 {
+		t.Errorf("the new one is at %d of term %d", mine.index, mine.term)
+	}
+}

@@ -182,6 +182,9 @@ func (g *Group) number(entries []*pb.Entry, mine []*call) {
 			panic(fmt.Sprintf("consensus: %d proposals of node %d are not the last of %d new entries", len(mine), g.config.ID, len(entries)))
 		}
 		e := entries[first+i]
+		if old := g.proposed[e.GetIndex()]; old != nil { // of an earlier term of this member
+			old.finish(outcome{err: fmt.Errorf("%w: entry %d of term %d was replaced in this member's log", ErrUnknownOutcome, old.index, old.term)})
+		}
 		c.entry, c.data, c.index, c.term = nil, nil, e.GetIndex(), e.GetTerm()
 		g.proposed[c.index] = c
 	}

@@ -69,7 +69,7 @@ disk at=3 fails
 propose at=3
 c
 ----
-consensus: outcome unknown: consensus: stopped
+consensus: outcome unknown: this member is stopping
 
 ended at=3
 ----
