@@ -48,12 +48,8 @@ func TestClientsConverge(t *testing.T) {
 	truth.reload(time.Now())
 	for n, p := range proxies {
 		want := truth.shouldHave(t, p.node)
-		deadline := time.Now().Add(patience)
-		for !p.has(want) {
-			if time.Now().After(deadline) {
-				t.Fatalf("client %d (delta: %t): %s", n, p.delta, p.differences(want))
-			}
-			time.Sleep(time.Millisecond)
+		if !comesTrue(func() bool { return p.has(want) }) {
+			t.Fatalf("client %d (delta: %t): %s", n, p.delta, p.differences(want))
 		}
 	}
 }

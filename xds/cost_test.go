@@ -3,9 +3,7 @@ package xds
 import (
 	"fmt"
 	"slices"
-	"sync/atomic"
 	"testing"
-	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/protobuf/proto"
@@ -197,7 +195,12 @@ func BenchmarkChange(b *testing.B) {
 	for n := range services {
 		m.fill(fmt.Sprintf("s%04d", n), instances)
 	}
-	var arrived atomic.Int64
+	arrived := make(chan struct{}, streams)
+	arrive := func(n int) {
+		for range n {
+			<-arrived
+		}
+	}
 	interested := make([]int, services)
 	for n := range streams {
 		names := []string{"s0000.prod"}
@@ -207,17 +210,14 @@ func BenchmarkChange(b *testing.B) {
 			interested[service]++
 			names = append(names, fmt.Sprintf("s%04d.prod", service))
 		}
-		m.sink(names, &arrived)
+		m.sink(names, arrived)
 	}
-	eventually(b, "all streams have what they asked for", func() bool { return arrived.Load() == streams })
+	arrive(streams)
 	next := 1_000_000
 	change := func(service int) {
-		arrived.Store(0)
 		next++
 		m.add(fmt.Sprintf("s%04d", service), next)
-		for arrived.Load() < int64(interested[service]) {
-			time.Sleep(20 * time.Microsecond)
-		}
+		arrive(interested[service])
 	}
 	b.Run("few", func(b *testing.B) {
 		for n := range b.N {
@@ -232,12 +232,12 @@ func BenchmarkChange(b *testing.B) {
 }
 
 // sink is a client that accepts everything and counts the responses.
-func (m *member) sink(names []string, arrived *atomic.Int64) {
+func (m *member) sink(names []string, arrived chan<- struct{}) {
 	c := m.delta(nodeOf(m.tb))
 	c.subscribe(typeEndpoints, names...)
 	go func() {
 		for r := range c.messages {
-			arrived.Add(1)
+			arrived <- struct{}{}
 			if c.stream.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: r.TypeUrl, ResponseNonce: r.Nonce}) != nil {
 				return // the benchmark is over
 			}

@@ -220,13 +220,21 @@ func nodeOf(tb testing.TB, metadata ...any) *corev3.Node {
 // eventually waits for a condition.
 func eventually(tb testing.TB, what string, ok func() bool) {
 	tb.Helper()
-	deadline := time.Now().Add(patience)
-	for !ok() {
-		if time.Now().After(deadline) {
-			tb.Fatalf("it never came true that %s", what)
-		}
-		time.Sleep(time.Millisecond)
+	if !comesTrue(ok) {
+		tb.Fatalf("it never came true that %s", what)
 	}
+}
+
+// comesTrue looks again and again, for as long as tests wait.
+func comesTrue(ok func() bool) bool {
+	again := time.NewTicker(time.Millisecond)
+	defer again.Stop()
+	for deadline := time.Now().Add(patience); !ok(); <-again.C {
+		if time.Now().After(deadline) {
+			return false
+		}
+	}
+	return true
 }
 
 // received is what comes from a stream, in turn.

@@ -2,7 +2,6 @@ package xds
 
 import (
 	"fmt"
-	"net/http"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -28,6 +27,7 @@ const (
 	retryHostTries   = 5 // how often to choose again when the choice was tried before
 	retriesPerRegion = 2 // attempts before the next region gets one
 
+	statusNotFound   = 404
 	reasonHeader     = "x-stellmap-reason"
 	reasonUnknown    = "no service that this proxy may call has this host name"
 	reasonNotHTTP    = "this service does not speak HTTP"
@@ -100,7 +100,7 @@ func refusal(name string, hosts []string, reason string) *routev3.VirtualHost {
 		Domains: hosts,
 		Routes: []*routev3.Route{{
 			Match:  everything(),
-			Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: http.StatusNotFound}},
+			Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: statusNotFound}},
 		}},
 		ResponseHeadersToAdd: []*corev3.HeaderValueOption{{Header: &corev3.HeaderValue{Key: reasonHeader, Value: reason}}},
 	}

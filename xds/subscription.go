@@ -108,9 +108,13 @@ func (b *subscription) ask(name string) bool {
 }
 
 func (b *subscription) leave(name string) {
-	if r := b.names[name]; r != nil {
+	r := b.names[name]
+	if r == nil {
+		return
+	}
+	delete(b.names, name)
+	if r != b.listener { // which is wanted still, as part of "all"
 		b.stream.server.cache.unsubscribe(r, b)
-		delete(b.names, name)
 	}
 }
 
