@@ -17,6 +17,7 @@ type appendBench struct {
 	*appender
 	t       *testing.T
 	syncs   int
+	writes  int
 	answers []int // for each answer: how many syncs there had been
 }
 
@@ -26,6 +27,9 @@ func newAppendBench(t *testing.T) *appendBench {
 	disk := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
 		if !strings.HasPrefix(op.Path, "wal/") {
 			return nil // a directory
+		}
+		if op.Kind == errorfs.OpFileWrite {
+			b.writes++
 		}
 		if op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData || op.Kind == errorfs.OpFileSyncTo {
 			b.syncs++
@@ -109,6 +113,29 @@ func TestWhatIsSynced(t *testing.T) {
 	}
 	if term, err := b.log.Term(4); err != nil || term != 3 {
 		t.Errorf("entry 4 is of term %d, want the one that replaced it, 3: %v", term, err)
+	}
+}
+
+// One idle tick after a sync the log is marked, once.
+func TestTheLogIsMarkedWhenIdle(t *testing.T) {
+	b := newAppendBench(t)
+	tick := func() int {
+		before := b.writes
+		b.queue.put(nil, 0)
+		if err := b.step(); err != nil {
+			t.Fatal(err)
+		}
+		return b.writes - before
+	}
+	if n := tick(); n != 0 {
+		t.Errorf("%d writes before anything was synced", n)
+	}
+	b.run(storageAppend(2, 0, 1, entryAt(2, 2)))
+	if n := tick(); n != 1 {
+		t.Errorf("%d writes one tick after a sync, want a mark", n)
+	}
+	if n := tick(); n != 0 {
+		t.Errorf("%d writes after the mark", n)
 	}
 }
 

@@ -183,3 +183,27 @@ func TestAReplacedProposalIsUnknown(t *testing.T) {
 		t.Errorf("the new one is at %d of term %d", mine.index, mine.term)
 	}
 }
+
+// Whoever is answered finds the status at least as new as the answer.
+func TestStatusIsAsNewAsTheAnswer(t *testing.T) {
+	inBubble(t, 1, func(t *testing.T, c *cluster) {
+		n := c.nodes[1]
+		if err := n.stop(); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.open(); err != nil {
+			t.Fatal(err)
+		}
+		slow := make(chan outcome) // the owner is held up in the middle of answering
+		n.proposed[99] = &call{index: 99, term: 2, answer: slow}
+		go n.takeResults([]result{{index: 99, term: 2}})
+		synctest.Wait()
+		if s := n.Status(); s.Applied != 99 {
+			t.Errorf("applied %d while the answer at 99 is given", s.Applied)
+		}
+		<-slow
+		if err := closeAll(n.opened); err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -78,7 +78,7 @@ func (s *service) Messages(stream grpc.ClientStreamingServer[peerv1.MessagesRequ
 // Forward does what a follower asks of its leader.
 func (s *service) Forward(ctx context.Context, r *peerv1.ForwardRequest) (*peerv1.ForwardResponse, error) {
 	if r.GetClusterId() != s.transport.group.Introduce().ClusterID || !s.transport.group.Known(r.GetFrom(), r.GetUuid()) {
-		return &peerv1.ForwardResponse{Code: peerv1.ForwardResponse_CODE_NOT_LEADER, Text: "the caller has not introduced itself"}, nil
+		return &peerv1.ForwardResponse{Code: peerv1.ForwardResponse_CODE_NOT_LEADER, Text: "the caller was not introduced"}, nil
 	}
 	kind := consensus.ForwardPropose
 	if r.GetKind() == peerv1.ForwardRequest_KIND_ASK {

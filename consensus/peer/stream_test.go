@@ -173,7 +173,7 @@ func TestAStreamIsHeldToItsIntroduction(t *testing.T) {
 		t.Error("a refused message was taken in")
 	}
 	reply, err := client.Forward(t.Context(), &peerv1.ForwardRequest{From: 3, Uuid: "x", ClusterId: 100, Kind: peerv1.ForwardRequest_KIND_PROPOSE})
-	if err != nil || reply.GetCode() != peerv1.ForwardResponse_CODE_NOT_LEADER {
+	if err != nil || reply.GetCode() != peerv1.ForwardResponse_CODE_NOT_LEADER || !strings.Contains(reply.GetText(), "not introduced") {
 		t.Errorf("a call of a stranger: %v, %v", reply, err)
 	}
 }
