@@ -99,8 +99,8 @@ func (c *cache) lookup(cluster string) (*registry.Service, int) {
 		return nil, 0
 	}
 	s := c.machine.Service(owner.listing.key)
-	if s == nil || owner.endpoint >= len(s.Endpoints) {
-		return nil, 0 // the state is ahead of the directory, which will follow
+	if s == nil || s.Created != owner.listing.created {
+		return nil, 0 // gone, or made anew with other endpoints: the state is ahead of the directory, which will follow
 	}
 	return s, owner.endpoint
 }

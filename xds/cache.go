@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/stellmap/stellmap/registry"
@@ -25,6 +26,8 @@ type cache struct {
 	incarnation func() string
 	metrics     *metrics
 
+	rounds atomic.Uint64 // odd while the follower works on a round of changes, even between two
+
 	mu        sync.RWMutex // guards what follows
 	directory *directory
 	resources map[resourceKey]*resource
@@ -33,6 +36,7 @@ type cache struct {
 	followed  registry.Revision // up to here changes have been told to the streams
 	moved     chan struct{}     // closed when followed moves
 	loaded    bool              // the directory has been filled
+	late      []*stream         // to be woken when the present round is over
 }
 
 func newCache(m *registry.Machine, incarnation func() string, counters *metrics) *cache {
@@ -104,21 +108,21 @@ func (c *cache) entry(r *resource) *entry {
 	return e
 }
 
-// refresh builds a resource anew and says whether its content has changed. One
-// that nobody has built yet will be built from the present state anyway.
-func (c *cache) refresh(r *resource) bool {
+// rebuild gives a resource's present content if it has changed, without showing
+// it yet; nil otherwise. One that nobody has built yet will be built from the
+// present state anyway. The follower alone replaces what has been built.
+func (c *cache) rebuild(r *resource) *entry {
 	r.building.Lock()
 	defer r.building.Unlock()
 	old := r.current.Load()
 	if old == nil {
-		return false
+		return nil
 	}
 	e := c.build(r.key)
 	if e.hash == old.hash {
-		return false
+		return nil
 	}
-	r.current.Store(e)
-	return true
+	return e
 }
 
 // await waits until everything up to a revision has been told to the streams.
@@ -148,6 +152,18 @@ func (c *cache) moveLocked(revision registry.Revision) {
 	c.followed, c.loaded = revision, true
 	close(c.moved)
 	c.moved = make(chan struct{})
+}
+
+// awaitRound has a stream woken when the present round of changes is over; if it
+// is over already, at once.
+func (c *cache) awaitRound(s *stream) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.rounds.Load()%2 == 0 {
+		s.wakeUp()
+		return
+	}
+	c.late = append(c.late, s)
 }
 
 // A notice is one round of telling streams what has changed. Each stream is

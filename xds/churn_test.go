@@ -8,13 +8,17 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/stellmap/stellmap/registry"
 )
@@ -120,7 +124,7 @@ func (c *churn) leave(k registry.InstanceKey) {
 		c.m.tb.Fatalf("deregister %v: %v", k, err)
 	}
 	delete(c.live, k)
-	if s := c.m.machine.Service(k.ServiceKey()); len(s.Instances) == 0 {
+	if s := c.m.machine.Service(k.ServiceKey()); len(s.Instances) == 0 && fleeting(k.Service) {
 		c.m.reap(k.Namespace, k.Service)
 	}
 }
@@ -133,6 +137,8 @@ type proxy struct {
 	node  *corev3.Node
 	stop  context.CancelFunc
 	ended chan struct{}
+
+	routes atomic.Int64 // route tables received
 
 	mu       sync.Mutex // guards what follows
 	have     have
@@ -228,9 +234,15 @@ func (p *proxy) takeDelta(r *discoveryv3.DeltaDiscoveryResponse) (subscribe, uns
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	t, _ := typeOf(r.TypeUrl)
+	if t == typeRoutes && len(r.Resources) > 0 {
+		p.checkRoutes(r.Resources[0].Resource)
+	}
 	for _, res := range r.Resources {
 		if _, known := p.have[t][res.Name]; t == typeCluster && !known {
 			subscribe = append(subscribe, res.Name)
+		}
+		if _, wanted := p.have[typeCluster][res.Name]; t == typeEndpoints && !wanted {
+			continue // it has unsubscribed, and the server does not know yet
 		}
 		p.have[t][res.Name] = string(res.Resource.Value)
 		p.versions[t][res.Name] = res.Version
@@ -297,6 +309,9 @@ func (p *proxy) takeWhole(t resourceType, r *discoveryv3.DiscoveryResponse) {
 		clear(p.have[t])
 	}
 	for _, packed := range r.Resources {
+		if t == typeRoutes {
+			p.checkRoutes(packed)
+		}
 		p.have[t][nameOf(p.m.tb, packed)] = string(packed.Value)
 	}
 	p.versions[t][""] = r.VersionInfo
@@ -305,4 +320,26 @@ func (p *proxy) takeWhole(t resourceType, r *discoveryv3.DiscoveryResponse) {
 			delete(p.have[typeEndpoints], name)
 		}
 	}
+}
+
+// fleeting services are taken away with their last instance.
+func fleeting(name string) bool {
+	return slices.ContainsFunc([]string{"basket", "mail", "cache"}, func(s string) bool { return strings.Contains(name, s) })
+}
+
+// checkRoutes says that no route leads to a cluster that the client lacks. A
+// service that has just been taken away may have lost its cluster a moment
+// before the follower takes its route away; that is a 503 in place of a 404.
+func (p *proxy) checkRoutes(packed *anypb.Any) {
+	m := new(routev3.RouteConfiguration)
+	if err := packed.UnmarshalTo(m); err != nil {
+		p.m.tb.Error(err)
+	}
+	for _, host := range m.VirtualHosts {
+		cluster := host.Routes[0].GetRoute().GetCluster()
+		if _, ok := p.have[typeCluster][cluster]; cluster != "" && !ok && !fleeting(cluster) {
+			p.m.tb.Errorf("a route leads to cluster %s, which the client lacks (delta: %t)", cluster, p.delta)
+		}
+	}
+	p.routes.Add(1)
 }

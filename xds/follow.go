@@ -77,6 +77,7 @@ func (c *cache) apply(b registry.Batch, at time.Time) {
 		r.note(&b.Events[i])
 	}
 	c.mu.Lock()
+	c.rounds.Add(1)
 	for k := range r.listed {
 		c.list(r, k, c.machine.Service(k))
 	}
@@ -136,18 +137,19 @@ func (c *cache) dirty(r *round, k registry.ServiceKey, t resourceType) {
 	}
 }
 
-// publish builds what is dirty, marks the streams that subscribe to what has
-// changed, and wakes each of them once.
+// publish ends a round: it builds what is dirty, shows what has changed in one step, marks the
+// streams that subscribe to it, and wakes each of them once.
 func (c *cache) publish(r *round, revision registry.Revision, at time.Time) {
-	var changed []*resource
+	changed := make(map[*resource]*entry)
 	for res := range r.resources {
-		if c.refresh(res) {
-			changed = append(changed, res)
+		if e := c.rebuild(res); e != nil {
+			changed[res] = e
 		}
 	}
 	n := &notice{at: at}
 	c.mu.Lock()
-	for _, res := range changed {
+	for res, e := range changed {
+		res.current.Store(e)
 		for s := range res.subscribers {
 			s.mark(res.key.name, n)
 		}
@@ -158,6 +160,8 @@ func (c *cache) publish(r *round, revision registry.Revision, at time.Time) {
 		}
 	}
 	c.moveLocked(revision)
+	c.rounds.Add(1)
+	n.streams, c.late = append(n.streams, c.late...), nil
 	c.mu.Unlock()
 	n.wake()
 }
@@ -169,6 +173,7 @@ func (c *cache) reload(at time.Time) registry.Revision {
 	r := newRound()
 	keys := c.machine.ServiceKeys("")
 	c.mu.Lock()
+	c.rounds.Add(1)
 	present := make(map[registry.ServiceKey]struct{}, len(keys))
 	for _, k := range keys {
 		present[k] = struct{}{}

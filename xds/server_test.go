@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -169,5 +170,26 @@ func TestStoppingEndsTheStreams(t *testing.T) {
 	m.stop()
 	if err := c.end(t); !strings.Contains(err.Error(), "stopping") {
 		t.Errorf("the stream ended with %v", err)
+	}
+}
+
+// A service that was made anew with other endpoints is not shown under its old
+// names: what the state says of endpoint 1 is not what the directory means by it.
+func TestAServiceMadeAnewIsNotMistakenForTheOld(t *testing.T) {
+	m := newRegistry(t)
+	web := registry.Endpoint{Name: "http", Protocol: "http", Host: "10.0.0.1", Port: 80}
+	admin := registry.Endpoint{Name: "admin", Protocol: "http", Host: "10.0.0.1", Port: 81}
+	debug := registry.Endpoint{Name: "debug", Protocol: "http", Host: "10.0.0.1", Port: 82}
+	m.add("orders", 1, web, admin)
+	c := newCache(m.machine, func() string { return "" }, newMetrics())
+	c.reload(time.Now())
+	m.remove("orders", 1)
+	m.add("orders", 1, web, debug)
+	if s, _ := c.lookup("admin~orders.prod"); s != nil {
+		t.Errorf("the directory takes %+v for the endpoint admin", s.Endpoints)
+	}
+	c.reload(time.Now())
+	if s, n := c.lookup("debug~orders.prod"); s == nil || s.Endpoints[n].Name != "debug" {
+		t.Error("the new endpoint is not found")
 	}
 }

@@ -36,6 +36,7 @@ type stream struct {
 	scope    *scope
 	subs     [typeCount]*subscription
 	sequence uint64
+	round    uint64 // of changes, up to which the marks have been taken
 
 	wakeup chan struct{} // holds one
 	status atomic.Pointer[ProxyStatus]
@@ -243,9 +244,9 @@ func (s *stream) flush(ctx context.Context) (time.Duration, error) {
 		return time.Hour, nil
 	}
 	now := s.server.now()
-	s.take()
 	for again := true; again; {
 		again = false
+		s.take()
 		for _, b := range s.subs {
 			if b == nil {
 				continue
@@ -260,8 +261,13 @@ func (s *stream) flush(ctx context.Context) (time.Duration, error) {
 	return s.next(now), nil
 }
 
-// take collects what the follower has marked.
+// take collects what the follower has marked: whole rounds of it, so that a
+// cluster is never seen without the routes that go with it.
 func (s *stream) take() {
+	c := s.server.cache
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	s.round = c.rounds.Load()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.marked = false
@@ -291,6 +297,11 @@ func (s *stream) push(ctx context.Context, b *subscription, now time.Time) error
 		}
 		return nil
 	}
+	if b.typ >= typeListener && s.unsettled() {
+		b.takeBack(r)
+		s.server.cache.awaitRound(s)
+		return nil
+	}
 	r.nonce = s.nextNonce(r)
 	r.since, b.changed = b.changed, time.Time{}
 	if err := s.deliver(ctx, r); err != nil {
@@ -300,6 +311,13 @@ func (s *stream) push(ctx context.Context, b *subscription, now time.Time) error
 	s.followUp(r)
 	s.report()
 	return nil
+}
+
+// unsettled says that the state has moved since the marks were taken, or is about
+// to: routes may then name clusters that the client has not been told of.
+func (s *stream) unsettled() bool {
+	now := s.server.cache.rounds.Load()
+	return now != s.round || now%2 == 1
 }
 
 // waits says that listeners or routes have to wait for the answer to the clusters.

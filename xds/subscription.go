@@ -235,6 +235,17 @@ func (b *subscription) sending(r *response) {
 	b.pending, b.nonce, b.answer, b.last = r, r.nonce, false, r.revision
 }
 
+// takeBack undoes the composing of a response. The state has moved meanwhile, so
+// that its routes may name clusters which have to go first.
+func (b *subscription) takeBack(r *response) {
+	for _, e := range r.entries {
+		b.want(e.name, true)
+	}
+	for _, name := range r.removed {
+		b.want(name, true)
+	}
+}
+
 // accept takes an ACK.
 func (b *subscription) accept() {
 	r := b.pending
