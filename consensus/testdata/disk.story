@@ -81,7 +81,7 @@ tick times=30
 2: leader of term 3, leader 2, commit 10, applied 10 [a b c]
 3: ended
 
-# Started again it has what its disk had, and learns the rest.
+# Started again it has what was written, which is now synced, and learns the rest.
 stop at=3
 ----
 
@@ -90,7 +90,7 @@ disk at=3 works
 
 start at=3
 ----
-state at 8, log 2 to 8, committed 8, replayed 0, torn bytes 0, founded false
+state at 8, log 2 to 9, committed 8, replayed 0, torn bytes 0, founded false
 
 barrier at=3
 ----
