@@ -37,8 +37,9 @@ type EngineOptions struct {
 	MemTableBytes int64        // flushed when full; default 32 MiB
 	Logger        *slog.Logger // nil: no messages
 	// OnFatal is told of an error in the background (a flush or compaction
-	// that the disk refused). The state can no longer become durable, so the
-	// owner ends the process. Nil: panic.
+	// that the disk refused, a file that is damaged). The state can no longer
+	// become durable, so the owner ends the process. It is called on any
+	// goroutine, perhaps more than once, and must not call the engine. Nil: panic.
 	OnFatal func(error)
 }
 
@@ -55,8 +56,11 @@ type Engine struct {
 	applied Position
 }
 
-// currentFile names the active folder.
-const currentFile = "CURRENT"
+// currentFile names the active folder, the first of which is always the same.
+const (
+	currentFile = "CURRENT"
+	firstFolder = "1"
+)
 
 // ErrClosed is returned by every call after Close.
 var ErrClosed = errors.New("storage: closed")
@@ -72,12 +76,12 @@ func OpenEngine(o EngineOptions) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open engine: %w", err)
 	}
-	if err := removeOthers(o.FS, o.Dir, name); err != nil {
-		return nil, fmt.Errorf("open engine: %w", err)
-	}
 	e := &Engine{o: o, dirName: name}
 	if name == "" {
-		e.dirName = "1"
+		e.dirName = firstFolder
+	}
+	if err := removeOthers(o.FS, o.Dir, name); err != nil {
+		return nil, fmt.Errorf("open engine: %w", err)
 	}
 	if e.db, err = o.openPebble(e.dirName); err != nil {
 		return nil, fmt.Errorf("open engine: %w", err)
@@ -322,18 +326,25 @@ func readCurrent(fs vfs.FS, dir string) (string, error) {
 	return name, nil
 }
 
-// removeOthers removes what a crash left beside the active folder.
+// removeOthers removes what a crash left beside the active folder. Before there
+// is one, the first may be half made, and that is opened as it is; another one
+// was named once, and who named it is lost.
 func removeOthers(fs vfs.FS, dir, active string) error {
 	names, err := fs.List(dir)
 	if err != nil {
 		return fmt.Errorf("list %s: %w", dir, err)
 	}
 	for _, name := range names {
-		if name == active || name == currentFile {
+		_, err := strconv.ParseUint(strings.TrimSuffix(name, tempSuffix), 10, 32)
+		switch {
+		case name == active || name == currentFile:
 			continue
-		}
-		if _, err := strconv.ParseUint(strings.TrimSuffix(name, tempSuffix), 10, 32); err != nil && name != currentFile+tempSuffix {
+		case err != nil && name != currentFile+tempSuffix:
 			continue // not ours
+		case active == "" && name == firstFolder:
+			continue
+		case active == "" && !strings.HasSuffix(name, tempSuffix):
+			return fmt.Errorf("%s is missing, though folder %s is there; it is left as it is. Put an intact copy of the data directory back, or replace this member by one with a new id and an empty directory", fs.PathJoin(dir, currentFile), name)
 		}
 		if err := fs.RemoveAll(fs.PathJoin(dir, name)); err != nil {
 			return fmt.Errorf("remove a leftover: %w", err)

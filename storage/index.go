@@ -15,10 +15,15 @@ type logIndex struct {
 	spans    []span    // by first entry
 	terms    []termRun // by first entry
 	tail     []Entry   // the newest, up to last
-	tailSize int       // bytes of their data
+	tailSize int       // bytes that they take
 }
 
-// segmentPlace is a segment and the entry before its first.
+// entryMemory is what an Entry takes in memory beside its data.
+const entryMemory = 48
+
+func (e *Entry) memory() int { return entryMemory + len(e.Data) }
+
+// segmentPlace is a segment and the entry before its first that still counts.
 type segmentPlace struct {
 	sequence uint64
 	before   Position
@@ -61,6 +66,18 @@ func (x *logIndex) term(index uint64) (uint64, error) {
 	return x.terms[i-1].term, nil
 }
 
+// addSegment takes in a segment. Those before it that it replaces as a whole now
+// count as if they began where it does: they are empty. So the oldest segments
+// can be dropped one by one, and the first index only grows.
+func (x *logIndex) addSegment(s segmentPlace) {
+	for i := range x.segments {
+		if x.segments[i].before.Index > s.before.Index {
+			x.segments[i].before = s.before
+		}
+	}
+	x.segments = append(x.segments, s)
+}
+
 // add takes in the entries of a frame, which replace what there is from the
 // first one on.
 func (x *logIndex) add(entries []Entry, at place, tailBytes int) {
@@ -76,7 +93,7 @@ func (x *logIndex) add(entries []Entry, at place, tailBytes int) {
 		if n := len(x.terms); n == 0 || x.terms[n-1].term != e.Term {
 			x.terms = append(x.terms, termRun{e.Index, e.Term})
 		}
-		x.tailSize += len(e.Data)
+		x.tailSize += e.memory()
 	}
 	x.tail = append(x.tail, entries...)
 	x.last = entries[len(entries)-1].Index
@@ -92,7 +109,7 @@ func (x *logIndex) cut(from uint64) {
 		keep = int(min(from-oldest, uint64(len(x.tail))))
 	}
 	for i := keep; i < len(x.tail); i++ {
-		x.tailSize -= len(x.tail[i].Data)
+		x.tailSize -= x.tail[i].memory()
 	}
 	clear(x.tail[keep:]) // lets go of the data
 	x.tail = x.tail[:keep]
@@ -105,7 +122,7 @@ func (x *logIndex) tailFirst() uint64 { return x.last + 1 - uint64(len(x.tail)) 
 func (x *logIndex) trim(most int) {
 	drop := 0
 	for drop < len(x.tail)-1 && x.tailSize > most {
-		x.tailSize -= len(x.tail[drop].Data)
+		x.tailSize -= x.tail[drop].memory()
 		drop++
 	}
 	clear(x.tail[:drop]) // lets go of the data
@@ -124,7 +141,7 @@ func (x *logIndex) dropSegment() uint64 {
 	if oldest := x.tailFirst(); oldest < first {
 		gone := int(min(first-oldest, uint64(len(x.tail))))
 		for i := range gone {
-			x.tailSize -= len(x.tail[i].Data)
+			x.tailSize -= x.tail[i].memory()
 		}
 		clear(x.tail[:gone])
 		x.tail = x.tail[gone:]
@@ -155,10 +172,17 @@ func (l *Log) Entries(lo, hi, maxBytes uint64) ([]Entry, error) {
 	spans := l.spansOf(lo, min(hi, oldest))
 	l.mu.RUnlock()
 	entries, err := l.read(spans, lo, min(hi, oldest), maxBytes)
-	if errors.Is(err, fs.ErrNotExist) && lo < l.FirstIndex() {
-		return nil, ErrCompacted // the segment was removed meanwhile
+	if errors.Is(err, fs.ErrNotExist) && l.dropped(spans[0].sequence) {
+		return l.Entries(lo, hi, maxBytes) // the segment was removed meanwhile
 	}
 	return entries, err
+}
+
+// dropped tells whether a segment is no longer a part of the log.
+func (l *Log) dropped(sequence uint64) bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return sequence < l.segments[0].sequence
 }
 
 // within copies the entries that have no more than so many bytes, or the first.
@@ -209,9 +233,11 @@ type collector struct {
 
 func (c *collector) take(e Entry) {
 	size := uint64(len(e.Data))
-	if size > c.left && len(c.entries) > 0 {
+	if size > c.left {
 		c.full = true
-		return
+		if len(c.entries) > 0 {
+			return
+		}
 	}
 	c.left -= min(size, c.left)
 	c.entries = append(c.entries, e)

@@ -114,6 +114,10 @@ func (l *Log) Term(index uint64) (uint64, error) {
 // Append writes consecutive entries, a hard state, or both: the hard state is
 // never on disk later than the entries. Entries that the log has already from
 // the first one's index on are replaced. Nothing is durable before Sync.
+//
+// A commit index above the log's last entry is written as that entry's, in each
+// frame anew: a crash may tear off the frames that hold the rest, and a log that
+// ends before its commit index is refused.
 func (l *Log) Append(entries []Entry, hard *HardState) error {
 	if l.closed {
 		return ErrClosed
@@ -131,12 +135,25 @@ func (l *Log) Append(entries []Entry, hard *HardState) error {
 	}
 	for first := true; first || len(entries) > 0; first = false {
 		n := fitting(entries)
-		if err := l.write(record{entries: entries[:n], hard: hard}); err != nil {
+		if err := l.write(l.record(entries[:n], hard)); err != nil {
 			return l.fail(err)
 		}
-		entries, hard = entries[n:], nil
+		entries = entries[n:]
 	}
 	return nil
+}
+
+// record is what goes into one frame.
+func (l *Log) record(entries []Entry, hard *HardState) record {
+	if hard == nil {
+		return record{entries: entries}
+	}
+	last, h := l.last, *hard
+	if len(entries) > 0 {
+		last = entries[len(entries)-1].Index
+	}
+	h.Commit = min(h.Commit, last)
+	return record{entries: entries, hard: &h}
 }
 
 // checkEntries refuses what is too large and stops at what Raft never does.
@@ -230,7 +247,7 @@ func (l *Log) rotate(next []Entry) error {
 	old := l.active
 	l.active = created
 	l.mu.Lock()
-	l.segments = append(l.segments, segmentPlace{head.sequence, head.before})
+	l.addSegment(segmentPlace{head.sequence, head.before})
 	l.mu.Unlock()
 	return old.file.Close()
 }

@@ -43,7 +43,11 @@ func OpenLog(o LogOptions) (*Log, error) {
 	}
 	l := &Log{o: o}
 	if err := l.open(); err != nil {
-		return nil, fmt.Errorf("open the log in %s: %w", o.Dir, err)
+		err = fmt.Errorf("open the log in %s: %w", o.Dir, err)
+		if l.active != nil {
+			err = errors.Join(err, l.active.file.Close())
+		}
+		return nil, err
 	}
 	return l, nil
 }
@@ -157,11 +161,15 @@ func (l *Log) replaySegment(sequence uint64, isLast bool) (end int64, err error)
 }
 
 // follow checks that a segment goes on where the ones before it end. One that
-// replaces entries begins earlier.
+// replaces entries begins earlier, even before all that is left: then it has
+// replaced all that, and the segments it went on from were removed.
 func (l *Log) follow(h segmentHead) error {
-	if len(l.segments) == 0 {
+	switch {
+	case len(l.segments) == 0:
 		l.last = h.before.Index
-	} else {
+	case h.before.Index < l.base().Index:
+		l.cut(h.before.Index + 1)
+	default:
 		term, err := l.term(h.before.Index)
 		if err != nil || term != h.before.Term {
 			return fmt.Errorf("it follows entry %d of term %d, which is not in the log from %d to %d", h.before.Index, h.before.Term, l.first(), l.last)
@@ -170,7 +178,7 @@ func (l *Log) follow(h segmentHead) error {
 			l.cut(h.before.Index + 1)
 		}
 	}
-	l.segments = append(l.segments, segmentPlace{h.sequence, h.before})
+	l.addSegment(segmentPlace{h.sequence, h.before})
 	return nil
 }
 
@@ -224,7 +232,8 @@ func (l *Log) check() error {
 }
 
 // rewriteLast copies the valid part of the last segment to a new file that
-// takes its name, and goes on in that.
+// takes its name, and goes on in that. The copy ends with a mark, or damage to
+// what had been synced long ago would look like a torn write.
 func (l *Log) rewriteLast(end int64) (err error) {
 	last := l.segments[len(l.segments)-1]
 	r, err := openSegment(l.o.FS, l.o.Dir, last.sequence)
@@ -233,11 +242,16 @@ func (l *Log) rewriteLast(end int64) (err error) {
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
 	head := segmentHead{salt: l.o.Salt(), sequence: last.sequence, before: last.before}
-	l.active, err = createSegment(l.o.FS, l.o.Dir, head, func(s *segment) error { return l.copyFrames(s, r, end) })
-	if err != nil {
-		return err
-	}
-	return l.Mark() // so that damage to the last entries is noticed at the next start
+	l.active, err = createSegment(l.o.FS, l.o.Dir, head, func(s *segment) error {
+		if err := l.copyFrames(s, r, end); err != nil {
+			return err
+		}
+		if err := s.sync(); err != nil {
+			return err
+		}
+		return s.add(frameMark, nil)
+	})
+	return err
 }
 
 // copyFrames copies the data frames and moves the index along.

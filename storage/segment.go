@@ -176,7 +176,8 @@ func (r *segmentReader) start(sequence uint64) error {
 // seek makes offset the next frame's.
 func (r *segmentReader) seek(offset int64) {
 	r.offset = offset
-	r.in = bufio.NewReaderSize(io.NewSectionReader(r.file, offset, math.MaxInt64-offset), readBufferBytes)
+	bytes := max(0, min(readBufferBytes, r.size-offset))
+	r.in = bufio.NewReaderSize(io.NewSectionReader(r.file, offset, math.MaxInt64-offset), int(bytes))
 }
 
 // next reads one frame: io.EOF at the end of the file, errBadFrame where no

@@ -68,7 +68,13 @@ func (s *EngineSnapshot) WriteTo(w io.Writer) (int64, error) {
 	})
 	out.write(make([]byte, 4))
 	out.write(out.sum.Sum(nil))
-	if err = errors.Join(err, out.err, out.w.Flush()); err != nil {
+	if err == nil {
+		err = out.err
+	}
+	if err == nil {
+		err = out.w.Flush()
+	}
+	if err != nil {
 		return out.n, fmt.Errorf("write the state at index %d: %w", s.at.Index, err)
 	}
 	return out.n, nil
@@ -95,13 +101,20 @@ func (o *stateWriter) write(p []byte) {
 // Restore replaces the state by the one in the stream. It is built in a folder
 // beside the active one, checked to its last byte, flushed, and then switched
 // to by replacing one small file: after a crash at any moment the old state is
-// there, or the new one. On error the old one stays.
+// there, or the new one. On error the old one stays. Snapshots of the old one
+// must have been closed before.
 func (e *Engine) Restore(r io.Reader) error {
+	if e.db == nil { // only this goroutine changes it
+		return ErrClosed
+	}
 	number, err := strconv.ParseUint(e.dirName, 10, 32)
 	if err != nil {
 		panic(fmt.Sprintf("storage: active folder %q is not a number", e.dirName))
 	}
 	name := strconv.FormatUint(number+1, 10)
+	if err := e.o.FS.RemoveAll(e.o.FS.PathJoin(e.o.Dir, name)); err != nil { // of one that failed
+		return fmt.Errorf("restore the state: %w", err)
+	}
 	db, err := e.o.openPebble(name)
 	if err != nil {
 		return fmt.Errorf("restore the state: %w", err)
