@@ -20,7 +20,7 @@ func normalizeHost(text, field string, bad *problems) string {
 		return host
 	}
 	if ip, err := netip.ParseAddr(host); err == nil {
-		return normalizeIP(ip, field, bad)
+		return normalizeIP(ip.Unmap(), field, bad)
 	}
 	host = strings.TrimSuffix(host, ".")
 	if reason := hostNameProblem(host); reason != "" {
@@ -38,7 +38,7 @@ func normalizeIP(ip netip.Addr, field string, bad *problems) string {
 	case ip.IsMulticast():
 		bad.add(field, fmt.Sprintf("%s is a multicast address: the address of one machine", quoted(ip.String())))
 	}
-	return ip.Unmap().String()
+	return ip.String()
 }
 
 // hostNameProblem is empty for the syntax of RFC 1123, underscores allowed.

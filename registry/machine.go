@@ -1,7 +1,17 @@
 package registry
 
 import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
 	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/stellmap/stellmap/storage"
 )
 
 // A Machine is the replicated state of the registry. One goroutine, the one
@@ -14,13 +24,191 @@ import (
 // of it, nothing that a crash could take back from under it, and a watcher that
 // has been told of a revision finds it when it looks.
 type Machine struct {
-	region string
-	ring   *ring
+	engine  *storage.Engine
+	log     *slog.Logger
+	reader  *reader // used by the goroutine that applies
+	ring    *ring
+	leases  *leases
+	metrics machineMetrics
+	barrier atomic.Pointer[func(context.Context) (Revision, error)] // set by New: what Answer confirms leadership with
+	term    atomic.Uint64                                           // of the newest entry published, whoever it was for
 
-	mu        sync.RWMutex // guards what follows
+	working *state   // used by the goroutine that applies, like the next two
+	applied Revision // the last entry applied
+	pending []change // applied and not yet published
+
+	mu        sync.RWMutex // guards what follows; Publish alone writes
 	published *state
 	revision  Revision
 }
+
+// MachineConfig is what a machine needs.
+type MachineConfig struct {
+	Engine     *storage.Engine       // required
+	Region     string                // where this registry's own instances run
+	Logger     *slog.Logger          // nil = none
+	Registerer prometheus.Registerer // nil = none
+	Now        func() time.Time      // nil = time.Now; the leader's lease clock, never used by Apply
+}
+
+// An Entry is one committed log entry.
+type Entry struct {
+	Index Revision
+	Term  uint64
+	Time  int64 // the leader's clock when it was proposed, Unix ms, never falling
+	Data  []byte
+}
+
+// OpenMachine reads the state back from the engine.
+func OpenMachine(c MachineConfig) (*Machine, error) {
+	applied := c.Engine.AppliedIndex()
+	at := Revision(applied.Index)
+	now := c.Now
+	if now == nil {
+		now = time.Now
+	}
+	m := &Machine{
+		engine: c.Engine, log: loggerOr(c.Logger), reader: newReader(c.Region),
+		ring: newRing(ringEventsMax, ringBytesMax, at), leases: newLeases(now), metrics: newMachineMetrics(),
+		working: newState(), applied: at, published: newState(), revision: at,
+	}
+	m.term.Store(applied.Term)
+	if err := m.load(); err != nil {
+		return nil, fmt.Errorf("read the registry from the engine: %w", err)
+	}
+	if err := m.registerMetrics(c.Registerer); err != nil {
+		return nil, fmt.Errorf("register the registry's metrics: %w", err)
+	}
+	m.log.Info("registry loaded", "revision", at, "services", len(m.published.order), "instances", m.published.passing+m.published.expired)
+	return m, nil
+}
+
+func loggerOr(l *slog.Logger) *slog.Logger {
+	if l == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return l
+}
+
+// load fills both states.
+func (m *Machine) load() error {
+	err := m.scan(storage.ServicePrefix, 2, func(name [][]byte, value []byte) error {
+		k := ServiceKey{Namespace: m.reader.share(string(name[0])), Service: m.reader.share(string(name[1]))}
+		record, err := m.reader.decodeService(k, value)
+		if err != nil {
+			return err
+		}
+		m.loaded(change{service: k, op: opServicePut, record: record})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return m.scan(storage.InstancePrefix, 3, func(name [][]byte, value []byte) error {
+		k := InstanceKey{Namespace: m.reader.share(string(name[0])), Service: m.reader.share(string(name[1])), ID: string(name[2])}
+		i, err := m.reader.decodeInstance(k, value)
+		if err != nil {
+			return err
+		}
+		if m.working.services[k.ServiceKey()] == nil {
+			return fmt.Errorf("instance %q belongs to service %q in namespace %q, which is not there", k.ID, k.Service, k.Namespace)
+		}
+		m.loaded(change{service: k.ServiceKey(), op: opPut, instance: i})
+		return nil
+	})
+}
+
+func (m *Machine) loaded(c change) {
+	m.working.apply(&c)
+	m.published.apply(&c)
+}
+
+// scan reads all keys under a prefix, each cut at its slashes.
+func (m *Machine) scan(prefix string, parts int, fn func(name [][]byte, value []byte) error) error {
+	lo := []byte(prefix)
+	return m.engine.Scan(lo, storage.PrefixEnd(lo), func(key, value []byte) error {
+		name := bytes.Split(key[len(prefix):], []byte("/"))
+		if len(name) != parts {
+			return fmt.Errorf("key %q has %d parts after its prefix, not %d", key, len(name), parts)
+		}
+		return fn(name, value)
+	})
+}
+
+// Apply applies one entry: to the working state, and as writes to the batch. It
+// is deterministic. What it returns is the answer to whoever proposed the entry.
+// An entry without data, with which a leader begins its term, changes nothing.
+func (m *Machine) Apply(b *storage.Batch, e Entry) []byte {
+	if e.Index <= m.applied {
+		panic(fmt.Sprintf("registry: apply of entry %d after %d", e.Index, m.applied))
+	}
+	m.applied = e.Index
+	if len(e.Data) == 0 {
+		return nil
+	}
+	t := &step{state: m.working, reader: m.reader, batch: b, entry: e}
+	reply := t.run()
+	m.pending = append(m.pending, t.changes...)
+	return reply
+}
+
+// Publish makes everything up to the revision visible, all at once. The caller
+// has put what Apply wrote into the engine.
+func (m *Machine) Publish(revision Revision) {
+	if revision < m.applied {
+		panic(fmt.Sprintf("registry: publish of revision %d, but %d is applied", revision, m.applied))
+	}
+	m.applied = revision // entries that are not for the registry count too
+	m.term.Store(m.engine.AppliedIndex().Term)
+	if revision == m.revision {
+		return
+	}
+	m.mu.Lock()
+	for i := range m.pending {
+		m.published.apply(&m.pending[i])
+	}
+	m.revision = revision
+	m.mu.Unlock()
+	m.leases.published(m.pending)
+	m.ring.publish(revision, m.events())
+	clear(m.pending) // lets go of the instances
+	m.pending = m.pending[:0]
+}
+
+func (m *Machine) events() []Event {
+	var events []Event
+	for i := range m.pending {
+		c := &m.pending[i]
+		if c.silent {
+			continue
+		}
+		m.metrics.count(c)
+		events = append(events, Event{Revision: c.revision, Kind: c.kind(), Service: c.service, Instance: c.instance, Previous: c.previous})
+	}
+	return events
+}
+
+func (c *change) kind() EventKind {
+	switch c.op {
+	case opPut:
+		return EventInstancePut
+	case opDelete:
+		return EventInstanceDelete
+	case opServicePut:
+		return EventServicePut
+	}
+	return EventServiceDelete
+}
+
+// Lead begins a term as leader: from now on leases run out here, each after its
+// full TTL at the soonest.
+func (m *Machine) Lead(term uint64) {
+	m.leases.lead(term, m.published)
+	m.log.Info("keeping the leases", "term", term, "leases", m.published.passing)
+}
+
+// Follow ends it.
+func (m *Machine) Follow() { m.leases.follow() }
 
 // Revision is the newest revision that readers see.
 func (m *Machine) Revision() Revision {
@@ -45,12 +233,13 @@ func (m *Machine) Service(k ServiceKey) *Service {
 func (m *Machine) ServiceKeys(namespace string) []ServiceKey {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	var keys []ServiceKey
-	for _, svc := range m.published.from(namespace, "") {
-		if namespace != "" && svc.key.Namespace != namespace {
-			break
-		}
-		keys = append(keys, svc.key)
+	services := m.published.order
+	if namespace != "" {
+		services = m.published.prefixed(namespace, "")
+	}
+	keys := make([]ServiceKey, len(services))
+	for i, svc := range services {
+		keys[i] = svc.key
 	}
 	return keys
 }
@@ -60,7 +249,9 @@ func (m *Machine) Watch(after Revision) *Watch {
 	return &Watch{ring: m.ring, after: after}
 }
 
-// from is the sorted services from a key on.
-func (s *state) from(namespace, service string) []*serviceState {
-	return s.order[s.search(ServiceKey{Namespace: namespace, Service: service}):]
+// instance is an instance as readers see it, and the revision of that sight.
+func (m *Machine) instance(k InstanceKey) (*Instance, Revision) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.published.instance(k), m.revision
 }

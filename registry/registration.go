@@ -85,3 +85,8 @@ func (r InstanceRef) normalize(bad *problems) InstanceRef {
 	service, levels := normalizeService(r.Service, r.Levels, bad)
 	return InstanceRef{Namespace: namespace, Service: service, Levels: levels, ID: normalizeID(r.ID, bad)}
 }
+
+// instanceKey is the key of a registration in normal form.
+func (r Registration) instanceKey() InstanceKey {
+	return InstanceKey{Namespace: r.Namespace, Service: r.Service, ID: r.ID}
+}

@@ -2,14 +2,40 @@ package registry
 
 import (
 	"context"
+	"fmt"
+	"log/slog"
+	"sync"
 	"time"
+
+	recordv1 "github.com/stellmap/stellmap/api/proto/stellmap/record/v1"
 )
 
-// A Replicator is what the registry needs of the log.
+// A Registry is what callers use: it checks what they ask for, has it replicated,
+// and says what became of it. On the leader it also lets leases run out.
+type Registry struct {
+	machine    *Machine
+	replicator Replicator
+	clock      Clock
+	log        *slog.Logger
+	renewer    *renewer
+}
+
+// Config is what a registry needs.
+type Config struct {
+	Machine    *Machine     // required
+	Replicator Replicator   // required
+	Clock      Clock        // nil = the system's; what leases and reaping go by
+	Logger     *slog.Logger // nil = none
+}
+
+// A Replicator is what the registry needs of the log. Its errors are this
+// package's, wrapped or not.
 type Replicator interface {
-	// Propose returns when the command is committed and applied on this member.
+	// Propose returns when the command is committed, applied and published on this member.
+	// A request id of "" asks for no deduplication.
 	Propose(ctx context.Context, requestID string, command []byte) (Applied, error)
-	// Barrier returns once everything that was committed before the call is applied and published here.
+	// Barrier returns once everything that was committed before the call is applied and
+	// published here. It is confirmed by a quorum in a round that began after the call.
 	Barrier(ctx context.Context) (Revision, error)
 	// AskLeader has Machine.Answer on the leader answer a request; it is sent at most once.
 	AskLeader(ctx context.Context, request []byte) ([]byte, error)
@@ -24,13 +50,163 @@ type Applied struct {
 // A Clock is where time comes from.
 type Clock interface {
 	Now() time.Time
-	// Ticker sends the time every d until stop is called; a tick nobody took is dropped.
+	// Ticker sends the time every d until stop is called; a tick that nobody took is dropped.
 	Ticker(d time.Duration) (ticks <-chan time.Time, stop func())
+}
+
+// SystemClock is the clock of the machine that this runs on.
+type SystemClock struct{}
+
+// Now is time.Now.
+func (SystemClock) Now() time.Time { return time.Now() }
+
+// Ticker is time.NewTicker.
+func (SystemClock) Ticker(d time.Duration) (<-chan time.Time, func()) {
+	t := time.NewTicker(d)
+	return t.C, t.Stop
 }
 
 // Result is what a write did.
 type Result struct {
 	Revision Revision
-	Created  bool // there was no such instance before (register)
+	Created  bool // there was no such instance before
 	Changed  bool // a reader can tell
+}
+
+// New makes the registry of a machine. Renewals and the leader's own work wait for Run.
+func New(c Config) *Registry {
+	r := &Registry{machine: c.Machine, replicator: c.Replicator, clock: c.Clock, log: loggerOr(c.Logger)}
+	if r.clock == nil {
+		r.clock = SystemClock{}
+	}
+	r.renewer = newRenewer(c.Replicator.AskLeader, c.Machine.metrics.refusedQueue)
+	barrier := c.Replicator.Barrier
+	c.Machine.barrier.Store(&barrier)
+	return r
+}
+
+// Run sends renewals to the leader and, while this member leads, lets leases run
+// out and removes what is past its time. It returns nil when the context ends.
+func (r *Registry) Run(ctx context.Context) error {
+	var loops sync.WaitGroup
+	loops.Go(func() { r.renewer.run(ctx) })
+	loops.Go(func() { r.expireLoop(ctx) })
+	loops.Go(func() { r.reapLoop(ctx) })
+	loops.Wait()
+	return nil
+}
+
+// Register stores an instance and begins its lease anew. An instance that is
+// registered again keeps the time of its first registration; the last writer wins.
+func (r *Registry) Register(ctx context.Context, requestID string, registration Registration) (Result, error) {
+	normal, err := registration.normalize()
+	if err != nil {
+		return Result{}, err
+	}
+	result, reply, err := r.propose(ctx, requestID, registerCommand(normal))
+	if err != nil {
+		return Result{}, fmt.Errorf("register: %w", err)
+	}
+	if reply.GetCode() == recordv1.Result_CODE_ENDPOINT_NAMES_FULL {
+		return Result{}, tooManyEndpointNames(normal)
+	}
+	return result, nil
+}
+
+func tooManyEndpointNames(registration Registration) error {
+	return &ValidationError{Problems: []Problem{{
+		Field:  "endpoints",
+		Reason: fmt.Sprintf("would give service %s more than %d endpoint names over its life: use the names that its other instances use", quoted(registration.Service), serviceEndpointNamesMax),
+	}}}
+}
+
+// Deregister removes an instance. One that is not there is no error: nothing has changed then.
+func (r *Registry) Deregister(ctx context.Context, requestID string, ref InstanceRef) (Result, error) {
+	k, err := ref.key()
+	if err != nil {
+		return Result{}, err
+	}
+	result, _, err := r.propose(ctx, requestID, deregisterCommand(k))
+	if err != nil {
+		return Result{}, fmt.Errorf("deregister: %w", err)
+	}
+	return result, nil
+}
+
+// Heartbeat renews a lease; 0 seconds keep its TTL. It revives an instance that
+// expired a short while ago. The error is ErrNotFound when there is nothing to
+// renew: the instance has to be registered again.
+func (r *Registry) Heartbeat(ctx context.Context, ref InstanceRef, leaseTTLSeconds int64) (Result, error) {
+	var bad problems
+	n := ref.normalize(&bad)
+	ttlMs := normalizeTTL(leaseTTLSeconds, &bad) * 1000
+	if err := bad.err(); err != nil {
+		return Result{}, err
+	}
+	k := InstanceKey{Namespace: n.Namespace, Service: n.Service, ID: n.ID}
+	outcome, err := r.renewer.renew(ctx, k, ttlMs)
+	if err != nil {
+		return Result{}, fmt.Errorf("heartbeat: %w", err)
+	}
+	switch outcome {
+	case recordv1.Answer_RENEWAL_DONE:
+		return Result{Revision: r.machine.Revision()}, nil
+	case recordv1.Answer_RENEWAL_LOG:
+		return r.renewInLog(ctx, k, ttlMs)
+	case recordv1.Answer_RENEWAL_NOT_FOUND:
+		return Result{Revision: r.machine.Revision()}, ErrNotFound
+	}
+	return Result{}, fmt.Errorf("heartbeat: the leader's word %v is not known to this version", outcome)
+}
+
+// renewInLog is for a renewal that must have its place among the commands.
+func (r *Registry) renewInLog(ctx context.Context, k InstanceKey, ttlMs int64) (Result, error) {
+	result, reply, err := r.propose(ctx, "", renewCommand(k, ttlMs))
+	if err != nil {
+		return Result{}, fmt.Errorf("heartbeat: %w", err)
+	}
+	if reply.GetCode() == recordv1.Result_CODE_NOT_FOUND {
+		return result, ErrNotFound
+	}
+	return result, nil
+}
+
+func (r *Registry) propose(ctx context.Context, requestID string, command []byte) (Result, *recordv1.Result, error) {
+	applied, err := r.replicator.Propose(ctx, requestID, command)
+	if err != nil {
+		return Result{}, nil, err
+	}
+	reply, err := decodeReply(applied.Reply)
+	if err != nil {
+		return Result{}, nil, err
+	}
+	return Result{Revision: applied.Revision, Created: reply.GetCreated(), Changed: reply.GetChanged()}, reply, nil
+}
+
+// Get reads one instance, of whatever status. The revision is the one that the
+// answer was read at, with ErrNotFound too.
+func (r *Registry) Get(ctx context.Context, ref InstanceRef, consistency Consistency) (*Instance, Revision, error) {
+	k, err := ref.key()
+	if err != nil {
+		return nil, 0, err
+	}
+	if err := r.freshen(ctx, consistency); err != nil {
+		return nil, 0, err
+	}
+	i, at := r.machine.instance(k)
+	if i == nil {
+		return nil, at, ErrNotFound
+	}
+	return i, at, nil
+}
+
+// freshen waits until this member may answer a read of that consistency.
+func (r *Registry) freshen(ctx context.Context, consistency Consistency) error {
+	if consistency == Stale {
+		return nil
+	}
+	if _, err := r.replicator.Barrier(ctx); err != nil {
+		return fmt.Errorf("wait until this member may answer a linearizable read: %w", err)
+	}
+	return nil
 }

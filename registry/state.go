@@ -3,6 +3,7 @@ package registry
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -181,4 +182,14 @@ func (svc *serviceState) snapshot() *Service {
 // searchID finds an instance, or its place, in a slice sorted by id.
 func searchID(instances []*Instance, id string) (int, bool) {
 	return slices.BinarySearchFunc(instances, id, func(i *Instance, id string) int { return cmp.Compare(i.ID, id) })
+}
+
+// prefixed is the services of a namespace whose names begin so, sorted.
+func (s *state) prefixed(namespace, prefix string) []*serviceState {
+	from := s.order[s.search(ServiceKey{Namespace: namespace, Service: prefix}):]
+	to := 0
+	for to < len(from) && from[to].key.Namespace == namespace && strings.HasPrefix(from[to].key.Service, prefix) {
+		to++
+	}
+	return from[:to]
 }

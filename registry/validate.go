@@ -13,6 +13,7 @@ const (
 	namespaceRule = "letters, digits, '-' and '_', beginning and ending with a letter or digit, at most 253 bytes"
 	nameRule      = "letters, digits, '.', '-' and '_', beginning and ending with a letter or digit, at most 253 bytes"
 	levelRule     = "letters, digits, '-' and '_', at most 253 bytes with all five joined"
+	idRule        = "printable characters without '/', at most 253 bytes"
 	textRule      = "printable characters without '/' and '*', at most 253 bytes"
 )
 
@@ -25,8 +26,8 @@ func normalizeNamespace(text string, bad *problems) string {
 		bad.add("namespace", fmt.Sprintf("%s has a dot, which separates the service from the namespace in a host name: %s", quoted(name), namespaceRule))
 	case !isName(name, "-_"):
 		bad.add("namespace", fmt.Sprintf("%s is not allowed: %s", quoted(name), namespaceRule))
-	case name == namespaceReserved:
-		bad.add("namespace", `"mesh" is reserved, since host names of the mesh end in it: choose another name`)
+	case strings.EqualFold(name, namespaceReserved): // host names are in lower case
+		bad.add("namespace", quoted(name)+" is reserved, since host names of the mesh end in it: choose another name")
 	}
 	return name
 }
@@ -72,7 +73,7 @@ func checkLevels(l Levels, bad *problems) bool {
 		switch {
 		case part == "":
 			bad.add(levelNames[i], "is missing: give all five levels ("+strings.Join(levelNames[:], ", ")+") or none")
-		case !isName(part, "-_"):
+		case !consistsOf(part, "-_"):
 			bad.add(levelNames[i], fmt.Sprintf("%s is not allowed: %s", quoted(part), levelRule))
 		}
 	}
@@ -83,9 +84,9 @@ func normalizeID(text string, bad *problems) string {
 	id := strings.TrimSpace(text)
 	switch {
 	case id == "":
-		bad.add("instanceId", "is missing: "+textRule)
-	case !isText(id):
-		bad.add("instanceId", fmt.Sprintf("%s is not allowed: %s", quoted(id), textRule))
+		bad.add("instanceId", "is missing: "+idRule)
+	case !isID(id):
+		bad.add("instanceId", fmt.Sprintf("%s is not allowed: %s", quoted(id), idRule))
 	}
 	return id
 }
@@ -199,9 +200,11 @@ func normalizeEndpoint(e Endpoint, at string, bad *problems) Endpoint {
 
 // isName holds for letters, digits and the marks, with a letter or digit at both ends.
 func isName(s, marks string) bool {
-	if s == "" || len(s) > nameBytesMax || !isAlphanumeric(s[0]) || !isAlphanumeric(s[len(s)-1]) {
-		return false
-	}
+	return s != "" && len(s) <= nameBytesMax && isAlphanumeric(s[0]) && isAlphanumeric(s[len(s)-1]) && consistsOf(s, marks)
+}
+
+// consistsOf holds for nothing but letters, digits and the marks.
+func consistsOf(s, marks string) bool {
 	for i := range len(s) {
 		if !isAlphanumeric(s[i]) && strings.IndexByte(marks, s[i]) < 0 {
 			return false
@@ -214,11 +217,15 @@ func isAlphanumeric(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
 }
 
-// isText holds for what people write by hand: ids, zones, versions. The slash
-// would cut a key of the engine in two, the star means "all" in a query.
-func isText(s string) bool {
-	return len(s) <= nameBytesMax && isPrintable(s) && !strings.ContainsAny(s, "/*")
+// isID holds for what tells the instances of a service apart. A slash would cut
+// a key of the engine in two.
+func isID(s string) bool {
+	return len(s) <= nameBytesMax && isPrintable(s) && !strings.Contains(s, "/")
 }
+
+// isText holds for what people write by hand: groups, zones, versions. The star
+// means "all" in a query.
+func isText(s string) bool { return isID(s) && !strings.Contains(s, "*") }
 
 func isPrintable(s string) bool {
 	if !utf8.ValidString(s) {

@@ -1,0 +1,95 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	recordv1 "github.com/stellmap/stellmap/api/proto/stellmap/record/v1"
+)
+
+// Answer answers a member's question to its leader. The error is ErrNoLeader
+// when this member does not lead, or did not lead throughout.
+func (m *Machine) Answer(ctx context.Context, request []byte) ([]byte, error) {
+	var ask recordv1.Ask
+	if err := proto.Unmarshal(request, &ask); err != nil {
+		return nil, fmt.Errorf("decode a member's question: %w", err)
+	}
+	if ask.GetFormat() > formatMax || ask.GetRenewLeases() == nil {
+		return nil, fmt.Errorf("a member's question has format %d, or is of a kind that this version (up to %d) does not know", ask.GetFormat(), formatMax)
+	}
+	outcomes, err := m.renewLeases(ctx, leaseRenewals(ask.GetRenewLeases().GetItems()))
+	if err != nil {
+		return nil, err
+	}
+	answer := &recordv1.Answer{Renewals: make([]recordv1.Answer_Renewal, len(outcomes))}
+	for i, o := range outcomes {
+		answer.Renewals[i] = o.record()
+	}
+	return encode(answer), nil
+}
+
+func leaseRenewals(items []*recordv1.RenewItem) []leaseRenewal {
+	asked := make([]leaseRenewal, len(items))
+	for i, item := range items {
+		asked[i] = leaseRenewal{key: keyOfRecord(item.GetKey()), ttl: time.Duration(item.GetLeaseTtlMs()) * time.Millisecond}
+	}
+	return asked
+}
+
+func (r renewal) record() recordv1.Answer_Renewal {
+	switch r {
+	case renewalDone:
+		return recordv1.Answer_RENEWAL_DONE
+	case renewalLog:
+		return recordv1.Answer_RENEWAL_LOG
+	}
+	return recordv1.Answer_RENEWAL_NOT_FOUND
+}
+
+// renewLeases extends the deadlines at once, so that no lease runs out while the
+// barrier is on its way, and answers after it. Without it a leader that has been
+// cut off would acknowledge renewals that its successor, who counts from its own
+// beginning, never hears of. And what was registered or deregistered elsewhere
+// before the question may not have been applied here before the barrier: so what
+// counts is a second look at the leases, after it.
+func (m *Machine) renewLeases(ctx context.Context, asked []leaseRenewal) ([]renewal, error) {
+	barrier := m.barrier.Load()
+	if barrier == nil {
+		return nil, ErrNoLeader
+	}
+	term, _ := m.leases.renew(asked)
+	if term == 0 {
+		return nil, ErrNoLeader
+	}
+	if _, err := (*barrier)(ctx); err != nil {
+		return nil, fmt.Errorf("confirm the leadership for renewals: %w", err)
+	}
+	led, outcomes := m.leases.renew(asked)
+	if led != term || !m.confirmed(term) {
+		return nil, ErrNoLeader
+	}
+	m.leaveToLog(asked, outcomes)
+	m.metrics.renewed(outcomes)
+	return outcomes, nil
+}
+
+// leaveToLog has the log decide about instances that are known and have no
+// lease: they have expired, or have just been registered.
+func (m *Machine) leaveToLog(asked []leaseRenewal, outcomes []renewal) {
+	for i := range asked {
+		if outcomes[i] != renewalUnknown {
+			continue
+		}
+		if known, _ := m.instance(asked[i].key); known != nil {
+			outcomes[i] = renewalLog
+		}
+	}
+}
+
+// confirmed says whether the barrier that has just returned spoke for the leader
+// of the term. It can be confirmed by a successor too; then it waited for an
+// entry of the successor's term, and that has been published here.
+func (m *Machine) confirmed(term uint64) bool { return m.term.Load() == term }

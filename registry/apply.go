@@ -1,0 +1,318 @@
+package registry
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	recordv1 "github.com/stellmap/stellmap/api/proto/stellmap/record/v1"
+	"github.com/stellmap/stellmap/storage"
+)
+
+// How long things outlive their use. All of it is judged by the time of log
+// entries, so that every member judges alike.
+const (
+	expiredGrace     = 10 * time.Minute // a heartbeat revives within it
+	baselineHalving  = time.Hour        // without the baseline being reached again
+	serviceAfterlife = 24 * time.Hour   // of a service without instances
+)
+
+// serviceEndpointNamesMax bounds the endpoint names that a service gathers while
+// it lives; a registration that would bring more is refused.
+const serviceEndpointNamesMax = 64
+
+// A step applies one entry to the working state, and notes what it did: as
+// writes for the engine and as changes for the published state.
+type step struct {
+	state  *state
+	reader *reader
+	batch  *storage.Batch
+	entry  Entry
+
+	services []*draft // the services that the entry touches, in the order it does
+	changes  []change
+}
+
+// A draft is a service's record while an entry is applied; it is written once, at the end.
+type draft struct {
+	key     ServiceKey
+	record  serviceRecord
+	visible bool // a reader can tell that something of the service has changed
+	tell    bool // there is something to tell that no instance's event says
+	gone    bool
+}
+
+// run does what the command says. A command that this version cannot read stops the member.
+func (t *step) run() []byte {
+	command := decodeCommand(t.entry)
+	var results []*recordv1.Result
+	switch kind := command.GetKind().(type) {
+	case *recordv1.Command_Register:
+		results = each(kind.Register.GetItems(), t.register)
+	case *recordv1.Command_Deregister:
+		results = each(kind.Deregister.GetKeys(), t.deregister)
+	case *recordv1.Command_Renew:
+		results = each(kind.Renew.GetItems(), t.renew)
+	case *recordv1.Command_Expire:
+		current := kind.Expire.GetTerm() == t.entry.Term // else its leader has been deposed
+		results = each(kind.Expire.GetItems(), func(item *recordv1.ExpireItem) *recordv1.Result { return t.expire(item, current) })
+	case *recordv1.Command_Reap:
+		results = each(kind.Reap.GetServices(), t.reap)
+	default:
+		panic(fmt.Sprintf("registry: entry %d of term %d has a command of a kind that this version does not know: run a newer version", t.entry.Index, t.entry.Term))
+	}
+	t.finish()
+	return encode(&recordv1.Reply{Results: results})
+}
+
+func decodeCommand(e Entry) *recordv1.Command {
+	var command recordv1.Command
+	if err := proto.Unmarshal(e.Data, &command); err != nil {
+		panic(fmt.Sprintf("registry: entry %d of term %d cannot be read: %v", e.Index, e.Term, err))
+	}
+	if problem := formatProblem(command.GetFormat()); problem != "" {
+		panic(fmt.Sprintf("registry: entry %d of term %d %s", e.Index, e.Term, problem))
+	}
+	return &command
+}
+
+func each[T any](items []T, do func(T) *recordv1.Result) []*recordv1.Result {
+	results := make([]*recordv1.Result, 0, len(items))
+	for _, item := range items {
+		results = append(results, do(item))
+	}
+	return results
+}
+
+func (t *step) register(item *recordv1.RegisterItem) *recordv1.Result {
+	k := keyOfRecord(item.GetKey())
+	old := t.state.instance(k)
+	next := t.reader.instance(k, item.GetSpec())
+	if !t.knowService(k.ServiceKey(), next.Endpoints) {
+		return &recordv1.Result{Code: recordv1.Result_CODE_ENDPOINT_NAMES_FULL}
+	}
+	next.RegisteredAt = t.entry.Time
+	if old != nil {
+		next.RegisteredAt = old.RegisteredAt
+	}
+	next.LastHeartbeat, next.Lease = t.entry.Time, t.entry.Index
+	return &recordv1.Result{Code: recordv1.Result_CODE_OK, Created: old == nil, Changed: t.put(next, old)}
+}
+
+// knowService makes the service if need be, and notes endpoint names that it
+// has not had so far; false says that it has too many already.
+func (t *step) knowService(k ServiceKey, endpoints []Endpoint) bool {
+	var known []ServiceEndpoint
+	if d := t.draft(k); d != nil {
+		known = d.record.endpoints
+	}
+	names := slices.Clone(known)
+	for _, e := range endpoints {
+		if !slices.ContainsFunc(names, func(n ServiceEndpoint) bool { return n.Name == e.Name }) {
+			names = append(names, ServiceEndpoint{Name: e.Name, Protocol: e.Protocol})
+		}
+	}
+	if len(names) > serviceEndpointNamesMax {
+		return false
+	}
+	d := t.draft(k)
+	if d == nil {
+		t.createService(k, names)
+	} else if len(names) > len(known) {
+		d.record.endpoints, d.visible, d.tell = names, true, true
+	}
+	return true
+}
+
+func (t *step) createService(k ServiceKey, names []ServiceEndpoint) {
+	k = ServiceKey{Namespace: t.reader.share(k.Namespace), Service: t.reader.share(k.Service)}
+	record := serviceRecord{created: t.entry.Index, revision: t.entry.Index, endpoints: names}
+	t.services = append(t.services, &draft{key: k, record: record, visible: true})
+	t.change(change{service: k, op: opServicePut, record: record})
+}
+
+func (t *step) deregister(key *recordv1.InstanceKey) *recordv1.Result {
+	old := t.state.instance(keyOfRecord(key))
+	if old == nil {
+		return &recordv1.Result{Code: recordv1.Result_CODE_NOT_FOUND}
+	}
+	t.remove(old)
+	return &recordv1.Result{Code: recordv1.Result_CODE_OK, Changed: true}
+}
+
+// renew starts a new lease generation, so that an expiry of the old one that is
+// still on its way does nothing.
+func (t *step) renew(item *recordv1.RenewItem) *recordv1.Result {
+	old := t.state.instance(keyOfRecord(item.GetKey()))
+	if old == nil || old.pastGrace(t.entry.Time) {
+		return &recordv1.Result{Code: recordv1.Result_CODE_NOT_FOUND}
+	}
+	next := *old
+	next.Status, next.ExpiredAt = StatusPassing, 0
+	next.LastHeartbeat, next.Lease = t.entry.Time, t.entry.Index
+	if ttl := item.GetLeaseTtlMs(); ttl > 0 {
+		next.LeaseTTL = time.Duration(ttl) * time.Millisecond
+	}
+	return &recordv1.Result{Code: recordv1.Result_CODE_OK, Changed: t.put(&next, old)}
+}
+
+func (t *step) expire(item *recordv1.ExpireItem, current bool) *recordv1.Result {
+	old := t.state.instance(keyOfRecord(item.GetKey()))
+	if !current || old == nil || old.Status != StatusPassing || uint64(old.Lease) != item.GetLease() {
+		return &recordv1.Result{Code: recordv1.Result_CODE_OK}
+	}
+	next := *old
+	next.Status, next.ExpiredAt = StatusExpired, t.entry.Time
+	return &recordv1.Result{Code: recordv1.Result_CODE_OK, Changed: t.put(&next, old)}
+}
+
+// reap does what has come due in a service by the time of the entry.
+func (t *step) reap(key *recordv1.ServiceKey) *recordv1.Result {
+	k := ServiceKey{Namespace: key.GetNamespace(), Service: key.GetService()}
+	d := t.draft(k)
+	if d == nil {
+		return &recordv1.Result{Code: recordv1.Result_CODE_NOT_FOUND}
+	}
+	before := len(t.changes)
+	svc := t.state.services[k]
+	for _, i := range svc.reapable(d.record.baseline, t.entry.Time) {
+		t.remove(i)
+	}
+	if svc.record.emptiedAt != 0 && t.entry.Time-svc.record.emptiedAt >= serviceAfterlife.Milliseconds() {
+		t.removeService(d)
+	}
+	return &recordv1.Result{Code: recordv1.Result_CODE_OK, Changed: d.tell || len(t.changes) > before}
+}
+
+// halve brings the baseline down for every hour that it was not reached. It is
+// done whenever the service is touched, by the count from before: so a baseline
+// that nobody needed to look at for hours is right when something expires.
+func (r *serviceRecord) halve(passing int, now int64) (halved bool) {
+	for r.fellAt != 0 && r.baseline > passing && now-r.fellAt >= baselineHalving.Milliseconds() {
+		r.baseline = max(r.baseline/2, passing)
+		r.fellAt += baselineHalving.Milliseconds()
+		halved = true
+	}
+	if r.baseline <= passing {
+		r.fellAt = 0
+	}
+	return halved
+}
+
+// settle follows the count of passing instances.
+func (r *serviceRecord) settle(passing, instances int, now int64) {
+	switch {
+	case passing >= r.baseline:
+		r.baseline, r.fellAt = passing, 0
+	case r.fellAt == 0:
+		r.fellAt = now
+	}
+	switch {
+	case instances > 0:
+		r.emptiedAt = 0
+	case r.emptiedAt == 0:
+		r.emptiedAt = now
+	}
+}
+
+// reapable are the expired instances that can neither be revived nor are kept in view.
+func (svc *serviceState) reapable(baseline int, now int64) []*Instance {
+	if svc.expired == 0 {
+		return nil
+	}
+	kept := placeholders(svc.instances, baseline-svc.passing)
+	var out []*Instance
+	for _, i := range svc.instances {
+		if _, keep := kept[i]; !keep && i.pastGrace(now) {
+			out = append(out, i)
+		}
+	}
+	return out
+}
+
+// pastGrace says that the instance expired too long ago to be revived.
+func (i *Instance) pastGrace(now int64) bool {
+	return i.Status == StatusExpired && now-i.ExpiredAt >= expiredGrace.Milliseconds()
+}
+
+// put stores an instance in place of the old one, nil if there is none, and says whether a reader can tell.
+func (t *step) put(next, old *Instance) (visible bool) {
+	visible = old == nil || !next.sameAs(old)
+	if old != nil {
+		next.Revision, next.Counter = old.Revision, old.Counter
+	}
+	if visible {
+		next.Revision = t.entry.Index
+		next.Counter++
+		t.draft(next.ServiceKey()).visible = true
+	}
+	t.batch.Set(storage.InstanceKey(next.Namespace, next.Service, next.ID), next.encode())
+	t.change(change{service: next.ServiceKey(), op: opPut, instance: next, previous: old, silent: !visible})
+	return visible
+}
+
+func (t *step) remove(old *Instance) {
+	t.draft(old.ServiceKey()).visible = true
+	t.batch.Delete(storage.InstanceKey(old.Namespace, old.Service, old.ID))
+	t.change(change{service: old.ServiceKey(), op: opDelete, previous: old})
+}
+
+func (t *step) removeService(d *draft) {
+	d.gone = true
+	t.batch.Delete(storage.ServiceKey(d.key.Namespace, d.key.Service))
+	t.change(change{service: d.key, op: opServiceDelete})
+}
+
+// draft is the record of a service that this entry changes; nil when there is no such service.
+func (t *step) draft(k ServiceKey) *draft {
+	for _, d := range slices.Backward(t.services) { // most often the last
+		if d.key == k {
+			if d.gone {
+				return nil
+			}
+			return d
+		}
+	}
+	svc := t.state.services[k]
+	if svc == nil {
+		return nil
+	}
+	d := &draft{key: svc.key, record: svc.record}
+	if d.record.halve(svc.passing, t.entry.Time) && svc.expired > 0 {
+		d.visible, d.tell = true, true // fewer placeholders may be in view
+	}
+	t.services = append(t.services, d)
+	return d
+}
+
+func (t *step) change(c change) {
+	c.revision = t.entry.Index
+	t.state.apply(&c)
+	t.changes = append(t.changes, c)
+}
+
+// finish writes the records of the services that the entry has touched.
+func (t *step) finish() {
+	for _, d := range t.services {
+		if d.gone {
+			continue
+		}
+		svc := t.state.services[d.key]
+		d.record.settle(svc.passing, len(svc.instances), t.entry.Time)
+		if d.visible {
+			d.record.revision = t.entry.Index
+		}
+		if d.record.equal(&svc.record) {
+			continue
+		}
+		t.change(change{service: d.key, op: opServicePut, record: d.record, silent: !d.tell})
+		t.batch.Set(storage.ServiceKey(d.key.Namespace, d.key.Service), d.record.encode())
+	}
+}
+
+func (r *serviceRecord) equal(o *serviceRecord) bool {
+	return r.created == o.created && r.revision == o.revision && slices.Equal(r.endpoints, o.endpoints) &&
+		r.baseline == o.baseline && r.fellAt == o.fellAt && r.emptiedAt == o.emptiedAt
+}

@@ -1,0 +1,64 @@
+package registry
+
+import (
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	recordv1 "github.com/stellmap/stellmap/api/proto/stellmap/record/v1"
+)
+
+// commandItemsMax bounds what one command that the registry makes by itself may do.
+const commandItemsMax = 128
+
+func registerCommand(r Registration) []byte {
+	item := &recordv1.RegisterItem{Key: keyToRecord(r.instanceKey()), Spec: specOf(r)}
+	register := &recordv1.Register{Items: []*recordv1.RegisterItem{item}}
+	return encode(&recordv1.Command{Format: formatMax, Kind: &recordv1.Command_Register{Register: register}})
+}
+
+func deregisterCommand(k InstanceKey) []byte {
+	deregister := &recordv1.Deregister{Keys: []*recordv1.InstanceKey{keyToRecord(k)}}
+	return encode(&recordv1.Command{Format: formatMax, Kind: &recordv1.Command_Deregister{Deregister: deregister}})
+}
+
+func renewCommand(k InstanceKey, ttlMs int64) []byte {
+	renew := &recordv1.Renew{Items: []*recordv1.RenewItem{{Key: keyToRecord(k), LeaseTtlMs: ttlMs}}}
+	return encode(&recordv1.Command{Format: formatMax, Kind: &recordv1.Command_Renew{Renew: renew}})
+}
+
+func expireCommand(term uint64, due []dueLease) []byte {
+	expire := &recordv1.Expire{Term: term}
+	for _, d := range due {
+		expire.Items = append(expire.Items, &recordv1.ExpireItem{Key: keyToRecord(d.key), Lease: uint64(d.generation)})
+	}
+	return encode(&recordv1.Command{Format: formatMax, Kind: &recordv1.Command_Expire{Expire: expire}})
+}
+
+func reapCommand(services []ServiceKey) []byte {
+	reap := &recordv1.Reap{}
+	for _, k := range services {
+		reap.Services = append(reap.Services, &recordv1.ServiceKey{Namespace: k.Namespace, Service: k.Service})
+	}
+	return encode(&recordv1.Command{Format: formatMax, Kind: &recordv1.Command_Reap{Reap: reap}})
+}
+
+func keyToRecord(k InstanceKey) *recordv1.InstanceKey {
+	return &recordv1.InstanceKey{Namespace: k.Namespace, Service: k.Service, Id: k.ID}
+}
+
+func keyOfRecord(k *recordv1.InstanceKey) InstanceKey {
+	return InstanceKey{Namespace: k.GetNamespace(), Service: k.GetService(), ID: k.GetId()}
+}
+
+// decodeReply reads what Apply answered to a command of one item.
+func decodeReply(b []byte) (*recordv1.Result, error) {
+	var reply recordv1.Reply
+	if err := proto.Unmarshal(b, &reply); err != nil {
+		return nil, fmt.Errorf("decode the reply of a command: %w", err)
+	}
+	if len(reply.GetResults()) != 1 {
+		return nil, fmt.Errorf("the reply of a command of one item has %d results", len(reply.GetResults()))
+	}
+	return reply.GetResults()[0], nil
+}

@@ -1,0 +1,283 @@
+package registry
+
+import (
+	"container/heap"
+	"sync"
+	"time"
+)
+
+// Leases are kept by the leader, in memory.
+//
+// A renewal that went through the log would cost a synced write on every member
+// for a fact that is worth nothing half a minute later; so the log holds only
+// which lease an instance has (its generation) and when one has run out. The
+// deadlines in between live here. What makes that safe:
+//
+//   - A new leader gives every lease its full TTL from the moment it begins.
+//   - A renewal is acknowledged only after a barrier that began after it arrived
+//     has shown that this leader was still the leader (see Machine.Answer).
+//   - An expiry names the generation and the term it was proposed for. From the
+//     moment it is proposed until its fate is known, renewals of that lease go
+//     through the log, where they and the expiry have an order.
+//   - Time that the leader's process has spent stopped does not count: nobody
+//     could have renewed.
+type leases struct {
+	now func() time.Time // set by newLeases, never changed
+
+	mu    sync.Mutex    // guards what follows
+	term  uint64        // that this member leads; 0 = it does not
+	begun time.Time     // where lease time is 0
+	lost  time.Duration // of the time since then: pauses, which lease time leaves out
+	seen  time.Duration // the newest lease time read
+	byKey map[InstanceKey]*lease
+	queue leaseQueue
+
+	pauses uint64 // how often time was found missing
+}
+
+// pauseMin is the longest gap between two looks at the clock that is no pause.
+// The leader looks at every expiry tick; it misses some while a proposal takes
+// long, and then renewals take as long, so that time need not count either. It is
+// well below the shortest TTL: else such a lease could run out within one pause.
+const pauseMin = 2 * expiryTick
+
+// leaseStepsMax bounds how long one call may hold the lock.
+const leaseStepsMax = 4_096
+
+// A lease is one instance's deadline. Renewing moves the deadline only; the
+// place in the queue follows when it comes up, once per TTL however often the
+// lease is renewed.
+type lease struct {
+	key        InstanceKey
+	generation Revision
+	ttl        time.Duration
+	deadline   time.Duration // in lease time
+	queued     time.Duration // when the queue looks at it: not after the deadline
+	index      int           // in the queue; -1 = not there
+	expiring   bool          // an expiry may be on its way
+}
+
+// A dueLease is what an expiry names.
+type dueLease struct {
+	key        InstanceKey
+	generation Revision
+}
+
+// renewal is what became of a renewal on the leader.
+type renewal uint8
+
+const (
+	renewalDone    renewal = iota
+	renewalUnknown         // there is no such lease
+	renewalLog             // it has to go through the log
+)
+
+func newLeases(now func() time.Time) *leases { return &leases{now: now} }
+
+// lead begins a term: every passing instance has its full TTL from now.
+func (l *leases) lead(term uint64, s *state) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.term, l.begun, l.lost, l.seen = term, l.now(), 0, 0
+	l.byKey = make(map[InstanceKey]*lease, s.passing)
+	l.queue = make(leaseQueue, 0, s.passing)
+	for _, svc := range s.order {
+		for _, i := range svc.instances {
+			if i.Status == StatusPassing {
+				l.queue = append(l.queue, l.grant(i, len(l.queue)))
+			}
+		}
+	}
+	heap.Init(&l.queue)
+}
+
+func (l *leases) grant(i *Instance, index int) *lease {
+	deadline := l.seen + i.LeaseTTL
+	granted := &lease{key: i.Key(), generation: i.Lease, ttl: i.LeaseTTL, deadline: deadline, queued: deadline, index: index}
+	l.byKey[granted.key] = granted
+	return granted
+}
+
+// follow forgets everything: another leader keeps the leases now.
+func (l *leases) follow() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.term, l.byKey, l.queue = 0, nil, nil
+}
+
+func (l *leases) leading() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.term
+}
+
+// clock reads lease time. It stands still over pauses and never goes back.
+func (l *leases) clock() time.Duration {
+	t := l.now().Sub(l.begun) - l.lost
+	if gap := t - l.seen; gap > pauseMin || gap < 0 {
+		l.lost += gap
+		l.pauses++
+		return l.seen
+	}
+	l.seen = t
+	return t
+}
+
+// published follows the changes that readers have just been shown.
+func (l *leases) published(changes []change) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.term == 0 {
+		return
+	}
+	l.clock()
+	for i := range changes {
+		switch c := &changes[i]; {
+		case c.op == opPut && c.instance.Status == StatusPassing:
+			l.put(c.instance)
+		case c.op == opPut:
+			l.drop(c.instance.Key())
+		case c.op == opDelete:
+			l.drop(c.previous.Key())
+		}
+	}
+}
+
+func (l *leases) put(i *Instance) {
+	old := l.byKey[i.Key()]
+	switch {
+	case old == nil:
+		heap.Push(&l.queue, l.grant(i, -1))
+	case old.generation != i.Lease:
+		old.generation, old.ttl, old.expiring = i.Lease, i.LeaseTTL, false
+		old.deadline = l.seen + i.LeaseTTL
+		l.enqueue(old, min(old.deadline, max(old.queued, l.seen)))
+	}
+}
+
+// enqueue sets when the queue looks at a lease.
+func (l *leases) enqueue(one *lease, at time.Duration) {
+	one.queued = at
+	if one.index < 0 {
+		heap.Push(&l.queue, one)
+	} else {
+		heap.Fix(&l.queue, one.index)
+	}
+}
+
+func (l *leases) drop(k InstanceKey) {
+	one := l.byKey[k]
+	if one == nil {
+		return
+	}
+	delete(l.byKey, k)
+	if one.index >= 0 {
+		heap.Remove(&l.queue, one.index)
+	}
+}
+
+// A leaseRenewal asks for one lease to be renewed.
+type leaseRenewal struct {
+	key InstanceKey
+	ttl time.Duration // 0 = as it is
+}
+
+// renew extends leases from now on; the term is 0 when this member does not lead.
+func (l *leases) renew(asked []leaseRenewal) (term uint64, outcomes []renewal) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.term == 0 {
+		return 0, nil
+	}
+	now := l.clock()
+	outcomes = make([]renewal, len(asked))
+	for i, a := range asked {
+		one := l.byKey[a.key]
+		switch {
+		case one == nil:
+			outcomes[i] = renewalUnknown
+		case one.expiring || a.ttl != 0 && a.ttl != one.ttl:
+			outcomes[i] = renewalLog
+		default:
+			one.deadline = now + one.ttl
+		}
+	}
+	return l.term, outcomes
+}
+
+// due takes leases that have run out, at most so many, and holds back plain
+// renewals of them. More says that the lock was let go of before the end.
+func (l *leases) due(most int) (term uint64, due []dueLease, more bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.term == 0 {
+		return 0, nil, false
+	}
+	now := l.clock()
+	for range leaseStepsMax {
+		if len(l.queue) == 0 || l.queue[0].queued > now {
+			return l.term, due, false
+		}
+		if len(due) == most {
+			return l.term, due, true
+		}
+		if one := l.queue[0]; one.deadline > now {
+			l.enqueue(one, one.deadline)
+			continue
+		}
+		one := heap.Pop(&l.queue).(*lease)
+		one.expiring = true
+		due = append(due, dueLease{key: one.key, generation: one.generation})
+	}
+	return l.term, due, true
+}
+
+// retry looks again at leases whose expiry was proposed. Those that have moved
+// on are no longer in the state they were in. The others stay held back: a
+// proposal whose answer was lost may still take effect.
+func (l *leases) retry(term uint64, due []dueLease) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.term != term {
+		return
+	}
+	for _, d := range due {
+		if one := l.byKey[d.key]; one != nil && one.expiring && one.generation == d.generation && one.index < 0 {
+			l.enqueue(one, l.seen)
+		}
+	}
+}
+
+func (l *leases) stats() (held int, pauses uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.byKey), l.pauses
+}
+
+// A leaseQueue is a heap by the time at which to look at a lease.
+type leaseQueue []*lease
+
+func (q leaseQueue) Len() int           { return len(q) }
+func (q leaseQueue) Less(a, b int) bool { return q[a].queued < q[b].queued }
+
+func (q leaseQueue) Swap(a, b int) {
+	q[a], q[b] = q[b], q[a]
+	q[a].index, q[b].index = a, b
+}
+
+// Push is for package heap.
+func (q *leaseQueue) Push(x any) {
+	one := x.(*lease)
+	one.index = len(*q)
+	*q = append(*q, one)
+}
+
+// Pop is for package heap.
+func (q *leaseQueue) Pop() any {
+	last := len(*q) - 1
+	one := (*q)[last]
+	(*q)[last] = nil
+	*q = (*q)[:last]
+	one.index = -1
+	return one
+}

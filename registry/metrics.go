@@ -1,0 +1,96 @@
+package registry
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// machineMetrics are the counters that the registry itself raises; gauges are
+// read from the state when somebody asks.
+type machineMetrics struct {
+	expirations  prometheus.Counter
+	renewals     *prometheus.CounterVec
+	refusedQueue prometheus.Counter
+}
+
+func newMachineMetrics() machineMetrics {
+	return machineMetrics{
+		expirations: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "stellmap_registry_expirations_total", Help: "Leases that have run out, as applied by this member.",
+		}),
+		renewals: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stellmap_registry_renewals_total", Help: "Renewals that this member answered as leader: done, log (sent through the log) or unknown.",
+		}, []string{"outcome"}),
+		refusedQueue: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "stellmap_registry_renewals_refused_total", Help: "Renewals refused because too many were waiting for the leader.",
+		}),
+	}
+}
+
+// count counts a visible change.
+func (m *machineMetrics) count(c *change) {
+	if c.op == opPut && c.instance.Status == StatusExpired && c.previous.Status == StatusPassing {
+		m.expirations.Inc()
+	}
+}
+
+func (m *machineMetrics) renewed(outcomes []renewal) {
+	var done, log, unknown float64
+	for _, o := range outcomes {
+		switch o {
+		case renewalDone:
+			done++
+		case renewalLog:
+			log++
+		case renewalUnknown:
+			unknown++
+		}
+	}
+	m.renewals.WithLabelValues("done").Add(done)
+	m.renewals.WithLabelValues("log").Add(log)
+	m.renewals.WithLabelValues("unknown").Add(unknown)
+}
+
+// registerMetrics makes the machine's metrics known; nothing is done without a registerer.
+func (m *Machine) registerMetrics(to prometheus.Registerer) error {
+	if to == nil {
+		return nil
+	}
+	all := append(m.gauges(), m.metrics.expirations, m.metrics.renewals, m.metrics.refusedQueue)
+	for _, c := range all {
+		if err := to.Register(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *Machine) gauges() []prometheus.Collector {
+	return []prometheus.Collector{
+		m.instancesGauge(StatusPassing, func(s *state) int { return s.passing }),
+		m.instancesGauge(StatusExpired, func(s *state) int { return s.expired }),
+		gauge("stellmap_registry_services", "Services known, empty ones included.", nil, func() float64 { return float64(m.count(func(s *state) int { return len(s.order) })) }),
+		gauge("stellmap_registry_revision", "The newest revision that readers see.", nil, func() float64 { return float64(m.Revision()) }),
+		gauge("stellmap_registry_watchers", "Watchers that have seen everything and wait for more.", nil, func() float64 { return float64(m.ring.waiting.Load()) }),
+		gauge("stellmap_registry_ring_events", "Events kept for watchers.", nil, func() float64 { events, _ := m.ring.size(); return float64(events) }),
+		gauge("stellmap_registry_ring_bytes", "Roughly what the events kept for watchers take.", nil, func() float64 { _, bytes := m.ring.size(); return float64(bytes) }),
+		gauge("stellmap_registry_leases", "Leases that this member keeps as leader.", nil, func() float64 { held, _ := m.leases.stats(); return float64(held) }),
+		counter("stellmap_registry_watchers_compacted_total", "Reads of watchers that had fallen behind the events kept.", func() float64 { return float64(m.ring.compacted.Load()) }),
+		counter("stellmap_registry_lease_pauses_total", "Times when this leader found its clock to have jumped, and extended all leases.", func() float64 { _, pauses := m.leases.stats(); return float64(pauses) }),
+	}
+}
+
+func (m *Machine) instancesGauge(status Status, of func(*state) int) prometheus.Collector {
+	return gauge("stellmap_registry_instances", "Instances known, by status.", prometheus.Labels{"status": status.String()}, func() float64 { return float64(m.count(of)) })
+}
+
+func (m *Machine) count(of func(*state) int) int {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return of(m.published)
+}
+
+func gauge(name, help string, labels prometheus.Labels, read func() float64) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, read)
+}
+
+func counter(name, help string, read func() float64) prometheus.Collector {
+	return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, read)
+}

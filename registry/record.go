@@ -1,0 +1,184 @@
+package registry
+
+import (
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	recordv1 "github.com/stellmap/stellmap/api/proto/stellmap/record/v1"
+)
+
+// formatMax is the newest format of commands and records that this version
+// understands. Anything newer stops the member: to skip what it cannot read
+// would part its state from the others'.
+const formatMax = 1
+
+// formatProblem is empty for a format that this version reads. There is no
+// format 0: that is what bytes have that nobody encoded.
+func formatProblem(format uint32) string {
+	switch {
+	case format == 0:
+		return "has no format: it is damaged"
+	case format > formatMax:
+		return fmt.Sprintf("has format %d, this version reads up to %d: run a newer version", format, formatMax)
+	}
+	return ""
+}
+
+// encode marshals with a fixed order of fields, so that members with equal state have equal bytes.
+func encode(m proto.Message) []byte {
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil {
+		panic(fmt.Sprintf("registry: encode %T: %v", m, err)) // texts are checked to be UTF-8 before they come here
+	}
+	return b
+}
+
+func specOf(r Registration) *recordv1.InstanceSpec {
+	return &recordv1.InstanceSpec{
+		Group: r.Group, Zone: r.Zone, Version: r.Version,
+		Labels: pairsToRecord(PairsOf(r.Labels)), Metadata: pairsToRecord(PairsOf(r.Metadata)),
+		Endpoints: endpointsToRecord(r.Endpoints), LeaseTtlMs: r.LeaseTTLSeconds * 1000,
+	}
+}
+
+func (i *Instance) spec() *recordv1.InstanceSpec {
+	return &recordv1.InstanceSpec{
+		Group: i.Group, Zone: i.Zone, Version: i.Version,
+		Labels: pairsToRecord(i.Labels), Metadata: pairsToRecord(i.Metadata),
+		Endpoints: endpointsToRecord(i.Endpoints), LeaseTtlMs: i.LeaseTTL.Milliseconds(),
+	}
+}
+
+func (i *Instance) encode() []byte {
+	return encode(&recordv1.InstanceRecord{
+		Format: formatMax, Spec: i.spec(),
+		RegisteredAtMs: i.RegisteredAt, LastHeartbeatMs: i.LastHeartbeat,
+		Status: recordv1.InstanceRecord_Status(i.Status), ExpiredAtMs: i.ExpiredAt,
+		Revision: uint64(i.Revision), Counter: i.Counter, Lease: uint64(i.Lease),
+	})
+}
+
+func (r *serviceRecord) encode() []byte {
+	record := &recordv1.ServiceRecord{
+		Format: formatMax, Created: uint64(r.created), Revision: uint64(r.revision),
+		Baseline: uint64(r.baseline), FellAtMs: r.fellAt, EmptiedAtMs: r.emptiedAt,
+	}
+	for _, e := range r.endpoints {
+		record.Endpoints = append(record.Endpoints, &recordv1.ServiceEndpoint{Name: e.Name, Protocol: e.Protocol})
+	}
+	return encode(record)
+}
+
+func pairsToRecord(pairs Pairs) []*recordv1.Pair {
+	var out []*recordv1.Pair
+	for _, p := range pairs {
+		out = append(out, &recordv1.Pair{Key: p.Key, Value: p.Value})
+	}
+	return out
+}
+
+func endpointsToRecord(endpoints []Endpoint) []*recordv1.Endpoint {
+	var out []*recordv1.Endpoint
+	for _, e := range endpoints {
+		out = append(out, &recordv1.Endpoint{Name: e.Name, Protocol: e.Protocol, Host: e.Host, Port: e.Port, Path: e.Path, Weight: e.Weight})
+	}
+	return out
+}
+
+// A reader turns records into instances. It belongs to the goroutine that
+// applies, and keeps one copy of each text that many instances share.
+type reader struct {
+	region string
+	shared map[string]string
+}
+
+// The bounds of the shared texts: past them a text is simply not shared.
+const (
+	sharedTextsMax     = 65_536
+	sharedTextBytesMax = 64
+)
+
+func newReader(region string) *reader {
+	return &reader{region: region, shared: make(map[string]string)}
+}
+
+func (d *reader) share(s string) string {
+	if one, ok := d.shared[s]; ok {
+		return one
+	}
+	if len(s) <= sharedTextBytesMax && len(d.shared) < sharedTextsMax {
+		d.shared[s] = s
+	}
+	return s
+}
+
+// instance is a passing instance as its spec says, without times, revisions and lease.
+func (d *reader) instance(k InstanceKey, spec *recordv1.InstanceSpec) *Instance {
+	service := d.share(k.Service)
+	return &Instance{
+		Namespace: d.share(k.Namespace), Service: service, ID: k.ID, Levels: LevelsOf(service),
+		Group: d.share(spec.GetGroup()), Zone: d.share(spec.GetZone()), Region: d.region, Version: d.share(spec.GetVersion()),
+		Labels: d.pairs(spec.GetLabels()), Metadata: d.pairs(spec.GetMetadata()), Endpoints: d.endpoints(spec.GetEndpoints()),
+		LeaseTTL: time.Duration(spec.GetLeaseTtlMs()) * time.Millisecond, Status: StatusPassing,
+	}
+}
+
+func (d *reader) pairs(record []*recordv1.Pair) Pairs {
+	if len(record) == 0 {
+		return nil
+	}
+	pairs := make(Pairs, len(record))
+	for i, p := range record {
+		pairs[i] = Pair{Key: d.share(p.GetKey()), Value: p.GetValue()}
+	}
+	return pairs
+}
+
+func (d *reader) endpoints(record []*recordv1.Endpoint) []Endpoint {
+	endpoints := make([]Endpoint, len(record))
+	for i, e := range record {
+		endpoints[i] = Endpoint{
+			Name: d.share(e.GetName()), Protocol: d.share(e.GetProtocol()), Host: e.GetHost(),
+			Port: e.GetPort(), Path: d.share(e.GetPath()), Weight: e.GetWeight(),
+		}
+	}
+	return endpoints
+}
+
+func (d *reader) decodeInstance(k InstanceKey, value []byte) (*Instance, error) {
+	var record recordv1.InstanceRecord
+	if err := proto.Unmarshal(value, &record); err != nil {
+		return nil, fmt.Errorf("decode instance %q of service %q in namespace %q: %w", k.ID, k.Service, k.Namespace, err)
+	}
+	if problem := formatProblem(record.GetFormat()); problem != "" {
+		return nil, fmt.Errorf("instance %q of service %q in namespace %q %s", k.ID, k.Service, k.Namespace, problem)
+	}
+	if s := Status(record.GetStatus()); s != StatusPassing && s != StatusExpired {
+		return nil, fmt.Errorf("instance %q of service %q in namespace %q has status %d, which this version does not know: run a newer version", k.ID, k.Service, k.Namespace, record.GetStatus())
+	}
+	i := d.instance(k, record.GetSpec())
+	i.RegisteredAt, i.LastHeartbeat = record.GetRegisteredAtMs(), record.GetLastHeartbeatMs()
+	i.Status, i.ExpiredAt = Status(record.GetStatus()), record.GetExpiredAtMs()
+	i.Revision, i.Counter, i.Lease = Revision(record.GetRevision()), record.GetCounter(), Revision(record.GetLease())
+	return i, nil
+}
+
+func (d *reader) decodeService(k ServiceKey, value []byte) (serviceRecord, error) {
+	var record recordv1.ServiceRecord
+	if err := proto.Unmarshal(value, &record); err != nil {
+		return serviceRecord{}, fmt.Errorf("decode service %q in namespace %q: %w", k.Service, k.Namespace, err)
+	}
+	if problem := formatProblem(record.GetFormat()); problem != "" {
+		return serviceRecord{}, fmt.Errorf("service %q in namespace %q %s", k.Service, k.Namespace, problem)
+	}
+	r := serviceRecord{
+		created: Revision(record.GetCreated()), revision: Revision(record.GetRevision()),
+		baseline: int(record.GetBaseline()), fellAt: record.GetFellAtMs(), emptiedAt: record.GetEmptiedAtMs(),
+	}
+	for _, e := range record.GetEndpoints() {
+		r.endpoints = append(r.endpoints, ServiceEndpoint{Name: d.share(e.GetName()), Protocol: d.share(e.GetProtocol())})
+	}
+	return r, nil
+}

@@ -1,0 +1,275 @@
+package registry
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	recordv1 "github.com/stellmap/stellmap/api/proto/stellmap/record/v1"
+	"github.com/stellmap/stellmap/storage"
+)
+
+// TestEqualLogsMakeEqualMembers shows with random commands that members which
+// apply the same log come to the same state, bytes, answers and events, wherever
+// one batch ends for them and whenever they are restarted. On the way it shows
+// what holds of every state.
+func TestEqualLogsMakeEqualMembers(t *testing.T) {
+	random := newRandom(t)
+	for range 5 {
+		log := (&author{random: random, clock: 1_800_000_000_000, term: 1}).write(600)
+		want := newReplica(t)
+		for i := range log { // one by one
+			want.apply(log[i : i+1])
+			mustHold(t, want.machine)
+		}
+		want.machine.Publish(want.index)
+		for name, sizes := range map[string][]int{"all at once": {len(log)}, "in random batches": {1, 3, 10, 100}, "restarted": {2, 50, -1}} {
+			got := newReplica(t)
+			for rest := log; len(rest) > 0; {
+				n := sizes[random.IntN(len(sizes))]
+				if n < 0 {
+					got.machine = mustOpen(t, got.engine)
+					continue
+				}
+				n = min(n, len(rest))
+				got.apply(rest[:n])
+				rest = rest[n:]
+			}
+			mustBeEqual(t, name, got, want)
+		}
+	}
+}
+
+// A replica applies a log, and notes all that it answers and tells.
+type replica struct {
+	t       *testing.T
+	engine  *storage.Engine
+	machine *Machine
+	index   Revision
+	replies strings.Builder
+	events  strings.Builder
+	mirror  map[InstanceKey]*Instance // what follows from the events alone
+	seen    map[ServiceKey]*Service   // as it was after the last batch
+}
+
+func newReplica(t *testing.T) *replica {
+	engine, machine := openEmpty(t)
+	return &replica{t: t, engine: engine, machine: machine, mirror: make(map[InstanceKey]*Instance), seen: make(map[ServiceKey]*Service)}
+}
+
+// apply applies entries in one batch, as the consensus does.
+func (r *replica) apply(entries []Entry) {
+	b, watch := r.engine.NewBatch(), r.machine.Watch(r.machine.Revision())
+	for _, e := range entries {
+		fmt.Fprintf(&r.replies, "%d %x\n", e.Index, r.machine.Apply(b, e))
+		r.index = e.Index
+	}
+	last := entries[len(entries)-1]
+	if err := r.engine.Apply(b, storage.Position{Index: uint64(last.Index), Term: last.Term}); err != nil {
+		r.t.Fatal(err)
+	}
+	r.machine.Publish(last.Index)
+	told := make(map[ServiceKey]Revision)
+	for batch, more, err := watch.poll(); more || err != nil; batch, more, err = watch.poll() {
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		for _, e := range batch.Events {
+			fmt.Fprintf(&r.events, "%d %s %v %+v %+v\n", e.Revision, e.Kind, e.Service, e.Instance, e.Previous)
+			r.reflect(&e)
+			told[e.Service] = e.Revision
+		}
+	}
+	r.mustTellAll(told)
+}
+
+// reflect follows an event, whose previous value must be what was told before.
+func (r *replica) reflect(e *Event) {
+	if e.Instance == nil && e.Previous == nil {
+		return
+	}
+	one := e.Instance
+	if one == nil {
+		one = e.Previous
+	}
+	old := r.mirror[one.Key()]
+	if (old == nil) != (e.Previous == nil) || old != nil && !old.sameAs(e.Previous) {
+		r.t.Fatalf("the event of revision %d has the previous value %+v, told was %+v", e.Revision, e.Previous, old)
+	}
+	if r.mirror[one.Key()] = e.Instance; e.Instance == nil {
+		delete(r.mirror, one.Key())
+	}
+}
+
+// mustTellAll checks that whoever looks at a service after its events, and at no
+// other time, misses nothing: no instance, no placeholder, no revision.
+func (r *replica) mustTellAll(told map[ServiceKey]Revision) {
+	r.t.Helper()
+	for _, k := range r.machine.ServiceKeys("") {
+		now, before := r.machine.Service(k), r.seen[k]
+		at, news := told[k]
+		switch {
+		case news && now.Revision != at:
+			r.t.Fatalf("service %v is of revision %d, its last event of %d", k, now.Revision, at)
+		case !news && (before == nil || before.Revision != now.Revision || !slices.Equal(ids(before.Shown), ids(now.Shown))):
+			r.t.Fatalf("service %v has changed without an event: from %+v to %+v", k, before, now)
+		}
+		r.seen[k] = now
+		for _, i := range now.Instances {
+			if m := r.mirror[i.Key()]; m == nil || !m.sameAs(i) || m.Revision != i.Revision {
+				r.t.Fatalf("instance %+v was told as %+v", i, m)
+			}
+		}
+	}
+	for k := range r.mirror {
+		if i, _ := r.machine.instance(k); i == nil {
+			r.t.Fatalf("nobody was told that instance %v is gone", k)
+		}
+	}
+}
+
+func mustBeEqual(t *testing.T, name string, got, want *replica) {
+	t.Helper()
+	for what, pair := range map[string][2]string{
+		"state":         {dumpState(got.machine.published), dumpState(want.machine.published)},
+		"working state": {dumpState(got.machine.working), dumpState(want.machine.published)},
+		"engine":        {dumpEngine(t, got.engine), dumpEngine(t, want.engine)},
+		"replies":       {got.replies.String(), want.replies.String()},
+		"events":        {got.events.String(), want.events.String()},
+		"shown":         {dumpShown(got.machine), dumpShown(want.machine)},
+	} {
+		if pair[0] != pair[1] {
+			t.Fatalf("%s: the %s differs:\n%s\nfrom that of the member that applies one by one:\n%s", name, what, pair[0], pair[1])
+		}
+	}
+}
+
+func dumpShown(m *Machine) string {
+	var out strings.Builder
+	for _, k := range m.ServiceKeys("") {
+		fmt.Fprintf(&out, "%v %v\n", k, ids(m.Service(k).Shown))
+	}
+	return out.String()
+}
+
+// mustHold checks what is true of every published state.
+func mustHold(t *testing.T, m *Machine) {
+	t.Helper()
+	for _, svc := range m.published.order {
+		s := m.Service(svc.key)
+		passing, shown := 0, 0
+		for _, i := range s.Shown {
+			if i.Status.Routable() {
+				passing++
+			} else {
+				shown++
+			}
+		}
+		switch room := svc.record.baseline - svc.passing; {
+		case !slices.Equal(s.Instances, svc.instances):
+			t.Fatalf("service %v is read with other instances than it has", svc.key)
+		case passing != svc.passing || svc.passing+svc.expired != len(svc.instances):
+			t.Fatalf("service %v shows %d of %d passing instances; %d and %d expired are not %d", svc.key, passing, svc.passing, svc.passing, svc.expired, len(svc.instances))
+		case room < 0 || shown > room:
+			t.Fatalf("service %v shows %d placeholders, with %d passing of a baseline of %d", svc.key, shown, svc.passing, svc.record.baseline)
+		case (len(svc.instances) == 0) != (svc.record.emptiedAt != 0):
+			t.Fatalf("service %v has %d instances and was emptied at %d", svc.key, len(svc.instances), svc.record.emptiedAt)
+		case s.Revision > m.Revision() || s.Created > s.Revision:
+			t.Fatalf("service %v was created at %d and changed at %d, at revision %d", svc.key, s.Created, s.Revision, m.Revision())
+		}
+	}
+}
+
+// An author writes random logs of few names, so that commands meet.
+type author struct {
+	random *rand.Rand
+	clock  int64
+	term   uint64
+	leases []dueLease // that there have been
+}
+
+func (a *author) write(entries int) []Entry {
+	var log []Entry
+	index := Revision(1)
+	for range entries {
+		index += Revision(1 + a.random.IntN(3)/2) // others have entries in the log, too
+		a.clock += a.pause()
+		if a.random.IntN(50) == 0 {
+			a.term++
+		}
+		log = append(log, Entry{Index: index, Term: a.term, Time: a.clock, Data: a.command(index)})
+	}
+	return log
+}
+
+// pause is the time to the next entry: mostly short, and now and then so long that something falls due.
+func (a *author) pause() int64 {
+	pauses := []int64{0, 1, 250, 1000, 30_000, 240_000, expiredGrace.Milliseconds(), baselineHalving.Milliseconds() / 2, baselineHalving.Milliseconds(), serviceAfterlife.Milliseconds()}
+	return pauses[a.random.IntN(1+a.random.IntN(len(pauses)))]
+}
+
+func (a *author) key() InstanceKey {
+	k := a.service()
+	return InstanceKey{Namespace: k.Namespace, Service: k.Service, ID: string(rune('a' + a.random.IntN(6)))}
+}
+
+func (a *author) service() ServiceKey {
+	return ServiceKey{"prod", []string{"orders", "pay", "a.b.c.d.e"}[a.random.IntN(3)]}
+}
+
+func (a *author) command(index Revision) []byte {
+	switch a.random.IntN(12) {
+	case 0:
+		return nil
+	case 1, 2:
+		return a.many(func() []byte { return deregisterCommand(a.key()) })
+	case 3, 4:
+		return a.many(func() []byte {
+			k := a.key()
+			a.leases = append(a.leases, dueLease{k, index})
+			return renewCommand(k, []int64{0, 5000}[a.random.IntN(2)])
+		})
+	case 5, 6, 7:
+		return a.expiry()
+	case 8:
+		return reapCommand([]ServiceKey{a.service(), a.service()})
+	}
+	return a.many(func() []byte { return a.registration(index) })
+}
+
+// many is a command of one to three items.
+func (a *author) many(one func() []byte) []byte {
+	var c recordv1.Command
+	for range 1 + a.random.IntN(3) {
+		if err := (proto.UnmarshalOptions{Merge: true}).Unmarshal(one(), &c); err != nil {
+			panic(err)
+		}
+	}
+	return encode(&c)
+}
+
+// expiry names leases of late, most of them still held, and mostly for the right term.
+func (a *author) expiry() []byte {
+	var due []dueLease
+	for range min(len(a.leases), 1+a.random.IntN(4)) {
+		due = append(due, a.leases[len(a.leases)-1-a.random.IntN(min(len(a.leases), 8))])
+	}
+	return expireCommand(a.term-uint64(a.random.IntN(8)/7), due)
+}
+
+func (a *author) registration(index Revision) []byte {
+	k := a.key()
+	a.leases = append(a.leases, dueLease{k, index})
+	r := reg(k.Namespace, k.Service, k.ID, fmt.Sprint("10.0.0.", 1+a.random.IntN(3)), int32(1+a.random.IntN(3)))
+	r.Endpoints[0].Name = []string{"http", "web", "x"}[a.random.IntN(3)]
+	r.Labels = map[string]string{"track": []string{"canary", "stable"}[a.random.IntN(2)], "b": "2", "a": "1"}
+	normal, err := r.normalize()
+	if err != nil {
+		panic(err)
+	}
+	return registerCommand(normal)
+}

@@ -1,0 +1,257 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/datadriven"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/stellmap/stellmap/storage"
+)
+
+// TestStories runs the stories in testdata: what happens to leases, placeholders
+// and services as time goes by, told by commands and the events they cause.
+func TestStories(t *testing.T) {
+	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+		if strings.HasPrefix(path, "testdata/fuzz") {
+			t.Skip("an input of a fuzz test")
+		}
+		clock := newManualClock()
+		s := &story{t: t, clock: clock, member: newMember(t, clock)}
+		s.member.run()
+		s.watch = s.member.machine.Watch(s.member.machine.Revision())
+		datadriven.RunTest(t, path, s.command)
+	})
+}
+
+type story struct {
+	t      *testing.T
+	clock  *manualClock
+	member *member
+	watch  *Watch
+}
+
+func (s *story) command(t *testing.T, d *datadriven.TestData) string {
+	var out strings.Builder
+	switch d.Cmd {
+	case "register":
+		s.register(d, &out)
+	case "deregister":
+		for _, k := range keys(d) {
+			result, err := s.member.registry.Deregister(context.Background(), "", k)
+			outcome(&out, result, err)
+		}
+	case "heartbeat":
+		s.heartbeat(d, &out)
+	case "tick":
+		s.tick(d, &out)
+	case "pause": // the process is stopped: time goes by and nothing runs
+		s.clock.advance(duration(t, d.CmdArgs[0].Key))
+	case "hold": // from now on the fate of proposed expiries is unknown
+		s.member.holding = true
+	case "deliver": // now they are committed
+		s.deliver(&out)
+	case "cut": // nobody confirms this leader any more
+		s.member.cut = true
+	case "heal":
+		s.member.cut = false
+	case "depose": // a successor leads; this member does not know yet
+		s.member.deposed = true
+	case "follow":
+		s.member.machine.Follow()
+	case "lead":
+		s.member.lead()
+	case "show":
+		s.show(d, &out)
+	case "reopen":
+		s.reopen(&out)
+	case "replay":
+		s.replay(&out)
+	default:
+		t.Fatalf("unknown command %s", d.Cmd)
+	}
+	s.events(&out)
+	return out.String()
+}
+
+// keys are the arguments that name instances.
+func keys(d *datadriven.TestData) []InstanceRef {
+	var out []InstanceRef
+	for _, arg := range d.CmdArgs {
+		if parts := strings.SplitN(arg.Key, "/", 3); len(parts) == 3 {
+			out = append(out, ref(parts[0], parts[1], parts[2]))
+		}
+	}
+	return out
+}
+
+func (s *story) register(d *datadriven.TestData, out *strings.Builder) {
+	host, version := "10.0.0.1", ""
+	port, ttl, count := 80, 0, 1
+	d.MaybeScanArgs(s.t, "host", &host)
+	d.MaybeScanArgs(s.t, "port", &port)
+	d.MaybeScanArgs(s.t, "ttl", &ttl)
+	d.MaybeScanArgs(s.t, "version", &version)
+	d.MaybeScanArgs(s.t, "count", &count)
+	for _, k := range keys(d) {
+		for n := range count {
+			r := reg(k.Namespace, k.Service, k.ID, host, int32(port+n))
+			if count > 1 {
+				r.ID += strconv.Itoa(n)
+			}
+			r.Version, r.LeaseTTLSeconds = version, int64(ttl)
+			result, err := s.member.registry.Register(context.Background(), "", r)
+			outcome(out, result, err)
+		}
+	}
+}
+
+func (s *story) heartbeat(d *datadriven.TestData, out *strings.Builder) {
+	ttl := 0
+	d.MaybeScanArgs(s.t, "ttl", &ttl)
+	before := len(s.member.log)
+	for _, k := range keys(d) {
+		_, err := s.member.registry.Heartbeat(context.Background(), k, int64(ttl))
+		switch {
+		case errors.Is(err, ErrNotFound):
+			out.WriteString("not found\n")
+		case errors.Is(err, ErrNoLeader):
+			out.WriteString("no leader\n")
+		case err != nil:
+			fmt.Fprintf(out, "%v\n", err)
+		case len(s.member.log) > before:
+			out.WriteString("ok, through the log\n")
+		default:
+			out.WriteString("ok\n")
+		}
+	}
+}
+
+// tick lets time go by; renew= names instances that send heartbeats meanwhile, once a second.
+func (s *story) tick(d *datadriven.TestData, out *strings.Builder) {
+	total := duration(s.t, d.CmdArgs[0].Key)
+	alive := keys(d)
+	for passed := time.Duration(0); passed < total; passed += time.Second {
+		for _, k := range alive {
+			if _, err := s.member.registry.Heartbeat(context.Background(), k, 0); err != nil {
+				fmt.Fprintf(out, "heartbeat %s: %v\n", k.ID, err)
+			}
+		}
+		s.member.pass(s.clock, min(time.Second, total-passed))
+	}
+}
+
+func duration(t *testing.T, text string) time.Duration {
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func (s *story) deliver(out *strings.Builder) {
+	s.member.mu.Lock()
+	defer s.member.mu.Unlock()
+	for _, command := range s.member.held {
+		fmt.Fprintf(out, "expiry committed as %d\n", s.member.commit(command).Revision)
+	}
+	s.member.held, s.member.holding = nil, false
+}
+
+func outcome(out *strings.Builder, r Result, err error) {
+	switch {
+	case err != nil:
+		fmt.Fprintf(out, "%v\n", err)
+	case !r.Changed:
+		fmt.Fprintf(out, "revision %d: nothing changed\n", r.Revision)
+	}
+}
+
+// events tells what a watcher is told.
+func (s *story) events(out *strings.Builder) {
+	for {
+		batch, more, err := s.watch.poll()
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if !more {
+			return
+		}
+		for _, e := range batch.Events {
+			fmt.Fprintf(out, "%d %s %s", e.Revision, e.Kind, e.Service.Service)
+			if i := e.Instance; i != nil {
+				fmt.Fprintf(out, "/%s %s", i.ID, i.Status)
+			} else if e.Previous != nil {
+				fmt.Fprintf(out, "/%s", e.Previous.ID)
+			}
+			out.WriteString("\n")
+		}
+	}
+}
+
+func (s *story) show(d *datadriven.TestData, out *strings.Builder) {
+	namespace, name, _ := strings.Cut(d.CmdArgs[0].Key, "/")
+	k := ServiceKey{Namespace: namespace, Service: name}
+	svc := s.member.machine.Service(k)
+	if svc == nil {
+		out.WriteString("unknown\n")
+		return
+	}
+	fmt.Fprintf(out, "created=%d revision=%d baseline=%d\n", svc.Created, svc.Revision, s.member.machine.published.services[k].record.baseline)
+	for _, i := range svc.Instances {
+		in := "hidden"
+		for _, o := range svc.Shown {
+			if o == i {
+				in = "shown"
+			}
+		}
+		fmt.Fprintf(out, "%s %s %s lease=%d ttl=%s\n", i.ID, i.Status, in, i.Lease, i.LeaseTTL)
+	}
+}
+
+// reopen reads the state back from the engine, as after a restart.
+func (s *story) reopen(out *strings.Builder) {
+	before := s.member.dump()
+	again, err := OpenMachine(MachineConfig{Engine: s.member.engine, Region: "here"})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if after := dumpState(again.published) + dumpEngine(s.t, s.member.engine); after != before {
+		s.t.Fatalf("the state read back differs:\n%s\nfrom what it was:\n%s", after, before)
+	}
+	if dumpState(again.working) != dumpState(again.published) {
+		s.t.Fatal("the working and the published state differ after reading back")
+	}
+	fmt.Fprintf(out, "equal at revision %d\n", again.Revision())
+}
+
+// replay applies the same log to an empty member, publishing in other places.
+func (s *story) replay(out *strings.Builder) {
+	engine, err := storage.OpenEngine(storage.EngineOptions{FS: vfs.NewMem(), Dir: "state"})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	machine, err := OpenMachine(MachineConfig{Engine: engine, Region: "here"})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for n, e := range s.member.log {
+		applyEntry(s.t, engine, machine, e)
+		if n%3 == 0 || n == len(s.member.log)-1 {
+			machine.Publish(e.Index)
+		}
+	}
+	if got, want := dumpState(machine.published)+dumpEngine(s.t, engine), s.member.dump(); got != want {
+		s.t.Fatalf("the replayed state differs:\n%s\nfrom the first:\n%s", got, want)
+	}
+	if err := engine.Close(); err != nil {
+		s.t.Fatal(err)
+	}
+	fmt.Fprintf(out, "equal after %d entries\n", len(s.member.log))
+}
