@@ -1,0 +1,118 @@
+package httpapi
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/stellmap/stellmap/registry"
+)
+
+// An API serves one member's registry over HTTP.
+type API struct {
+	registry *registry.Registry
+	cluster  func() ClusterStatus
+	xdsReady func() error
+	withheld func(registry.ServiceKey) []Withheld
+	token    string
+	log      *slog.Logger
+	metrics  *metrics
+	limits   limits
+
+	public, admin *router
+
+	inflight atomic.Int64 // calls that hold a slot
+}
+
+// Config is what the API needs.
+type Config struct {
+	Registry   *registry.Registry                   // required
+	Cluster    func() ClusterStatus                 // required: how this member sees the cluster
+	XDSReady   func() error                         // nil error = new ADS streams are served; nil func = always
+	Withheld   func(registry.ServiceKey) []Withheld // what proxies are not told of a service; nil = nothing
+	AdminToken string                               // what /admin/ asks for; "" = nothing is asked
+	Gatherer   prometheus.Gatherer                  // for /metrics; nil = there is no such page
+	Registerer prometheus.Registerer                // nil = none
+	Logger     *slog.Logger                         // nil = none
+}
+
+// ClusterStatus is how a member sees the cluster.
+type ClusterStatus struct {
+	ID, ClusterID, LeaderID uint64 // LeaderID 0 = none known
+	Region                  string
+	Term, Commit, Applied   uint64
+	Role                    string // follower, candidate or leader
+	Confirmed               bool   // a ReadIndex round has succeeded since the start
+	Incarnation             string
+	Members                 []Member // by id
+	Voters                  []uint64
+}
+
+// A Member is one line of the address book.
+type Member struct {
+	ID                     uint64
+	HTTP, XDS, GRPC, Admin string // host:port
+}
+
+// Withheld is something registered that proxies are not told of.
+type Withheld struct {
+	Instance string // "" = the whole endpoint or service
+	Endpoint string // "" = the whole service, or the whole instance
+	Reason   string
+}
+
+// The bounds of the API.
+const (
+	bodyBytesMax        = 1 << 20
+	requestsInflightMax = 4_096           // the next is refused with 429
+	requestTimeout      = 4 * time.Second // the Java SDK gives up after 5 s
+)
+
+// limits are the bounds that tests make smaller.
+type limits struct {
+	inflight int64
+	timeout  time.Duration
+}
+
+// New makes an API.
+func New(c Config) (*API, error) {
+	if c.Registry == nil || c.Cluster == nil {
+		return nil, errors.New("httpapi: Config.Registry and Config.Cluster are required")
+	}
+	a := &API{
+		registry: c.Registry, cluster: c.Cluster, xdsReady: c.XDSReady, withheld: c.Withheld,
+		token: c.AdminToken, log: loggerOr(c.Logger), metrics: newMetrics(),
+		limits: limits{inflight: requestsInflightMax, timeout: requestTimeout},
+	}
+	if a.xdsReady == nil {
+		a.xdsReady = func() error { return nil }
+	}
+	if a.withheld == nil {
+		a.withheld = func(registry.ServiceKey) []Withheld { return nil }
+	}
+	if err := a.metrics.register(c.Registerer, &a.inflight); err != nil {
+		return nil, fmt.Errorf("register the metrics of HTTP: %w", err)
+	}
+	pages := append(a.healthRoutes(), metricsRoutes(c.Gatherer)...)
+	a.public = newRouter(a, surfaceV1, append(append(a.v1Routes(), a.v2Routes()...), pages...))
+	a.admin = newRouter(a, surfaceAdmin, append(a.adminRoutes(), pages...))
+	return a, nil
+}
+
+func loggerOr(l *slog.Logger) *slog.Logger {
+	if l == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return l
+}
+
+// Handler serves the HTTP port: v1, v2, health and metrics.
+func (a *API) Handler() http.Handler { return a.public }
+
+// AdminHandler serves the admin port: the status of this member, health and metrics.
+func (a *API) AdminHandler() http.Handler { return a.admin }

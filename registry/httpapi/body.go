@@ -1,0 +1,47 @@
+package httpapi
+
+import "github.com/stellmap/stellmap/registry"
+
+// The bodies of both surfaces are made of these. What a body must not have in
+// one of them is not in its type there, and so is refused as unknown.
+
+// levelsBody is the five levels of a service name.
+type levelsBody struct {
+	Organization     string `json:"organization"`
+	BusinessDomain   string `json:"businessDomain"`
+	CapabilityDomain string `json:"capabilityDomain"`
+	Application      string `json:"application"`
+	Role             string `json:"role"`
+}
+
+func (b *levelsBody) levels() registry.Levels { return registry.Levels(*b) }
+
+// workloadBody is what a workload says of itself, but for its name.
+type workloadBody struct {
+	Zone            string            `json:"zone"`
+	Labels          map[string]string `json:"labels"`
+	Metadata        map[string]string `json:"metadata"`
+	Endpoints       []endpointBody    `json:"endpoints"`
+	LeaseTTLSeconds int64             `json:"leaseTtlSeconds"`
+}
+
+type endpointBody struct {
+	Name     string `json:"name"`
+	Protocol string `json:"protocol"`
+	Host     string `json:"host"`
+	Port     int32  `json:"port"`
+	Path     string `json:"path"`
+	Weight   int32  `json:"weight"`
+}
+
+// registration joins a name and what its workload says.
+func (b *workloadBody) registration(ref registry.InstanceRef) registry.Registration {
+	endpoints := make([]registry.Endpoint, len(b.Endpoints))
+	for i, e := range b.Endpoints {
+		endpoints[i] = registry.Endpoint(e)
+	}
+	return registry.Registration{
+		Namespace: ref.Namespace, Service: ref.Service, Levels: ref.Levels, ID: ref.ID,
+		Zone: b.Zone, Labels: b.Labels, Metadata: b.Metadata, Endpoints: endpoints, LeaseTTLSeconds: b.LeaseTTLSeconds,
+	}
+}

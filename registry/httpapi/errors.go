@@ -1,0 +1,236 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/stellmap/stellmap/registry"
+)
+
+// What is refused before the registry is asked.
+var (
+	errNoSuchPath      = errors.New("httpapi: no such path")
+	errTooManyRequests = errors.New("httpapi: too many requests in flight")
+	errUnauthorized    = errors.New("httpapi: the admin token is missing or wrong")
+	errBodyTooLarge    = errors.New("httpapi: the body is too large")
+	errMediaType       = errors.New("httpapi: the body's type is not application/json")
+)
+
+// A methodError is a method that a path does not have.
+type methodError struct {
+	method  string
+	allowed []string
+}
+
+func (e *methodError) Error() string {
+	return fmt.Sprintf("%s is not allowed here: use %s", clip(e.method), strings.Join(e.allowed, ", "))
+}
+
+// A missingError is an instance that is not there, and says which.
+type missingError struct {
+	ref  registry.InstanceRef
+	next string // what to do
+}
+
+func (e *missingError) Error() string {
+	service := e.ref.Service
+	if strings.TrimSpace(service) == "" {
+		service = e.ref.Levels.String()
+	}
+	return fmt.Sprintf("instance %q of service %q in namespace %q is not registered: %s",
+		strings.TrimSpace(e.ref.ID), strings.TrimSpace(service), strings.TrimSpace(e.ref.Namespace), e.next)
+}
+
+func (e *missingError) Unwrap() error { return registry.ErrNotFound }
+
+// A panicError is a handler that has panicked. The log has the stack already.
+type panicError struct{ cause string }
+
+func (e *panicError) Error() string { return "panic: " + e.cause }
+
+// A failure is how one kind of error is answered.
+type failure struct {
+	is     error
+	status int
+	code   string
+	v1     string // the code in v1 where the SDKs know another
+	title  string
+	says   string // "" = the error's own words
+	retry  bool   // with Retry-After: the same call may work in a moment
+}
+
+// failures is the table of everything that can go wrong, but for what callers
+// wrote (400), methods (405) and what nobody foresaw (500). The first that an
+// error is counts.
+var failures = [...]failure{
+	{is: registry.ErrNotFound, status: http.StatusNotFound, code: "not_found", title: "Not found"},
+	{is: errNoSuchPath, status: http.StatusNotFound, code: "not_found", title: "Not found",
+		says: "there is nothing at this path"},
+	{is: errUnauthorized, status: http.StatusUnauthorized, code: "unauthorized", title: "Unauthorized",
+		says: "the admin token is missing or wrong: send it as Authorization: Bearer <token>"},
+	{is: errMediaType, status: http.StatusUnsupportedMediaType, code: "unsupported_media_type", title: "Unsupported media type",
+		says: "Content-Type: the body must be application/json"},
+	{is: errBodyTooLarge, status: http.StatusRequestEntityTooLarge, code: "too_large", title: "Too large",
+		says: fmt.Sprintf("body: is larger than %d bytes", bodyBytesMax)},
+	{is: errTooManyRequests, status: http.StatusTooManyRequests, code: "busy", title: "Too busy", retry: true,
+		says: "too many requests are in flight on this member: nothing was done, try again later or at another member"},
+	{is: registry.ErrBusy, status: http.StatusTooManyRequests, code: "busy", title: "Too busy", retry: true,
+		says: "too many calls are waiting on this member: nothing was done, try again later or at another member"},
+	{is: registry.ErrNoLeader, status: http.StatusServiceUnavailable, code: "no_leader", v1: "not_leader", title: "No leader", retry: true,
+		says: "no leader with a quorum was found in time: nothing was done, try again"},
+	{is: registry.ErrStopping, status: http.StatusServiceUnavailable, code: "stopping", title: "Stopping", retry: true,
+		says: "this member is shutting down: nothing was done, try another member"},
+	{is: registry.ErrUnknownOutcome, status: http.StatusServiceUnavailable, code: "unknown_outcome", title: "Unknown outcome",
+		says: "the write was sent and its answer was lost, it may or may not take effect: read before you try again, or in v2 repeat it with the same Idempotency-Key"},
+}
+
+var (
+	badRequest    = failure{status: http.StatusBadRequest, code: "bad_request", title: "Bad request"}
+	wrongMethod   = failure{status: http.StatusMethodNotAllowed, code: "method_not_allowed", title: "Method not allowed"}
+	internalError = failure{status: http.StatusInternalServerError, code: "internal", title: "Internal error",
+		says: "something went wrong inside this member; its log says what"}
+)
+
+// failureOf finds how an error is answered. A call that ran out of time after it
+// was sent has an unknown outcome, unless it only reads.
+func failureOf(err error, reads bool) *failure {
+	var invalid *registry.ValidationError
+	var method *methodError
+	switch {
+	case errors.As(err, &invalid):
+		return &badRequest
+	case errors.As(err, &method):
+		return &wrongMethod
+	}
+	for i := range failures {
+		if f := &failures[i]; errors.Is(err, f.is) && !(reads && f.is == registry.ErrUnknownOutcome) {
+			return f
+		}
+	}
+	late := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+	switch {
+	case reads && (late || errors.Is(err, registry.ErrUnknownOutcome)):
+		return failureOf(registry.ErrNoLeader, reads)
+	case late:
+		return failureOf(registry.ErrUnknownOutcome, reads)
+	}
+	return &internalError
+}
+
+// retryAfter is in seconds: an election takes about that long.
+const retryAfter = "1"
+
+// refuse answers with an error in the form of the route's surface.
+func (a *API) refuse(w http.ResponseWriter, q *http.Request, one *route, err error) {
+	f := failureOf(err, one.reads)
+	var panicked *panicError
+	if f == &internalError && !errors.As(err, &panicked) {
+		a.log.Error("a request failed", "method", q.Method, "route", one.pattern, "error", err)
+	}
+	if f.retry {
+		w.Header().Set("Retry-After", retryAfter)
+	}
+	says := f.says
+	if says == "" {
+		says = err.Error()
+	}
+	switch {
+	case one.surface == surfaceV2:
+		writeProblem(w, f, says, err)
+	case f == &wrongMethod:
+		http.Error(w, says, f.status) // as the existing server does
+	default:
+		writeEnvelopeError(w, f, says)
+	}
+}
+
+// An envelopeError is an error in v1. The Java SDK does not take another key.
+type envelopeError struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+}
+
+func writeEnvelopeError(w http.ResponseWriter, f *failure, says string) {
+	code := f.code
+	if f.v1 != "" {
+		code = f.v1
+	}
+	writeJSON(w, f.status, typeJSON, &envelopeError{Code: code, Message: says})
+}
+
+// A problem is an error in v2, as RFC 9457 has it.
+type problem struct {
+	Type   string         `json:"type"`
+	Title  string         `json:"title"`
+	Status int            `json:"status"`
+	Code   string         `json:"code"`
+	Detail string         `json:"detail"`
+	Errors []problemField `json:"errors,omitempty"`
+}
+
+type problemField struct {
+	Field  string `json:"field"`
+	Reason string `json:"reason"`
+}
+
+func writeProblem(w http.ResponseWriter, f *failure, says string, err error) {
+	p := &problem{Type: "/errors/" + f.code, Title: f.title, Status: f.status, Code: f.code, Detail: says}
+	var invalid *registry.ValidationError
+	if errors.As(err, &invalid) {
+		for _, one := range invalid.Problems {
+			p.Errors = append(p.Errors, problemField{Field: one.Field, Reason: one.Reason})
+		}
+	}
+	writeJSON(w, f.status, typeProblem, p)
+}
+
+// The types of answers.
+const (
+	typeJSON    = "application/json"
+	typeProblem = "application/problem+json"
+	typeText    = "text/plain; charset=utf-8"
+)
+
+// writeJSON answers with what marshals by itself.
+func writeJSON(w http.ResponseWriter, status int, mediaType string, v any) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(fmt.Sprintf("httpapi: encode %T: %v", v, err)) // texts and numbers only
+	}
+	writeBytes(w, status, mediaType, b)
+}
+
+// writeBytes does not look at the error of the last write: it means that the
+// client has gone, and there is nobody left to tell.
+func writeBytes(w http.ResponseWriter, status int, mediaType string, b []byte) {
+	w.Header().Set("Content-Type", mediaType)
+	w.Header().Set("Content-Length", strconv.Itoa(len(b)))
+	w.WriteHeader(status)
+	w.Write(b)
+}
+
+// setRevision tells what an answer was read at, or what a write has become.
+func setRevision(w http.ResponseWriter, at registry.Revision) {
+	if at != 0 {
+		w.Header().Set("X-StellMap-Revision", strconv.FormatUint(uint64(at), 10))
+	}
+}
+
+// invalid is a request with one wrong field.
+func invalid(field, reason string) error {
+	return &registry.ValidationError{Problems: []registry.Problem{{Field: field, Reason: reason}}}
+}
+
+// clip is a caller's text as an answer may show it.
+func clip(s string) string {
+	const shown = 64
+	if len(s) > shown {
+		return fmt.Sprintf("%s... (%d bytes)", strings.ToValidUTF8(s[:shown], ""), len(s))
+	}
+	return s
+}

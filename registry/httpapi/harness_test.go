@@ -1,0 +1,321 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/stellmap/stellmap/registry"
+	"github.com/stellmap/stellmap/storage"
+)
+
+// manualClock stands still until it is moved, in steps that the registry's loops see.
+type manualClock struct {
+	made chan struct{} // holds one token for each ticker
+
+	mu    sync.Mutex // guards what follows
+	now   time.Time
+	ticks []chan time.Time
+}
+
+// loops are the registry's that tick: for expiry and for reaping.
+const loops = 2
+
+func newManualClock() *manualClock {
+	return &manualClock{now: time.UnixMilli(1_790_000_000_123), made: make(chan struct{}, loops)}
+}
+
+func (c *manualClock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *manualClock) Ticker(time.Duration) (<-chan time.Time, func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ticks := make(chan time.Time)
+	c.ticks = append(c.ticks, ticks)
+	c.made <- struct{}{}
+	return ticks, func() {}
+}
+
+// pass lets time go by. A tick is taken only by a loop that is done with the one
+// before, so the second of each step says that the first has done its work, at
+// the time of that step.
+func (c *manualClock) pass(d time.Duration) {
+	const step = 250 * time.Millisecond
+	for passed := time.Duration(0); passed < d; passed += step {
+		c.mu.Lock()
+		c.now = c.now.Add(min(step, d-passed))
+		now := c.now
+		c.mu.Unlock()
+		for _, ticks := range c.ticks {
+			ticks <- now
+			ticks <- now
+		}
+	}
+}
+
+// A member is a registry over a log that commits at once, and its API. It plays
+// the replicator; what goes wrong there is switched on by the tests.
+type member struct {
+	tb      testing.TB
+	clock   *manualClock
+	engine  *storage.Engine
+	machine *registry.Machine
+	api     *API
+	logs    *logs
+	config  Config
+
+	mu       sync.Mutex // guards what follows, and is the goroutine that applies
+	index    registry.Revision
+	ids      []string // request ids, as proposed
+	fault    error    // what every call to the log ends with
+	hang     bool     // calls wait until their time is over
+	status   ClusterStatus
+	withheld map[registry.ServiceKey][]Withheld
+	xds      error
+}
+
+// newMember makes a member; change, if not nil, may change the API's configuration before it is used.
+func newMember(tb testing.TB, change func(*Config)) *member {
+	tb.Helper()
+	m := &member{tb: tb, clock: newManualClock(), logs: &logs{}, withheld: make(map[registry.ServiceKey][]Withheld)}
+	var err error
+	if m.engine, err = storage.OpenEngine(storage.EngineOptions{FS: vfs.NewMem(), Dir: "state"}); err != nil {
+		tb.Fatalf("open the engine: %v", err)
+	}
+	if m.machine, err = registry.OpenMachine(registry.MachineConfig{Engine: m.engine, Region: "here", Now: m.clock.Now}); err != nil {
+		tb.Fatalf("open the machine: %v", err)
+	}
+	m.status = ClusterStatus{
+		ID: 2, ClusterID: 100, LeaderID: 1, Region: "here", Term: 7, Commit: 41, Applied: 40, Role: "follower", Confirmed: true, Incarnation: "cafe",
+		Members: []Member{
+			{ID: 1, HTTP: "10.0.0.1:8080", XDS: "10.0.0.1:18000", GRPC: "10.0.0.1:19090", Admin: "10.0.0.1:18080"},
+			{ID: 2, HTTP: "10.0.0.2:8080", XDS: "10.0.0.2:18000", GRPC: "10.0.0.2:19090", Admin: "10.0.0.2:18080"},
+		},
+		Voters: []uint64{1, 2},
+	}
+	m.commit(nil)
+	m.machine.Lead(1)
+	r := registry.New(registry.Config{Machine: m.machine, Replicator: m, Clock: m.clock})
+	m.run(r)
+	metrics := prometheus.NewRegistry()
+	m.config = Config{
+		Registry: r, Cluster: m.cluster, XDSReady: m.xdsReady, Withheld: m.withhold,
+		Gatherer: metrics, Registerer: metrics, Logger: slog.New(slog.NewTextHandler(m.logs, nil)),
+	}
+	if change != nil {
+		change(&m.config)
+	}
+	if m.api, err = New(m.config); err != nil {
+		tb.Fatalf("make the API: %v", err)
+	}
+	return m
+}
+
+// run runs the registry's loops until the test ends.
+func (m *member) run(r *registry.Registry) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- r.Run(ctx) }()
+	for range loops {
+		<-m.clock.made
+	}
+	m.tb.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			m.tb.Errorf("run: %v", err)
+		}
+		if err := m.engine.Close(); err != nil {
+			m.tb.Errorf("close the engine: %v", err)
+		}
+	})
+}
+
+// commit applies and publishes one entry; the caller holds mu, or is alone.
+func (m *member) commit(data []byte) registry.Applied {
+	m.index++
+	b := m.engine.NewBatch()
+	reply := m.machine.Apply(b, registry.Entry{Index: m.index, Term: 1, Time: m.clock.Now().UnixMilli(), Data: data})
+	if err := m.engine.Apply(b, storage.Position{Index: uint64(m.index), Term: 1}); err != nil {
+		m.tb.Errorf("apply entry %d to the engine: %v", m.index, err)
+	}
+	m.machine.Publish(m.index)
+	return registry.Applied{Revision: m.index, Reply: reply}
+}
+
+// faulty is what the test has switched on.
+func (m *member) faulty(ctx context.Context) error {
+	m.mu.Lock()
+	fault, hang := m.fault, m.hang
+	m.mu.Unlock()
+	if hang {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return fault
+}
+
+func (m *member) Propose(ctx context.Context, requestID string, command []byte) (registry.Applied, error) {
+	if err := m.faulty(ctx); err != nil {
+		return registry.Applied{}, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ids = append(m.ids, requestID)
+	return m.commit(command), nil
+}
+
+func (m *member) Barrier(ctx context.Context) (registry.Revision, error) {
+	if err := m.faulty(ctx); err != nil {
+		return 0, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.index, nil
+}
+
+func (m *member) AskLeader(ctx context.Context, request []byte) ([]byte, error) {
+	if err := m.faulty(ctx); err != nil {
+		return nil, err
+	}
+	return m.machine.Answer(ctx, request)
+}
+
+func (m *member) cluster() ClusterStatus {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.status
+}
+
+func (m *member) xdsReady() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.xds
+}
+
+func (m *member) withhold(k registry.ServiceKey) []Withheld {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.withheld[k]
+}
+
+// set changes what the member plays, safely.
+func (m *member) set(change func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	change()
+}
+
+// fingerprint is the revision, and everything that the engine holds.
+func (m *member) fingerprint() string {
+	m.tb.Helper()
+	var out strings.Builder
+	fmt.Fprintf(&out, "revision %d\n", m.machine.Revision())
+	for _, prefix := range []string{storage.ServicePrefix, storage.InstancePrefix} {
+		lo := []byte(prefix)
+		if err := m.engine.Scan(lo, storage.PrefixEnd(lo), func(key, value []byte) error {
+			fmt.Fprintf(&out, "%s = %x\n", key, value)
+			return nil
+		}); err != nil {
+			m.tb.Fatalf("scan the engine: %v", err)
+		}
+	}
+	return out.String()
+}
+
+// logs keeps what was logged.
+type logs struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logs) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *logs) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// request makes a request with a JSON body where there is one. Headers are "Name: value".
+func request(method, target, body string, headers ...string) *http.Request {
+	var reader io.Reader
+	if body != "" {
+		reader = strings.NewReader(body)
+	}
+	q := httptest.NewRequest(method, target, reader)
+	if body != "" {
+		q.Header.Set("Content-Type", "application/json")
+	}
+	for _, h := range headers {
+		name, value, _ := strings.Cut(h, ": ")
+		q.Header.Set(name, value)
+		if value == "" {
+			q.Header.Del(name)
+		}
+	}
+	return q
+}
+
+// call has the HTTP port answer.
+func (m *member) call(method, target, body string, headers ...string) *httptest.ResponseRecorder {
+	w := httptest.NewRecorder()
+	m.api.Handler().ServeHTTP(w, request(method, target, body, headers...))
+	return w
+}
+
+// must is a call that has to be answered with a status.
+func (m *member) must(status int, method, target, body string, headers ...string) *httptest.ResponseRecorder {
+	m.tb.Helper()
+	w := m.call(method, target, body, headers...)
+	if w.Code != status {
+		m.tb.Fatalf("%s %s answers %d, want %d: %s", method, target, w.Code, status, w.Body)
+	}
+	return w
+}
+
+// into decodes an answer that must have no other keys than v.
+func into(tb testing.TB, w *httptest.ResponseRecorder, v any) {
+	tb.Helper()
+	d := json.NewDecoder(w.Body)
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		tb.Fatalf("decode the answer: %v", err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		tb.Fatalf("something comes after the answer: %v", err)
+	}
+}
+
+func mustEqual[T comparable](tb testing.TB, what string, got, want T) {
+	tb.Helper()
+	if got != want {
+		tb.Fatalf("%s is\n%v\nwant\n%v", what, got, want)
+	}
+}
+
+// register puts an instance of one HTTP endpoint into namespace prod.
+func (m *member) register(service, id, host string, more string) {
+	m.tb.Helper()
+	body := fmt.Sprintf(`{"endpoints":[{"protocol":"http","host":%q,"port":8080}]%s}`, host, more)
+	m.must(http.StatusCreated, http.MethodPut, "/api/v2/namespaces/prod/services/"+service+"/instances/"+id, body)
+}

@@ -1,0 +1,90 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"runtime/debug"
+	"time"
+)
+
+// serve takes a request through what all have in common: the count, the slot,
+// the deadline, and the answer to an error or a panic.
+func (a *API) serve(w http.ResponseWriter, q *http.Request, one *route) {
+	start := time.Now()
+	answer := &answer{ResponseWriter: w}
+	defer func() { a.metrics.count(one.pattern, q.Method, answer.status(), time.Since(start)) }()
+	defer a.rescue(answer, q, one)
+	if err := a.admit(answer, q, one); err != nil {
+		a.refuse(answer, q, one, err)
+	}
+}
+
+// admit serves within a slot and a deadline.
+func (a *API) admit(w http.ResponseWriter, q *http.Request, one *route) error {
+	if one.surface == surfacePage {
+		return one.serve(w, q)
+	}
+	if a.inflight.Add(1) > a.limits.inflight {
+		a.inflight.Add(-1)
+		a.metrics.refused.Inc()
+		return errTooManyRequests
+	}
+	defer a.inflight.Add(-1)
+	if one.surface == surfaceAdmin && !a.knows(q) {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="stellmap admin"`)
+		return errUnauthorized
+	}
+	ctx, cancel := context.WithTimeout(q.Context(), a.limits.timeout)
+	defer cancel()
+	return one.serve(w, q.WithContext(ctx))
+}
+
+// rescue answers 500 to a request whose handler has panicked, or cuts the
+// connection when the answer has begun: half an answer must not look whole.
+func (a *API) rescue(w *answer, q *http.Request, one *route) {
+	cause := recover()
+	if cause == nil {
+		return
+	}
+	if err, ok := cause.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+		panic(http.ErrAbortHandler)
+	}
+	a.log.Error("a handler panicked", "method", q.Method, "route", one.pattern, "panic", cause, "stack", string(debug.Stack()))
+	if w.code != 0 {
+		panic(http.ErrAbortHandler)
+	}
+	a.refuse(w, q, one, &panicError{cause: fmt.Sprint(cause)})
+}
+
+// An answer notes the status that goes out.
+type answer struct {
+	http.ResponseWriter
+	code int // 0 until the header is written
+}
+
+func (w *answer) WriteHeader(code int) {
+	if w.code == 0 {
+		w.code = code
+	}
+	w.ResponseWriter.WriteHeader(code)
+}
+
+func (w *answer) Write(b []byte) (int, error) {
+	if w.code == 0 {
+		w.code = http.StatusOK
+	}
+	return w.ResponseWriter.Write(b)
+}
+
+// Unwrap is for http.ResponseController.
+func (w *answer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// status is what net/http sends for a handler that wrote nothing, too.
+func (w *answer) status() int {
+	if w.code == 0 {
+		return http.StatusOK
+	}
+	return w.code
+}

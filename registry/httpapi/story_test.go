@@ -1,0 +1,120 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/datadriven"
+
+	"github.com/stellmap/stellmap/registry"
+)
+
+// TestStories runs the stories in testdata: requests, and the answers byte for byte.
+func TestStories(t *testing.T) {
+	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+		s := &story{t: t, member: newMember(t, nil)}
+		datadriven.RunTest(t, path, s.command)
+	})
+}
+
+type story struct {
+	t      *testing.T
+	member *member
+}
+
+// faults are what can be wrong with the log, by the word that a story uses.
+var faults = map[string]error{
+	"none":            nil,
+	"no-leader":       registry.ErrNoLeader,
+	"busy":            registry.ErrBusy,
+	"unknown-outcome": registry.ErrUnknownOutcome,
+	"stopping":        registry.ErrStopping,
+	"deadline":        context.DeadlineExceeded,
+	"unforeseen":      errors.New("the disk is on fire"),
+}
+
+func (s *story) command(t *testing.T, d *datadriven.TestData) string {
+	switch d.Cmd {
+	case "http", "admin":
+		return s.request(d)
+	case "tick":
+		time, err := time.ParseDuration(d.CmdArgs[0].Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.member.clock.pass(time)
+		return "ok\n"
+	case "fault":
+		fault, known := faults[d.CmdArgs[0].Key]
+		if !known {
+			t.Fatalf("unknown fault %s", d.CmdArgs[0].Key)
+		}
+		s.member.set(func() { s.member.fault = fault })
+		return "ok\n"
+	case "leaderless": // and nothing confirmed since the start
+		s.member.set(func() { s.member.status.LeaderID, s.member.status.Confirmed = 0, false })
+		return "ok\n"
+	case "withhold":
+		return s.withhold(d)
+	}
+	t.Fatalf("unknown command %s", d.Cmd)
+	return ""
+}
+
+// withhold has lines of service, instance, endpoint and reason; - is an empty one.
+func (s *story) withhold(d *datadriven.TestData) string {
+	of := make(map[registry.ServiceKey][]Withheld)
+	for line := range strings.Lines(d.Input) {
+		words := strings.SplitN(strings.TrimSpace(line), " ", 4)
+		for i := range words {
+			if words[i] == "-" {
+				words[i] = ""
+			}
+		}
+		namespace, service, _ := strings.Cut(words[0], "/")
+		k := registry.ServiceKey{Namespace: namespace, Service: service}
+		of[k] = append(of[k], Withheld{Instance: words[1], Endpoint: words[2], Reason: words[3]})
+	}
+	s.member.set(func() { s.member.withheld = of })
+	return "ok\n"
+}
+
+// request has a request line, then headers, then a body that begins with a brace.
+func (s *story) request(d *datadriven.TestData) string {
+	line, rest, _ := strings.Cut(d.Input, "\n")
+	method, target, _ := strings.Cut(line, " ")
+	var headers, body []string
+	for line := range strings.Lines(rest) {
+		line = strings.TrimSuffix(line, "\n")
+		if len(body) > 0 || strings.HasPrefix(line, "{") {
+			body = append(body, line)
+		} else {
+			headers = append(headers, line)
+		}
+	}
+	handler := s.member.api.Handler()
+	if d.Cmd == "admin" {
+		handler = s.member.api.AdminHandler()
+	}
+	w := httptest.NewRecorder()
+	handler.ServeHTTP(w, request(method, target, strings.Join(body, "\n"), headers...))
+	return shown(w)
+}
+
+// shown is an answer's status, the headers that mean something, and its body.
+func shown(w *httptest.ResponseRecorder) string {
+	var out strings.Builder
+	fmt.Fprintf(&out, "%d %s", w.Code, w.Header().Get("Content-Type"))
+	for _, name := range []string{"X-StellMap-Revision", "Retry-After", "Allow", "WWW-Authenticate"} {
+		if value := w.Header().Get(name); value != "" {
+			fmt.Fprintf(&out, "; %s: %s", name, value)
+		}
+	}
+	fmt.Fprintf(&out, "\n%s\n", strings.TrimSuffix(w.Body.String(), "\n"))
+	return out.String()
+}

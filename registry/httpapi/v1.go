@@ -1,0 +1,124 @@
+package httpapi
+
+import (
+	"errors"
+	"net/http"
+
+	"github.com/stellmap/stellmap/registry"
+)
+
+// v1 is the contract of the existing SDKs. Its clients cannot renew what they
+// are told the state of, so they see routable instances only.
+func (a *API) v1Routes() []route {
+	const at = "/api/v1/registry/"
+	return []route{
+		{method: http.MethodPost, pattern: at + "heartbeat", surface: surfaceV1, serve: a.v1Heartbeat},
+		{method: http.MethodPost, pattern: at + "register", surface: surfaceV1, serve: a.v1Register},
+		{method: http.MethodPost, pattern: at + "deregister", surface: surfaceV1, serve: a.v1Deregister},
+		{method: http.MethodGet, pattern: at + "instances", surface: surfaceV1, reads: true, serve: a.v1Instances},
+	}
+}
+
+type v1Ref struct {
+	Namespace string `json:"namespace"`
+	Service   string `json:"service"`
+	levelsBody
+	InstanceID string `json:"instanceId"`
+}
+
+func (b *v1Ref) ref() registry.InstanceRef {
+	return registry.InstanceRef{Namespace: b.Namespace, Service: b.Service, Levels: b.levels(), ID: b.InstanceID}
+}
+
+type v1RegisterBody struct {
+	v1Ref
+	workloadBody
+}
+
+type v1HeartbeatBody struct {
+	v1Ref
+	LeaseTTLSeconds int64 `json:"leaseTtlSeconds"`
+}
+
+// What v1 answers to writes that went well.
+var (
+	v1Registered   = []byte(`{"code":"ok","message":"instance registered"}`)
+	v1Deregistered = []byte(`{"code":"ok","message":"instance deregistered"}`)
+	v1Renewed      = []byte(`{"code":"ok","message":"heartbeat accepted"}`)
+)
+
+func (a *API) v1Register(w http.ResponseWriter, q *http.Request) error {
+	var body v1RegisterBody
+	if err := decode(w, q, &body); err != nil {
+		return err
+	}
+	result, err := a.registry.Register(q.Context(), "", body.registration(body.ref()))
+	return v1Wrote(w, result, err, v1Registered)
+}
+
+// v1Deregister says the same of an instance that is not there: it is gone, as asked for.
+func (a *API) v1Deregister(w http.ResponseWriter, q *http.Request) error {
+	var body v1Ref
+	if err := decode(w, q, &body); err != nil {
+		return err
+	}
+	result, err := a.registry.Deregister(q.Context(), "", body.ref())
+	return v1Wrote(w, result, err, v1Deregistered)
+}
+
+func (a *API) v1Heartbeat(w http.ResponseWriter, q *http.Request) error {
+	var body v1HeartbeatBody
+	if err := decode(w, q, &body); err != nil {
+		return err
+	}
+	result, err := a.registry.Heartbeat(q.Context(), body.ref(), body.LeaseTTLSeconds)
+	if errors.Is(err, registry.ErrNotFound) {
+		err = &missingError{ref: body.ref(), next: "register it again"}
+	}
+	return v1Wrote(w, result, err, v1Renewed)
+}
+
+func v1Wrote(w http.ResponseWriter, result registry.Result, err error, says []byte) error {
+	setRevision(w, result.Revision)
+	if err != nil {
+		return err
+	}
+	writeBytes(w, http.StatusOK, typeJSON, says)
+	return nil
+}
+
+// v1Instances does not look at other parameters: old clients send some.
+func (a *API) v1Instances(w http.ResponseWriter, q *http.Request) error {
+	p := parametersOf(q)
+	query := registry.Query{
+		Namespace: p.first("namespace"), Services: p.all("service"), Prefixes: p.all("servicePrefix"), Levels: p.levels(),
+		Zone: p.first("zone"), Endpoint: p.first("endpoint"), Selectors: p.all("selector"), Labels: p.all("label"), Limit: p.limit(),
+	}
+	if err := p.err(); err != nil {
+		return err
+	}
+	instances, at, err := a.registry.List(q.Context(), query)
+	if err != nil {
+		return err
+	}
+	setRevision(w, at)
+	writeInstances(w, `{"code":"ok","data":[`, `]}`, instances, (*encoder).v1Instance)
+	return nil
+}
+
+// v1Instance writes the keys that the Java SDK knows, and no other.
+func (e *encoder) v1Instance(i *registry.Instance) {
+	e.open('{')
+	e.text("namespace", i.Namespace)
+	e.text("service", i.Service)
+	e.levels(i.Levels)
+	e.text("instanceId", i.ID)
+	e.optional("zone", i.Zone)
+	e.pairs("labels", i.Labels)
+	e.pairs("metadata", i.Metadata)
+	e.endpoints(i.Endpoints)
+	e.number("leaseTtlSeconds", leaseSeconds(i))
+	e.number("registeredAtUnix", i.RegisteredAt/1000)
+	e.number("lastHeartbeatUnix", i.LastHeartbeat/1000)
+	e.close('}')
+}

@@ -1,0 +1,440 @@
+package httpapi
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/stellmap/stellmap/registry"
+)
+
+func (a *API) v2Routes() []route {
+	const (
+		namespace = "/api/v2/namespaces/{ns}"
+		service   = namespace + "/services/{svc}"
+		instance  = service + "/instances/{id}"
+	)
+	write := func(method, pattern string, serve handler) route {
+		return route{method: method, pattern: pattern, surface: surfaceV2, serve: conditionless(serve)}
+	}
+	read := func(pattern string, serve handler) route {
+		return route{method: http.MethodGet, pattern: pattern, surface: surfaceV2, reads: true, serve: conditionless(serve)}
+	}
+	return []route{
+		write(http.MethodPost, instance+"/renew", a.v2Renew),
+		write(http.MethodPut, instance, a.v2Register),
+		write(http.MethodDelete, instance, a.v2Deregister),
+		read(instance, a.v2Instance),
+		read(service+"/instances", a.v2ServiceInstances),
+		read(namespace+"/instances", a.v2NamespaceInstances),
+		read(namespace+"/services", a.v2NamespaceServices),
+		read("/api/v2/services", a.v2AllServices),
+		read("/api/v2/members", a.v2Members),
+	}
+}
+
+// conditionless refuses the conditions that this version cannot check: a write
+// that was to happen only if nothing had changed must not happen anyway.
+func conditionless(serve handler) handler {
+	return func(w http.ResponseWriter, q *http.Request) error {
+		headers := []string{"If-Match"}
+		if q.Method != http.MethodGet && q.Method != http.MethodHead { // a reader gets the whole answer, as he may
+			headers = append(headers, "If-None-Match")
+		}
+		for _, name := range headers {
+			if len(q.Header.Values(name)) > 0 {
+				return invalid(name, "is not supported yet: leave the header out")
+			}
+		}
+		return serve(w, q)
+	}
+}
+
+type v2RegisterBody struct {
+	Group   string `json:"group"`
+	Version string `json:"version"`
+	levelsBody
+	workloadBody
+}
+
+type v2RenewBody struct {
+	LeaseTTLSeconds int64 `json:"leaseTtlSeconds"`
+}
+
+// v2Key is the name that every answer to a write begins with.
+type v2Key struct {
+	Namespace  string            `json:"namespace"`
+	Service    string            `json:"service"`
+	InstanceID string            `json:"instanceId"`
+	Revision   registry.Revision `json:"revision"`
+}
+
+// pathRef is the instance that the path names.
+func pathRef(q *http.Request) registry.InstanceRef {
+	return registry.InstanceRef{Namespace: q.PathValue("ns"), Service: q.PathValue("svc"), ID: q.PathValue("id")}
+}
+
+// keyOf is the name in the form in which it is stored.
+func keyOf(ref registry.InstanceRef, at registry.Revision) v2Key {
+	return v2Key{Namespace: strings.TrimSpace(ref.Namespace), Service: strings.TrimSpace(ref.Service), InstanceID: strings.TrimSpace(ref.ID), Revision: at}
+}
+
+func (a *API) v2Register(w http.ResponseWriter, q *http.Request) error {
+	if err := noParameters(q); err != nil {
+		return err
+	}
+	var body v2RegisterBody
+	if err := decode(w, q, &body); err != nil {
+		return err
+	}
+	ref := pathRef(q)
+	registration := body.registration(ref)
+	registration.Levels, registration.Group, registration.Version = body.levels(), body.Group, body.Version
+	if strings.TrimSpace(ref.Service) == "" {
+		registration.Levels = registry.Levels{} // the path must name the service, whatever the body adds
+	}
+	id, err := requestID(q, registration)
+	if err != nil {
+		return err
+	}
+	result, err := a.registry.Register(q.Context(), id, registration)
+	setRevision(w, result.Revision)
+	if err != nil {
+		return err
+	}
+	status := http.StatusOK
+	if result.Created {
+		status = http.StatusCreated
+	}
+	writeJSON(w, status, typeJSON, &struct {
+		v2Key
+		Created bool `json:"created"`
+		Changed bool `json:"changed"`
+	}{keyOf(ref, result.Revision), result.Created, result.Changed})
+	return nil
+}
+
+func (a *API) v2Deregister(w http.ResponseWriter, q *http.Request) error {
+	if err := noParameters(q); err != nil {
+		return err
+	}
+	ref := pathRef(q)
+	id, err := requestID(q, ref)
+	if err != nil {
+		return err
+	}
+	result, err := a.registry.Deregister(q.Context(), id, ref)
+	setRevision(w, result.Revision)
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, typeJSON, &struct {
+		v2Key
+		Deleted bool `json:"deleted"`
+	}{keyOf(ref, result.Revision), result.Changed})
+	return nil
+}
+
+func (a *API) v2Renew(w http.ResponseWriter, q *http.Request) error {
+	if err := noParameters(q); err != nil {
+		return err
+	}
+	var body v2RenewBody
+	if err := decodeOptional(w, q, &body); err != nil {
+		return err
+	}
+	ref := pathRef(q)
+	result, err := a.registry.Heartbeat(q.Context(), ref, body.LeaseTTLSeconds)
+	setRevision(w, result.Revision)
+	switch {
+	case errors.Is(err, registry.ErrNotFound):
+		return &missingError{ref: ref, next: "register it again"}
+	case err != nil:
+		return err
+	}
+	key := keyOf(ref, result.Revision)
+	writeJSON(w, http.StatusOK, typeJSON, &key)
+	return nil
+}
+
+// idempotencyKeyMax leaves room for the digest in a request id.
+const idempotencyKeyMax = 128
+
+// requestID is the caller's Idempotency-Key with a digest of what he asks for:
+// a key that is used for another request by mistake must not have that request
+// answered like the first, and lost.
+func requestID(q *http.Request, what any) (string, error) {
+	key := q.Header.Get("Idempotency-Key")
+	if key == "" {
+		return "", nil
+	}
+	unprintable := func(r rune) bool { return r < ' ' || r > '~' }
+	if len(key) > idempotencyKeyMax || strings.ContainsFunc(key, unprintable) {
+		return "", invalid("Idempotency-Key", fmt.Sprintf("is not allowed: at most %d printable ASCII characters", idempotencyKeyMax))
+	}
+	digest := sha256.Sum256(fmt.Appendf(nil, "%s %#v", q.Method, what)) // maps are printed in order
+	return key + " " + hex.EncodeToString(digest[:16]), nil
+}
+
+func noParameters(q *http.Request) error {
+	p := parametersOf(q)
+	p.only()
+	return p.err()
+}
+
+func (a *API) v2Instance(w http.ResponseWriter, q *http.Request) error {
+	p := parametersOf(q)
+	p.only("consistency")
+	consistency := p.consistency()
+	if err := p.err(); err != nil {
+		return err
+	}
+	ref := pathRef(q)
+	i, at, err := a.registry.Get(q.Context(), ref, consistency)
+	setRevision(w, at)
+	switch {
+	case errors.Is(err, registry.ErrNotFound):
+		return &missingError{ref: ref, next: "it never was, it was deregistered, or it expired long ago"}
+	case err != nil:
+		return err
+	}
+	writeInstances(w, "", "", []*registry.Instance{i}, a.v2Encoder())
+	return nil
+}
+
+// instanceFilters are the parameters of lists of instances.
+var instanceFilters = []string{
+	"zone", "endpoint", "selector*", "label*", "limit", "status", "servicePrefix*",
+	"organization", "businessDomain", "capabilityDomain", "application", "role", "consistency",
+}
+
+func (a *API) v2ServiceInstances(w http.ResponseWriter, q *http.Request) error {
+	service := strings.TrimSpace(q.PathValue("svc"))
+	if service == "" {
+		return invalid("service", "is missing in the path") // an empty filter would mean all of them
+	}
+	p := parametersOf(q)
+	p.only(instanceFilters...)
+	return a.v2List(w, q, p, []string{service})
+}
+
+func (a *API) v2NamespaceInstances(w http.ResponseWriter, q *http.Request) error {
+	p := parametersOf(q)
+	p.only(append(slices.Clone(instanceFilters), "service*")...)
+	return a.v2List(w, q, p, p.all("service"))
+}
+
+func (a *API) v2List(w http.ResponseWriter, q *http.Request, p *parameters, services []string) error {
+	query := registry.Query{
+		Namespace: q.PathValue("ns"), Services: services, Prefixes: p.all("servicePrefix"), Levels: p.levels(),
+		Zone: p.first("zone"), Endpoint: p.first("endpoint"), Selectors: p.all("selector"), Labels: p.all("label"), Limit: p.limit(),
+		AllStatuses: p.choice("status", "any", "routable") == "any", Consistency: p.consistency(),
+	}
+	if err := p.err(); err != nil {
+		return err
+	}
+	instances, at, err := a.registry.List(q.Context(), query)
+	if err != nil {
+		return err
+	}
+	setRevision(w, at)
+	writeInstances(w, fmt.Sprintf(`{"revision":%d,"instances":[`, at), `]}`, instances, a.v2Encoder())
+	return nil
+}
+
+// v2Encoder writes instances with what proxies are not told of them, which is
+// looked up once for each run of instances of one service.
+func (a *API) v2Encoder() func(*encoder, *registry.Instance) {
+	var of registry.ServiceKey
+	var withheld []Withheld
+	return func(e *encoder, i *registry.Instance) {
+		if k := i.ServiceKey(); k != of {
+			of, withheld = k, a.withheld(k)
+		}
+		e.v2Instance(i, withheld)
+	}
+}
+
+func (e *encoder) v2Instance(i *registry.Instance, withheld []Withheld) {
+	e.open('{')
+	e.text("namespace", i.Namespace)
+	e.text("service", i.Service)
+	e.text("instanceId", i.ID)
+	e.optional("group", i.Group)
+	e.optional("zone", i.Zone)
+	e.text("region", i.Region)
+	e.optional("version", i.Version)
+	e.levels(i.Levels)
+	e.pairs("labels", i.Labels)
+	e.pairs("metadata", i.Metadata)
+	e.endpoints(i.Endpoints)
+	e.number("leaseTtlSeconds", leaseSeconds(i))
+	e.time("registeredAt", i.RegisteredAt)
+	e.time("lastHeartbeatAt", i.LastHeartbeat)
+	e.text("status", i.Status.String())
+	if i.ExpiredAt != 0 {
+		e.time("expiredAt", i.ExpiredAt)
+	}
+	e.number("revision", int64(i.Revision))
+	e.number("counter", int64(i.Counter))
+	e.withheld(i, withheld)
+	e.close('}')
+}
+
+// withheld is what concerns the instance, be it for the sake of its service or its endpoint.
+func (e *encoder) withheld(i *registry.Instance, withheld []Withheld) {
+	begun := false
+	for _, one := range withheld {
+		if !one.concerns(i) {
+			continue
+		}
+		if !begun {
+			e.key("withheld")
+			e.open('[')
+			begun = true
+		}
+		e.open('{')
+		e.optional("endpoint", one.Endpoint)
+		e.text("reason", one.Reason)
+		e.close('}')
+	}
+	if begun {
+		e.close(']')
+	}
+}
+
+func (h *Withheld) concerns(i *registry.Instance) bool {
+	if h.Instance != "" {
+		return h.Instance == i.ID
+	}
+	if h.Endpoint == "" {
+		return true
+	}
+	_, has := i.Endpoint(h.Endpoint)
+	return has
+}
+
+func (a *API) v2AllServices(w http.ResponseWriter, q *http.Request) error {
+	return a.v2Services(w, q, "")
+}
+
+func (a *API) v2NamespaceServices(w http.ResponseWriter, q *http.Request) error {
+	namespace := q.PathValue("ns")
+	if strings.TrimSpace(namespace) == "" {
+		return invalid("namespace", "is missing in the path") // none would mean all of them
+	}
+	return a.v2Services(w, q, namespace)
+}
+
+type v2Service struct {
+	Namespace       string            `json:"namespace"`
+	Service         string            `json:"service"`
+	Instances       int               `json:"instances"`
+	Passing         int               `json:"passing"`
+	Endpoints       []v2Endpoint      `json:"endpoints"`
+	CreatedRevision registry.Revision `json:"createdRevision"`
+	Revision        registry.Revision `json:"revision"`
+	Withheld        []v2Withheld      `json:"withheld,omitempty"`
+}
+
+type v2Endpoint struct {
+	Name     string `json:"name"`
+	Protocol string `json:"protocol"`
+}
+
+type v2Withheld struct {
+	Instance string `json:"instance,omitempty"`
+	Endpoint string `json:"endpoint,omitempty"`
+	Reason   string `json:"reason"`
+}
+
+func (a *API) v2Services(w http.ResponseWriter, q *http.Request, namespace string) error {
+	p := parametersOf(q)
+	p.only("consistency")
+	consistency := p.consistency()
+	if err := p.err(); err != nil {
+		return err
+	}
+	services, at, err := a.registry.Services(q.Context(), namespace, consistency)
+	if err != nil {
+		return err
+	}
+	list := make([]v2Service, len(services))
+	for i, s := range services {
+		list[i] = v2ServiceOf(s, a.withheld(s.Key))
+	}
+	setRevision(w, at)
+	writeJSON(w, http.StatusOK, typeJSON, &struct {
+		Revision registry.Revision `json:"revision"`
+		Services []v2Service       `json:"services"`
+	}{at, list})
+	return nil
+}
+
+func v2ServiceOf(s *registry.Service, withheld []Withheld) v2Service {
+	one := v2Service{
+		Namespace: s.Key.Namespace, Service: s.Key.Service, Instances: len(s.Instances),
+		Endpoints: make([]v2Endpoint, len(s.Endpoints)), CreatedRevision: s.Created, Revision: s.Revision,
+	}
+	for i, e := range s.Endpoints {
+		one.Endpoints[i] = v2Endpoint(e)
+	}
+	for _, i := range s.Instances {
+		if i.Status == registry.StatusPassing {
+			one.Passing++
+		}
+	}
+	for _, h := range withheld {
+		one.Withheld = append(one.Withheld, v2Withheld(h))
+	}
+	return one
+}
+
+type v2Member struct {
+	ID    uint64 `json:"id"`
+	Role  string `json:"role"`
+	Voter bool   `json:"voter"`
+	Local bool   `json:"local"`
+	HTTP  string `json:"http"`
+	XDS   string `json:"xds"`
+	GRPC  string `json:"grpc"`
+	Admin string `json:"admin"`
+}
+
+// v2Members is what this member knows by itself: it needs no quorum.
+func (a *API) v2Members(w http.ResponseWriter, q *http.Request) error {
+	if err := noParameters(q); err != nil {
+		return err
+	}
+	s := a.cluster()
+	members := make([]v2Member, len(s.Members))
+	for i, m := range s.Members {
+		members[i] = v2Member{
+			ID: m.ID, Role: s.roleOf(m.ID), Voter: slices.Contains(s.Voters, m.ID), Local: m.ID == s.ID,
+			HTTP: m.HTTP, XDS: m.XDS, GRPC: m.GRPC, Admin: m.Admin,
+		}
+	}
+	setRevision(w, registry.Revision(s.Applied))
+	writeJSON(w, http.StatusOK, typeJSON, &struct {
+		ClusterID   uint64     `json:"clusterId"`
+		LocalNodeID uint64     `json:"localNodeId"`
+		LeaderID    uint64     `json:"leaderId"`
+		Region      string     `json:"region"`
+		Term        uint64     `json:"term"`
+		Revision    uint64     `json:"revision"`
+		Members     []v2Member `json:"members"`
+	}{s.ClusterID, s.ID, s.LeaderID, s.Region, s.Term, s.Applied, members})
+	return nil
+}
+
+// roleOf is a member's role as far as this one knows it.
+func (s *ClusterStatus) roleOf(id uint64) string {
+	if id == s.LeaderID {
+		return "leader"
+	}
+	return "follower"
+}

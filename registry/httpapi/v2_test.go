@@ -1,0 +1,152 @@
+package httpapi
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/stellmap/stellmap/registry"
+)
+
+// TestPathsAreTakenAsWritten shows that a segment is decoded by itself, and that no
+// path is tidied up into another one, least of all by a redirect.
+func TestPathsAreTakenAsWritten(t *testing.T) {
+	m := newMember(t, nil)
+	for target, id := range map[string]string{
+		"10.0.0.1:8080": "10.0.0.1:8080", "a%23b": "a#b", "a%20b": "a b", "..": "..", "%2e%2e": "..", "a+b": "a+b", "%E4%BD%A0": "你", "a%2520b": "a%20b",
+	} {
+		m.register("orders", target, "10.0.0.1", "")
+		i, _, err := m.config.Registry.Get(t.Context(), registry.InstanceRef{Namespace: "prod", Service: "orders", ID: id}, registry.Linearizable)
+		if err != nil {
+			t.Fatalf("%s is not stored as %q: %v", target, id, err)
+		}
+		m.must(http.StatusOK, http.MethodDelete, "/api/v2/namespaces/prod/services/orders/instances/"+target, "")
+		mustEqual(t, "the id", i.ID, id)
+	}
+	for target, want := range map[string]int{
+		"/api/v2/namespaces//services/orders/instances/a":           http.StatusBadRequest,
+		"/api/v2/namespaces/prod/services//instances/a":             http.StatusBadRequest,
+		"/api/v2/namespaces/prod/services/orders/instances/":        http.StatusBadRequest,
+		"/api/v2/namespaces/prod/services/orders/instances/a%2Fb":   http.StatusBadRequest,
+		"/api/v2/namespaces/prod/services/orders/instances/a/b":     http.StatusNotFound,
+		"/api/v2/namespaces/prod/../prod/services/orders/instances": http.StatusNotFound,
+		"//api/v2/services":                      http.StatusNotFound,
+		"/api/v2/services/":                      http.StatusNotFound,
+		"/api/v2":                                http.StatusNotFound,
+		"/" + strings.Repeat("/", 2*segmentsMax): http.StatusNotFound,
+	} {
+		if w := m.call(http.MethodGet, target, ""); w.Code != want {
+			t.Errorf("%s answers %d, want %d: %s", target, w.Code, want, w.Body)
+		}
+	}
+}
+
+// TestIdempotencyKeyNamesTheRequest shows that the same request has the same id when
+// it is repeated, and that a key used for another one does not make it the same.
+func TestIdempotencyKeyNamesTheRequest(t *testing.T) {
+	m := newMember(t, nil)
+	const at = "/api/v2/namespaces/prod/services/orders/instances/"
+	put := func(id string, port int, key string) string {
+		body := fmt.Sprintf(`{"endpoints":[{"protocol":"http","host":"10.0.0.1","port":%d}]}`, port)
+		if w := m.call(http.MethodPut, at+id, body, "Idempotency-Key: "+key); w.Code >= http.StatusBadRequest {
+			t.Fatalf("put answers %d: %s", w.Code, w.Body)
+		}
+		return m.ids[len(m.ids)-1]
+	}
+	first := put("a", 55300, "k1")
+	if !strings.HasPrefix(first, "k1 ") {
+		t.Fatalf("the request id is %q", first)
+	}
+	mustEqual(t, "the id of the same request", put("a", 55300, "k1"), first)
+	for name, other := range map[string]string{
+		"another instance": put("b", 55300, "k1"), "another body": put("a", 55301, "k1"), "another key": put("a", 55300, "k2"),
+	} {
+		if other == first {
+			t.Errorf("%s has the same request id", name)
+		}
+	}
+	mustEqual(t, "the id without a key", put("a", 80, ""), "")
+	m.must(http.StatusOK, http.MethodDelete, at+"a", "", "Idempotency-Key: k1")
+	if last := m.ids[len(m.ids)-1]; last == first || !strings.HasPrefix(last, "k1 ") {
+		t.Errorf("the id of the deregistration is %q", last)
+	}
+	for _, key := range []string{strings.Repeat("k", idempotencyKeyMax+1), "k\u00e9y"} {
+		mustBeRefused(t, m.call(http.MethodDelete, at+"a", "", "Idempotency-Key: "+key), "Idempotency-Key", 0)
+	}
+}
+
+// TestARenewalTakesAnEmptyBody shows that there need be none, but that a form is refused even then.
+func TestARenewalTakesAnEmptyBody(t *testing.T) {
+	m := newMember(t, nil)
+	m.register("orders", "a", "10.0.0.1", "")
+	const at = "/api/v2/namespaces/prod/services/orders/instances/a/renew"
+	m.must(http.StatusOK, http.MethodPost, at, "")
+	m.must(http.StatusOK, http.MethodPost, at, "", "Content-Type: application/json")
+	m.must(http.StatusOK, http.MethodPost, at, "{}")
+	m.must(http.StatusUnsupportedMediaType, http.MethodPost, at, "", "Content-Type: application/x-www-form-urlencoded")
+	m.must(http.StatusUnsupportedMediaType, http.MethodPost, at, "{}", "Content-Type: ")
+}
+
+// TestALongListIsWhole shows that a list of many chunks is one JSON document, in
+// order and complete, and a short one says its length.
+func TestALongListIsWhole(t *testing.T) {
+	m := newMember(t, nil)
+	const many = 1000
+	for n := range many {
+		m.register("orders", fmt.Sprintf("i-%04d", n), "10.0.0.1", `,"metadata":{"long":"`+strings.Repeat("x", n)+`"}`)
+	}
+	w := m.must(http.StatusOK, http.MethodGet, "/api/v2/namespaces/prod/instances", "")
+	if w.Body.Len() < 4*chunkBytes {
+		t.Fatalf("the list has %d bytes only", w.Body.Len())
+	}
+	var list struct {
+		Revision  uint64
+		Instances []struct{ InstanceID string }
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), &list); err != nil {
+		t.Fatal(err)
+	}
+	mustEqual(t, "the number of instances", len(list.Instances), many)
+	for n, i := range list.Instances {
+		mustEqual(t, "the id", i.InstanceID, fmt.Sprintf("i-%04d", n))
+	}
+	mustEqual(t, "the length that a long answer gives", w.Header().Get("Content-Length"), "")
+	short := m.must(http.StatusOK, http.MethodGet, "/api/v2/namespaces/prod/instances?limit=1", "")
+	mustEqual(t, "the length that a short answer gives", short.Header().Get("Content-Length"), fmt.Sprint(short.Body.Len()))
+}
+
+// TestStaleReadsNeedNoQuorum shows that it is only them.
+func TestStaleReadsNeedNoQuorum(t *testing.T) {
+	m := newMember(t, nil)
+	m.register("orders", "a", "10.0.0.1", "")
+	m.set(func() { m.fault = registry.ErrNoLeader })
+	for _, target := range []string{
+		"/api/v2/namespaces/prod/services/orders/instances/a", "/api/v2/namespaces/prod/services/orders/instances",
+		"/api/v2/namespaces/prod/instances", "/api/v2/namespaces/prod/services", "/api/v2/services",
+	} {
+		m.must(http.StatusServiceUnavailable, http.MethodGet, target, "")
+		m.must(http.StatusServiceUnavailable, http.MethodGet, target+"?consistency=linearizable", "")
+		w := m.must(http.StatusOK, http.MethodGet, target+"?consistency=stale", "")
+		mustEqual(t, "the revision", w.Header().Get("X-StellMap-Revision"), fmt.Sprint(m.machine.Revision()))
+	}
+}
+
+// TestWithheldIsAskedOnceForAService shows that a list costs one question for each service in it.
+func TestWithheldIsAskedOnceForAService(t *testing.T) {
+	var asked []string
+	m := newMember(t, func(c *Config) {
+		c.Withheld = func(k registry.ServiceKey) []Withheld {
+			asked = append(asked, k.Service)
+			return nil
+		}
+	})
+	for _, service := range []string{"orders", "pay"} {
+		for _, id := range []string{"a", "b", "c"} {
+			m.register(service, id, "10.0.0.1", "")
+		}
+	}
+	m.must(http.StatusOK, http.MethodGet, "/api/v2/namespaces/prod/instances", "")
+	mustEqual(t, "what was asked for", strings.Join(asked, " "), "orders pay")
+}
