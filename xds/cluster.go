@@ -66,7 +66,7 @@ func buildCluster(s *registry.Service, endpoint int) (*clusterv3.Cluster, error)
 		OutlierDetection:          outlierDetection(),
 		CircuitBreakers:           circuitBreakers(),
 		UpstreamBindConfig:        userTimeout(),
-		UpstreamConnectionOptions: keepalive(),
+		UpstreamConnectionOptions: tcpKeepalive(),
 		CommonLbConfig:            balancing(),
 	}
 	d := dialectOf(e.Protocol)
@@ -133,7 +133,7 @@ func userTimeout() *corev3.BindConfig {
 	}}}
 }
 
-func keepalive() *clusterv3.UpstreamConnectionOptions {
+func tcpKeepalive() *clusterv3.UpstreamConnectionOptions {
 	return &clusterv3.UpstreamConnectionOptions{TcpKeepalive: &corev3.TcpKeepalive{
 		KeepaliveTime:     wrapperspb.UInt32(keepaliveIdleSeconds),
 		KeepaliveInterval: wrapperspb.UInt32(keepaliveIntervalSeconds),

@@ -121,6 +121,15 @@ func (s *Server) Run(ctx context.Context) error {
 // found out when it is asked for.
 func (s *Server) Withheld() []Withheld { return s.cache.withheld(s.region) }
 
+// WithheldOf is the same for one service.
+func (s *Server) WithheldOf(k registry.ServiceKey) []Withheld {
+	service := s.cache.machine.Service(k)
+	if service == nil {
+		return nil
+	}
+	return s.cache.withheldOf(service, s.region)
+}
+
 // StreamHandler serves state of the world. The gRPC services call it.
 func (s *Server) StreamHandler(g streamv3.Stream, url string) error {
 	return s.serve(g, wholeWire{g}, url, false)
