@@ -1,0 +1,54 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/stellmap/stellmap/internal/version"
+)
+
+// started is what the banner tells.
+type started struct {
+	config    Config
+	dev       bool
+	temporary bool   // dev's data goes with a clean stop
+	replayed  string // one sentence on what was found in the data folder
+	tokenFile string // of the administrator, "" where none is asked
+}
+
+// print writes every address and the next command to type.
+func (s started) print(w io.Writer) error {
+	c := s.config
+	name, keep := "stellmapd", "kept"
+	if s.dev {
+		name = "stellmapd dev"
+	}
+	if s.temporary {
+		keep = "removed at a clean stop"
+	}
+	admin := "no token asked (dev)"
+	if s.tokenFile != "" {
+		admin = "token in " + s.tokenFile
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s   node %d of %d, cluster %d, region %s\n", name, version.Number, c.Node.ID, len(c.Cluster.Members), c.Node.ClusterID, c.Node.Region)
+	for _, row := range [][3]string{
+		{"HTTP", "http://" + c.Server.AdvertiseHTTPAddr, "registry, /readyz, /metrics"},
+		{"xDS", c.Server.AdvertiseXDSAddr, "ADS for Envoy"},
+		{"peers", c.Server.AdvertiseGRPCAddr, "the other members"},
+		{"admin", "http://" + c.Server.AdvertiseAdminAddr, admin},
+		{"data", c.Node.DataDir, keep + "; " + s.replayed},
+	} {
+		fmt.Fprintf(&b, "  %-6s %-28s %s\n", row[0], row[1], row[2])
+	}
+	b.WriteString("  authentication is OFF: all listeners are on loopback, whoever reaches them may register and read\n")
+	flag := ""
+	if c.Server.AdvertiseHTTPAddr != "127.0.0.1:8080" {
+		flag = " --server http://" + c.Server.AdvertiseHTTPAddr
+	}
+	fmt.Fprintf(&b, "Next: stellmapctl%s register orders --id orders-1 --addr 127.0.0.1:9001 --keep\n", flag)
+	fmt.Fprintf(&b, "      stellmapctl%s bootstrap envoy --node web-1 > envoy.yaml\n", flag)
+	_, err := io.WriteString(w, b.String())
+	return err
+}

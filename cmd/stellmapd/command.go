@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/stellmap/stellmap/internal/version"
+)
+
+// Exit codes of stellmapd.
+const (
+	exitOK     = 0
+	exitFailed = 1 // it ran and could not go on; stderr says why
+	exitUsage  = 2 // flags or configuration; nothing was started
+)
+
+// daemon is one invocation of stellmapd.
+type daemon struct {
+	lookup         func(string) (string, bool) // the environment
+	stdout, stderr io.Writer
+	configPath     string
+	checkOnly      bool
+}
+
+// usageError is a mistake on the command line.
+type usageError struct{ error }
+
+// run is the whole process but for signals and os.Exit.
+func run(ctx context.Context, args []string, lookup func(string) (string, bool), stdout, stderr io.Writer) int {
+	d := &daemon{lookup: lookup, stdout: stdout, stderr: stderr}
+	cmd := d.command()
+	cmd.SetArgs(args)
+	cmd.SetOut(stdout)
+	cmd.SetErr(stderr)
+	err := cmd.ExecuteContext(ctx)
+	var config *ConfigError
+	var usage usageError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &config):
+		fmt.Fprintln(stderr, err)
+		return exitUsage
+	case errors.As(err, &usage):
+		fmt.Fprintf(stderr, "stellmapd: %v\nstellmapd --help lists commands and flags.\n", err)
+		return exitUsage
+	default:
+		fmt.Fprintf(stderr, "stellmapd: %v\n", err)
+		return exitFailed
+	}
+}
+
+func (d *daemon) command() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "stellmapd",
+		Short: "A member of a StellMap region: service registry and xDS control plane",
+		Long: `stellmapd is a member of a StellMap region: service registry and xDS control
+plane in one process. Without flags it is one safe node on loopback with its
+data in ./stellmap-data.
+
+Settings come from the file given by --config, from variables and from flags;
+a variable beats the file, a flag beats both. The variable of --http-addr, the
+key http_addr of [server], is STELLMAP_SERVER_HTTP_ADDR.`,
+		Example: `  stellmapd                            one node, data in ./stellmap-data
+  stellmapd dev                        the same, data in a temporary folder
+  stellmapd --config stellmapd.toml    a member of a cluster
+  stellmapd --config stellmapd.toml --check`,
+		Args:          noArguments,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return d.serve(cmd, false) },
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	addFlags(root.PersistentFlags())
+	root.PersistentFlags().StringVar(&d.configPath, "config", "", "read settings from this TOML file")
+	root.Flags().BoolVar(&d.checkOnly, "check", false, "check the settings, start nothing")
+	root.AddCommand(&cobra.Command{
+		Use:   "dev",
+		Short: "One node for trying things out: loopback, no authentication, temporary data",
+		Long: `dev runs one node for trying things out. It logs and syncs like any member;
+everything listens on loopback and no authentication is asked, not even for
+administration. Its data is in a new temporary folder, which a clean stop
+removes, or in --data-dir, which is kept.`,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error { return d.serve(cmd, true) },
+	}, &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  noArguments,
+		RunE: func(*cobra.Command, []string) error {
+			_, err := fmt.Fprintln(d.stdout, "stellmapd", version.Number)
+			return err
+		},
+	})
+	return root
+}
+
+func noArguments(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageError{fmt.Errorf("%s takes no argument, got %q", cmd.CommandPath(), args[0])}
+	}
+	return nil
+}
+
+// serve runs one node until the context ends or it cannot go on.
+func (d *daemon) serve(cmd *cobra.Command, dev bool) error {
+	c, err := loadConfig(d.configPath, cmd.Flags(), d.lookup)
+	if err != nil {
+		var config *ConfigError
+		if errors.As(err, &config) {
+			return err
+		}
+		return usageError{err}
+	}
+	if d.checkOnly {
+		_, err := fmt.Fprintln(d.stdout, "the settings are good")
+		return err
+	}
+	o := nodeOptions{config: c, dev: dev, logger: newLogger(c, d.stderr), stdout: d.stdout}
+	if dev && !d.dataDirGiven(cmd) {
+		dir, err := os.MkdirTemp("", "stellmap-dev-")
+		if err != nil {
+			return fmt.Errorf("make a folder for dev's data: %w", err)
+		}
+		o.config.Node.DataDir, o.temporary = dir, true
+	}
+	if err := runNode(cmd.Context(), o); err != nil {
+		return err
+	}
+	if o.temporary {
+		if err := os.RemoveAll(o.config.Node.DataDir); err != nil {
+			return fmt.Errorf("remove dev's data: %w", err)
+		}
+	}
+	return nil
+}
+
+// dataDirGiven tells whether anybody named a data folder.
+func (d *daemon) dataDirGiven(cmd *cobra.Command) bool {
+	_, inEnvironment := d.lookup("STELLMAP_NODE_DATA_DIR")
+	return inEnvironment || cmd.Flags().Changed("data-dir") || d.configPath != ""
+}
+
+// newLogger writes to w as [log] says.
+func newLogger(c Config, w io.Writer) *slog.Logger {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.Log.Level)); err != nil {
+		panic(fmt.Sprintf("stellmapd: log level %q passed the check of settings: %v", c.Log.Level, err))
+	}
+	o := &slog.HandlerOptions{Level: level}
+	if c.Log.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, o))
+	}
+	return slog.New(slog.NewTextHandler(w, o))
+}

@@ -1,0 +1,322 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+	"github.com/spf13/viper"
+)
+
+// Config is everything that can be set. Its shape is the shape of
+// stellmapd.toml; settings.go gives names, defaults and bounds.
+type Config struct {
+	Node struct {
+		ID        uint64 `mapstructure:"id"`
+		ClusterID uint64 `mapstructure:"cluster_id"`
+		Region    string `mapstructure:"region"`
+		Zone      string `mapstructure:"zone"`
+		DataDir   string `mapstructure:"data_dir"`
+	} `mapstructure:"node"`
+	Server struct {
+		HTTPAddr           string `mapstructure:"http_addr"`
+		XDSAddr            string `mapstructure:"xds_addr"`
+		GRPCAddr           string `mapstructure:"grpc_addr"`
+		AdminAddr          string `mapstructure:"admin_addr"`
+		AdvertiseHTTPAddr  string `mapstructure:"advertise_http_addr"`
+		AdvertiseXDSAddr   string `mapstructure:"advertise_xds_addr"`
+		AdvertiseGRPCAddr  string `mapstructure:"advertise_grpc_addr"`
+		AdvertiseAdminAddr string `mapstructure:"advertise_admin_addr"`
+	} `mapstructure:"server"`
+	Cluster struct {
+		Members []MemberConfig `mapstructure:"members"`
+	} `mapstructure:"cluster"`
+	XDS struct {
+		StaleStartAfter time.Duration `mapstructure:"stale_start_after"`
+	} `mapstructure:"xds"`
+	Log struct {
+		Level  string `mapstructure:"level"`
+		Format string `mapstructure:"format"`
+	} `mapstructure:"log"`
+}
+
+// MemberConfig is one [[cluster.members]] table: a founder of the cluster and
+// the addresses at which the others reach it.
+type MemberConfig struct {
+	ID    uint64 `mapstructure:"id"`
+	HTTP  string `mapstructure:"http"`
+	XDS   string `mapstructure:"xds"`
+	GRPC  string `mapstructure:"grpc"`
+	Admin string `mapstructure:"admin"`
+}
+
+// configBytesMax bounds the configuration file.
+const configBytesMax = 1 << 20
+
+// ConfigError lists all that is wrong with the settings, in the order of the
+// file.
+type ConfigError struct{ Problems []Problem }
+
+// Problem is one setting that cannot be used.
+type Problem struct {
+	Origin string // "stellmapd.toml:14:1", "env STELLMAP_NODE_ID", "flag --node-id" or "default"
+	Reason string // names the key, says what is wrong and what is allowed
+}
+
+func (e *ConfigError) Error() string {
+	var b strings.Builder
+	for _, p := range e.Problems {
+		fmt.Fprintf(&b, "%s  %s\n", p.Origin, p.Reason)
+	}
+	noun := "problems"
+	if len(e.Problems) == 1 {
+		noun = "problem"
+	}
+	fmt.Fprintf(&b, "%d %s, not started.", len(e.Problems), noun)
+	return b.String()
+}
+
+// loader gathers the values of one start and what is wrong with them.
+type loader struct {
+	path     string // of the file, "" for none
+	file     tomlFile
+	viper    *viper.Viper
+	flags    *pflag.FlagSet
+	lookup   func(string) (string, bool) // the environment
+	problems []Problem
+}
+
+// loadConfig reads the settings: defaults < file < environment < flags. The
+// error is a *ConfigError unless the file could not be read.
+func loadConfig(path string, flags *pflag.FlagSet, lookup func(string) (string, bool)) (Config, error) {
+	l := &loader{path: path, viper: viper.New(), flags: flags, lookup: lookup}
+	if err := l.readFile(); err != nil {
+		return Config{}, err
+	}
+	l.merge()
+	l.checkValues()
+	var c Config
+	if len(l.problems) == 0 {
+		if err := l.viper.Unmarshal(&c); err != nil {
+			return Config{}, fmt.Errorf("decode settings: %w", err)
+		}
+		c.fill()
+		l.checkTogether(c)
+	}
+	if len(l.problems) > 0 {
+		return Config{}, &ConfigError{l.problems}
+	}
+	return c, nil
+}
+
+func (l *loader) readFile() error {
+	if l.path == "" {
+		return nil
+	}
+	info, err := os.Stat(l.path)
+	if err != nil {
+		return fmt.Errorf("read the configuration: %w", err)
+	}
+	if info.Size() > configBytesMax {
+		return fmt.Errorf("read the configuration %s: %d bytes, more than %d", l.path, info.Size(), configBytesMax)
+	}
+	data, err := os.ReadFile(l.path)
+	if err != nil {
+		return fmt.Errorf("read the configuration: %w", err)
+	}
+	l.viper.SetConfigType("toml")
+	l.file, err = parseTOML(data)
+	if err == nil {
+		err = l.viper.ReadConfig(bytes.NewReader(data))
+	}
+	for _, k := range l.file.twice {
+		l.addAt(k.pos, "%q is given twice", k.name)
+	}
+	var syntax *tomlError
+	if errors.As(err, &syntax) {
+		l.addAt(syntax.pos, "not TOML: %s", syntax.reason)
+	} else if err != nil && len(l.file.twice) == 0 {
+		return fmt.Errorf("read the configuration %s: %w", l.path, err)
+	}
+	l.checkKeys()
+	return nil
+}
+
+// merge lays variables and flags over the file.
+func (l *loader) merge() {
+	for _, s := range settings {
+		l.viper.SetDefault(s.key, s.value)
+		if value, ok := l.lookup(s.variable()); ok {
+			l.viper.Set(s.key, value)
+		}
+		if f := l.flags.Lookup(s.flag()); f != nil && f.Changed {
+			l.viper.Set(s.key, f.Value.String())
+		}
+	}
+}
+
+// origin says where the value of a setting comes from.
+func (l *loader) origin(s setting) string {
+	if f := l.flags.Lookup(s.flag()); f != nil && f.Changed {
+		return "flag --" + s.flag()
+	}
+	if _, ok := l.lookup(s.variable()); ok {
+		return "env " + s.variable()
+	}
+	if at, ok := l.file.values[s.key]; ok {
+		return l.at(at.pos)
+	}
+	return "default"
+}
+
+func (l *loader) at(p position) string {
+	return fmt.Sprintf("%s:%d:%d", l.path, p.line, p.column)
+}
+
+func (l *loader) add(origin, format string, args ...any) {
+	l.problems = append(l.problems, Problem{origin, fmt.Sprintf(format, args...)})
+}
+
+func (l *loader) addAt(p position, format string, args ...any) {
+	l.add(l.at(p), format, args...)
+}
+
+// checkKeys refuses keys that no setting has, with what may have been meant.
+func (l *loader) checkKeys() {
+	known := map[string]bool{"cluster": true, membersKey: true}
+	for _, s := range settings {
+		section, _, _ := strings.Cut(s.key, ".")
+		known[section], known[s.key] = true, true
+	}
+	for _, s := range memberKeys {
+		known[membersKey+"."+s.key] = true
+	}
+	unknown := "" // the table that the last problem was about
+	for _, k := range l.file.keys {
+		name := memberIndex.ReplaceAllString(k.name, "")
+		if known[name] || (unknown != "" && strings.HasPrefix(name, unknown)) {
+			continue
+		}
+		hint := ""
+		if near := nearest(name, known); near != "" {
+			hint = fmt.Sprintf(" (did you mean %q?)", near)
+		}
+		l.addAt(k.pos, "unknown key %q%s", name, hint)
+		unknown = name + "."
+	}
+}
+
+// memberIndex is the [n] that tells one table of a list from the next.
+var memberIndex = regexp.MustCompile(`\[\d+\]`)
+
+func (l *loader) checkValues() {
+	for _, s := range settings {
+		if at, ok := l.file.values[s.key]; ok && l.origin(s) == l.at(at.pos) && at.wrong(s.kind) {
+			l.addAt(at.pos, "%s: want %s, got %s", s.key, s.kind.wants(), at.what)
+			continue
+		}
+		if reason := s.kind.check(l.viper.GetString(s.key)); reason != "" {
+			l.add(l.origin(s), "%s: %s", s.key, reason)
+		}
+	}
+	l.checkMembers()
+}
+
+// checkMembers looks at each [[cluster.members]] table of the file.
+func (l *loader) checkMembers() {
+	for i, table := range l.file.members {
+		for _, s := range memberKeys {
+			key := fmt.Sprintf("%s[%d].%s", membersKey, i, s.key)
+			at, ok := l.file.values[key]
+			switch {
+			case !ok:
+				l.addAt(table, "%s: missing, every member needs id, http, xds, grpc and admin", key)
+			case at.wrong(s.kind):
+				l.addAt(at.pos, "%s: want %s, got %s", key, s.kind.wants(), at.what)
+			default:
+				if reason := s.kind.check(at.text); reason != "" {
+					l.addAt(at.pos, "%s: %s", key, reason)
+				} else if at.text == "" {
+					l.addAt(at.pos, "%s: empty, want host:port", key)
+				}
+			}
+		}
+	}
+}
+
+// fill puts in what one setting takes from another.
+func (c *Config) fill() {
+	for _, p := range []struct{ advertise, listen *string }{
+		{&c.Server.AdvertiseHTTPAddr, &c.Server.HTTPAddr},
+		{&c.Server.AdvertiseXDSAddr, &c.Server.XDSAddr},
+		{&c.Server.AdvertiseGRPCAddr, &c.Server.GRPCAddr},
+		{&c.Server.AdvertiseAdminAddr, &c.Server.AdminAddr},
+	} {
+		if *p.advertise == "" {
+			*p.advertise = *p.listen
+		}
+	}
+	if len(c.Cluster.Members) == 0 {
+		c.Cluster.Members = []MemberConfig{c.self()}
+	}
+}
+
+// self is this member as the others see it.
+func (c *Config) self() MemberConfig {
+	s := c.Server
+	return MemberConfig{c.Node.ID, s.AdvertiseHTTPAddr, s.AdvertiseXDSAddr, s.AdvertiseGRPCAddr, s.AdvertiseAdminAddr}
+}
+
+// checkTogether looks at what only several settings together can get wrong.
+func (l *loader) checkTogether(c Config) {
+	l.checkListeners(c)
+	seen := make(map[uint64]int)
+	for i, m := range c.Cluster.Members {
+		if first, ok := seen[m.ID]; ok {
+			at := l.file.values[fmt.Sprintf("%s[%d].id", membersKey, i)]
+			l.addAt(at.pos, "%s[%d].id: %d is also the id of member %d; every member has its own", membersKey, i, m.ID, first)
+		}
+		seen[m.ID] = i
+	}
+	if i, ok := seen[c.Node.ID]; !ok {
+		l.add(l.origin(settings[0]), "node.id: %d is not among %s; add its table or correct the id", c.Node.ID, membersKey)
+	} else if len(l.file.members) > 0 {
+		l.checkSelf(i, c.Cluster.Members[i], c.self())
+	}
+}
+
+// checkSelf holds the node's own table in the members' list against [server]:
+// the others would look for it where it is not.
+func (l *loader) checkSelf(i int, listed, own MemberConfig) {
+	for _, p := range []struct{ name, listed, own string }{
+		{"http", listed.HTTP, own.HTTP},
+		{"xds", listed.XDS, own.XDS},
+		{"grpc", listed.GRPC, own.GRPC},
+		{"admin", listed.Admin, own.Admin},
+	} {
+		if p.listed != p.own {
+			key := fmt.Sprintf("%s[%d].%s", membersKey, i, p.name)
+			l.addAt(l.file.values[key].pos, "%s: %s is this node, which says %s (server.%s_addr or server.advertise_%s_addr)", key, p.listed, p.own, p.name, p.name)
+		}
+	}
+}
+
+// checkListeners refuses two listeners on one address.
+func (l *loader) checkListeners(c Config) {
+	seen := make(map[string]string)
+	for _, s := range settings {
+		if s.kind != kindListen {
+			continue
+		}
+		addr := l.viper.GetString(s.key)
+		if other, ok := seen[addr]; ok && !strings.HasSuffix(addr, ":0") {
+			l.add(l.origin(s), "%s: %s is already %s; each listener needs its own port", s.key, addr, other)
+		}
+		seen[addr] = s.key
+	}
+}

@@ -1,0 +1,52 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/cockroachdb/datadriven"
+	"github.com/spf13/pflag"
+)
+
+// TestConfig tells what a configuration becomes, and how it is refused: the
+// file is the input, env= and flags= are laid over it.
+func TestConfig(t *testing.T) {
+	datadriven.RunTest(t, "testdata/config", func(t *testing.T, d *datadriven.TestData) string {
+		dir := t.TempDir()
+		path := ""
+		if d.Input != "" {
+			path = filepath.Join(dir, "stellmapd.toml")
+			if err := os.WriteFile(path, []byte(d.Input), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		env := make(map[string]string)
+		flags := pflag.NewFlagSet("stellmapd", pflag.ContinueOnError)
+		addFlags(flags)
+		for _, arg := range d.CmdArgs {
+			for _, v := range arg.Vals {
+				name, value, _ := strings.Cut(v, ":")
+				if arg.Key == "env" {
+					env[name] = value
+				} else if err := flags.Set(name, value); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		c, err := loadConfig(path, flags, func(k string) (string, bool) { v, ok := env[k]; return v, ok })
+		if err != nil {
+			return strings.ReplaceAll(err.Error(), dir+"/", "") + "\n"
+		}
+		var b strings.Builder
+		fmt.Fprintf(&b, "node %d of %d, region %q, zone %q, data %s\n", c.Node.ID, c.Node.ClusterID, c.Node.Region, c.Node.Zone, c.Node.DataDir)
+		fmt.Fprintf(&b, "listen %s %s %s %s\n", c.Server.HTTPAddr, c.Server.XDSAddr, c.Server.GRPCAddr, c.Server.AdminAddr)
+		for _, m := range c.Cluster.Members {
+			fmt.Fprintf(&b, "member %d: %s %s %s %s\n", m.ID, m.HTTP, m.XDS, m.GRPC, m.Admin)
+		}
+		fmt.Fprintf(&b, "xds.stale_start_after %v, log %s %s\n", c.XDS.StaleStartAfter, c.Log.Level, c.Log.Format)
+		return b.String()
+	})
+}

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/stellmap/stellmap/consensus"
+	"github.com/stellmap/stellmap/registry"
+	"github.com/stellmap/stellmap/registry/httpapi"
+)
+
+func memberOf(m MemberConfig) consensus.Member {
+	return consensus.Member{ID: m.ID, HTTP: m.HTTP, XDS: m.XDS, GRPC: m.GRPC, Admin: m.Admin}
+}
+
+// members are the cluster's founders.
+func (c *Config) members() []consensus.Member {
+	out := make([]consensus.Member, len(c.Cluster.Members))
+	for i, m := range c.Cluster.Members {
+		out[i] = memberOf(m)
+	}
+	return out
+}
+
+// addressBook says where to reach a peer. The replicated address book rules;
+// where the file says something else, every second attempt goes there: when
+// all members have moved at once, the book can learn of it in no other way.
+func (n *node) addressBook() func(id uint64) string {
+	var mu sync.Mutex
+	attempts := make(map[uint64]int)
+	return func(id uint64) string {
+		book, file := addressIn(n.group.Status().Members, id), addressIn(n.config.members(), id)
+		mu.Lock()
+		defer mu.Unlock()
+		attempts[id]++
+		if book == "" || file != "" && attempts[id]%2 == 0 {
+			return file
+		}
+		return book
+	}
+}
+
+func addressIn(members []consensus.Member, id uint64) string {
+	for _, m := range members {
+		if m.ID == id {
+			return m.GRPC
+		}
+	}
+	return ""
+}
+
+// clusterStatus is how this member sees the cluster.
+func (n *node) clusterStatus() httpapi.ClusterStatus {
+	s := n.group.Status()
+	return httpapi.ClusterStatus{
+		ID: s.ID, ClusterID: s.ClusterID, LeaderID: s.LeaderID, Region: n.config.Node.Region,
+		Term: s.Term, Commit: s.Commit, Applied: s.Applied, Role: string(s.Role),
+		Confirmed: s.Confirmed, Incarnation: s.Incarnation, Members: n.knownMembers(s.Members), Voters: s.Voters,
+	}
+}
+
+// knownMembers are the founders as the file has them, overruled by the book,
+// in which a member stands once it has introduced itself.
+func (n *node) knownMembers(book []consensus.Member) []httpapi.Member {
+	known := make(map[uint64]httpapi.Member)
+	for _, m := range append(n.config.members(), book...) {
+		old := known[m.ID]
+		known[m.ID] = httpapi.Member{
+			ID: m.ID, HTTP: cmp.Or(m.HTTP, old.HTTP), XDS: cmp.Or(m.XDS, old.XDS), GRPC: cmp.Or(m.GRPC, old.GRPC), Admin: cmp.Or(m.Admin, old.Admin),
+		}
+	}
+	return slices.SortedFunc(maps.Values(known), func(a, b httpapi.Member) int { return cmp.Compare(a.ID, b.ID) })
+}
+
+// withheld is what proxies are not told of a service.
+func (n *node) withheld(k registry.ServiceKey) []httpapi.Withheld {
+	var out []httpapi.Withheld
+	for _, w := range n.xds.WithheldOf(k) {
+		out = append(out, httpapi.Withheld{Instance: w.Instance, Endpoint: w.Endpoint, Reason: w.Reason})
+	}
+	return out
+}

@@ -1,0 +1,288 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/stellmap/stellmap/consensus"
+	"github.com/stellmap/stellmap/consensus/peer"
+	"github.com/stellmap/stellmap/registry"
+	"github.com/stellmap/stellmap/registry/httpapi"
+	"github.com/stellmap/stellmap/storage"
+	"github.com/stellmap/stellmap/xds"
+)
+
+// nodeOptions say what runNode runs.
+type nodeOptions struct {
+	config    Config
+	dev       bool
+	temporary bool // the data go with a clean stop
+	logger    *slog.Logger
+	stdout    io.Writer // for the banner
+}
+
+// drainTime is how long calls in flight have to end after a signal; what is
+// not done then is cut off.
+const drainTime = 5 * time.Second
+
+// node is a member and everything that it serves.
+type node struct {
+	nodeOptions
+	listeners listeners
+	opened    []io.Closer // in the order of opening
+	metrics   *prometheus.Registry
+	failed    chan error // what must not happen happened, outside any Run; one is enough
+
+	transport *peer.Transport
+	group     *consensus.Group
+	registry  *registry.Registry
+	xds       *xds.Server
+	gate      *gate
+
+	httpServer, adminServer *http.Server
+	xdsGRPC, peerGRPC       *grpc.Server
+	xdsHealth               *health.Server
+	tokenFile               string
+}
+
+// runNode runs a member until the context ends, then stops it in order. An
+// error means that it could not start or must not go on.
+func runNode(ctx context.Context, o nodeOptions) (err error) {
+	n := &node{nodeOptions: o, metrics: prometheus.NewRegistry(), failed: make(chan error, 1)}
+	defer func() { err = errors.Join(err, n.close()) }()
+	if err := n.open(); err != nil {
+		return err
+	}
+	if err := n.started().print(n.stdout); err != nil {
+		return fmt.Errorf("print the banner: %w", err)
+	}
+	return n.run(ctx)
+}
+
+// open takes the data directory and the ports and reads the state back.
+func (n *node) open() error {
+	dir := n.config.Node.DataDir
+	lock, err := storage.LockDir(vfs.Default, dir)
+	if err != nil {
+		return err
+	}
+	n.opened = append(n.opened, lock)
+	if n.listeners, err = listen(&n.config); err != nil {
+		return err
+	}
+	n.opened = append(n.opened, n.listeners)
+	token := ""
+	if !n.dev {
+		n.tokenFile = filepath.Join(dir, "admin.token")
+		if token, err = adminToken(n.tokenFile); err != nil {
+			return err
+		}
+	}
+	machine, err := n.openGroup(dir)
+	if err != nil {
+		return err
+	}
+	return n.makeServers(machine, token)
+}
+
+// openGroup opens the storage and the consensus group over it.
+func (n *node) openGroup(dir string) (*registry.Machine, error) {
+	fs, c := vfs.Default, n.config
+	file := consensus.IdentityFile{
+		Load:     func() (storage.Identity, bool, error) { return storage.LoadIdentity(fs, dir) },
+		Save:     func(id storage.Identity) error { return storage.SaveIdentity(fs, dir, id) },
+		Occupied: func() (bool, error) { return storage.HasLogOrState(fs, dir) },
+	}
+	identity, err := consensus.Found(file, consensus.Founding{NodeID: c.Node.ID, ClusterID: c.Node.ClusterID, Members: c.members()})
+	if err != nil {
+		return nil, fmt.Errorf("data directory %s: %w", dir, err)
+	}
+	engine, err := storage.OpenEngine(storage.EngineOptions{FS: fs, Dir: filepath.Join(dir, "state"), Logger: n.logger, OnFatal: n.fail})
+	if err != nil {
+		return nil, err
+	}
+	n.opened = append(n.opened, engine)
+	log, err := storage.OpenLog(storage.LogOptions{
+		FS: fs, Dir: filepath.Join(dir, "wal"), Base: consensus.Base(), Applied: engine.AppliedIndex().Index, Salt: rand.Uint64,
+	})
+	if err != nil {
+		return nil, err
+	}
+	n.opened = append(n.opened, log)
+	machineOf, err := registry.OpenMachine(registry.MachineConfig{Engine: engine, Region: c.Node.Region, Logger: n.logger, Registerer: n.metrics})
+	if err != nil {
+		return nil, err
+	}
+	n.transport, err = peer.New(peer.Config{Address: n.addressBook(), Logger: n.logger, Registerer: n.metrics, Random: rand.Int64N})
+	if err != nil {
+		return nil, err
+	}
+	n.group, err = consensus.Open(consensus.Config{
+		ID: c.Node.ID, ClusterID: c.Node.ClusterID, Members: c.members(), Self: memberOf(c.self()),
+		Identity: identity, IdentityFile: file, Log: log, Engine: engine, Machine: machine{machineOf}, Transport: n.transport,
+		Logger: n.logger, Registerer: n.metrics,
+	})
+	if err != nil {
+		return nil, err
+	}
+	n.transport.Bind(n.group)
+	return machineOf, nil
+}
+
+// makeServers makes what answers on the ports.
+func (n *node) makeServers(machine *registry.Machine, token string) error {
+	for _, c := range []prometheus.Collector{collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})} {
+		if err := n.metrics.Register(c); err != nil {
+			return fmt.Errorf("register a metric: %w", err)
+		}
+	}
+	n.registry = registry.New(registry.Config{Machine: machine, Replicator: replicator{n.group}, Logger: n.logger})
+	n.gate = newGate(n.group, n.config.XDS.StaleStartAfter, n.logger)
+	n.xds = xds.New(xds.Config{
+		Machine: machine, Region: n.config.Node.Region, Incarnation: func() string { return n.group.Status().Incarnation },
+		CaughtUp: n.gate.wait, Logger: n.logger, Registerer: n.metrics,
+	})
+	api, err := httpapi.New(httpapi.Config{
+		Registry: n.registry, Cluster: n.clusterStatus, XDSReady: n.gate.ready, Withheld: n.withheld, AdminToken: token,
+		Gatherer: n.metrics, Registerer: n.metrics, Logger: n.logger,
+	})
+	if err != nil {
+		return err
+	}
+	n.httpServer = httpapi.NewServer(api.Handler(), n.logger)
+	n.adminServer = httpapi.NewServer(api.AdminHandler(), n.logger)
+
+	n.xdsGRPC = grpc.NewServer(xds.ServerOptions()...)
+	n.xds.Register(n.xdsGRPC)
+	n.xdsHealth = health.NewServer()
+	n.xdsHealth.SetServingStatus("", grpc_health_v1.HealthCheckResponse_NOT_SERVING)
+	grpc_health_v1.RegisterHealthServer(n.xdsGRPC, n.xdsHealth)
+	n.peerGRPC = grpc.NewServer(peer.ServerOptions(nil)...)
+	n.transport.Register(n.peerGRPC)
+	return nil
+}
+
+// fail ends the member for a reason that no Run returns.
+func (n *node) fail(err error) {
+	select {
+	case n.failed <- err:
+	default:
+	}
+}
+
+// run is the member's life. It ends in this order: nothing new comes in, what
+// is in flight is answered, the consensus group stops and flushes.
+func (n *node) run(ctx context.Context) error {
+	group, stopGroup := context.WithCancel(context.Background())
+	defer stopGroup()
+	inner, broken := errgroup.WithContext(group)
+	inner.Go(func() error { return n.group.Run(broken) })
+	inner.Go(func() error { return n.transport.Run(broken) })
+	inner.Go(func() error { return n.registry.Run(broken) })
+	inner.Go(func() error { return serveGRPC(n.peerGRPC, n.listeners.grpc) })
+	inner.Go(func() error {
+		select {
+		case err := <-n.failed:
+			return err
+		case <-broken.Done():
+			return nil
+		}
+	})
+
+	// The servers end with the group: without it they have nothing to say.
+	serve, stopServing := context.WithCancel(broken)
+	defer stopServing()
+	outer, fallen := errgroup.WithContext(serve)
+	outer.Go(func() error { return n.xds.Run(fallen) })
+	outer.Go(func() error { return n.openGate(fallen) })
+	outer.Go(func() error { return serveGRPC(n.xdsGRPC, n.listeners.xds) })
+	outer.Go(func() error { return serveHTTP(n.httpServer, n.listeners.http) })
+	outer.Go(func() error { return serveHTTP(n.adminServer, n.listeners.admin) })
+
+	select {
+	case <-ctx.Done():
+		n.logger.Info("stopping: no new calls, those in flight are answered")
+	case <-fallen.Done():
+	}
+	stopServing()
+	drained := n.drain()
+	served := outer.Wait()
+	stopGroup()
+	n.peerGRPC.Stop()
+	return errors.Join(inner.Wait(), served, drained)
+}
+
+// openGate runs the gate and tells gRPC health checks when it opens.
+func (n *node) openGate(ctx context.Context) error {
+	if err := n.gate.run(ctx); err != nil {
+		return err
+	}
+	if ctx.Err() == nil {
+		n.xdsHealth.SetServingStatus("", grpc_health_v1.HealthCheckResponse_SERVING)
+	}
+	return nil
+}
+
+// drain takes no more calls and waits for those in flight, but not for long.
+// The streams of proxies have ended: they go on with another member.
+func (n *node) drain() error {
+	n.xdsHealth.Shutdown()
+	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+	defer cancel()
+	var servers errgroup.Group
+	servers.Go(func() error { return shutdown(ctx, n.httpServer) })
+	servers.Go(func() error { return shutdown(ctx, n.adminServer) })
+	servers.Go(func() error {
+		defer context.AfterFunc(ctx, n.xdsGRPC.Stop)()
+		n.xdsGRPC.GracefulStop()
+		return nil
+	})
+	return servers.Wait()
+}
+
+func shutdown(ctx context.Context, s *http.Server) error {
+	if err := s.Shutdown(ctx); err != nil {
+		return errors.Join(fmt.Errorf("stop serving HTTP: calls were still in flight after %v and were cut off: %w", drainTime, err), s.Close())
+	}
+	return nil
+}
+
+// close lets go of what was opened, the last first.
+func (n *node) close() error {
+	var errs []error
+	for i := len(n.opened) - 1; i >= 0; i-- {
+		errs = append(errs, n.opened[i].Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (n *node) started() started {
+	return started{config: n.config, dev: n.dev, temporary: n.temporary, replayed: replayed(n.group.Recovery()), tokenFile: n.tokenFile}
+}
+
+// replayed says what the start found.
+func replayed(r consensus.Recovery) string {
+	if r.Founded {
+		return "new, nothing to be replayed"
+	}
+	text := fmt.Sprintf("replayed %d log entries above the state at %d in %v", r.Replayed, r.Engine.Index, r.Duration.Round(time.Millisecond))
+	if r.TornBytes > 0 {
+		text += fmt.Sprintf(", cut %d bytes of an interrupted write", r.TornBytes)
+	}
+	return text
+}

@@ -1,0 +1,219 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"regexp"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+// kind is what a setting's value must look like.
+type kind int
+
+const (
+	kindText kind = iota
+	kindName
+	kindID
+	kindListen
+	kindAdvertise
+	kindDuration
+	kindLevel
+	kindFormat
+)
+
+// setting is one key that a file, a variable and a flag can give.
+type setting struct {
+	key   string
+	kind  kind
+	value string // the default, as a person would write it
+	usage string
+}
+
+// settings is the one list of keys; flags, variables, unknown-key checks and
+// --help are made from it.
+var settings = [...]setting{
+	{"node.id", kindID, "1", "this member's id in the cluster, 1 or more, never used twice"},
+	{"node.cluster_id", kindID, "100", "the cluster's id; members with another one are refused"},
+	{"node.region", kindName, "local", "the region that this cluster is"},
+	{"node.zone", kindName, "", "the zone that this member stands in"},
+	{"node.data_dir", kindText, "./stellmap-data", "folder of the log and the state; one process at a time"},
+	{"server.http_addr", kindListen, "127.0.0.1:8080", "registry over HTTP, health, metrics"},
+	{"server.xds_addr", kindListen, "127.0.0.1:18000", "ADS for Envoy"},
+	{"server.grpc_addr", kindListen, "127.0.0.1:19090", "the other members"},
+	{"server.admin_addr", kindListen, "127.0.0.1:18080", "administration, health, metrics"},
+	{"server.advertise_http_addr", kindAdvertise, "", "what others use instead of http_addr"},
+	{"server.advertise_xds_addr", kindAdvertise, "", "what others use instead of xds_addr"},
+	{"server.advertise_grpc_addr", kindAdvertise, "", "what others use instead of grpc_addr"},
+	{"server.advertise_admin_addr", kindAdvertise, "", "what others use instead of admin_addr"},
+	{"xds.stale_start_after", kindDuration, "30s", "without a leader for so long, new ADS streams are served from the last state, 1s to 1h"},
+	{"log.level", kindLevel, "info", "debug, info, warn or error"},
+	{"log.format", kindFormat, "text", "text or json"},
+}
+
+// membersKey is the list of tables that only a file can give.
+const membersKey = "cluster.members"
+
+// memberKeys are the keys of one [[cluster.members]] table.
+var memberKeys = [...]setting{
+	{"id", kindID, "", ""},
+	{"http", kindAdvertise, "", ""},
+	{"xds", kindAdvertise, "", ""},
+	{"grpc", kindAdvertise, "", ""},
+	{"admin", kindAdvertise, "", ""},
+}
+
+// flag is the setting's command-line name: server.http_addr is --http-addr.
+func (s setting) flag() string {
+	section, name, _ := strings.Cut(s.key, ".")
+	name = strings.ReplaceAll(name, "_", "-")
+	if section == "xds" || section == "log" || name == "id" {
+		return section + "-" + name
+	}
+	return name
+}
+
+// variable is the setting's environment name: STELLMAP_SERVER_HTTP_ADDR.
+func (s setting) variable() string {
+	return "STELLMAP_" + strings.ToUpper(strings.ReplaceAll(s.key, ".", "_"))
+}
+
+// addFlags gives the flag set one flag for each setting.
+func addFlags(flags *pflag.FlagSet) {
+	for _, s := range settings {
+		usage := s.usage
+		if s.value != "" {
+			usage += " (default " + s.value + ")"
+		}
+		flags.String(s.flag(), "", usage)
+	}
+}
+
+func (k kind) wants() string {
+	switch k {
+	case kindID:
+		return "a whole number"
+	case kindDuration:
+		return `a text such as "30s"`
+	default:
+		return "a text"
+	}
+}
+
+var namePattern = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?$`)
+
+// Bounds of xds.stale_start_after.
+const (
+	staleStartMin = time.Second
+	staleStartMax = time.Hour
+)
+
+// check says why a value cannot be used, or "".
+func (k kind) check(value string) string {
+	switch k {
+	case kindID:
+		if n, err := strconv.ParseUint(value, 10, 63); err != nil || n == 0 {
+			return fmt.Sprintf("%q is not a whole number from 1 to 2^63-1", value)
+		}
+	case kindName:
+		if value != "" && (len(value) > 63 || !namePattern.MatchString(value)) {
+			return fmt.Sprintf("%q is not a name: letters, digits, - and _, at most 63", value)
+		}
+	case kindText:
+		if strings.TrimSpace(value) == "" {
+			return "is empty"
+		}
+	case kindListen:
+		return checkListen(value)
+	case kindAdvertise:
+		if value != "" {
+			return checkHostPort(value)
+		}
+	case kindDuration:
+		d, err := time.ParseDuration(value)
+		if err != nil || d < staleStartMin || d > staleStartMax {
+			return fmt.Sprintf("%q is not a time from %v to %v, such as \"30s\"", value, staleStartMin, staleStartMax)
+		}
+	case kindLevel:
+		return oneOf(value, "debug", "info", "warn", "error")
+	case kindFormat:
+		return oneOf(value, "text", "json")
+	}
+	return ""
+}
+
+func oneOf(value string, choices ...string) string {
+	for _, c := range choices {
+		if value == c {
+			return ""
+		}
+	}
+	return fmt.Sprintf("%q is none of %s", value, strings.Join(choices, ", "))
+}
+
+func checkHostPort(value string) string {
+	host, port, err := net.SplitHostPort(value)
+	if err != nil || host == "" {
+		return fmt.Sprintf("%q is not host:port", value)
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return fmt.Sprintf("%q: the port is not a number from 1 to 65535", value)
+	}
+	return ""
+}
+
+// checkListen allows loopback only: without TLS and authentication nothing
+// else may listen.
+func checkListen(value string) string {
+	host, port, err := net.SplitHostPort(value)
+	if err != nil {
+		return fmt.Sprintf("%q is not host:port", value)
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return fmt.Sprintf("%q: the port is not a number from 0 to 65535", value)
+	}
+	if ip := net.ParseIP(host); host == "localhost" || (ip != nil && ip.IsLoopback()) {
+		return ""
+	}
+	return fmt.Sprintf("%q is not on loopback (127.0.0.0/8, ::1, localhost); beyond it this version, which has no TLS, does not listen", value)
+}
+
+// nearest is the known key that a typing error is closest to, or "".
+func nearest(name string, known map[string]bool) string {
+	keys := make([]string, 0, len(known))
+	for k := range known {
+		keys = append(keys, k)
+	}
+	sort.Strings(keys)
+	best, bestDistance := "", 4 // further away than three edits is another word
+	for _, k := range keys {
+		if d := editDistance(name, k); d < bestDistance {
+			best, bestDistance = k, d
+		}
+	}
+	return best
+}
+
+// editDistance is Levenshtein's.
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		diagonal := row[0]
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			diagonal, row[j] = row[j], min(row[j]+1, row[j-1]+1, diagonal+cost)
+		}
+	}
+	return row[len(b)]
+}

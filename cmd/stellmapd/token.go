@@ -1,0 +1,50 @@
+package main
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+)
+
+// tokenBytes is how much chance is in a token.
+const tokenBytes = 32
+
+// adminToken reads the administrator's token, which the first start makes.
+func adminToken(path string) (string, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return makeToken(path)
+	}
+	if err != nil {
+		return "", fmt.Errorf("read the administrator's token: %w", err)
+	}
+	token := strings.TrimSpace(string(data))
+	if len(token) < 2*tokenBytes {
+		return "", fmt.Errorf("read the administrator's token: %s holds %d characters, a token has %d; remove the file, and the next start makes another", path, len(token), 2*tokenBytes)
+	}
+	return token, nil
+}
+
+// makeToken writes a new one that only the owner can read. The file gets its
+// name when it is whole.
+func makeToken(path string) (string, error) {
+	random := make([]byte, tokenBytes)
+	rand.Read(random) // never fails
+	token := hex.EncodeToString(random)
+	temp := path + ".tmp"
+	err := os.WriteFile(temp, []byte(token+"\n"), 0o600)
+	if err == nil {
+		err = os.Chmod(temp, 0o600) // a leftover keeps the mode that it had
+	}
+	if err == nil {
+		err = os.Rename(temp, path)
+	}
+	if err != nil {
+		return "", fmt.Errorf("make the administrator's token: %w", err)
+	}
+	return token, nil
+}
