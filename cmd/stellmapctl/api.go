@@ -1,0 +1,143 @@
+package main
+
+import "net/url"
+
+// The server's JSON, as far as it is shown or sent. Fields that a newer server
+// adds are passed over.
+
+// instanceRef names one instance.
+type instanceRef struct{ namespace, service, id string }
+
+func (r instanceRef) String() string { return r.namespace + "/" + r.service + "/" + r.id }
+
+// short is the name within its namespace.
+func (r instanceRef) short() string { return r.service + "/" + r.id }
+
+// path is where the API has the instance; "" for id is where it has all of the service.
+func (r instanceRef) path() string {
+	p := namespacePath(r.namespace) + "/services/" + url.PathEscape(r.service) + "/instances"
+	if r.id != "" {
+		p += "/" + url.PathEscape(r.id)
+	}
+	return p
+}
+
+func namespacePath(namespace string) string { return "/api/v2/namespaces/" + url.PathEscape(namespace) }
+
+type endpoint struct {
+	Name     string `json:"name,omitempty"`
+	Protocol string `json:"protocol"`
+	Host     string `json:"host"`
+	Port     int    `json:"port"`
+	Path     string `json:"path,omitempty"`
+	Weight   int    `json:"weight,omitempty"`
+}
+
+// registration is the body of a register.
+type registration struct {
+	Group           string            `json:"group,omitempty"`
+	Zone            string            `json:"zone,omitempty"`
+	Version         string            `json:"version,omitempty"`
+	Labels          map[string]string `json:"labels,omitempty"`
+	Metadata        map[string]string `json:"metadata,omitempty"`
+	Endpoints       []endpoint        `json:"endpoints"`
+	LeaseTTLSeconds int64             `json:"leaseTtlSeconds"`
+}
+
+// written is what a write is answered with.
+type written struct {
+	Namespace  string `json:"namespace"`
+	Service    string `json:"service"`
+	InstanceID string `json:"instanceId"`
+	Revision   uint64 `json:"revision"`
+	Created    *bool  `json:"created,omitempty"` // of a register
+	Changed    *bool  `json:"changed,omitempty"` // of a register
+	Deleted    *bool  `json:"deleted,omitempty"` // of a deregister
+}
+
+type withheld struct {
+	Instance string `json:"instance,omitempty"`
+	Endpoint string `json:"endpoint,omitempty"`
+	Reason   string `json:"reason"`
+}
+
+type instance struct {
+	Namespace        string            `json:"namespace"`
+	Service          string            `json:"service"`
+	InstanceID       string            `json:"instanceId"`
+	Group            string            `json:"group,omitempty"`
+	Zone             string            `json:"zone,omitempty"`
+	Region           string            `json:"region"`
+	Version          string            `json:"version,omitempty"`
+	Organization     string            `json:"organization,omitempty"`
+	BusinessDomain   string            `json:"businessDomain,omitempty"`
+	CapabilityDomain string            `json:"capabilityDomain,omitempty"`
+	Application      string            `json:"application,omitempty"`
+	Role             string            `json:"role,omitempty"`
+	Labels           map[string]string `json:"labels,omitempty"`
+	Metadata         map[string]string `json:"metadata,omitempty"`
+	Endpoints        []endpoint        `json:"endpoints"`
+	LeaseTTLSeconds  int64             `json:"leaseTtlSeconds"`
+	RegisteredAt     string            `json:"registeredAt"` // times stay as the server wrote them
+	LastHeartbeatAt  string            `json:"lastHeartbeatAt"`
+	Status           string            `json:"status"`
+	ExpiredAt        string            `json:"expiredAt,omitempty"`
+	Revision         uint64            `json:"revision"`
+	Counter          uint64            `json:"counter"`
+	Withheld         []withheld        `json:"withheld,omitempty"`
+}
+
+type instanceList struct {
+	Revision  uint64     `json:"revision"`
+	Instances []instance `json:"instances"`
+}
+
+type service struct {
+	Namespace       string            `json:"namespace"`
+	Service         string            `json:"service"`
+	Instances       int               `json:"instances"`
+	Passing         int               `json:"passing"`
+	Endpoints       []serviceEndpoint `json:"endpoints"`
+	CreatedRevision uint64            `json:"createdRevision"`
+	Revision        uint64            `json:"revision"`
+	Withheld        []withheld        `json:"withheld,omitempty"`
+}
+
+type serviceEndpoint struct {
+	Name     string `json:"name"`
+	Protocol string `json:"protocol"`
+}
+
+type serviceList struct {
+	Revision uint64    `json:"revision"`
+	Services []service `json:"services"`
+}
+
+type member struct {
+	ID    uint64 `json:"id"`
+	Role  string `json:"role"`
+	Voter bool   `json:"voter"`
+	Local bool   `json:"local"`
+	HTTP  string `json:"http"`
+	XDS   string `json:"xds"`
+	GRPC  string `json:"grpc"`
+	Admin string `json:"admin"`
+}
+
+type memberList struct {
+	ClusterID   uint64   `json:"clusterId"`
+	LocalNodeID uint64   `json:"localNodeId"`
+	LeaderID    uint64   `json:"leaderId"`
+	Region      string   `json:"region"`
+	Term        uint64   `json:"term"`
+	Revision    uint64   `json:"revision"`
+	Members     []member `json:"members"`
+}
+
+// problem is application/problem+json.
+type problem struct {
+	Code   string         `json:"code"`
+	Title  string         `json:"title"`
+	Detail string         `json:"detail"`
+	Errors []fieldProblem `json:"errors"`
+}

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// The bounds of a lease, as the server has them.
+const (
+	ttlDefault = 30 * time.Second
+	ttlMin     = time.Second
+	ttlMax     = 7 * 24 * time.Hour
+)
+
+// registerFlags is what register's command line says.
+type registerFlags struct {
+	ref                  instanceRef
+	addrs                []string
+	protocol             string
+	weight               uint16
+	group, zone, version string
+	labels, metadata     []string
+	ttl                  time.Duration
+	keep                 bool
+}
+
+func (c *ctl) registerCommand() *cobra.Command {
+	var f registerFlags
+	cmd := &cobra.Command{
+		Use:   "register SERVICE --id ID --addr HOST:PORT",
+		Short: "Put an instance into the registry, and keep it there with --keep",
+		Long: `register puts an instance of a service into the registry, or overwrites it.
+Nobody is sent to it any more once its lease has run out. --keep stays and
+renews the lease, three times in each TTL, until Ctrl-C or SIGTERM, and then
+deregisters the instance; should the registry have lost it meanwhile, it is
+registered again.
+
+--addr is HOST:PORT, or NAME=PROTOCOL://HOST:PORT[/PATH] for an endpoint with a
+name and protocol of its own, and may be given several times. The first is the
+primary one. HOST should be an IP address: proxies take nothing else.`,
+		Example: `  stellmapctl register orders --id orders-1 --addr 127.0.0.1:9001 --ttl 10s --keep
+  stellmapctl register orders --id orders-1 --addr http=http://10.0.0.7:8080 --addr rpc=grpc://10.0.0.7:9090
+  stellmapctl register orders -n prod --id o-1 --addr '[2001:db8::7]:80' --zone a --version 1.4.2 --label tier=gold`,
+		Args: oneService,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			f.ref.service = args[0]
+			body, err := f.registration()
+			if err != nil {
+				return err
+			}
+			if f.keep {
+				return c.keep(cmd.Context(), f.ref, body)
+			}
+			return c.registerOnce(cmd.Context(), f.ref, body)
+		},
+	}
+	f.add(cmd.Flags())
+	return cmd
+}
+
+func (f *registerFlags) add(flags *pflag.FlagSet) {
+	namespaceFlag(flags, &f.ref.namespace)
+	flags.StringVar(&f.ref.id, "id", "", "the instance's id, its own within the service")
+	flags.StringArrayVar(&f.addrs, "addr", nil, "an endpoint: HOST:PORT or NAME=PROTOCOL://HOST:PORT[/PATH]; repeatable")
+	flags.StringVar(&f.protocol, "protocol", "http", "the protocol of an --addr that names none: http, h2c, grpc, https, tcp, tls")
+	flags.Uint16Var(&f.weight, "weight", 0, "the share of each endpoint beside others, 1 to 65535 (default 100)")
+	flags.StringVar(&f.group, "group", "", "a group within the namespace")
+	flags.StringVar(&f.zone, "zone", "", "the zone that it stands in")
+	flags.StringVar(&f.version, "version", "", "the version that it runs")
+	flags.StringArrayVar(&f.labels, "label", nil, "a label key=value, which queries can ask for; repeatable")
+	flags.StringArrayVar(&f.metadata, "metadata", nil, "a metadata key=value; repeatable")
+	flags.DurationVar(&f.ttl, "ttl", ttlDefault, "how long the lease holds without a renewal, in whole seconds, 1s to 168h")
+	flags.BoolVar(&f.keep, "keep", false, "stay, renew the lease, deregister at Ctrl-C")
+}
+
+// registration is what the flags ask for, or what is wrong with them.
+func (f *registerFlags) registration() (registration, error) {
+	if err := f.ref.check(); err != nil {
+		return registration{}, err
+	}
+	if f.ttl < ttlMin || f.ttl > ttlMax || f.ttl%time.Second != 0 {
+		return registration{}, usagef("--ttl: %v is not a time in whole seconds from %v to %v, such as 30s", f.ttl, ttlMin, ttlMax)
+	}
+	r := registration{Group: f.group, Zone: f.zone, Version: f.version, LeaseTTLSeconds: int64(f.ttl / time.Second)}
+	if len(f.addrs) == 0 {
+		return registration{}, usagef("--addr: is missing, such as --addr 127.0.0.1:9001")
+	}
+	for _, text := range f.addrs {
+		e, err := parseEndpoint(text, f.protocol, int(f.weight))
+		if err != nil {
+			return registration{}, err
+		}
+		r.Endpoints = append(r.Endpoints, e)
+	}
+	var err error
+	if r.Labels, err = parsePairs("label", f.labels); err != nil {
+		return registration{}, err
+	}
+	r.Metadata, err = parsePairs("metadata", f.metadata)
+	return r, err
+}
+
+func (c *ctl) registerOnce(ctx context.Context, ref instanceRef, body registration) error {
+	answer, err := c.register(ctx, ref, body)
+	if err != nil {
+		return err
+	}
+	return c.show(registered(ref, answer, "lease "+seconds(body.LeaseTTLSeconds)+", then it expires; --keep renews it"))
+}
+
+func (c *ctl) register(ctx context.Context, ref instanceRef, body registration) (written, error) {
+	var answer written
+	err := c.call(ctx, request{doing: "register " + ref.String(), method: http.MethodPut, path: ref.path(), body: body}, &answer)
+	return answer, err
+}
+
+// registered tells a new instance from one that was there and says other things now.
+func registered(ref instanceRef, answer written, lease string) view {
+	word := "registered"
+	if answer.Created != nil && answer.Changed != nil && !*answer.Created && *answer.Changed {
+		word = "overwritten"
+	}
+	return view{
+		whole: answer,
+		names: []string{ref.short()},
+		line:  fmt.Sprintf("%s %s   rev %d   %s", word, ref.short(), answer.Revision, lease),
+	}
+}
