@@ -359,10 +359,10 @@ func (t *story) restartDaemon(ctx context.Context, s *step) error {
 	return errors.New("the start does not say what it replayed")
 }
 
-// replayed is what the daemon's start says about the log.
+// replayed is what the daemon's banner says about the log.
 func (t *story) replayed() string {
 	for line := range strings.Lines(t.processes["stellmapd"].Output()) {
-		if at := strings.Index(line, "replayed"); at >= 0 {
+		if at := strings.Index(line, "replayed "); at >= 0 {
 			return strings.TrimSpace(line[at:])
 		}
 	}

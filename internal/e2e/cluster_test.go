@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -104,13 +105,16 @@ func endUnderLoad(t *testing.T, size int, end func(*cluster)) {
 		}
 		c.mustBeReady()
 		for _, m := range c.members {
-			if !strings.Contains(m.proc.Output(), "replayed") {
+			if !replayed.MatchString(m.proc.Output()) {
 				t.Errorf("the start of %s does not say what it replayed:\n%s", m.name(), m.proc.Output())
 			}
 		}
 		c.check(random, last)
 	}
 }
+
+// replayed is the sentence of the banner.
+var replayed = regexp.MustCompile(`replayed \d+ log entries above the state at \d+`)
 
 func crash(c *cluster) { c.t.Helper(); c.kill(c.members...) }
 
@@ -167,6 +171,30 @@ func TestAnEmptiedVoterIsRefused(t *testing.T) {
 		value := fmt.Sprint("again", i)
 		c.must(http.MethodPut, instanceURL(m, "orders", "a"), registration(9000, value), http.StatusOK)
 		c.expect(rest[1-i], "orders", "a", value)
+	}
+}
+
+// All members come back on other ports, which only their files know: they find each other all the same.
+func TestAllMembersMayMoveAtOnce(t *testing.T) {
+	c := newCluster(t, 3)
+	c.must(http.MethodPut, instanceURL(c.members[0], "orders", "a"), registration(9000, "1"), http.StatusCreated)
+	stop(c)
+	ports, err := process.FreePorts(4 * len(c.members))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, m := range c.members {
+		m.ports = [4]int(ports[4*i:])
+	}
+	for _, m := range c.members {
+		if err := os.WriteFile(m.config, []byte(c.configOf(m)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		c.start(m)
+	}
+	c.mustBeReady()
+	for _, m := range c.members {
+		c.expect(m, "orders", "a", "1")
 	}
 }
 

@@ -139,19 +139,19 @@ func (c *cluster) register(service, id, endpoints string) {
 // carry, costs nobody else anything.
 func TestEnvoyHasWhatTheRegistryHas(t *testing.T) {
 	c := newCluster(t, 1)
-	c.register("orders", "o-1", `[{"name":"http","protocol":"http","host":"127.0.0.1","port":9001}]`)
+	c.register("orders", "o-1", `[{"name":"http","protocol":"http","host":"127.0.0.1","port":9001},{"name":"admin","protocol":"http","host":"127.0.0.1","port":9101}]`)
 	c.register("orders", "o-2", `[{"name":"http","protocol":"http","host":"127.0.0.1","port":9002}]`)
 	c.register("mixed", "by-name", `[{"name":"http","protocol":"http","host":"example.invalid","port":9003}]`)
 	c.register("mixed", "by-address", `[{"name":"http","protocol":"http","host":"127.0.0.1","port":9004}]`)
 	e := c.startEnvoy()
 	orders := map[string]string{"127.0.0.1:9001": "HEALTHY", "127.0.0.1:9002": "HEALTHY"}
 	mixed := map[string]string{"127.0.0.1:9004": "HEALTHY"}
-	want := map[string]map[string]string{"orders.default": orders, "http~orders.default": orders, "mixed.default": mixed, "http~mixed.default": mixed}
+	want := map[string]map[string]string{"orders.default": orders, "admin~orders.default": {"127.0.0.1:9101": "HEALTHY"}, "mixed.default": mixed}
 	e.has(want)
 
 	c.register("late", "l-1", `[{"name":"http","protocol":"http","host":"127.0.0.1","port":9005}]`)
 	late := map[string]string{"127.0.0.1:9005": "HEALTHY"}
-	want["late.default"], want["http~late.default"] = late, late
+	want["late.default"] = late
 	c.must(http.MethodDelete, instanceURL(c.members[0], "orders", "o-2"), "", http.StatusOK, http.StatusNoContent)
 	delete(orders, "127.0.0.1:9002")
 	e.has(want)
@@ -171,9 +171,9 @@ func TestEnvoyRoutesByHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	serve(t, ports[0], "o-1")
-	c.register("orders", "o-1", fmt.Sprintf(`[{"name":"http","protocol":"http","host":"127.0.0.1","port":%d}]`, ports[0]))
+	c.register("orders", "o-1", fmt.Sprintf(`[{"name":"http","protocol":"http","host":"127.0.0.1","port":%d},{"name":"admin","protocol":"http","host":"127.0.0.1","port":%[1]d}]`, ports[0]))
 	e := c.startEnvoy()
-	for _, host := range []string{"orders.default", "orders.default.mesh", "http--orders.default.mesh", "orders.default:8080", "ORDERS.default"} {
+	for _, host := range []string{"orders.default", "orders.default.mesh", "admin--orders.default.mesh", "orders.default:8080", "ORDERS.default"} {
 		e.until("an answer for "+host, func() error {
 			status, _, body, err := e.ask(t.Context(), host)
 			if err == nil && (status != http.StatusOK || body != "o-1") {
@@ -210,7 +210,7 @@ func TestEnvoyMovesToAnotherMember(t *testing.T) {
 	c.register("orders", "o-1", `[{"name":"http","protocol":"http","host":"127.0.0.1","port":9001}]`)
 	e := c.startEnvoy()
 	orders := map[string]string{"127.0.0.1:9001": "HEALTHY"}
-	want := map[string]map[string]string{"orders.default": orders, "http~orders.default": orders}
+	want := map[string]map[string]string{"orders.default": orders}
 	e.has(want)
 	for _, m := range c.members { // one of them is the one that it listens to
 		c.kill(m)

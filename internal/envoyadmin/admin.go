@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strconv"
@@ -49,20 +50,44 @@ func (a Admin) page(ctx context.Context, path string) ([]byte, error) {
 // Config is what came over xDS, as /config_dump tells it.
 type Config struct {
 	Clusters  []string                     // names, sorted
-	Endpoints map[string]map[string]string // cluster → address:port → health status
+	Endpoints map[string]map[string]string // cluster → address:port → health status that EDS gave it
 }
 
-// Config reads /config_dump.
+// Config reads /config_dump, and /clusters for the health: what /config_dump
+// calls health_status is what Envoy makes of it, ejected outliers included.
 func (a Admin) Config(ctx context.Context) (Config, error) {
-	body, err := a.page(ctx, "/config_dump?include_eds")
-	if err != nil {
+	var d dump
+	if err := a.read(ctx, "/config_dump?include_eds", &d); err != nil {
 		return Config{}, err
 	}
-	var d dump
-	if err := json.Unmarshal(body, &d); err != nil {
-		return Config{}, fmt.Errorf("read /config_dump: %w", err)
+	var s statuses
+	if err := a.read(ctx, "/clusters?format=json", &s); err != nil {
+		return Config{}, err
 	}
-	return d.config(), nil
+	return d.config(s.health()), nil
+}
+
+func (a Admin) read(ctx context.Context, path string, into any) error {
+	body, err := a.page(ctx, path)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(body, into); err != nil {
+		return fmt.Errorf("read %s of Envoy: %w", path, err)
+	}
+	return nil
+}
+
+// address is where an endpoint is, as Envoy writes it.
+type address struct {
+	SocketAddress struct {
+		Address   string `json:"address"`
+		PortValue int    `json:"port_value"`
+	} `json:"socket_address"`
+}
+
+func (a address) String() string {
+	return net.JoinHostPort(a.SocketAddress.Address, strconv.Itoa(a.SocketAddress.PortValue))
 }
 
 // dump is the part of /config_dump?include_eds that is looked at here.
@@ -74,48 +99,61 @@ type dump struct {
 			} `json:"cluster"`
 		} `json:"dynamic_active_clusters"`
 		DynamicEndpointConfigs []struct {
-			EndpointConfig assignment `json:"endpoint_config"`
+			EndpointConfig struct {
+				ClusterName string `json:"cluster_name"`
+				Endpoints   []struct {
+					LBEndpoints []struct {
+						Endpoint struct {
+							Address address `json:"address"`
+						} `json:"endpoint"`
+					} `json:"lb_endpoints"`
+				} `json:"endpoints"`
+			} `json:"endpoint_config"`
 		} `json:"dynamic_endpoint_configs"`
 	} `json:"configs"`
 }
 
-type assignment struct {
-	ClusterName string `json:"cluster_name"`
-	Endpoints   []struct {
-		LBEndpoints []struct {
-			Endpoint struct {
-				Address struct {
-					SocketAddress struct {
-						Address   string `json:"address"`
-						PortValue int    `json:"port_value"`
-					} `json:"socket_address"`
-				} `json:"address"`
-			} `json:"endpoint"`
-			HealthStatus string `json:"health_status"`
-		} `json:"lb_endpoints"`
-	} `json:"endpoints"`
-}
-
-func (d dump) config() Config {
+// config joins the dump with the health of the endpoints, by cluster and address.
+func (d dump) config(health map[[2]string]string) Config {
 	c := Config{Endpoints: make(map[string]map[string]string)}
 	for _, part := range d.Configs {
 		for _, one := range part.DynamicActiveClusters {
 			c.Clusters = append(c.Clusters, one.Cluster.Name)
 		}
 		for _, one := range part.DynamicEndpointConfigs {
-			c.Endpoints[one.EndpointConfig.ClusterName] = one.EndpointConfig.health()
+			name := one.EndpointConfig.ClusterName
+			c.Endpoints[name] = make(map[string]string)
+			for _, locality := range one.EndpointConfig.Endpoints {
+				for _, lb := range locality.LBEndpoints {
+					at := lb.Endpoint.Address.String()
+					c.Endpoints[name][at] = health[[2]string{name, at}]
+				}
+			}
 		}
 	}
 	slices.Sort(c.Clusters)
 	return c
 }
 
-func (a assignment) health() map[string]string {
-	found := make(map[string]string)
-	for _, locality := range a.Endpoints {
-		for _, lb := range locality.LBEndpoints {
-			at := lb.Endpoint.Address.SocketAddress
-			found[fmt.Sprintf("%s:%d", at.Address, at.PortValue)] = lb.HealthStatus
+// statuses is the part of /clusters?format=json that is looked at here.
+type statuses struct {
+	ClusterStatuses []struct {
+		Name         string `json:"name"`
+		HostStatuses []struct {
+			Address      address `json:"address"`
+			HealthStatus struct {
+				EDSHealthStatus string `json:"eds_health_status"`
+			} `json:"health_status"`
+		} `json:"host_statuses"`
+	} `json:"cluster_statuses"`
+}
+
+// health is what EDS said of each host, by cluster and address.
+func (s statuses) health() map[[2]string]string {
+	found := make(map[[2]string]string)
+	for _, c := range s.ClusterStatuses {
+		for _, h := range c.HostStatuses {
+			found[[2]string{c.Name, h.Address.String()}] = h.HealthStatus.EDSHealthStatus
 		}
 	}
 	return found
