@@ -134,7 +134,7 @@ type vocabulary struct {
 var vocabularies = []vocabulary{
 	// The file system is the seam that all tests of crashes go through, and cmd chooses it.
 	{"github.com/cockroachdb/pebble/v2/vfs", []string{"storage/...", "cmd/stellmapd", "consensus/simulate"}, []string{"..."}},
-	{"github.com/cockroachdb/pebble", []string{"storage"}, nil},
+	{"github.com/cockroachdb/pebble", []string{"storage"}, []string{"storage/crashfs"}},
 	// peer carries messages as bytes; what it may know of them is their form, not what raft does.
 	{"go.etcd.io/raft/v3/raftpb", []string{"consensus/..."}, nil},
 	{"go.etcd.io/raft", []string{"consensus", "consensus/simulate"}, nil},

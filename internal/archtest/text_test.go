@@ -1,8 +1,10 @@
 package archtest
 
 import (
+	"maps"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -61,5 +63,42 @@ func TestMakeTargetsThatTextsNameExist(t *testing.T) {
 				t.Errorf("%s names `make %s`, which the Makefile has not", path, m[1])
 			}
 		}
+	}
+}
+
+// Every test that a document names as its proof is there, and so is every folder and file of a test.
+func TestTestsThatDocumentsNameExist(t *testing.T) {
+	var code strings.Builder
+	files := make(map[string]bool)
+	for _, path := range texts(t) {
+		files[path], files[filepath.Dir(path)] = true, true
+		if content, ok := read(t, path); ok && strings.HasSuffix(path, "_test.go") {
+			code.Write(content)
+		}
+	}
+	tests := regexp.MustCompile(`\b(Test|Benchmark|Fuzz)[A-Z][A-Za-z0-9]+\b`)
+	stories := regexp.MustCompile(`[a-z0-9/]*testdata/[A-Za-z0-9_./]*[a-z0-9_]`)
+	named := 0
+	for path := range files {
+		if filepath.Ext(path) != ".md" {
+			continue
+		}
+		content, ok := read(t, path)
+		if !ok {
+			continue
+		}
+		for _, name := range tests.FindAllString(string(content), -1) {
+			if named++; !strings.Contains(code.String(), "func "+name+"(") {
+				t.Errorf("%s names %s, which is not there", path, name)
+			}
+		}
+		for _, name := range stories.FindAllString(string(content), -1) {
+			if !slices.ContainsFunc(slices.Collect(maps.Keys(files)), func(f string) bool { return f == name || strings.HasSuffix(f, "/"+name) }) {
+				t.Errorf("%s names %s, which is not there", path, name)
+			}
+		}
+	}
+	if named == 0 {
+		t.Error("no document names a test")
 	}
 }
