@@ -18,7 +18,6 @@ type Instance struct {
 	Zone      string // optional
 	Region    string // where it runs; of this registry's own instances the region of the cluster
 	Version   string // optional
-	Levels    Levels // the five parts of Service, or all empty
 	Labels    Pairs
 	Metadata  Pairs
 	Endpoints []Endpoint // at least one, names unique, in the order registered
@@ -43,6 +42,10 @@ func (i *Instance) Key() InstanceKey {
 func (i *Instance) ServiceKey() ServiceKey {
 	return ServiceKey{Namespace: i.Namespace, Service: i.Service}
 }
+
+// Levels are the five parts of the service's name, or all empty. A million
+// copies of them would take 80 MB.
+func (i *Instance) Levels() Levels { return LevelsOf(i.Service) }
 
 // Endpoint finds an endpoint by name.
 func (i *Instance) Endpoint(name string) (Endpoint, bool) {
@@ -144,8 +147,11 @@ func (l Levels) String() string {
 // LevelsOf takes a service name apart; the levels are empty unless the name has
 // exactly five parts, none of them empty.
 func LevelsOf(service string) Levels {
+	if strings.Count(service, ".") != len(levelNames)-1 {
+		return Levels{}
+	}
 	parts := strings.Split(service, ".")
-	if len(parts) != len(levelNames) || slices.Contains(parts, "") {
+	if slices.Contains(parts, "") {
 		return Levels{}
 	}
 	return Levels{parts[0], parts[1], parts[2], parts[3], parts[4]}

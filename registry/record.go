@@ -118,7 +118,7 @@ func (d *reader) share(s string) string {
 func (d *reader) instance(k InstanceKey, spec *recordv1.InstanceSpec) *Instance {
 	service := d.share(k.Service)
 	return &Instance{
-		Namespace: d.share(k.Namespace), Service: service, ID: k.ID, Levels: LevelsOf(service),
+		Namespace: d.share(k.Namespace), Service: service, ID: k.ID,
 		Group: d.share(spec.GetGroup()), Zone: d.share(spec.GetZone()), Region: d.region, Version: d.share(spec.GetVersion()),
 		Labels: d.pairs(spec.GetLabels()), Metadata: d.pairs(spec.GetMetadata()), Endpoints: d.endpoints(spec.GetEndpoints()),
 		LeaseTTL: time.Duration(spec.GetLeaseTtlMs()) * time.Millisecond, Status: StatusPassing,

@@ -111,7 +111,7 @@ func (e *encoder) v1Instance(i *registry.Instance) {
 	e.open('{')
 	e.text("namespace", i.Namespace)
 	e.text("service", i.Service)
-	e.levels(i.Levels)
+	e.levels(i.Levels())
 	e.text("instanceId", i.ID)
 	e.optional("zone", i.Zone)
 	e.pairs("labels", i.Labels)

@@ -268,7 +268,7 @@ func (e *encoder) v2Instance(i *registry.Instance, withheld []Withheld) {
 	e.optional("zone", i.Zone)
 	e.text("region", i.Region)
 	e.optional("version", i.Version)
-	e.levels(i.Levels)
+	e.levels(i.Levels())
 	e.pairs("labels", i.Labels)
 	e.pairs("metadata", i.Metadata)
 	e.endpoints(i.Endpoints)
