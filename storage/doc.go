@@ -1,8 +1,10 @@
 // Package storage keeps the bytes of one member so that they survive a crash.
 //
-//	Log      what Raft must not forget: entries and hard state   wal/*.wal
-//	Engine   what the entries have made: the state, in Pebble    state/{n}/
-//	Identity who this member is and whom it has met              identity.json
+//	Log        what Raft must not forget: entries and hard state     wal/*.wal
+//	Engine     what the entries have made: the state, in Pebble      state/{n}/
+//	Snapshots  the state of some moments, whole, in files            snapshot/*.snap
+//	Space      what is free, and room for a start on a full disk     ballast
+//	Identity   who this member is and whom it has met                identity.json
 //
 // The engine has no log of its own: the state, the applied index and its term
 // change in one batch in memory and reach the disk by flushes. After a crash

@@ -48,7 +48,9 @@ type EngineOptions struct {
 // Apply, Restore and Close are one goroutine's; the reads are anybody's, and
 // Restore switches under them: each sees the old state or the new one.
 type Engine struct {
-	o EngineOptions
+	o      EngineOptions
+	held   *heldErrors // until Trust; nil = never
+	broken breakage
 
 	mu      sync.RWMutex // held shared by whoever uses db, alone by Restore and Close
 	db      *pebble.DB
@@ -76,14 +78,15 @@ func OpenEngine(o EngineOptions) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open engine: %w", err)
 	}
-	e := &Engine{o: o, dirName: name}
+	e := &Engine{o: o, dirName: name, broken: breakage{told: make(chan struct{})}}
+	e.o.OnFatal = func(err error) { e.broken.tell(err); o.OnFatal(err) }
 	if name == "" {
 		e.dirName = firstFolder
 	}
 	if err := removeOthers(o.FS, o.Dir, name); err != nil {
 		return nil, fmt.Errorf("open engine: %w", err)
 	}
-	if e.db, err = o.openPebble(e.dirName); err != nil {
+	if e.db, err = e.o.openPebble(e.dirName); err != nil {
 		return nil, fmt.Errorf("open engine: %w", err)
 	}
 	if name == "" {
@@ -189,7 +192,13 @@ func (e *Engine) Apply(b *Batch, at Position) error {
 	if at.Index < e.applied.Index {
 		panic(fmt.Sprintf("storage: apply of a batch at index %d to a state at %d", at.Index, e.applied.Index))
 	}
-	b.Set([]byte(appliedKey), encodePosition(at))
+	if mutant("applied_outside_batch") {
+		if err := e.db.Set([]byte(appliedKey), encodePosition(at), pebble.NoSync); err != nil {
+			return err
+		}
+	} else {
+		b.Set([]byte(appliedKey), encodePosition(at))
+	}
 	if err := e.db.Apply(b.b, pebble.NoSync); err != nil {
 		return fmt.Errorf("apply at index %d: %w", at.Index, err)
 	}
@@ -252,7 +261,7 @@ func (e *Engine) DurableIndex() (uint64, error) {
 	if e.db == nil {
 		return 0, ErrClosed
 	}
-	at, err := readApplied(e.db, &pebble.IterOptions{OnlyReadGuaranteedDurable: true})
+	at, err := readApplied(e.db, &pebble.IterOptions{OnlyReadGuaranteedDurable: !mutant("cut_beyond_durable")})
 	return at.Index, err
 }
 
@@ -279,7 +288,7 @@ func (e *Engine) Flush() error {
 	if e.db == nil {
 		return ErrClosed
 	}
-	if err := e.db.Flush(); err != nil {
+	if err := e.broken.flush(e.db); err != nil {
 		return fmt.Errorf("flush the engine: %w", err)
 	}
 	return nil
@@ -318,7 +327,7 @@ func readCurrent(fs vfs.FS, dir string) (string, error) {
 	}
 	name := string(data)
 	if n, err := strconv.ParseUint(name, 10, 32); err != nil || n == 0 {
-		return "", fmt.Errorf("%s names %q, want the number of a folder; it was damaged or edited", fs.PathJoin(dir, currentFile), name)
+		return "", damagedState("%s names %q, want the number of a folder; it was damaged or edited", fs.PathJoin(dir, currentFile), name)
 	}
 	if _, err := fs.Stat(fs.PathJoin(dir, name)); err != nil {
 		return "", fmt.Errorf("%s names folder %s: %w", fs.PathJoin(dir, currentFile), name, err)
@@ -344,7 +353,7 @@ func removeOthers(fs vfs.FS, dir, active string) error {
 		case active == "" && name == firstFolder:
 			continue
 		case active == "" && !strings.HasSuffix(name, tempSuffix):
-			return fmt.Errorf("%s is missing, though folder %s is there; it is left as it is. Put an intact copy of the data directory back, or replace this member by one with a new id and an empty directory", fs.PathJoin(dir, currentFile), name)
+			return damagedState("%s is missing, though folder %s is there; it is left as it is. Put an intact copy of the data directory back, or replace this member by one with a new id and an empty directory", fs.PathJoin(dir, currentFile), name)
 		}
 		if err := fs.RemoveAll(fs.PathJoin(dir, name)); err != nil {
 			return fmt.Errorf("remove a leftover: %w", err)

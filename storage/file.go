@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"strings"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -44,7 +45,7 @@ func writeFileAtomic(fs vfs.FS, dir, name string, data []byte) error {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
 	_, err = f.Write(data)
-	if err == nil {
+	if err == nil && !(mutant("skip_current_sync") && name == currentFile) {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
@@ -52,6 +53,9 @@ func writeFileAtomic(fs vfs.FS, dir, name string, data []byte) error {
 	}
 	if err := fs.Rename(temp, fs.PathJoin(dir, name)); err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
+	}
+	if mutant("skip_meta_dir_sync") && strings.HasSuffix(name, metaSuffix) {
+		return nil
 	}
 	return syncDir(fs, dir)
 }

@@ -17,18 +17,38 @@ type Identity struct {
 	NodeID    uint64            `json:"nodeId"`
 	ClusterID uint64            `json:"clusterId"`
 	UUID      string            `json:"uuid"`
-	Stage     string            `json:"stage"`    // StageFounding or StageReady
+	Stage     string            `json:"stage"`    // StageFounding, StageReady or StageRestoring
 	Founders  string            `json:"founders"` // digest of the cluster's first members
 	Peers     map[uint64]string `json:"peers"`    // node id → UUID of every peer met so far
 }
 
 // Stages of an Identity.
 const (
-	StageFounding = "founding" // the log and the state may be half made; nobody was spoken to
-	StageReady    = "ready"
+	StageFounding  = "founding" // the log and the state may be half made; nobody was spoken to
+	StageReady     = "ready"
+	StageRestoring = "restoring" // a restore from a backup has begun and not ended
 )
 
-const identityFile = "identity.json"
+const (
+	identityFile = "identity.json"
+	lockFile     = "LOCK"
+)
+
+// dirFormat is the version of all that a data directory holds: what this
+// version writes, and the newest that it reads.
+const dirFormat = 1
+
+// identityInDir is the identity with the directory's format.
+type identityInDir struct {
+	formatInDir
+	Identity
+}
+
+// formatInDir is read before the rest, which a newer format may spell otherwise.
+// Without a version the format is 1.
+type formatInDir struct {
+	FormatVersion uint32 `json:"formatVersion"`
+}
 
 // identityRecord is the file: the identity and the CRC32C of its JSON, so
 // that a damaged file is not taken for another node.
@@ -45,12 +65,19 @@ func LoadIdentity(fs vfs.FS, dir string) (Identity, bool, error) {
 		return Identity{}, false, err
 	}
 	var r identityRecord
+	var format formatInDir
 	var id Identity
 	if err := json.Unmarshal(data, &r); err != nil {
 		return Identity{}, false, fmt.Errorf("%s is damaged: %w; without it this directory cannot be a member", path, err)
 	}
 	if sum := crc32.Checksum(r.Identity, castagnoli); sum != r.CRC32C {
 		return Identity{}, false, fmt.Errorf("%s is damaged: its checksum is %08x, not %08x; without it this directory cannot be a member", path, sum, r.CRC32C)
+	}
+	if err := json.Unmarshal(r.Identity, &format); err != nil {
+		return Identity{}, false, fmt.Errorf("%s: %w", path, err)
+	}
+	if format.FormatVersion > dirFormat {
+		return Identity{}, false, fmt.Errorf("%s: the data directory has format %d, and this version reads formats up to %d: a newer version wrote it, start that one or a later one", path, format.FormatVersion, dirFormat)
 	}
 	if err := json.Unmarshal(r.Identity, &id); err != nil {
 		return Identity{}, false, fmt.Errorf("%s: %w", path, err)
@@ -60,7 +87,7 @@ func LoadIdentity(fs vfs.FS, dir string) (Identity, bool, error) {
 
 // SaveIdentity replaces the identity; it is durable when the call returns.
 func SaveIdentity(fs vfs.FS, dir string, id Identity) error {
-	inner, err := json.Marshal(id)
+	inner, err := json.Marshal(identityInDir{formatInDir{dirFormat}, id})
 	if err != nil {
 		return fmt.Errorf("encode the identity: %w", err)
 	}
@@ -77,7 +104,7 @@ func LockDir(fs vfs.FS, dir string) (io.Closer, error) {
 	if err := makeDir(fs, dir); err != nil {
 		return nil, fmt.Errorf("lock the data directory: %w", err)
 	}
-	lock, err := fs.Lock(fs.PathJoin(dir, "LOCK"))
+	lock, err := fs.Lock(fs.PathJoin(dir, lockFile))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("data directory %s is in use by another process; a directory belongs to one", dir), err)
 	}

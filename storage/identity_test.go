@@ -3,6 +3,7 @@ package storage
 import (
 	"bytes"
 	"fmt"
+	"hash/crc32"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -171,5 +172,32 @@ func TestHasLogOrState(t *testing.T) {
 				t.Errorf("got %v, %v, want %v", got, err, c.want)
 			}
 		})
+	}
+}
+
+// A directory of a newer format is refused, with both numbers, before anything
+// else of it is read; one without a number has format 1.
+func TestANewerFormatIsRefused(t *testing.T) {
+	fs := vfs.NewMem()
+	check(fs.MkdirAll("data", 0o700))
+	put := func(inner string) error {
+		check(writeFileAtomic(fs, "data", identityFile, fmt.Appendf(nil, `{"identity":%s,"crc32c":%d}`, inner, crc32.Checksum([]byte(inner), castagnoli))))
+		_, _, err := LoadIdentity(fs, "data")
+		return err
+	}
+	for inner, fine := range map[string]bool{
+		`{"nodeId":3}`:                     true,
+		`{"formatVersion":1,"nodeId":3}`:   true,
+		`{"formatVersion":2,"nodeId":3}`:   false,
+		`{"formatVersion":2,"nodeId":"a"}`: false,
+	} {
+		err := put(inner)
+		if told := err != nil && strings.Contains(err.Error(), "data/identity.json: the data directory has format 2, and this version reads formats up to 1"); fine && err != nil || !fine && !told {
+			t.Errorf("%s: %v", inner, err)
+		}
+	}
+	check(SaveIdentity(fs, "data", testIdentity("a")))
+	if data, _, err := readFile(fs, "data/identity.json"); err != nil || !bytes.Contains(data, []byte(`"formatVersion":1,`)) {
+		t.Errorf("it was saved as %s, %v", data, err)
 	}
 }

@@ -76,6 +76,7 @@ type Log struct {
 	buf    []byte
 	broken error
 	closed bool
+	visit  func(LogFrame) error // told of all that is replayed; nil = nobody
 
 	mu sync.RWMutex // guards what follows; the writer alone changes it
 	logIndex
@@ -152,7 +153,9 @@ func (l *Log) record(entries []Entry, hard *HardState) record {
 	if len(entries) > 0 {
 		last = entries[len(entries)-1].Index
 	}
-	h.Commit = min(h.Commit, last)
+	if !mutant("commit_beyond_last") {
+		h.Commit = min(h.Commit, last)
+	}
 	return record{entries: entries, hard: &h}
 }
 
@@ -234,12 +237,14 @@ func (l *Log) rotate(next []Entry) error {
 	if err := l.active.add(frameSeal, nil); err != nil {
 		return err
 	}
-	if err := l.syncActive(); err != nil {
+	if err := unless("skip_seal_sync", l.syncActive); err != nil {
 		return err
 	}
 	head := segmentHead{salt: l.o.Salt(), sequence: l.active.head.sequence + 1, before: Position{before, term}}
 	created, err := createSegment(l.o.FS, l.o.Dir, head, func(s *segment) error {
-		return s.add(frameData, record{hard: &l.hard}.appendTo(nil))
+		return unless("forget_hard_state_at_rotation", func() error {
+			return s.add(frameData, record{hard: &l.hard}.appendTo(nil))
+		})
 	})
 	if err != nil {
 		return err
@@ -260,7 +265,7 @@ func (l *Log) Sync() error {
 	if l.broken != nil {
 		return l.broken
 	}
-	if err := l.syncActive(); err != nil {
+	if err := unless("skip_log_sync", l.syncActive); err != nil {
 		return l.fail(err)
 	}
 	return nil
@@ -310,7 +315,7 @@ func (l *Log) TruncatePrefix(index uint64) error {
 		// One after the other: a gap between segments is a damaged log.
 		err := l.o.FS.Remove(l.o.FS.PathJoin(l.o.Dir, segmentName(oldest)))
 		if err == nil {
-			err = syncDir(l.o.FS, l.o.Dir)
+			err = unless("skip_removal_dir_sync", func() error { return syncDir(l.o.FS, l.o.Dir) })
 		}
 		if err != nil {
 			return l.fail(fmt.Errorf("remove segment %s: %w", segmentName(oldest), err))
@@ -339,6 +344,9 @@ func (l *Log) Close() error {
 
 // fail makes an error final.
 func (l *Log) fail(err error) error {
+	if mutant("retry_after_eio") {
+		return err
+	}
 	l.broken = fmt.Errorf("write log: %w", err)
 	return l.broken
 }

@@ -75,27 +75,33 @@ func (l *Log) open() error {
 
 // tidy removes segments that were never finished and lists the others in order.
 func (l *Log) tidy() ([]uint64, error) {
+	sequences, unfinished, err := l.list()
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range unfinished {
+		if err := l.o.FS.Remove(l.o.FS.PathJoin(l.o.Dir, name)); err != nil {
+			return nil, fmt.Errorf("remove a leftover: %w", err)
+		}
+	}
+	return unbroken(sequences)
+}
+
+// list is the segments in order, and the files of those that were never finished.
+func (l *Log) list() (sequences []uint64, unfinished []string, err error) {
 	names, err := l.o.FS.List(l.o.Dir)
 	if err != nil {
-		return nil, fmt.Errorf("list %s: %w", l.o.Dir, err)
+		return nil, nil, fmt.Errorf("list %s: %w", l.o.Dir, err)
 	}
-	var sequences []uint64
 	for _, name := range names {
 		if n, ok := segmentSequence(name); ok {
 			sequences = append(sequences, n)
 		} else if _, ok := segmentSequence(strings.TrimSuffix(name, tempSuffix)); ok {
-			if err := l.o.FS.Remove(l.o.FS.PathJoin(l.o.Dir, name)); err != nil {
-				return nil, fmt.Errorf("remove a leftover: %w", err)
-			}
+			unfinished = append(unfinished, name)
 		}
 	}
 	slices.Sort(sequences)
-	for i, n := range sequences {
-		if want := sequences[0] + uint64(i); n != want {
-			return nil, &DamageError{Segment: segmentName(want), Reason: "it is missing, though " + segmentName(n) + " is there"}
-		}
-	}
-	return sequences, nil
+	return sequences, unfinished, nil
 }
 
 // begin makes the first segment of a new log.
@@ -135,6 +141,9 @@ func (l *Log) replaySegment(sequence uint64, isLast bool) (end int64, err error)
 	if err := l.follow(r.head); err != nil {
 		return 0, damaged(0, "%v", err)
 	}
+	if err := l.showPart(LogFrame{Segment: segmentName(sequence), Kind: LogHead, Bytes: segmentHeadBytes, Before: r.head.before}); err != nil {
+		return 0, err
+	}
 	sealed := false
 	for {
 		at := r.offset
@@ -155,6 +164,9 @@ func (l *Log) replaySegment(sequence uint64, isLast bool) (end int64, err error)
 		}
 		if err := l.replayFrame(f, r.head); err != nil {
 			return 0, damaged(at, "%v", err)
+		}
+		if err := l.show(segmentName(sequence), f); err != nil {
+			return 0, err
 		}
 		sealed = f.kind == frameSeal
 	}
@@ -211,11 +223,11 @@ func (l *Log) tear(r *segmentReader, hole int64) error {
 	if err != nil {
 		return fmt.Errorf("read segment %s: %w", segmentName(r.head.sequence), err)
 	}
-	if found {
+	if found && !mutant("cut_synced_records") {
 		return &DamageError{Segment: segmentName(r.head.sequence), Offset: hole, Reason: fmt.Sprintf("no valid frame is there, though the one at %d says that it was synced", beyond)}
 	}
 	l.torn = r.size - hole
-	return nil
+	return l.showPart(LogFrame{Segment: segmentName(r.head.sequence), Offset: hole, Bytes: l.torn, Kind: LogTorn})
 }
 
 // check holds the log against what is known to have been in it.
@@ -235,6 +247,10 @@ func (l *Log) check() error {
 // takes its name, and goes on in that. The copy ends with a mark, or damage to
 // what had been synced long ago would look like a torn write.
 func (l *Log) rewriteLast(end int64) (err error) {
+	if mutant("tail_not_rewritten") && l.torn == 0 {
+		l.active, err = l.reuseLast(end)
+		return err
+	}
 	last := l.segments[len(l.segments)-1]
 	r, err := openSegment(l.o.FS, l.o.Dir, last.sequence)
 	if err != nil {
@@ -249,7 +265,7 @@ func (l *Log) rewriteLast(end int64) (err error) {
 		if err := s.sync(); err != nil {
 			return err
 		}
-		return s.add(frameMark, nil)
+		return unless("rewrite_without_mark", func() error { return s.add(frameMark, nil) })
 	})
 	return err
 }

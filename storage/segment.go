@@ -96,13 +96,13 @@ func createSegment(fs vfs.FS, dir string, head segmentHead, fill func(*segment) 
 		err = fill(s)
 	}
 	if err == nil {
-		err = s.sync()
+		err = unless("skip_segment_sync", s.sync)
 	}
 	if err == nil {
 		err = fs.Rename(name+tempSuffix, name)
 	}
 	if err == nil {
-		err = syncDir(fs, dir)
+		err = unless("skip_segment_dir_sync", func() error { return syncDir(fs, dir) })
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("create segment %s: %w", name, err), file.Close())

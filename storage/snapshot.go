@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash"
@@ -58,9 +59,7 @@ func (s *EngineSnapshot) WriteTo(w io.Writer) (int64, error) {
 	out := &stateWriter{w: bufio.NewWriter(w), sum: sha256.New()}
 	out.write([]byte(stateMagic))
 	err := scan(s.s, nil, nil, func(key, value []byte) error {
-		var head [8]byte
-		binary.BigEndian.PutUint32(head[:], uint32(len(key)))
-		binary.BigEndian.PutUint32(head[4:], uint32(len(value)))
+		head := pairHead(key, value)
 		out.write(head[:])
 		out.write(key)
 		out.write(value)
@@ -78,6 +77,31 @@ func (s *EngineSnapshot) WriteTo(w io.Writer) (int64, error) {
 		return out.n, fmt.Errorf("write the state at index %d: %w", s.at.Index, err)
 	}
 	return out.n, nil
+}
+
+// pairHead is the lengths of a pair.
+func pairHead(key, value []byte) (head [8]byte) {
+	binary.BigEndian.PutUint32(head[:], uint32(len(key)))
+	binary.BigEndian.PutUint32(head[4:], uint32(len(value)))
+	return head
+}
+
+// Hash is the SHA-256 of the replicated state at Applied, in hexadecimal: of
+// all pairs in order, each with its lengths. All pairs are replicated, so two
+// members have the same hash at the same position, whatever their disks did.
+func (s *EngineSnapshot) Hash() (string, error) {
+	sum := sha256.New()
+	err := scan(s.s, nil, nil, func(key, value []byte) error {
+		head := pairHead(key, value)
+		sum.Write(head[:])
+		sum.Write(key)
+		sum.Write(value)
+		return nil
+	})
+	if err != nil {
+		return "", fmt.Errorf("hash the state at index %d: %w", s.at.Index, err)
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 
 // stateWriter hashes and counts what it writes and keeps the first error.
@@ -121,7 +145,7 @@ func (e *Engine) Restore(r io.Reader) error {
 	}
 	at, err := fill(db, r)
 	if err == nil {
-		err = db.Flush()
+		err = e.broken.flush(db)
 	}
 	if err == nil {
 		err = e.switchTo(db, name, at)
@@ -153,38 +177,43 @@ func (e *Engine) switchTo(db *pebble.DB, name string, at Position) error {
 
 // fill reads a stream into an empty database.
 func fill(db *pebble.DB, r io.Reader) (Position, error) {
-	in := &stateReader{r: bufio.NewReader(r), sum: sha256.New()}
-	if magic := in.read(len(stateMagic)); in.err == nil && string(magic) != stateMagic {
-		return Position{}, fmt.Errorf("the stream begins with %q, not %q", magic, stateMagic)
-	}
 	batch := db.NewBatch()
-	for {
-		key, value, ok := in.pair()
-		if in.err != nil {
-			return Position{}, errors.Join(fmt.Errorf("read the stream at byte %d: %w", in.n, in.err), batch.Close())
+	err := readState(r, func(key, value []byte) error {
+		if err := batch.Set(key, value, nil); err != nil || batch.Len() < restoreBatchBytes {
+			return err
 		}
-		if ok {
-			if err := batch.Set(key, value, nil); err != nil {
-				return Position{}, errors.Join(err, batch.Close())
-			}
-		}
-		if !ok || batch.Len() >= restoreBatchBytes {
-			if err := errors.Join(db.Apply(batch, pebble.NoSync), batch.Close()); err != nil {
-				return Position{}, err
-			}
-			batch = db.NewBatch()
-		}
-		if !ok {
-			break
-		}
+		err := errors.Join(db.Apply(batch, pebble.NoSync), batch.Close())
+		batch = db.NewBatch()
+		return err
+	})
+	if err == nil {
+		err = db.Apply(batch, pebble.NoSync)
 	}
-	if err := batch.Close(); err != nil {
-		return Position{}, err
-	}
-	if err := in.checkSum(); err != nil {
+	if err := errors.Join(err, batch.Close()); err != nil {
 		return Position{}, err
 	}
 	return readApplied(db, nil)
+}
+
+// readState calls fn for each pair of a stream in order, and then checks it.
+// Key and value are fn's to keep.
+func readState(r io.Reader, fn func(key, value []byte) error) error {
+	in := &stateReader{r: bufio.NewReader(r), sum: sha256.New()}
+	if magic := in.read(len(stateMagic)); in.err == nil && string(magic) != stateMagic {
+		return fmt.Errorf("the stream begins with %q, not %q", magic, stateMagic)
+	}
+	for {
+		key, value, ok := in.pair()
+		if in.err != nil {
+			return fmt.Errorf("read the stream at byte %d: %w", in.n, in.err)
+		}
+		if !ok {
+			return in.checkSum()
+		}
+		if err := fn(key, value); err != nil {
+			return err
+		}
+	}
 }
 
 // stateReader hashes and counts what it reads and keeps the first error.
@@ -236,8 +265,12 @@ func (in *stateReader) checkSum() error {
 	if string(got[:]) != string(want) {
 		return fmt.Errorf("the stream's checksum is %x, its content has %x", got, want)
 	}
-	if _, err := in.r.ReadByte(); err != io.EOF {
+	switch _, err := in.r.ReadByte(); err {
+	case io.EOF:
+		return nil
+	case nil:
 		return errors.New("the stream goes on after its checksum")
+	default: // of a reader that checks what it reads, and has found something
+		return fmt.Errorf("read the stream's end: %w", err)
 	}
-	return nil
 }

@@ -1,0 +1,171 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// Rebuilt says that the state was built anew, and why. A state that is there
+// and whole was not.
+type Rebuilt struct {
+	From    SnapshotMeta // the snapshot that it was built from
+	Because error        // what was wrong with the state
+	Damaged []error      // newer snapshots that could not be used
+	Aside   string       // the folder in which the damaged state is kept
+}
+
+// asideSuffix marks a state that could not be used.
+const asideSuffix = ".damaged"
+
+// ErrDamagedState is what a state is whose files say that they are not what was written.
+var ErrDamagedState = errors.New("storage: the state is damaged")
+
+// damagedState is an ErrDamagedState in its own words.
+func damagedState(format string, args ...any) error {
+	return stateError{fmt.Errorf(format, args...)}
+}
+
+type stateError struct{ error }
+
+func (stateError) Is(target error) bool { return target == ErrDamagedState }
+
+// IsDamagedState tells what is wrong with the bytes from what is wrong with the disk.
+func IsDamagedState(err error) bool {
+	return errors.Is(err, ErrDamagedState) || pebble.IsCorruptionError(err) || errors.Is(err, fs.ErrNotExist)
+}
+
+// OpenState opens the state as OpenEngine does. Where it is damaged or gone
+// and there are snapshots, it is built anew from the newest intact one; what
+// came after that, the log applies again. The damaged one is moved aside.
+//
+// Errors in the background are kept back until Trust: those of a state that
+// proves damaged while it is read concern nobody, since it is built anew.
+func OpenState(ctx context.Context, o EngineOptions, snapshots *Snapshots) (*Engine, *Rebuilt, error) {
+	e, err := openHeld(o)
+	switch {
+	case err == nil && (e.AppliedIndex().Index > 0 || !snapshots.hasAny()):
+		return e, nil, nil
+	case err == nil:
+		return rebuild(ctx, e, snapshots, &Rebuilt{Because: errors.New("it is empty, though snapshots of it are there")})
+	case !IsDamagedState(err) || !snapshots.hasAny():
+		return nil, nil, err
+	}
+	return RebuildState(ctx, o, snapshots, err)
+}
+
+// RebuildState moves the state aside and builds it anew from the newest intact
+// snapshot. Nothing may have it open.
+func RebuildState(ctx context.Context, o EngineOptions, snapshots *Snapshots, because error) (*Engine, *Rebuilt, error) {
+	o = o.withDefaults()
+	r := &Rebuilt{Because: because, Aside: o.Dir + asideSuffix}
+	if _, damaged, err := snapshots.Newest(ctx); err != nil {
+		return nil, nil, r.cannot(err, damaged)
+	}
+	if err := moveAside(o, r.Aside); err != nil {
+		return nil, nil, fmt.Errorf("move the damaged state aside: %w", err)
+	}
+	e, err := openHeld(o)
+	if err != nil {
+		return nil, nil, err
+	}
+	return rebuild(ctx, e, snapshots, r)
+}
+
+// heldErrors keeps an error in the background back until it matters.
+type heldErrors struct {
+	to func(error)
+
+	mu      sync.Mutex // guards what follows
+	trusted bool
+	first   error
+}
+
+func (h *heldErrors) tell(err error) {
+	h.mu.Lock()
+	trusted := h.trusted
+	if h.first == nil {
+		h.first = err
+	}
+	h.mu.Unlock()
+	if trusted {
+		h.to(err)
+	}
+}
+
+// openHeld is OpenEngine with errors that are kept back.
+func openHeld(o EngineOptions) (*Engine, error) {
+	held := &heldErrors{to: o.withDefaults().OnFatal}
+	o.OnFatal = held.tell
+	e, err := OpenEngine(o)
+	if err != nil {
+		return nil, err
+	}
+	e.held = held
+	return e, nil
+}
+
+// Trust says that the state was read and is good: from now on OnFatal is told
+// of errors in the background, and now of the first one that there was.
+func (e *Engine) Trust() {
+	if e.held == nil {
+		return
+	}
+	e.held.mu.Lock()
+	e.held.trusted = true
+	first := e.held.first
+	e.held.mu.Unlock()
+	if first != nil {
+		e.held.to(first)
+	}
+}
+
+// rebuild fills an empty engine, which it closes when it cannot.
+func rebuild(ctx context.Context, e *Engine, snapshots *Snapshots, r *Rebuilt) (*Engine, *Rebuilt, error) {
+	newest, damaged, err := snapshots.Newest(ctx)
+	if err != nil {
+		return nil, nil, errors.Join(r.cannot(err, damaged), e.Close())
+	}
+	r.From, r.Damaged = newest, damaged
+	if err := e.restoreFrom(snapshots, newest); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("build the state anew from the snapshot at index %d: %w", newest.Index, err), e.Close())
+	}
+	return e, r, nil
+}
+
+// cannot says all that is wrong: with the state, and with each snapshot.
+func (r *Rebuilt) cannot(err error, damaged []error) error {
+	return errors.Join(fmt.Errorf("the state cannot be used: %w", r.Because), fmt.Errorf("and it cannot be built anew: %w", err), errors.Join(damaged...))
+}
+
+// hasAny tells whether there are snapshots, be they intact or not.
+func (s *Snapshots) hasAny() bool { return len(s.List())+len(s.Damaged()) > 0 }
+
+// moveAside renames the folder. One that was moved before makes way: it is the
+// same damage, met again by a start that was cut short, or an older one.
+func moveAside(o EngineOptions, aside string) error {
+	found, err := exists(o.FS, o.Dir)
+	if err != nil || !found {
+		return err
+	}
+	if err := o.FS.RemoveAll(aside); err != nil {
+		return err
+	}
+	if err := o.FS.Rename(o.Dir, aside); err != nil {
+		return err
+	}
+	return syncDir(o.FS, o.FS.PathDir(o.Dir))
+}
+
+func (e *Engine) restoreFrom(snapshots *Snapshots, m SnapshotMeta) (err error) {
+	in, err := snapshots.Open(m)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, in.Close()) }()
+	return e.Restore(in)
+}
