@@ -1,7 +1,9 @@
 package consensus
 
 import (
+	"errors"
 	"fmt"
+	"sync/atomic"
 
 	pb "go.etcd.io/raft/v3/raftpb"
 
@@ -19,7 +21,12 @@ type appender struct {
 	queue   *mailbox[*pb.Message] // MsgStorageAppend, in order; nil is a tick
 	respond func(*pb.Message)     // delivers an answer, to this member or another
 
+	wanted  atomic.Uint64 // entries up to here may be cut from the log's beginning
+	entries atomic.Uint64 // appended since the start
+	bytes   atomic.Uint64 // of their data
+
 	spare    []*pb.Message
+	cut      uint64            // what wanted was when the log was last cut
 	written  storage.HardState // the newest in the log
 	unmarked bool              // something was synced since the last mark
 }
@@ -35,13 +42,14 @@ func (a *appender) step() error {
 			continue
 		}
 		answers++
+		a.count(m)
 		mustSync = a.mustSync(m) || mustSync
 		if err := w.add(m); err != nil {
 			return fmt.Errorf("append to the log: %w", err)
 		}
 	}
 	if answers == 0 {
-		return a.mark(len(messages) > 0)
+		return errors.Join(a.mark(len(messages) > 0), a.cutLog())
 	}
 	if err := w.flush(); err != nil {
 		return fmt.Errorf("append to the log: %w", err)
@@ -56,7 +64,31 @@ func (a *appender) step() error {
 			a.respond(answer)
 		}
 	}
+	return a.cutLog()
+}
+
+// cutLog removes what is not needed any more from the log's beginning, after
+// the answers: nobody waits for it.
+func (a *appender) cutLog() error {
+	wanted := a.wanted.Load()
+	if wanted <= a.cut {
+		return nil
+	}
+	a.cut = wanted
+	if err := a.log.TruncatePrefix(wanted); err != nil {
+		return fmt.Errorf("cut the log: %w", err)
+	}
 	return nil
+}
+
+// count is for whoever decides when the log is long enough for a snapshot.
+func (a *appender) count(m *pb.Message) {
+	bytes := 0
+	for _, e := range m.GetEntries() {
+		bytes += len(e.GetData())
+	}
+	a.entries.Add(uint64(len(m.GetEntries())))
+	a.bytes.Add(uint64(bytes))
 }
 
 // mustSync tells whether forgetting the message could break a promise. A commit

@@ -1,6 +1,7 @@
 package consensus
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -40,6 +41,8 @@ type applyTask struct {
 	entries *pb.Message // MsgStorageApply
 	leads   uint64      // this member was elected for the term
 	follows bool        // it does not lead any more
+	// snapshot is answered with the state as it is then.
+	snapshot *snapshotCall
 }
 
 // appliedBatch is what the owner hears when entries are in the state.
@@ -64,6 +67,10 @@ func (x *applier) step() error {
 			x.follow()
 		case t.leads != 0:
 			x.hoped = t.leads
+		case t.snapshot != nil:
+			if err := t.snapshot.answer(x.engine.Snapshot()); err != nil {
+				return fmt.Errorf("close a snapshot: %w", err)
+			}
 		default:
 			if err := x.apply(t.entries); err != nil {
 				return err
@@ -144,6 +151,8 @@ func (x *applier) entry(b *storage.Batch, e *pb.Entry) (result, error) {
 		return r, x.cluster(b, env.payload)
 	case kindMember:
 		return r, x.member(b, env.payload)
+	case kindHeld:
+		return r, x.held(b, env.payload)
 	}
 	panic(fmt.Sprintf("consensus: kind %d was decoded and has no meaning", env.kind))
 }
@@ -207,6 +216,14 @@ func (x *applier) member(b *storage.Batch, payload []byte) error {
 		return fmt.Errorf("%w: %w", ErrRefused, uuidRefusal(Member{ID: x.id, UUID: x.uuid}, m.GetUuid()))
 	}
 	x.ownFacts().setMember(b, &m)
+	return nil
+}
+
+func (x *applier) held(b *storage.Batch, payload []byte) error {
+	if len(payload) != 8 {
+		return fmt.Errorf("how far all logs reach is told in %d bytes, want 8", len(payload))
+	}
+	x.ownFacts().setHeld(b, binary.BigEndian.Uint64(payload))
 	return nil
 }
 

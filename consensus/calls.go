@@ -161,6 +161,11 @@ func (g *Group) enqueue(c *call) {
 		c.finish(outcome{err: ErrBusy})
 		return
 	}
+	if err := g.refuseGrowth(); err != nil && g.grows(c) {
+		g.metrics.full.Inc()
+		c.finish(outcome{err: err})
+		return
+	}
 	if !c.begin() {
 		return
 	}
@@ -320,10 +325,15 @@ func (p *proposal) try(ctx context.Context) (Reply, error) {
 	if o.err == nil && o.leader != 0 {
 		o.reply, o.err = p.forward(ctx, o.leader)
 	}
-	if p.uncertain && (errors.Is(o.err, ErrNoLeader) || errors.Is(o.err, ErrBusy) || errors.Is(o.err, ErrStopped)) {
+	if p.uncertain && saysNotDone(o.err) {
 		o.err = fmt.Errorf("%w: an earlier try may have been successful, the last one ended with: %v", ErrUnknownOutcome, o.err)
 	}
 	return o.reply, o.err
+}
+
+// saysNotDone tells of an error that it speaks of one try only, the last.
+func saysNotDone(err error) bool {
+	return errors.Is(err, ErrNoLeader) || errors.Is(err, ErrBusy) || errors.Is(err, ErrFull) || errors.Is(err, ErrStopped)
 }
 
 // forward has the leader do it, and waits until it has come here too.
@@ -335,7 +345,7 @@ func (p *proposal) forward(ctx context.Context, leader uint64) (Reply, error) {
 		return g.appliedHere(ctx, Reply(reply))
 	case errors.Is(err, ErrNotSent), errors.Is(err, ErrNotLeader):
 		return Reply{}, ErrNotLeader
-	case errors.Is(err, ErrBusy), errors.Is(err, ErrTooLarge):
+	case errors.Is(err, ErrBusy), errors.Is(err, ErrFull), errors.Is(err, ErrTooLarge):
 		return Reply{}, err
 	case p.requestID != "" && ctx.Err() == nil:
 		p.uncertain = true

@@ -91,6 +91,27 @@ type Config struct {
 	// log a crash leaves to replay. Default 30 s.
 	FlushEvery time.Duration
 
+	// Snapshots is where snapshots of the state are kept; nil = none are taken,
+	// and the log is never cut.
+	Snapshots *storage.Snapshots
+	// A snapshot is due when so many entries were applied since the last one,
+	// or so many bytes of entries appended. Default 500,000 and 256 MiB.
+	SnapshotEntries, SnapshotBytes uint64
+	// LogTail is how many entries stay before the first that anybody needs.
+	// Default 10,000.
+	LogTail uint64
+	// CompactEvery is how often it is looked whether a snapshot is due and how
+	// far the log may be cut. Default 1 s.
+	CompactEvery time.Duration
+
+	// Low tells whether this member's disk is nearly full; nil = never. While it is
+	// so for the leader, or for so many that no quorum is left, proposals that
+	// grow are ErrFull.
+	Low func() bool
+	// Grows tells whether a command makes what members keep larger. It is asked
+	// only while what grows is refused, by the owner. Nil = every command does.
+	Grows func(command []byte) bool
+
 	Clock      Clock         // nil = the system's
 	Random     func() uint64 // nil = crypto/rand; names rounds and the incarnation
 	Logger     *slog.Logger  // nil = none
@@ -156,6 +177,10 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.CallTimeout, time.Second)
 	setDefault(&c.CommitTimeout, 3*time.Second)
 	setDefault(&c.FlushEvery, 30*time.Second)
+	setDefault(&c.CompactEvery, time.Second)
+	setDefault(&c.SnapshotEntries, 500_000)
+	setDefault(&c.SnapshotBytes, 256<<20)
+	setDefault(&c.LogTail, 10_000)
 	if c.Clock == nil {
 		c.Clock = systemClock{}
 	}
@@ -169,7 +194,7 @@ func (c Config) withDefaults() (Config, error) {
 	return c, c.check()
 }
 
-func setDefault[T time.Duration | int](field *T, value T) {
+func setDefault[T time.Duration | int | uint64](field *T, value T) {
 	if *field == 0 {
 		*field = value
 	}

@@ -28,6 +28,7 @@ const (
 	kindCommand entryKind = 1 // for the Machine
 	kindCluster entryKind = 2 // peerv1.Cluster: incarnation and feature level
 	kindMember  entryKind = 3 // peerv1.Member: a line of the address book
+	kindHeld    entryKind = 4 // an index, 8 bytes big-endian: every member's log reaches it
 )
 
 const (
@@ -57,7 +58,7 @@ func decodeEnvelope(b []byte) (envelope, error) {
 		return envelope{}, fmt.Errorf("format %d: %w", b[0], errNotUnderstood)
 	}
 	e := envelope{kind: entryKind(b[1]), time: int64(binary.BigEndian.Uint64(b[2:]))}
-	if e.kind < kindCommand || e.kind > kindMember {
+	if e.kind < kindCommand || e.kind > kindHeld {
 		return envelope{}, fmt.Errorf("kind %d: %w", e.kind, errNotUnderstood)
 	}
 	id, rest := int(binary.BigEndian.Uint16(b[10:])), b[envelopeHeadBytes:]

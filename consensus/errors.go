@@ -9,6 +9,9 @@ var (
 	ErrNoLeader = errors.New("consensus: no leader")
 	// ErrBusy means that too much is waiting; the caller may try again later.
 	ErrBusy = errors.New("consensus: too busy")
+	// ErrFull means that the disks of too many members are nearly full for a command
+	// that grows what they keep. Nothing was done; it will pass when there is room.
+	ErrFull = errors.New("consensus: disks are nearly full")
 	// ErrUnknownOutcome means that the proposal may be, or become, committed, or not.
 	ErrUnknownOutcome = errors.New("consensus: outcome unknown")
 	// ErrStopped means that this member is stopping.

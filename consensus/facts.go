@@ -25,6 +25,7 @@ type facts struct {
 	incarnation  string
 	featureLevel uint32
 	members      map[uint64]Member // the address book
+	held         uint64            // every member's log reaches this entry, so nobody needs what is before it
 }
 
 // Keys of the facts in the engine.
@@ -32,6 +33,7 @@ const (
 	confKey      = storage.MetaPrefix + "configuration"
 	clusterKey   = storage.MetaPrefix + "cluster"
 	timeKey      = storage.MetaPrefix + "time"
+	heldKey      = storage.MetaPrefix + "held"
 	memberPrefix = storage.MetaPrefix + "member/"
 )
 
@@ -47,8 +49,13 @@ func loadFacts(e *storage.Engine) (*facts, error) {
 		}
 	}
 	f.incarnation, f.featureLevel = cluster.GetIncarnation(), cluster.GetFeatureLevel()
+	held, err := loadNumber(e, heldKey)
+	if err != nil {
+		return nil, err
+	}
+	f.held = held
 	prefix := []byte(memberPrefix)
-	err := e.Scan(prefix, storage.PrefixEnd(prefix), func(key, value []byte) error {
+	err = e.Scan(prefix, storage.PrefixEnd(prefix), func(key, value []byte) error {
 		var m peerv1.Member
 		if err := proto.Unmarshal(value, &m); err != nil {
 			return fmt.Errorf("%s: %w", key, err)
@@ -72,14 +79,20 @@ func loadMessage(e *storage.Engine, key string, into proto.Message) error {
 
 // loadTime reads the time of the newest entry.
 func loadTime(e *storage.Engine) (int64, error) {
-	value, ok, err := e.Get([]byte(timeKey))
+	ms, err := loadNumber(e, timeKey)
+	return int64(ms), err
+}
+
+// loadNumber reads a number of 8 bytes; 0 when there is none.
+func loadNumber(e *storage.Engine, key string) (uint64, error) {
+	value, ok, err := e.Get([]byte(key))
 	if err != nil || !ok {
 		return 0, err
 	}
 	if len(value) != 8 {
-		return 0, fmt.Errorf("%s has %d bytes, want 8", timeKey, len(value))
+		return 0, fmt.Errorf("%s has %d bytes, want 8", key, len(value))
 	}
-	return int64(binary.BigEndian.Uint64(value)), nil
+	return binary.BigEndian.Uint64(value), nil
 }
 
 func (f *facts) clone() *facts {
@@ -121,6 +134,15 @@ func (f *facts) setMember(b *storage.Batch, p *peerv1.Member) {
 	m = m.over(have)
 	f.members[m.ID] = m
 	b.Set(memberKey(m.ID), marshal(m.proto()))
+}
+
+// setHeld: what was true once stays true.
+func (f *facts) setHeld(b *storage.Batch, index uint64) {
+	if index <= f.held {
+		return
+	}
+	f.held = index
+	b.Set([]byte(heldKey), binary.BigEndian.AppendUint64(nil, index))
 }
 
 func setTime(b *storage.Batch, ms int64) {

@@ -31,6 +31,8 @@ type Group struct {
 	acquaintances *acquaintances
 	facts         atomic.Pointer[facts]
 	status        atomic.Pointer[Status]
+	crowded       crowded
+	snapshotBytes atomic.Uint64 // what the log had got since the start when the newest snapshot was taken
 
 	// Ends everything; the cause is what Run returns.
 	ctx  context.Context
@@ -67,6 +69,8 @@ type owned struct {
 	waiting  []*call          // for a leader
 	results  appliedHeap      // calls that wait until an index is applied
 	records  map[string]uint64
+	heard    map[uint64]uint64 // member → tick of its last message
+	full     bool              // the log was told that growth is refused
 	barrierState
 
 	spareCalls    []*call
@@ -225,7 +229,7 @@ func (g *Group) makeNode(f *facts) error {
 	if err != nil {
 		return fmt.Errorf("make the Raft node: %w", err)
 	}
-	g.owned = owned{node: node, applied: at.Index, proposed: make(map[uint64]*call), records: make(map[string]uint64)}
+	g.owned = owned{node: node, applied: at.Index, proposed: make(map[uint64]*call), records: make(map[string]uint64), heard: make(map[uint64]uint64)}
 	g.term, g.commit = log.hardState.GetTerm(), log.hardState.GetCommit()
 	if g.committedTerm, err = c.Log.Term(g.commit); err != nil {
 		return fmt.Errorf("the term of the committed entry %d: %w", g.commit, err)
@@ -266,6 +270,7 @@ func (g *Group) Run(ctx context.Context) error {
 	executors.Go(func() { g.execute(g.wakeApply, g.applier.step) })
 	executors.Go(func() { g.execute(g.wakeSend, g.sender.step) })
 	executors.Go(g.flushNowAndThen)
+	executors.Go(g.compactNowAndThen)
 	g.own()
 	executors.Wait()
 	g.applier.follow()

@@ -1,6 +1,7 @@
 package consensus
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -28,6 +30,7 @@ import (
 type cluster struct {
 	t     *testing.T
 	size  int
+	short bool // logs and snapshots are so small that a story can fill them
 	nodes map[uint64]*node
 	cut   map[[2]uint64]bool // from, to
 
@@ -47,8 +50,9 @@ type node struct {
 	id          uint64
 	fs          *vfs.MemFS
 	trouble     trouble
-	crashAtSave int // which save of the identity fails; 0 for none
-	uuids       int // data directories that this id has had
+	low         atomic.Bool // its disk is nearly full
+	crashAtSave int         // which save of the identity fails; 0 for none
+	uuids       int         // data directories that this id has had
 	opened      []io.Closer
 	machine     *journal
 	registry    *prometheus.Registry
@@ -58,8 +62,8 @@ type node struct {
 	gone        bool
 }
 
-func newCluster(t *testing.T, size int) *cluster {
-	c := &cluster{t: t, size: size, nodes: make(map[uint64]*node), cut: make(map[[2]uint64]bool)}
+func newCluster(t *testing.T, size int, short bool) *cluster {
+	c := &cluster{t: t, size: size, short: short, nodes: make(map[uint64]*node), cut: make(map[[2]uint64]bool)}
 	for id := range uint64(size) {
 		n := &node{cluster: c, id: id + 1, fs: vfs.NewCrashableMem(), gone: true}
 		c.nodes[n.id] = n
@@ -143,19 +147,28 @@ func (n *node) open() (err error) {
 	}
 	opened = append(opened, engine)
 	random := rand.New(rand.NewPCG(n.id, uint64(n.uuids)))
-	log, err := storage.OpenLog(storage.LogOptions{
+	logOptions := storage.LogOptions{
 		FS: disk, Dir: "data/wal", Base: Base(), Applied: engine.AppliedIndex().Index, Salt: random.Uint64,
-	})
+	}
+	config := Config{}
+	if n.cluster.short {
+		logOptions.SegmentBytes = 256 // a few entries
+		config = Config{SnapshotEntries: 10, SnapshotBytes: 1 << 20, LogTail: 4}
+	}
+	log, err := storage.OpenLog(logOptions)
 	if err != nil {
 		return err
 	}
 	opened = append(opened, log)
+	if config.Snapshots, err = storage.OpenSnapshots(storage.SnapshotsOptions{FS: disk, Dir: "data/snapshot"}); err != nil {
+		return err
+	}
 	n.machine, n.registry = &journal{engine: engine}, prometheus.NewRegistry()
-	n.Group, err = Open(Config{
-		ID: n.id, ClusterID: 100, Members: n.cluster.members(), Self: n.cluster.members()[n.id-1],
-		Identity: id, IdentityFile: n.identityFile(), Log: log, Engine: engine, Machine: n.machine, Transport: n,
-		Clock: n, Random: random.Uint64, Registerer: n.registry,
-	})
+	config.ID, config.ClusterID, config.Members, config.Self = n.id, 100, n.cluster.members(), n.cluster.members()[n.id-1]
+	config.Identity, config.IdentityFile, config.Log, config.Engine = id, n.identityFile(), log, engine
+	config.Machine, config.Transport, config.Clock, config.Random, config.Registerer = n.machine, n, n, random.Uint64, n.registry
+	config.Low, config.Grows = n.low.Load, grows
+	n.Group, err = Open(config)
 	if err != nil {
 		return err
 	}
@@ -170,6 +183,9 @@ func (n *node) run() {
 	go func() { n.ended <- n.Run(ctx) }()
 	synctest.Wait()
 }
+
+// grows: what begins with a minus does not.
+func grows(command []byte) bool { return !bytes.HasPrefix(command, []byte("-")) }
 
 // closeAll closes what was opened last first.
 func closeAll(opened []io.Closer) error {
@@ -311,6 +327,7 @@ func (c *cluster) deliver(m envelopeOnWire) {
 	if to == nil || from.gone || to.gone || !c.connected(m.from, m.To) || !c.introduced(from, to) {
 		return
 	}
+	to.HearLow(m.from, from.Low())
 	if err := to.Receive(m.from, [][]byte{m.Data}); err != nil {
 		c.t.Errorf("node %d refuses a message: %v", m.To, err)
 	}

@@ -1,6 +1,7 @@
 package consensus
 
 import (
+	"cmp"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
@@ -9,6 +10,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/stellmap/stellmap/storage"
@@ -80,13 +82,17 @@ func (f Founding) check() error {
 
 // begin writes the first stage.
 func (f Founding) begin(file IdentityFile) (storage.Identity, error) {
+	return f.beginAs(file, storage.StageFounding, f.digest())
+}
+
+func (f Founding) beginAs(file IdentityFile, stage, founders string) (storage.Identity, error) {
 	uuid := f.UUID
 	if uuid == nil {
 		uuid = randomUUID
 	}
 	id := storage.Identity{
-		NodeID: f.NodeID, ClusterID: f.ClusterID, UUID: uuid(), Stage: storage.StageFounding,
-		Founders: f.digest(), Peers: map[uint64]string{},
+		NodeID: f.NodeID, ClusterID: f.ClusterID, UUID: uuid(), Stage: stage,
+		Founders: founders, Peers: map[uint64]string{},
 	}
 	if err := file.Save(id); err != nil {
 		return storage.Identity{}, fmt.Errorf("save the identity: %w", err)
@@ -99,7 +105,9 @@ func (f Founding) recognise(id storage.Identity, occupied bool) error {
 	switch {
 	case id.NodeID != f.NodeID || id.ClusterID != f.ClusterID:
 		return fmt.Errorf("the data directory belongs to node %d of cluster %d, and the configuration says node %d of cluster %d", id.NodeID, id.ClusterID, f.NodeID, f.ClusterID)
-	case id.Founders != f.digest():
+	case id.Stage == storage.StageRestoring:
+		return errors.New("the data directory is half restored: a `stellmapd restore` into it did not come to its end. Empty it, and restore again")
+	case foundersOf(id.Founders) != f.digest():
 		return fmt.Errorf("the data directory was begun with other first members than %v: the first members of a cluster never change, later ones are added to it", memberIDs(f.Members))
 	case id.Stage == storage.StageReady && !occupied:
 		return fmt.Errorf("the data directory has lost its log and its state: never start a voter with an empty directory; %s", replaceHint(f.NodeID))
@@ -115,6 +123,16 @@ func (f Founding) digest() string {
 	}
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:16])
+}
+
+// restoredAs is the founders of a cluster that was restored: nobody who was not
+// restored into the same incarnation has the same, be its state old or empty.
+func restoredAs(founders, incarnation string) string { return founders + "+" + incarnation }
+
+// foundersOf is the digest alone.
+func foundersOf(founders string) string {
+	digest, _, _ := strings.Cut(founders, "+")
+	return digest
 }
 
 func memberIDs(members []Member) []uint64 {
@@ -260,6 +278,9 @@ func (g *Group) judge(i Introduction) error {
 	switch {
 	case i.ClusterID != own.ClusterID:
 		return &Refusal{RefusedCluster, fmt.Sprintf("this is cluster %d, not %d", own.ClusterID, i.ClusterID)}
+	case i.Founders != own.Founders && foundersOf(i.Founders) == foundersOf(own.Founders):
+		return &Refusal{RefusedCluster, fmt.Sprintf("this is incarnation %s of cluster %d, and node %d is of incarnation %s: one of the two was restored from a backup apart from the other. "+
+			"Restore all members from the same file, the second and later ones with --incarnation", cmp.Or(own.Incarnation, "(none yet)"), own.ClusterID, m.ID, cmp.Or(i.Incarnation, "(none yet)"))}
 	case i.Founders != own.Founders:
 		return &Refusal{RefusedCluster, fmt.Sprintf("cluster %d was begun with other first members: all members must be configured with the same list", own.ClusterID)}
 	case i.Incarnation != "" && own.Incarnation != "" && i.Incarnation != own.Incarnation:

@@ -16,7 +16,7 @@ import (
 func inBubble(t *testing.T, size int, test func(t *testing.T, c *cluster)) {
 	cryptotest.SetGlobalRandom(t, 1)
 	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t, size)
+		c := newCluster(t, size, false)
 		c.settle()
 		test(t, c)
 	})

@@ -10,9 +10,9 @@ import (
 type metrics struct {
 	collectors []prometheus.Collector
 
-	syncSeconds                                    prometheus.Histogram
+	syncSeconds, snapshotSeconds                   prometheus.Histogram
 	proposals, forwarded, refused, applied, rounds prometheus.Counter
-	leaderChanges, invalid, refusals               prometheus.Counter
+	leaderChanges, invalid, refusals, full         prometheus.Counter
 	dropped                                        *prometheus.CounterVec
 }
 
@@ -21,6 +21,10 @@ func newMetrics(g *Group) *metrics {
 	m.syncSeconds = add(m, prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name: "stellmap_raft_sync_seconds", Help: "Duration of the log's syncs.",
 		Buckets: prometheus.ExponentialBuckets(0.00005, 2, 16),
+	}))
+	m.snapshotSeconds = add(m, prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "stellmap_raft_snapshot_seconds", Help: "Duration of taking a snapshot, in the background.",
+		Buckets: prometheus.ExponentialBuckets(0.01, 2, 14),
 	}))
 	m.dropped = add(m, prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "stellmap_raft_dropped_total",
@@ -32,6 +36,7 @@ func newMetrics(g *Group) *metrics {
 	counter(&m.proposals, "stellmap_raft_proposals_total", "Entries that this member appended as leader for callers.")
 	counter(&m.forwarded, "stellmap_raft_forwarded_total", "Calls that this member passed on to the leader.")
 	counter(&m.refused, "stellmap_raft_refused_total", "Calls refused because too much was waiting.")
+	counter(&m.full, "stellmap_raft_full_total", "Proposals refused because the disks of too many members are nearly full.")
 	counter(&m.applied, "stellmap_raft_applied_total", "Entries applied since the start.")
 	counter(&m.rounds, "stellmap_raft_read_rounds_total", "ReadIndex rounds begun by this member.")
 	counter(&m.leaderChanges, "stellmap_raft_leader_changes_total", "How often the known leader became another, or none.")
@@ -51,7 +56,11 @@ func (m *metrics) gauges(g *Group) {
 	gauge("stellmap_raft_term", "The current term.", nil, of(func(s *Status) uint64 { return s.Term }))
 	gauge("stellmap_raft_leader_id", "The leader's node id; 0 when none is known.", nil, of(func(s *Status) uint64 { return s.LeaderID }))
 	gauge("stellmap_raft_commit_index", "The last entry known to be committed.", nil, of(func(s *Status) uint64 { return s.Commit }))
+	gauge("stellmap_raft_low_members", "Voters whose disks are nearly full, as the leader knows; 0 on others.", nil, func() float64 { return float64(len(g.Status().LowMembers)) })
 	gauge("stellmap_raft_applied_index", "The last entry applied.", nil, of(func(s *Status) uint64 { return s.Applied }))
+	gauge("stellmap_raft_log_first_index", "The oldest entry in the log.", nil, func() float64 { return float64(g.config.Log.FirstIndex()) })
+	gauge("stellmap_raft_log_held_index", "The entry that the logs of all members reach.", nil, func() float64 { return float64(g.facts.Load().held) })
+	gauge("stellmap_raft_snapshot_index", "The newest snapshot of this member; 0 for none.", nil, func() float64 { return float64(g.newestSnapshot()) })
 	for queue, load := range map[string]func() (int, int){
 		"calls": g.calls.load, "receive": g.received.load,
 		"append": func() (int, int) { return g.appender.queue.load() },

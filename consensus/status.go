@@ -28,6 +28,11 @@ type Status struct {
 	Confirmed       bool     // a ReadIndex round was answered, and its index applied, since the start
 	Members         []Member // the replicated address book, by id
 	Voters          []uint64
+	Low             bool     // this member's disk is nearly full
+	LowMembers      []uint64 // a leader's view: the voters whose disks are
+	LogFirst        uint64   // the oldest entry in this member's log
+	Held            uint64   // the logs of all members reach this entry
+	Snapshot        uint64   // the index of this member's newest snapshot; 0 for none
 }
 
 // Status is as of the owner's last turn. A call that returned is part of it.
@@ -35,6 +40,11 @@ func (g *Group) Status() Status {
 	s := *g.status.Load()
 	f := g.facts.Load()
 	s.Incarnation, s.FeatureLevel, s.Members, s.Voters = f.incarnation, f.featureLevel, f.book(), slices.Clone(f.conf.GetVoters())
+	s.LogFirst, s.Held, s.Snapshot = g.config.Log.FirstIndex(), f.held, g.newestSnapshot()
+	s.Low = g.Low()
+	if s.Role == RoleLeader {
+		s.LowMembers = g.lowMembers()
+	}
 	return s
 }
 

@@ -45,7 +45,7 @@ func (s *story) handle() string {
 		"cluster": s.makeCluster, "tick": s.tick, "status": s.status, "propose": s.propose, "barrier": s.barrier, "ask": s.ask,
 		"wait": s.wait, "cut": s.cut, "heal": s.heal, "stop": s.stop, "crash": s.crash, "start": s.start, "wipe": s.wipe,
 		"inject": s.inject, "book": s.book, "leadership": s.leadership, "ended": s.ended,
-		"lose-identity": s.loseIdentity, "disk": s.disk,
+		"lose-identity": s.loseIdentity, "disk": s.disk, "space": s.space, "compact": s.compact, "log": s.logs, "fill": s.fill,
 	}
 	command, ok := commands[s.d.Cmd]
 	if !ok {
@@ -65,9 +65,52 @@ func (s *story) arg(key string, fallback uint64) uint64 {
 func (s *story) node() *node { return s.cluster.nodes[s.arg("at", 0)] }
 
 func (s *story) makeCluster() string {
-	s.cluster = newCluster(s.t, int(s.arg("size", 3)))
+	s.cluster = newCluster(s.t, int(s.arg("size", 3)), s.d.HasArg("short"))
 	s.cluster.settle()
 	return ""
+}
+
+// fill at=1 from=1 to=9: proposes numbers, one after the other.
+func (s *story) fill() string {
+	n := s.node()
+	var last Reply
+	for i := s.arg("from", 1); i <= s.arg("to", 1); i++ {
+		done := make(chan error, 1)
+		go func() {
+			reply, err := n.Propose(context.Background(), "", fmt.Append(nil, i))
+			last = reply
+			done <- err
+		}()
+		s.cluster.settle()
+		if err := <-done; err != nil {
+			return fmt.Sprintf("%d: %v\n", i, err)
+		}
+	}
+	return fmt.Sprintf("index %d: %s\n", last.Index, last.Data)
+}
+
+// compact at=1: the member makes its state durable, and does what it does once a second.
+func (s *story) compact() string {
+	if err := s.node().config.Engine.Flush(); err != nil {
+		return fmt.Sprintln(err)
+	}
+	if err := s.node().compact(); err != nil {
+		return fmt.Sprintln(err)
+	}
+	s.cluster.tick([]uint64{s.arg("at", 0)}) // on which the log is cut
+	return ""
+}
+
+// logs has a line for each member.
+func (s *story) logs() string {
+	var b strings.Builder
+	for _, id := range s.cluster.ids() {
+		if n := s.cluster.nodes[id]; !n.gone {
+			st := n.Status()
+			fmt.Fprintf(&b, "%d: log from %d, held %d, snapshot %d\n", id, st.LogFirst, st.Held, st.Snapshot)
+		}
+	}
+	return b.String()
 }
 
 // tick at=1 times=3: all members, or one.
@@ -247,6 +290,22 @@ func (s *story) disk() string {
 		n.trouble.end()
 	}
 	s.cluster.settle()
+	return ""
+}
+
+// space at=1 low or ok: what the member finds on its disk; without a word, who
+// is low in the leader's eyes.
+func (s *story) space() string {
+	n := s.node()
+	switch {
+	case s.d.HasArg("low"):
+		n.low.Store(true)
+	case s.d.HasArg("ok"):
+		n.low.Store(false)
+	default:
+		st := n.Status()
+		return fmt.Sprintf("%s, low itself %v, low members %v\n", st.Role, st.Low, st.LowMembers)
+	}
 	return ""
 }
 

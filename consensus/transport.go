@@ -10,8 +10,8 @@ type Transport interface {
 	// dropped, and told by Group.ReportUnreachable.
 	Send(messages []Outgoing)
 	// Forward asks a member, at most once, and returns its answer.
-	// ErrNotSent, ErrNotLeader, ErrBusy and ErrTooLarge mean that nothing was
-	// done; any other error of a proposal, that the outcome is unknown.
+	// ErrNotSent, ErrNotLeader, ErrBusy, ErrFull and ErrTooLarge mean that nothing
+	// was done; any other error of a proposal, that the outcome is unknown.
 	Forward(ctx context.Context, to uint64, r ForwardRequest) (ForwardReply, error)
 }
 

@@ -33,7 +33,9 @@ func (g *Group) tick() {
 	g.dispatchWaiting()
 	g.expireCalls()
 	g.tickRound()
+	g.noticeSpace()
 	g.proposeRecords()
+	g.proposeHeld()
 }
 
 // takeDone takes in what the executors finished.
@@ -61,6 +63,7 @@ func (g *Group) takeReceived() {
 	messages := g.received.take(g.spareReceived)
 	g.spareReceived = messages
 	for _, m := range messages {
+		g.heard[m.GetFrom()] = g.ticks
 		if m.GetType() == pb.MsgApp && g.diskBehind() {
 			g.metrics.dropped.WithLabelValues("append").Inc()
 			continue

@@ -69,6 +69,7 @@ type member struct {
 	transport *Transport
 	metrics   *prometheus.Registry
 	machine   *echo
+	low       atomic.Bool // its disk is nearly full
 	fs        vfs.FS
 	stop      func() error
 	ended     chan error
@@ -97,6 +98,7 @@ func (c *cluster) start(id uint64, fs vfs.FS) *member {
 	m.Group, err = consensus.Open(consensus.Config{
 		ID: id, ClusterID: 100, Members: c.members, Identity: identity, IdentityFile: file, Log: log, Engine: engine,
 		Machine: m.machine, Transport: m.transport, Tick: 20 * time.Millisecond, CallTimeout: 5 * time.Second, CommitTimeout: 10 * time.Second,
+		Low: m.low.Load,
 	})
 	must(c.t, err)
 	m.transport.Bind(m.Group)

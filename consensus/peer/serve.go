@@ -62,12 +62,14 @@ func (s *service) Messages(stream grpc.ClientStreamingServer[peerv1.MessagesRequ
 		return status.Error(codes.PermissionDenied, refusal.GetText())
 	}
 	from := first.GetIntroduction().GetMember().GetId()
+	s.transport.group.HearLow(from, first.GetLowSpace())
 	for {
 		r, err := stream.Recv()
 		if err != nil {
 			return err
 		}
 		s.transport.metrics.received.Add(float64(len(r.GetMessages())))
+		s.transport.group.HearLow(from, r.GetLowSpace())
 		if err := s.transport.group.Receive(from, r.GetMessages()); err != nil {
 			s.transport.log.Warn("stream ended for what it brought", "node", from, "error", err)
 			return status.Error(codes.InvalidArgument, err.Error())

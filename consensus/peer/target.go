@@ -245,7 +245,8 @@ func (g *target) hello(ctx context.Context, client peerv1.PeerServiceClient) err
 
 // send sends what waits, and ends when the stream does.
 func (g *target) send(ctx context.Context, cancel context.CancelFunc, stream grpc.ClientStreamingClient[peerv1.MessagesRequest, peerv1.MessagesResponse]) error {
-	request := &peerv1.MessagesRequest{Introduction: introductionTo(g.transport.group.Introduce())}
+	group := g.transport.group
+	request := &peerv1.MessagesRequest{Introduction: introductionTo(group.Introduce()), LowSpace: group.Low()}
 	for {
 		watchdog := time.AfterFunc(sendTimeout, cancel)
 		err := stream.Send(request)
@@ -257,7 +258,7 @@ func (g *target) send(ctx context.Context, cancel context.CancelFunc, stream grp
 			return g.ended(stream, stream.Context().Err())
 		}
 		batch, size := g.take()
-		request = &peerv1.MessagesRequest{Messages: batch}
+		request = &peerv1.MessagesRequest{Messages: batch, LowSpace: group.Low()}
 		g.transport.metrics.sent.WithLabelValues(g.label).Add(float64(len(batch)))
 		g.transport.metrics.sentBytes.WithLabelValues(g.label).Add(float64(size))
 	}

@@ -51,6 +51,7 @@ var sameMeaning = [...]struct {
 	{consensus.ErrNoLeader, peerv1.ForwardResponse_CODE_NOT_LEADER},
 	{consensus.ErrStopped, peerv1.ForwardResponse_CODE_NOT_LEADER},
 	{consensus.ErrBusy, peerv1.ForwardResponse_CODE_BUSY},
+	{consensus.ErrFull, peerv1.ForwardResponse_CODE_FULL},
 	{consensus.ErrTooLarge, peerv1.ForwardResponse_CODE_INVALID},
 }
 
@@ -77,6 +78,8 @@ func errorOf(r *peerv1.ForwardResponse) error {
 		return fmt.Errorf("%w: %s", consensus.ErrNotLeader, r.GetText())
 	case peerv1.ForwardResponse_CODE_BUSY:
 		return fmt.Errorf("%w: %s", consensus.ErrBusy, r.GetText())
+	case peerv1.ForwardResponse_CODE_FULL:
+		return fmt.Errorf("%w: %s", consensus.ErrFull, r.GetText())
 	case peerv1.ForwardResponse_CODE_INVALID:
 		return fmt.Errorf("%w: %s", consensus.ErrTooLarge, r.GetText())
 	case peerv1.ForwardResponse_CODE_ANSWER:

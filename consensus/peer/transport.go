@@ -51,6 +51,8 @@ type Group interface {
 	Known(id uint64, uuid string) bool
 	Refused(by uint64, text string)
 	Receive(from uint64, messages [][]byte) error
+	Low() bool                     // of this member's disk
+	HearLow(from uint64, low bool) // of another's
 	ReportUnreachable(id uint64)
 	HandleForward(context.Context, consensus.ForwardRequest) (consensus.ForwardReply, error)
 }

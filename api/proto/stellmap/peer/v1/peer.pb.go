@@ -143,6 +143,8 @@ const (
 	ForwardResponse_CODE_ANSWER ForwardResponse_Code = 5
 	// Nothing was done, and a second try would end the same way.
 	ForwardResponse_CODE_INVALID ForwardResponse_Code = 6
+	// Nothing was done: the disks of too many members are nearly full.
+	ForwardResponse_CODE_FULL ForwardResponse_Code = 7
 )
 
 // Enum value maps for ForwardResponse_Code.
@@ -155,6 +157,7 @@ var (
 		4: "CODE_UNKNOWN_OUTCOME",
 		5: "CODE_ANSWER",
 		6: "CODE_INVALID",
+		7: "CODE_FULL",
 	}
 	ForwardResponse_Code_value = map[string]int32{
 		"CODE_UNSPECIFIED":     0,
@@ -164,6 +167,7 @@ var (
 		"CODE_UNKNOWN_OUTCOME": 4,
 		"CODE_ANSWER":          5,
 		"CODE_INVALID":         6,
+		"CODE_FULL":            7,
 	}
 )
 
@@ -570,7 +574,9 @@ type MessagesRequest struct {
 	// Only in the first request of a stream.
 	Introduction *Introduction `protobuf:"bytes,1,opt,name=introduction,proto3" json:"introduction,omitempty"`
 	// Marshalled raftpb.Message, in the order of sending.
-	Messages      [][]byte `protobuf:"bytes,2,rep,name=messages,proto3" json:"messages,omitempty"`
+	Messages [][]byte `protobuf:"bytes,2,rep,name=messages,proto3" json:"messages,omitempty"`
+	// The sender's disk is nearly full.
+	LowSpace      bool `protobuf:"varint,3,opt,name=low_space,json=lowSpace,proto3" json:"low_space,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -617,6 +623,13 @@ func (x *MessagesRequest) GetMessages() [][]byte {
 		return x.Messages
 	}
 	return nil
+}
+
+func (x *MessagesRequest) GetLowSpace() bool {
+	if x != nil {
+		return x.LowSpace
+	}
+	return false
 }
 
 type MessagesResponse struct {
@@ -841,10 +854,11 @@ const file_stellmap_peer_v1_peer_proto_rawDesc = "" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eREASON_CLUSTER\x10\x01\x12\x0f\n" +
 	"\vREASON_UUID\x10\x02\x12\r\n" +
-	"\tREASON_ID\x10\x03\"q\n" +
+	"\tREASON_ID\x10\x03\"\x8e\x01\n" +
 	"\x0fMessagesRequest\x12B\n" +
 	"\fintroduction\x18\x01 \x01(\v2\x1e.stellmap.peer.v1.IntroductionR\fintroduction\x12\x1a\n" +
-	"\bmessages\x18\x02 \x03(\fR\bmessages\"\x12\n" +
+	"\bmessages\x18\x02 \x03(\fR\bmessages\x12\x1b\n" +
+	"\tlow_space\x18\x03 \x01(\bR\blowSpace\"\x12\n" +
 	"\x10MessagesResponse\"\x83\x02\n" +
 	"\x0eForwardRequest\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x12\n" +
@@ -858,12 +872,12 @@ const file_stellmap_peer_v1_peer_proto_rawDesc = "" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fKIND_PROPOSE\x10\x01\x12\f\n" +
-	"\bKIND_ASK\x10\x02\"\x98\x02\n" +
+	"\bKIND_ASK\x10\x02\"\xa7\x02\n" +
 	"\x0fForwardResponse\x12:\n" +
 	"\x04code\x18\x01 \x01(\x0e2&.stellmap.peer.v1.ForwardResponse.CodeR\x04code\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\x12\x14\n" +
 	"\x05index\x18\x03 \x01(\x04R\x05index\x12\x12\n" +
-	"\x04data\x18\x04 \x01(\fR\x04data\"\x8a\x01\n" +
+	"\x04data\x18\x04 \x01(\fR\x04data\"\x99\x01\n" +
 	"\x04Code\x12\x14\n" +
 	"\x10CODE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aCODE_OK\x10\x01\x12\x13\n" +
@@ -871,7 +885,8 @@ const file_stellmap_peer_v1_peer_proto_rawDesc = "" +
 	"\tCODE_BUSY\x10\x03\x12\x18\n" +
 	"\x14CODE_UNKNOWN_OUTCOME\x10\x04\x12\x0f\n" +
 	"\vCODE_ANSWER\x10\x05\x12\x10\n" +
-	"\fCODE_INVALID\x10\x062\xfc\x01\n" +
+	"\fCODE_INVALID\x10\x06\x12\r\n" +
+	"\tCODE_FULL\x10\a2\xfc\x01\n" +
 	"\vPeerService\x12H\n" +
 	"\x05Hello\x12\x1e.stellmap.peer.v1.HelloRequest\x1a\x1f.stellmap.peer.v1.HelloResponse\x12S\n" +
 	"\bMessages\x12!.stellmap.peer.v1.MessagesRequest\x1a\".stellmap.peer.v1.MessagesResponse(\x01\x12N\n" +

@@ -1,0 +1,180 @@
+package consensus
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/tracker"
+
+	"github.com/stellmap/stellmap/storage"
+)
+
+// The log is cut at its beginning, or it would grow for ever.
+//
+// What is cut must not be needed by anybody. This member needs what its state
+// has not on disk, and what follows its oldest snapshot, from which the state
+// can be built anew when it is damaged. The other members need what their logs
+// do not reach: which entry all logs reach is found out by the leader, who alone
+// knows, and told in the log, so that whoever leads next has not cut more than a
+// member that was away for long can do without. Behind all that a tail stays.
+//
+// A snapshot is taken of one moment in the state, in the background: writes go on.
+
+// heldTicks is how often the leader looks how far all logs reach.
+const heldTicks = 50
+
+// snapshotCall asks the applier, which alone may, for a moment in the state.
+type snapshotCall struct {
+	done chan struct{} // closed when the answer is there
+
+	mu    sync.Mutex // guards what follows
+	gone  bool       // the caller does not wait any more
+	state *storage.EngineSnapshot
+	err   error
+}
+
+// answer hands the snapshot over, or closes it when nobody waits for it.
+func (c *snapshotCall) answer(state *storage.EngineSnapshot, err error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.gone && err == nil {
+		return state.Close()
+	}
+	c.state, c.err = state, err
+	close(c.done)
+	return nil
+}
+
+// leave closes what came too late.
+func (c *snapshotCall) leave() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gone = true
+	if c.state == nil {
+		return nil
+	}
+	return c.state.Close()
+}
+
+// Snapshot is the state as it is at a moment during the call. The caller
+// closes it, before the engine is closed.
+func (g *Group) Snapshot(ctx context.Context) (*storage.EngineSnapshot, error) {
+	c := &snapshotCall{done: make(chan struct{})}
+	if !g.applier.queue.put(applyTask{snapshot: c}, 0) {
+		return nil, ErrStopped
+	}
+	select {
+	case <-c.done:
+		return c.state, c.err
+	case <-ctx.Done():
+		return nil, errors.Join(ctx.Err(), c.leave())
+	case <-g.ctx.Done():
+		return nil, errors.Join(ErrStopped, c.leave())
+	}
+}
+
+// compactNowAndThen takes snapshots and has the log cut.
+func (g *Group) compactNowAndThen() {
+	if g.config.Snapshots == nil {
+		return
+	}
+	ticks, stop := g.config.Clock.Ticker(g.config.CompactEvery)
+	defer stop()
+	for {
+		select {
+		case <-g.ctx.Done():
+			return
+		case <-ticks:
+		}
+		if err := g.compact(); err != nil && g.ctx.Err() == nil {
+			g.fail(err)
+			return
+		}
+	}
+}
+
+// compact takes a snapshot if one is due and says how far the log may be cut.
+func (g *Group) compact() error {
+	if g.snapshotDue() {
+		if err := g.saveSnapshot(); err != nil {
+			return fmt.Errorf("take a snapshot: %w", err)
+		}
+	}
+	cut, err := g.cuttable()
+	if err != nil {
+		return fmt.Errorf("how far the log may be cut: %w", err)
+	}
+	g.appender.wanted.Store(cut)
+	return nil
+}
+
+// snapshotDue tells whether enough was applied, or written, since the last one.
+func (g *Group) snapshotDue() bool {
+	applied, last := g.status.Load().Applied, g.newestSnapshot()
+	if applied <= last {
+		return false
+	}
+	return applied-last >= g.config.SnapshotEntries || g.appender.bytes.Load()-g.snapshotBytes.Load() >= g.config.SnapshotBytes
+}
+
+// newestSnapshot is the index of the newest snapshot, 0 when there is none.
+func (g *Group) newestSnapshot() uint64 {
+	if g.config.Snapshots == nil {
+		return 0
+	}
+	if list := g.config.Snapshots.List(); len(list) > 0 {
+		return list[0].Index
+	}
+	return 0
+}
+
+func (g *Group) saveSnapshot() (err error) {
+	bytes, began := g.appender.bytes.Load(), g.config.Clock.Now()
+	state, err := g.Snapshot(g.ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, state.Close()) }()
+	meta, err := g.config.Snapshots.Save(g.ctx, state, storage.SnapshotMeta{
+		ClusterID: g.config.ClusterID, Incarnation: g.facts.Load().incarnation, Created: began.UnixMilli(),
+	})
+	if err != nil {
+		return err
+	}
+	g.snapshotBytes.Store(bytes)
+	took := g.config.Clock.Now().Sub(began)
+	g.metrics.snapshotSeconds.Observe(took.Seconds())
+	g.log.Info("snapshot taken", "index", meta.Index, "state_bytes", meta.StateBytes, "file_bytes", meta.FileBytes, "took", took)
+	return nil
+}
+
+// cuttable is the entry up to which nobody needs the log, 0 for none.
+func (g *Group) cuttable() (uint64, error) {
+	oldest, ok := g.config.Snapshots.Oldest()
+	if !ok {
+		return 0, nil
+	}
+	durable, err := g.config.Engine.DurableIndex()
+	if err != nil {
+		return 0, err
+	}
+	needed := min(oldest, durable, g.facts.Load().held)
+	return needed - min(needed, g.config.LogTail), nil
+}
+
+// proposeHeld tells the members how far all their logs reach, now and then.
+func (g *Group) proposeHeld() {
+	if g.config.Snapshots == nil || g.leads == 0 || g.committedTerm != g.leads || g.ticks%heldTicks != 0 {
+		return
+	}
+	held := g.commit
+	g.node.WithProgress(func(_ uint64, _ raft.ProgressType, p tracker.Progress) { held = min(held, p.Match) })
+	if held < g.facts.Load().held+max(1, g.config.SnapshotEntries/16) {
+		return
+	}
+	g.proposeRecord("held", kindHeld, func() []byte { return binary.BigEndian.AppendUint64(nil, held) })
+}
