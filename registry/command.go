@@ -43,6 +43,30 @@ func reapCommand(services []ServiceKey) []byte {
 	return encode(&recordv1.Command{Format: formatMax, Kind: &recordv1.Command_Reap{Reap: reap}})
 }
 
+// Grows tells whether a command makes the state larger. One that this version
+// cannot read does: what is not known is not let in when room is scarce.
+func Grows(command []byte) bool {
+	var c recordv1.Command
+	if err := proto.Unmarshal(command, &c); err != nil {
+		return true
+	}
+	grows, _ := growing(&c)
+	return grows
+}
+
+// growing decides for each kind. What has to go on while disks are nearly full
+// is what makes room, and leases: an instance that could not be renewed would
+// be lost to all who call it.
+func growing(c *recordv1.Command) (grows, decided bool) {
+	switch c.GetKind().(type) {
+	case *recordv1.Command_Register:
+		return true, true
+	case *recordv1.Command_Deregister, *recordv1.Command_Renew, *recordv1.Command_Expire, *recordv1.Command_Reap:
+		return false, true
+	}
+	return true, false
+}
+
 func keyToRecord(k InstanceKey) *recordv1.InstanceKey {
 	return &recordv1.InstanceKey{Namespace: k.Namespace, Service: k.Service, Id: k.ID}
 }

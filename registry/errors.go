@@ -12,6 +12,9 @@ var (
 	ErrNoLeader = errors.New("registry: no leader")
 	// ErrBusy says that a bounded queue is full: nothing was done, and the same call may be tried again later.
 	ErrBusy = errors.New("registry: too many calls in flight")
+	// ErrFull says that the disks of too many members are nearly full for anything that grows: nothing was done.
+	// It passes by itself when there is room; what makes room is done.
+	ErrFull = errors.New("registry: the disks are nearly full")
 	// ErrUnknownOutcome says that the command was sent and its answer was lost: it may or may not take effect.
 	ErrUnknownOutcome = errors.New("registry: the outcome is unknown")
 	// ErrStopping says that this member is shutting down.

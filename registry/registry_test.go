@@ -45,7 +45,7 @@ func TestErrorsOfTheLogPassThrough(t *testing.T) {
 		"list":       func(g *Registry) error { _, _, err := g.List(ctx, Query{Namespace: "prod"}); return err },
 	}
 	for name, call := range calls {
-		for _, want := range []error{ErrUnknownOutcome, ErrNoLeader, ErrBusy, ErrStopping, context.DeadlineExceeded} {
+		for _, want := range []error{ErrUnknownOutcome, ErrNoLeader, ErrBusy, ErrFull, ErrStopping, context.DeadlineExceeded} {
 			t.Run(name+"/"+want.Error(), func(t *testing.T) {
 				_, m := openEmpty(t)
 				g := &member{tb: t, registry: New(Config{Machine: m, Replicator: answering{err: fmt.Errorf("wrapped: %w", want)}, Clock: newManualClock()})}

@@ -10,7 +10,11 @@ import (
 )
 
 func (a *API) adminRoutes() []route {
-	return []route{{method: http.MethodGet, pattern: "/admin/v1/status", surface: surfaceAdmin, reads: true, serve: a.status}}
+	routes := []route{{method: http.MethodGet, pattern: "/admin/v1/status", surface: surfaceAdmin, reads: true, serve: a.status}}
+	if a.snapshot != nil {
+		routes = append(routes, route{method: http.MethodGet, pattern: "/admin/v1/snapshot", surface: surfaceAdmin, reads: true, long: true, serve: a.sendSnapshot})
+	}
+	return routes
 }
 
 // knows says whether the request carries the admin token. Digests are compared,

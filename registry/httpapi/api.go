@@ -1,8 +1,10 @@
 package httpapi
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"sync/atomic"
@@ -19,6 +21,7 @@ type API struct {
 	cluster  func() ClusterStatus
 	xdsReady func() error
 	withheld func(registry.ServiceKey) []Withheld
+	snapshot func(context.Context, io.Writer) error
 	token    string
 	log      *slog.Logger
 	metrics  *metrics
@@ -31,14 +34,15 @@ type API struct {
 
 // Config is what the API needs.
 type Config struct {
-	Registry   *registry.Registry                   // required
-	Cluster    func() ClusterStatus                 // required: how this member sees the cluster
-	XDSReady   func() error                         // nil error = new ADS streams are served; nil func = always
-	Withheld   func(registry.ServiceKey) []Withheld // what proxies are not told of a service; nil = nothing
-	AdminToken string                               // what /admin/ asks for; "" = nothing is asked
-	Gatherer   prometheus.Gatherer                  // for /metrics; nil = there is no such page
-	Registerer prometheus.Registerer                // nil = none
-	Logger     *slog.Logger                         // nil = none
+	Registry   *registry.Registry                     // required
+	Cluster    func() ClusterStatus                   // required: how this member sees the cluster
+	XDSReady   func() error                           // nil error = new ADS streams are served; nil func = always
+	Withheld   func(registry.ServiceKey) []Withheld   // what proxies are not told of a service; nil = nothing
+	Snapshot   func(context.Context, io.Writer) error // writes a backup of the state as it is; nil = there is no such path
+	AdminToken string                                 // what /admin/ asks for; "" = nothing is asked
+	Gatherer   prometheus.Gatherer                    // for /metrics; nil = there is no such page
+	Registerer prometheus.Registerer                  // nil = none
+	Logger     *slog.Logger                           // nil = none
 }
 
 // ClusterStatus is how a member sees the cluster.
@@ -51,6 +55,7 @@ type ClusterStatus struct {
 	Incarnation             string
 	Members                 []Member // by id
 	Voters                  []uint64
+	LowSpace                bool // this member's disk is nearly full
 }
 
 // A Member is one line of the address book.
@@ -77,6 +82,7 @@ const (
 type limits struct {
 	inflight int64
 	timeout  time.Duration
+	stall    time.Duration
 }
 
 // New makes an API.
@@ -85,9 +91,9 @@ func New(c Config) (*API, error) {
 		return nil, errors.New("httpapi: Config.Registry and Config.Cluster are required")
 	}
 	a := &API{
-		registry: c.Registry, cluster: c.Cluster, xdsReady: c.XDSReady, withheld: c.Withheld,
+		registry: c.Registry, cluster: c.Cluster, xdsReady: c.XDSReady, withheld: c.Withheld, snapshot: c.Snapshot,
 		token: c.AdminToken, log: loggerOr(c.Logger), metrics: newMetrics(),
-		limits: limits{inflight: requestsInflightMax, timeout: requestTimeout},
+		limits: limits{inflight: requestsInflightMax, timeout: requestTimeout, stall: writeTimeout},
 	}
 	if a.xdsReady == nil {
 		a.xdsReady = func() error { return nil }

@@ -26,6 +26,7 @@ func (a *API) healthRoutes() []route {
 type check struct {
 	name  string
 	fault string // "" = it is so
+	hint  string // what else should be known of it
 }
 
 // alive is true of whoever can answer.
@@ -40,7 +41,11 @@ func (a *API) ready(s *ClusterStatus) []check {
 	if !s.Confirmed {
 		quorum.fault = "no read has been confirmed by a quorum since the start"
 	}
-	return []check{leader, quorum}
+	checks := []check{leader, quorum}
+	if s.LowSpace {
+		checks = append(checks, check{name: "space", hint: "low, what grows may be refused until there is room"})
+	}
+	return checks
 }
 
 // readyForXDS is whether a new proxy would be served here, which is so without a leader, too, after a while.
@@ -94,10 +99,13 @@ func faultsOf(checks []check) string {
 func verbose(checks []check) []byte {
 	var b []byte
 	for _, c := range checks {
-		if c.fault == "" {
-			b = fmt.Appendf(b, "[+] %s ok\n", c.name)
-		} else {
+		switch {
+		case c.fault != "":
 			b = fmt.Appendf(b, "[-] %s failed: %s\n", c.name, c.fault)
+		case c.hint != "":
+			b = fmt.Appendf(b, "[!] %s %s\n", c.name, c.hint)
+		default:
+			b = fmt.Appendf(b, "[+] %s ok\n", c.name)
 		}
 	}
 	return b

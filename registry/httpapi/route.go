@@ -23,6 +23,7 @@ type route struct {
 	pattern string // with {name} for a segment that can be anything
 	surface surface
 	reads   bool // it changes nothing, so its outcome is never unknown
+	long    bool // it may take any time as long as it goes on; it bounds each step itself
 	serve   handler
 }
 

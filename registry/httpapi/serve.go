@@ -36,6 +36,9 @@ func (a *API) admit(w http.ResponseWriter, q *http.Request, one *route) error {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="stellmap admin"`)
 		return errUnauthorized
 	}
+	if one.long {
+		return one.serve(w, q)
+	}
 	ctx, cancel := context.WithTimeout(q.Context(), a.limits.timeout)
 	defer cancel()
 	return one.serve(w, q.WithContext(ctx))

@@ -162,6 +162,7 @@ func TestErrorsOfTheRegistryHaveTheirAnswer(t *testing.T) {
 		{registry.ErrNotFound, "not_found", "not_found"},
 		{registry.ErrNoLeader, "no_leader", "no_leader"},
 		{registry.ErrBusy, "busy", "busy"},
+		{registry.ErrFull, "disk_full", "disk_full"},
 		{registry.ErrUnknownOutcome, "unknown_outcome", "no_leader"},
 		{registry.ErrStopping, "stopping", "stopping"},
 		{context.DeadlineExceeded, "unknown_outcome", "no_leader"},

@@ -32,6 +32,7 @@ var faults = map[string]error{
 	"none":            nil,
 	"no-leader":       registry.ErrNoLeader,
 	"busy":            registry.ErrBusy,
+	"full":            registry.ErrFull,
 	"unknown-outcome": registry.ErrUnknownOutcome,
 	"stopping":        registry.ErrStopping,
 	"deadline":        context.DeadlineExceeded,
@@ -58,6 +59,9 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 		return "ok\n"
 	case "leaderless": // and nothing confirmed since the start
 		s.member.set(func() { s.member.status.LeaderID, s.member.status.Confirmed = 0, false })
+		return "ok\n"
+	case "low": // true or false: this member's disk
+		s.member.set(func() { s.member.status.LowSpace = d.CmdArgs[0].Key == "true" })
 		return "ok\n"
 	case "withhold":
 		return s.withhold(d)

@@ -1,0 +1,79 @@
+package registry
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	recordv1 "github.com/stellmap/stellmap/api/proto/stellmap/record/v1"
+	"github.com/stellmap/stellmap/storage"
+)
+
+// DescribeCommand is a command of the log as one line of JSON, for people.
+func DescribeCommand(data []byte) (json.RawMessage, error) {
+	var command recordv1.Command
+	if err := proto.Unmarshal(data, &command); err != nil {
+		return nil, fmt.Errorf("decode a command of %d bytes: %w", len(data), err)
+	}
+	if problem := formatProblem(command.GetFormat()); problem != "" {
+		return nil, fmt.Errorf("the command %s", problem)
+	}
+	return asLine(&command)
+}
+
+// RecordDescription is what stands under one of the registry's keys, for people.
+type RecordDescription struct {
+	Kind    string // instance or service
+	Passing bool   // of an instance
+	Value   json.RawMessage
+}
+
+// DescribeRecord reads a pair of the engine; false when the key is not the registry's.
+func DescribeRecord(key, value []byte) (RecordDescription, bool, error) {
+	d := RecordDescription{}
+	var err error
+	switch {
+	case bytes.HasPrefix(key, []byte(storage.InstancePrefix)):
+		var record recordv1.InstanceRecord
+		d.Kind = "instance"
+		d.Value, err = describeRecord(key, value, &record, storage.InstancePrefix, 3)
+		d.Passing = record.GetStatus() == recordv1.InstanceRecord_STATUS_PASSING
+	case bytes.HasPrefix(key, []byte(storage.ServicePrefix)):
+		d.Kind = "service"
+		d.Value, err = describeRecord(key, value, &recordv1.ServiceRecord{}, storage.ServicePrefix, 2)
+	default:
+		return RecordDescription{}, false, nil
+	}
+	return d, true, err
+}
+
+// describeRecord checks what load would check.
+func describeRecord(key, value []byte, into interface {
+	proto.Message
+	GetFormat() uint32
+}, prefix string, parts int) (json.RawMessage, error) {
+	if n := strings.Count(strings.TrimPrefix(string(key), prefix), "/") + 1; n != parts {
+		return nil, fmt.Errorf("key %q has %d parts after its prefix, not %d", key, n, parts)
+	}
+	if err := proto.Unmarshal(value, into); err != nil {
+		return nil, fmt.Errorf("decode the record of %d bytes under %s: %w", len(value), key, err)
+	}
+	if problem := formatProblem(into.GetFormat()); problem != "" {
+		return nil, fmt.Errorf("the record under %s %s", key, problem)
+	}
+	return asLine(into)
+}
+
+func asLine(m proto.Message) (json.RawMessage, error) {
+	text, err := protojson.Marshal(m)
+	if err != nil {
+		return nil, err
+	}
+	var line bytes.Buffer
+	err = json.Compact(&line, text) // protojson puts spaces by chance
+	return line.Bytes(), err
+}

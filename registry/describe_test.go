@@ -1,0 +1,59 @@
+package registry
+
+import (
+	"strings"
+	"testing"
+
+	recordv1 "github.com/stellmap/stellmap/api/proto/stellmap/record/v1"
+	"github.com/stellmap/stellmap/storage"
+)
+
+// A command and a record read as one line of JSON each; what a newer version
+// wrote, what is damaged and what is under a wrong key is an error.
+func TestDescribe(t *testing.T) {
+	command := encode(&recordv1.Command{Format: 1, Kind: &recordv1.Command_Deregister{Deregister: &recordv1.Deregister{
+		Keys: []*recordv1.InstanceKey{{Namespace: "prod", Service: "orders", Id: "a"}},
+	}}})
+	line, err := DescribeCommand(command)
+	if want := `{"format":1,"deregister":{"keys":[{"namespace":"prod","service":"orders","id":"a"}]}}`; string(line) != want || err != nil {
+		t.Errorf("the command reads %s, %v", line, err)
+	}
+	for name, data := range map[string][]byte{
+		"newer": encode(&recordv1.Command{Format: formatMax + 1}), "without a format": nil, "damaged": {0xff},
+	} {
+		if line, err := DescribeCommand(data); err == nil {
+			t.Errorf("a command that is %s reads %s", name, line)
+		}
+	}
+
+	instance := encode(&recordv1.InstanceRecord{Format: 1, Status: recordv1.InstanceRecord_STATUS_PASSING, Revision: 7})
+	expired := encode(&recordv1.InstanceRecord{Format: 1, Status: recordv1.InstanceRecord_STATUS_EXPIRED})
+	service := encode(&recordv1.ServiceRecord{Format: 1, Created: 5})
+	for _, one := range []struct {
+		key     string
+		value   []byte
+		kind    string
+		passing bool
+		want    string // of the value or of the error
+	}{
+		{string(storage.InstanceKey("prod", "orders", "a")), instance, "instance", true, `{"format":1,"status":"STATUS_PASSING","revision":"7"}`},
+		{string(storage.InstanceKey("prod", "orders", "a")), expired, "instance", false, `STATUS_EXPIRED`},
+		{string(storage.ServiceKey("prod", "orders")), service, "service", false, `{"format":1,"created":"5"}`},
+		{storage.InstancePrefix + "prod/orders", instance, "instance", false, "has 2 parts after its prefix, not 3"},
+		{storage.ServicePrefix + "prod/orders/a", service, "service", false, "has 3 parts after its prefix, not 2"},
+		{string(storage.ServiceKey("prod", "orders")), []byte{0xff}, "service", false, "decode the record of 1 bytes under /services/prod/orders"},
+		{string(storage.ServiceKey("prod", "orders")), encode(&recordv1.ServiceRecord{Format: 9}), "service", false, "has format 9, this version reads up to 1"},
+	} {
+		d, ok, err := DescribeRecord([]byte(one.key), one.value)
+		got := string(d.Value)
+		if err != nil {
+			got = err.Error()
+		}
+		if !ok || d.Kind != one.kind || d.Passing != one.passing || !strings.Contains(got, one.want) {
+			t.Errorf("%s is %q, passing %v: %s; want %s", one.key, d.Kind, d.Passing, got, one.want)
+		}
+	}
+	if d, ok, err := DescribeRecord([]byte(storage.MetaPrefix+"time"), nil); ok || err != nil {
+		t.Errorf("another's key is %v, %v", d, err)
+	}
+}
