@@ -86,7 +86,8 @@ Exit codes: 0 ok, 1 failed check or other failure, 2 usage, 3 not found,
   stellmapctl get services -A                                           all services of all namespaces
   stellmapctl get instances orders -o wide                              who offers one of them, and since when
   stellmapctl register orders --id orders-1 --addr 127.0.0.1:9001 --keep
-  stellmapctl bootstrap envoy --node web-1 > envoy.yaml`,
+  stellmapctl bootstrap envoy --node web-1 > envoy.yaml
+  stellmapctl snapshot save orders.backup                               all of it, into one file`,
 	})
 	root.SilenceUsage, root.SilenceErrors = true, true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
@@ -101,7 +102,8 @@ Exit codes: 0 ok, 1 failed check or other failure, 2 usage, 3 not found,
 	if err := root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(texts(formats), cobra.ShellCompDirectiveNoFileComp)); err != nil {
 		panic(fmt.Sprintf("stellmapctl: completion of --output: %v", err))
 	}
-	root.AddCommand(c.statusCommand(), c.getCommand(), c.registerCommand(), c.deregisterCommand(), c.bootstrapCommand(), c.versionCommand())
+	root.AddCommand(c.statusCommand(), c.getCommand(), c.registerCommand(), c.deregisterCommand(), c.bootstrapCommand(),
+		c.snapshotCommand(), c.debugCommand(), c.versionCommand())
 	return root
 }
 

@@ -70,7 +70,8 @@ key http_addr of [server], is STELLMAP_SERVER_HTTP_ADDR.`,
 		Example: `  stellmapd                            one node, data in ./stellmap-data
   stellmapd dev                        the same, data in a temporary folder
   stellmapd --config stellmapd.toml    a member of a cluster
-  stellmapd --config stellmapd.toml --check`,
+  stellmapd --config stellmapd.toml --check
+  stellmapd restore --from orders.backup --data-dir ./stellmap-data`,
 		Args:          noArguments,
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -89,7 +90,7 @@ administration. Its data is in a new temporary folder, which a clean stop
 removes, or in --data-dir, which is kept.`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return d.serve(cmd, true) },
-	}, &cobra.Command{
+	}, d.restoreCommand(), &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  noArguments,
@@ -110,13 +111,9 @@ func noArguments(cmd *cobra.Command, args []string) error {
 
 // serve runs one node until the context ends or it cannot go on.
 func (d *daemon) serve(cmd *cobra.Command, dev bool) error {
-	c, err := loadConfig(d.configPath, cmd.Flags(), d.lookup)
+	c, err := d.settings(cmd)
 	if err != nil {
-		var config *ConfigError
-		if errors.As(err, &config) {
-			return err
-		}
-		return usageError{err}
+		return err
 	}
 	if d.checkOnly {
 		_, err := fmt.Fprintln(d.stdout, "the settings are good")
@@ -139,6 +136,16 @@ func (d *daemon) serve(cmd *cobra.Command, dev bool) error {
 		}
 	}
 	return nil
+}
+
+// settings are those of the command line, the environment and the file.
+func (d *daemon) settings(cmd *cobra.Command) (Config, error) {
+	c, err := loadConfig(d.configPath, cmd.Flags(), d.lookup)
+	var config *ConfigError
+	if err != nil && !errors.As(err, &config) {
+		err = usageError{err}
+	}
+	return c, err
 }
 
 // dataDirGiven tells whether anybody named a data folder.

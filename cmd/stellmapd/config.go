@@ -39,6 +39,17 @@ type Config struct {
 	XDS struct {
 		StaleStartAfter time.Duration `mapstructure:"stale_start_after"`
 	} `mapstructure:"xds"`
+	Snapshot struct {
+		Entries uint64 `mapstructure:"entries"`
+		Bytes   uint64 `mapstructure:"bytes"`
+		Keep    uint64 `mapstructure:"keep"`
+		Tail    uint64 `mapstructure:"tail"`
+	} `mapstructure:"snapshot"`
+	Storage struct {
+		Segment uint64 `mapstructure:"segment"`
+		Reserve string `mapstructure:"reserve"`
+		Ballast string `mapstructure:"ballast"`
+	} `mapstructure:"storage"`
 	Log struct {
 		Level  string `mapstructure:"level"`
 		Format string `mapstructure:"format"`
@@ -102,6 +113,7 @@ func loadConfig(path string, flags *pflag.FlagSet, lookup func(string) (string, 
 	l.checkValues()
 	var c Config
 	if len(l.problems) == 0 {
+		l.countBytes()
 		if err := l.viper.Unmarshal(&c); err != nil {
 			return Config{}, fmt.Errorf("decode settings: %w", err)
 		}
@@ -225,6 +237,16 @@ func (l *loader) checkValues() {
 		}
 	}
 	l.checkMembers()
+}
+
+// countBytes puts numbers in place of sizes, which have been checked.
+func (l *loader) countBytes() {
+	for _, s := range settings {
+		if s.kind == kindBytes {
+			n, _ := parseBytes(l.viper.GetString(s.key))
+			l.viper.Set(s.key, n)
+		}
+	}
 }
 
 // checkMembers looks at each [[cluster.members]] table of the file.

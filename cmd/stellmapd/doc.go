@@ -16,6 +16,9 @@
 //	node.go     one member: what is opened, in which order, and how it stops
 //	listen.go   its ports
 //	members.go  who the members are, for the transport and for callers
+//	snapshot.go a backup of the state, for whoever asks on the admin port
+//	restore.go  a new cluster from a backup
+//	umask_*.go  what it writes is for its user alone
 //	token.go    the administrator's token
 //	gate.go     when new proxies are served
 //	wire.go     registry ⇄ consensus, the only place that knows both

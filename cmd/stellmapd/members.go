@@ -58,6 +58,7 @@ func (n *node) clusterStatus() httpapi.ClusterStatus {
 		ID: s.ID, ClusterID: s.ClusterID, LeaderID: s.LeaderID, Region: n.config.Node.Region,
 		Term: s.Term, Commit: s.Commit, Applied: s.Applied, Role: string(s.Role),
 		Confirmed: s.Confirmed, Incarnation: s.Incarnation, Members: n.knownMembers(s.Members), Voters: s.Voters,
+		LowSpace: s.Low,
 	}
 }
 

@@ -48,8 +48,12 @@ type node struct {
 	metrics   *prometheus.Registry
 	failed    chan error // what must not happen happened, outside any Run; one is enough
 
+	space     *storage.Space
+	snapshots *storage.Snapshots
+	rebuilt   *storage.Rebuilt // nil when the state was whole
 	transport *peer.Transport
 	group     *consensus.Group
+	backups   *backups
 	registry  *registry.Registry
 	xds       *xds.Server
 	gate      *gate
@@ -58,14 +62,16 @@ type node struct {
 	xdsGRPC, peerGRPC       *grpc.Server
 	xdsHealth               *health.Server
 	tokenFile               string
+	lastResort              *time.Timer // set once something has failed
 }
 
 // runNode runs a member until the context ends, then stops it in order. An
 // error means that it could not start or must not go on.
 func runNode(ctx context.Context, o nodeOptions) (err error) {
 	n := &node{nodeOptions: o, metrics: prometheus.NewRegistry(), failed: make(chan error, 1)}
+	defer n.ended()
 	defer func() { err = errors.Join(err, n.close()) }()
-	if err := n.open(); err != nil {
+	if err := n.open(ctx); err != nil {
 		return err
 	}
 	if err := n.started().print(n.stdout); err != nil {
@@ -75,13 +81,16 @@ func runNode(ctx context.Context, o nodeOptions) (err error) {
 }
 
 // open takes the data directory and the ports and reads the state back.
-func (n *node) open() error {
+func (n *node) open(ctx context.Context) error {
 	dir := n.config.Node.DataDir
 	lock, err := storage.LockDir(vfs.Default, dir)
 	if err != nil {
 		return err
 	}
 	n.opened = append(n.opened, lock)
+	if n.space, err = openSpace(n.config, vfs.Default, n.logger, n.metrics); err != nil {
+		return err
+	}
 	if n.listeners, err = listen(&n.config); err != nil {
 		return err
 	}
@@ -93,7 +102,7 @@ func (n *node) open() error {
 			return err
 		}
 	}
-	machine, err := n.openGroup(dir)
+	machine, err := n.openGroup(ctx, dir)
 	if err != nil {
 		return err
 	}
@@ -101,33 +110,26 @@ func (n *node) open() error {
 }
 
 // openGroup opens the storage and the consensus group over it.
-func (n *node) openGroup(dir string) (*registry.Machine, error) {
+func (n *node) openGroup(ctx context.Context, dir string) (*registry.Machine, error) {
 	fs, c := vfs.Default, n.config
-	file := consensus.IdentityFile{
-		Load:     func() (storage.Identity, bool, error) { return storage.LoadIdentity(fs, dir) },
-		Save:     func(id storage.Identity) error { return storage.SaveIdentity(fs, dir, id) },
-		Occupied: func() (bool, error) { return storage.HasLogOrState(fs, dir) },
-	}
+	file := identityFile(fs, dir)
 	identity, err := consensus.Found(file, consensus.Founding{NodeID: c.Node.ID, ClusterID: c.Node.ClusterID, Members: c.members()})
 	if err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", dir, err)
 	}
-	engine, err := storage.OpenEngine(storage.EngineOptions{FS: fs, Dir: filepath.Join(dir, "state"), Logger: n.logger, OnFatal: n.fail})
+	engine, machineOf, err := n.openState(ctx, dir)
 	if err != nil {
 		return nil, err
 	}
 	n.opened = append(n.opened, engine)
 	log, err := storage.OpenLog(storage.LogOptions{
 		FS: fs, Dir: filepath.Join(dir, "wal"), Base: consensus.Base(), Applied: engine.AppliedIndex().Index, Salt: rand.Uint64,
+		SegmentBytes: int64(n.config.Storage.Segment),
 	})
 	if err != nil {
 		return nil, err
 	}
 	n.opened = append(n.opened, log)
-	machineOf, err := registry.OpenMachine(registry.MachineConfig{Engine: engine, Region: c.Node.Region, Logger: n.logger, Registerer: n.metrics})
-	if err != nil {
-		return nil, err
-	}
 	n.transport, err = peer.New(peer.Config{Address: n.addressBook(), Logger: n.logger, Registerer: n.metrics, Random: rand.Int64N})
 	if err != nil {
 		return nil, err
@@ -135,13 +137,54 @@ func (n *node) openGroup(dir string) (*registry.Machine, error) {
 	n.group, err = consensus.Open(consensus.Config{
 		ID: c.Node.ID, ClusterID: c.Node.ClusterID, Members: c.members(), Self: memberOf(c.self()),
 		Identity: identity, IdentityFile: file, Log: log, Engine: engine, Machine: machine{machineOf}, Transport: n.transport,
+		Snapshots: n.snapshots, SnapshotEntries: c.Snapshot.Entries, SnapshotBytes: c.Snapshot.Bytes, LogTail: c.Snapshot.Tail,
+		Low: n.space.Low, Grows: registry.Grows,
 		Logger: n.logger, Registerer: n.metrics,
 	})
 	if err != nil {
 		return nil, err
 	}
 	n.transport.Bind(n.group)
+	n.backups = newBackups()
+	n.opened = append(n.opened, n.backups)
 	return machineOf, nil
+}
+
+// openState opens the state and reads the registry back. A state that is
+// damaged is built anew from a snapshot, be it that opening or reading finds it.
+func (n *node) openState(ctx context.Context, dir string) (engine *storage.Engine, m *registry.Machine, err error) {
+	o := storage.EngineOptions{FS: vfs.Default, Dir: filepath.Join(dir, "state"), Logger: n.logger, OnFatal: n.fail}
+	n.snapshots, err = storage.OpenSnapshots(storage.SnapshotsOptions{
+		FS: vfs.Default, Dir: filepath.Join(dir, "snapshot"), Keep: int(n.config.Snapshot.Keep), Logger: n.logger,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	if engine, n.rebuilt, err = storage.OpenState(ctx, o, n.snapshots); err != nil {
+		return nil, nil, err
+	}
+	m, err = n.openMachine(engine)
+	if err != nil && storage.IsDamagedState(err) && n.rebuilt == nil && len(n.snapshots.List()) > 0 {
+		if err := engine.Close(); err != nil {
+			n.logger.Warn("the damaged state does not close", "error", err)
+		}
+		if engine, n.rebuilt, err = storage.RebuildState(ctx, o, n.snapshots, err); err != nil {
+			return nil, nil, err
+		}
+		m, err = n.openMachine(engine)
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, engine.Close())
+	}
+	engine.Trust()
+	if r := n.rebuilt; r != nil {
+		n.logger.Error("the state was damaged and was built anew from a snapshot and the log", "because", r.Because, "snapshot_index", r.From.Index, "damaged_snapshots", r.Damaged, "kept_aside", r.Aside)
+	}
+	return engine, m, nil
+}
+
+func (n *node) openMachine(engine *storage.Engine) (*registry.Machine, error) {
+	return registry.OpenMachine(registry.MachineConfig{Engine: engine, Region: n.config.Node.Region, Logger: n.logger, Registerer: n.metrics})
 }
 
 // makeServers makes what answers on the ports.
@@ -158,7 +201,7 @@ func (n *node) makeServers(machine *registry.Machine, token string) error {
 		CaughtUp: n.gate.wait, Logger: n.logger, Registerer: n.metrics,
 	})
 	api, err := httpapi.New(httpapi.Config{
-		Registry: n.registry, Cluster: n.clusterStatus, XDSReady: n.gate.ready, Withheld: n.withheld, AdminToken: token,
+		Registry: n.registry, Cluster: n.clusterStatus, XDSReady: n.gate.ready, Withheld: n.withheld, Snapshot: n.backup, AdminToken: token,
 		Gatherer: n.metrics, Registerer: n.metrics, Logger: n.logger,
 	})
 	if err != nil {
@@ -166,6 +209,7 @@ func (n *node) makeServers(machine *registry.Machine, token string) error {
 	}
 	n.httpServer = httpapi.NewServer(api.Handler(), n.logger)
 	n.adminServer = httpapi.NewServer(api.AdminHandler(), n.logger)
+	n.adminServer.RegisterOnShutdown(n.backups.stop)
 
 	n.xdsGRPC = grpc.NewServer(xds.ServerOptions()...)
 	n.xds.Register(n.xdsGRPC)
@@ -194,6 +238,7 @@ func (n *node) run(ctx context.Context) error {
 	inner.Go(func() error { return n.group.Run(broken) })
 	inner.Go(func() error { return n.transport.Run(broken) })
 	inner.Go(func() error { return n.registry.Run(broken) })
+	inner.Go(func() error { return n.space.Run(broken) })
 	inner.Go(func() error { return serveGRPC(n.peerGRPC, n.listeners.grpc) })
 	inner.Go(func() error {
 		select {
@@ -218,6 +263,7 @@ func (n *node) run(ctx context.Context) error {
 	case <-ctx.Done():
 		n.logger.Info("stopping: no new calls, those in flight are answered")
 	case <-fallen.Done():
+		n.endAnyway()
 	}
 	stopServing()
 	drained := n.drain()
@@ -272,7 +318,11 @@ func (n *node) close() error {
 }
 
 func (n *node) started() started {
-	return started{config: n.config, dev: n.dev, temporary: n.temporary, replayed: replayed(n.group.Recovery()), tokenFile: n.tokenFile}
+	text := replayed(n.group.Recovery())
+	if n.rebuilt != nil {
+		text += fmt.Sprintf(", after the damaged state was built anew from the snapshot at %d", n.rebuilt.From.Index)
+	}
+	return started{config: n.config, dev: n.dev, temporary: n.temporary, replayed: text, tokenFile: n.tokenFile}
 }
 
 // replayed says what the start found.

@@ -24,6 +24,10 @@ const (
 	kindDuration
 	kindLevel
 	kindFormat
+	kindCount
+	kindBytes
+	kindReserve
+	kindBallast
 )
 
 // setting is one key that a file, a variable and a flag can give.
@@ -51,6 +55,13 @@ var settings = [...]setting{
 	{"server.advertise_grpc_addr", kindAdvertise, "", "what others use instead of grpc_addr"},
 	{"server.advertise_admin_addr", kindAdvertise, "", "what others use instead of admin_addr"},
 	{"xds.stale_start_after", kindDuration, "30s", "without a leader for so long, new ADS streams are served from the last state, 1s to 1h"},
+	{"snapshot.entries", kindCount, "500000", "a snapshot is taken after so many log entries"},
+	{"snapshot.bytes", kindBytes, "256MiB", "or after so much of them"},
+	{"snapshot.keep", kindCount, "2", "how many snapshots are kept; the log goes back to the oldest"},
+	{"snapshot.tail", kindCount, "10000", "how many log entries stay before the first that is needed"},
+	{"storage.segment", kindBytes, "64MiB", "the log's files are begun anew at this size; it is cut file by file"},
+	{"storage.reserve", kindReserve, "256MiB", "with less free on the disk of data_dir, what grows is refused; 0 = never"},
+	{"storage.ballast", kindBallast, auto, "size of a file whose removal makes room for a start on a full disk; auto = half the reserve, 128MiB at most; 0 = none"},
 	{"log.level", kindLevel, "info", "debug, info, warn or error"},
 	{"log.format", kindFormat, "text", "text or json"},
 }
@@ -71,7 +82,7 @@ var memberKeys = [...]setting{
 func (s setting) flag() string {
 	section, name, _ := strings.Cut(s.key, ".")
 	name = strings.ReplaceAll(name, "_", "-")
-	if section == "xds" || section == "log" || name == "id" {
+	if section == "xds" || section == "log" || section == "storage" || section == "snapshot" || name == "id" {
 		return section + "-" + name
 	}
 	return name
@@ -95,8 +106,10 @@ func addFlags(flags *pflag.FlagSet) {
 
 func (k kind) wants() string {
 	switch k {
-	case kindID:
+	case kindID, kindCount:
 		return "a whole number"
+	case kindBytes, kindReserve, kindBallast:
+		return `a text such as "256MiB"`
 	case kindDuration:
 		return `a text such as "30s"`
 	default:
@@ -138,12 +151,58 @@ func (k kind) check(value string) string {
 		if err != nil || d < staleStartMin || d > staleStartMax {
 			return fmt.Sprintf("%q is not a time from %v to %v, such as \"30s\"", value, staleStartMin, staleStartMax)
 		}
+	case kindCount:
+		if n, err := strconv.ParseUint(value, 10, 63); err != nil || n == 0 {
+			return fmt.Sprintf("%q is not a whole number from 1 on", value)
+		}
+	case kindBytes:
+		n, ok := parseBytes(value)
+		if !ok {
+			return fmt.Sprintf("%q is not a size such as \"256MiB\": a whole number with B, KiB, MiB or GiB", value)
+		}
+		if n < sizeMin || n > sizeMax {
+			return fmt.Sprintf("%q is not from 64KiB to 64GiB", value)
+		}
+	case kindReserve, kindBallast:
+		if value == none || k == kindBallast && value == auto {
+			return ""
+		}
+		if reason := kindBytes.check(value); reason != "" && k == kindBallast {
+			return reason + ", or 0 or auto"
+		} else if reason != "" {
+			return reason + ", or 0"
+		}
 	case kindLevel:
 		return oneOf(value, "debug", "info", "warn", "error")
 	case kindFormat:
 		return oneOf(value, "text", "json")
 	}
 	return ""
+}
+
+// Bounds of sizes.
+const (
+	sizeMin = 64 << 10
+	sizeMax = 64 << 30
+)
+
+// byteUnits are the units of sizes, the longer names first.
+var byteUnits = [...]struct {
+	name  string
+	shift uint
+}{{"KiB", 10}, {"MiB", 20}, {"GiB", 30}, {"B", 0}}
+
+// parseBytes reads a size such as 256MiB.
+func parseBytes(value string) (uint64, bool) {
+	for _, u := range byteUnits {
+		digits, ok := strings.CutSuffix(value, u.name)
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseUint(digits, 10, 32)
+		return n << u.shift, err == nil
+	}
+	return 0, false
 }
 
 func oneOf(value string, choices ...string) string {

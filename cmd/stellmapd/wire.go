@@ -36,6 +36,7 @@ func (r replicator) AskLeader(ctx context.Context, request []byte) ([]byte, erro
 var sameMeaning = [...]struct{ consensus, registry error }{
 	{consensus.ErrNoLeader, registry.ErrNoLeader},
 	{consensus.ErrBusy, registry.ErrBusy},
+	{consensus.ErrFull, registry.ErrFull},
 	{consensus.ErrUnknownOutcome, registry.ErrUnknownOutcome},
 	{consensus.ErrStopped, registry.ErrStopping},
 }
