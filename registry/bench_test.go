@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"strconv"
 	"sync"
 	"testing"
@@ -190,4 +191,33 @@ func BenchmarkWatchFanout(b *testing.B) {
 			ended.Wait()
 		})
 	}
+}
+
+// BenchmarkHeap is what a registered instance keeps alive, all in: the instance,
+// its lease and its place in the state, the event ring left out by its bound.
+func BenchmarkHeap(b *testing.B) {
+	if b.N > 1 {
+		b.Skip("once is enough: -benchtime 1x")
+	}
+	const total, services = 200_000, 2_000
+	m := newMember(b, SystemClock{})
+	before := heapAlloc()
+	for n := range total {
+		s, i := n%services, n/services
+		r := reg("prod", fmt.Sprintf("team-%d.app-%d", s%100, s/100), fmt.Sprintf("10.%d.%d.%d:8080", s/250, s%250, i), fmt.Sprintf("10.%d.%d.%d", s/250, s%250, i), 8080)
+		r.Zone, r.Version = fmt.Sprintf("z%d", i%3), fmt.Sprintf("1.4.%d", i%7)
+		r.Labels = map[string]string{"track": "stable", "team": fmt.Sprintf("team-%d", s%100)}
+		r.Metadata = map[string]string{"build": "91f2c0de", "started": "2026-11-24T10:00:00Z"}
+		m.register(r)
+		m.log = m.log[:0] // the harness's, not the registry's
+	}
+	b.ReportMetric(float64(heapAlloc()-before)/total, "B/instance")
+}
+
+func heapAlloc() uint64 {
+	runtime.GC()
+	runtime.GC() // what the first one freed by finalizers
+	var s runtime.MemStats
+	runtime.ReadMemStats(&s)
+	return s.HeapAlloc
 }

@@ -48,7 +48,7 @@ const leaseStepsMax = 4_096
 // place in the queue follows when it comes up, once per TTL however often the
 // lease is renewed.
 type lease struct {
-	key        InstanceKey
+	instance   *Instance // as it is now; its key, without another copy of it
 	generation Revision
 	ttl        time.Duration
 	deadline   time.Duration // in lease time
@@ -93,8 +93,8 @@ func (l *leases) lead(term uint64, s *state) {
 
 func (l *leases) grant(i *Instance, index int) *lease {
 	deadline := l.seen + i.LeaseTTL
-	granted := &lease{key: i.Key(), generation: i.Lease, ttl: i.LeaseTTL, deadline: deadline, queued: deadline, index: index}
-	l.byKey[granted.key] = granted
+	granted := &lease{instance: i, generation: i.Lease, ttl: i.LeaseTTL, deadline: deadline, queued: deadline, index: index}
+	l.byKey[i.Key()] = granted
 	return granted
 }
 
@@ -148,8 +148,10 @@ func (l *leases) put(i *Instance) {
 	switch {
 	case old == nil:
 		heap.Push(&l.queue, l.grant(i, -1))
-	case old.generation != i.Lease:
-		old.generation, old.ttl, old.expiring = i.Lease, i.LeaseTTL, false
+	case old.generation == i.Lease:
+		old.instance = i // lets go of the one before
+	default:
+		old.instance, old.generation, old.ttl, old.expiring = i, i.Lease, i.LeaseTTL, false
 		old.deadline = l.seen + i.LeaseTTL
 		l.enqueue(old, min(old.deadline, max(old.queued, l.seen)))
 	}
@@ -227,7 +229,7 @@ func (l *leases) due(most int) (term uint64, due []dueLease, more bool) {
 		}
 		one := heap.Pop(&l.queue).(*lease)
 		one.expiring = true
-		due = append(due, dueLease{key: one.key, generation: one.generation})
+		due = append(due, dueLease{key: one.instance.Key(), generation: one.generation})
 	}
 	return l.term, due, true
 }
