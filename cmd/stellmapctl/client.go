@@ -56,7 +56,7 @@ func (c *ctl) call(ctx context.Context, r request, out any) error {
 	}
 	within, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	patience := patienceOf(within)
+	patience := patienceOf(ctx, c.timeout)
 	answer, body, err := c.roundTrip(within, r, base)
 	if err != nil {
 		return noAnswer(ctx, r, base, patience, err)
@@ -137,9 +137,12 @@ const perhapsDone = "it may have been done all the same: look first, or do it ag
 
 // patienceOf is how long a call that begins now may take: the caller may have
 // less time than --timeout gives.
-func patienceOf(ctx context.Context) time.Duration {
-	deadline, _ := ctx.Deadline()
-	return time.Until(deadline).Round(time.Millisecond)
+func patienceOf(ctx context.Context, timeout time.Duration) time.Duration {
+	deadline, ok := ctx.Deadline()
+	if left := time.Until(deadline); ok && left < timeout {
+		return left.Round(time.Millisecond)
+	}
+	return timeout
 }
 
 func isTimeout(err error) bool {
