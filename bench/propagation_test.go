@@ -7,9 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -74,58 +71,6 @@ func BenchmarkPropagation(b *testing.B) {
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 func serviceName(i int) string { return fmt.Sprintf("svc-%04d", i) }
-
-// daemon is a stellmapd process that ends with the benchmark.
-type daemon struct {
-	http, xds string
-	client    *http.Client
-}
-
-func startDaemon(b *testing.B) *daemon {
-	b.Helper()
-	dir := b.TempDir()
-	bin := filepath.Join(dir, "stellmapd")
-	build := exec.Command("go", "build", "-o", bin, "../cmd/stellmapd")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		b.Fatalf("build stellmapd: %v\n%s", err, out)
-	}
-	ports := freePorts(b, 4)
-	d := &daemon{http: ports[0], xds: ports[1]}
-	d.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: registrars}}
-	log, err := os.Create(filepath.Join(dir, "log"))
-	if err != nil {
-		b.Fatal(err)
-	}
-	process := exec.Command(bin, "--data-dir", filepath.Join(dir, "data"), "--http-addr", ports[0],
-		"--xds-addr", ports[1], "--grpc-addr", ports[2], "--admin-addr", ports[3], "--log-level", "warn")
-	process.Stdout, process.Stderr = log, log
-	if err := process.Start(); err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() {
-		if err := process.Process.Kill(); err != nil {
-			b.Error(err)
-		}
-		if err := process.Wait(); err == nil {
-			b.Error("stellmapd had ended by itself")
-		}
-	})
-	for deadline := time.Now().Add(20 * time.Second); ; {
-		if r, err := d.client.Get("http://" + d.http + "/readyz"); err == nil {
-			ready := r.StatusCode == http.StatusOK
-			drain(b, r.Body)
-			if ready {
-				return d
-			}
-		}
-		if time.Now().After(deadline) {
-			text, err := os.ReadFile(log.Name())
-			b.Fatalf("stellmapd is not ready: %s %v", text, err)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-}
 
 func freePorts(b *testing.B, n int) []string {
 	b.Helper()

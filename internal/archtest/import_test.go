@@ -133,14 +133,14 @@ type vocabulary struct {
 // vocabularies are looked up from the top: the first line that fits an import counts.
 var vocabularies = []vocabulary{
 	// The file system is the seam that all tests of crashes go through, and cmd chooses it.
-	{"github.com/cockroachdb/pebble/v2/vfs", []string{"storage/...", "cmd/stellmapd", "consensus/simulate"}, []string{"..."}},
+	{"github.com/cockroachdb/pebble/v2/vfs", []string{"storage/...", "cmd/...", "consensus/simulate"}, []string{"..."}},
 	{"github.com/cockroachdb/pebble", []string{"storage"}, []string{"storage/crashfs"}},
 	// peer carries messages as bytes; what it may know of them is their form, not what raft does.
 	{"go.etcd.io/raft/v3/raftpb", []string{"consensus/..."}, nil},
 	{"go.etcd.io/raft", []string{"consensus", "consensus/simulate"}, nil},
 	{"github.com/envoyproxy/go-control-plane", []string{"xds/..."}, []string{"bench/...", "internal/e2e"}},
 	{"github.com/cncf/xds", []string{"xds/..."}, nil},
-	{"google.golang.org/grpc", []string{"xds/...", "consensus/peer", "registry/grpcapi", "federation/...", "client", "cmd/stellmapd", "api/proto/..."}, []string{"bench/..."}},
+	{"google.golang.org/grpc", []string{"xds/...", "consensus/peer", "registry/grpcapi", "federation/...", "client", "cmd/stellmapd", "api/proto/..."}, []string{"bench/...", "internal/e2e"}},
 	{"net/http", []string{"registry/httpapi", "cmd/...", "client", "examples/...", "internal/envoyadmin"}, []string{"bench/...", "internal/e2e"}},
 	{"github.com/spf13", []string{"cmd/..."}, nil},
 	{"github.com/pelletier/go-toml", []string{"cmd/..."}, nil},

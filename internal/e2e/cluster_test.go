@@ -92,7 +92,9 @@ const (
 // endUnderLoad ends all members in the middle of writes and checks what they have after a restart.
 func endUnderLoad(t *testing.T, size int, end func(*cluster)) {
 	random := seed(t)
-	c := newCluster(t, size)
+	c := newClusterWith(t, size, func(m *member) { // so small that the end comes between snapshots, segments and cuts of the log
+		m.command = append(m.command, "--snapshot-entries", "100", "--snapshot-tail", "20", "--storage-segment", "64KiB")
+	})
 	last := make(map[string]history)
 	for round := range rounds {
 		w := startWriters(c, random, round, last)
