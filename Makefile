@@ -10,6 +10,11 @@ RACE_SECONDS  = 420
 ENVOY_SECONDS = 60
 E2E_SECONDS   = 240
 BENCH_SECONDS = 900
+CRASH_SECONDS = 1800
+MUTANTS_SECONDS = 900
+FUZZ_TOTAL_SECONDS = 900
+# What each fuzz target has.
+FUZZ_SECONDS  = 20
 
 # Where data races would hide: whatever runs several goroutines.
 RACE_PACKAGES = ./storage/... ./consensus/... ./registry/... ./xds/... ./cmd/...
@@ -18,7 +23,7 @@ UNIT_PACKAGES = $$(go list ./... | grep -v /internal/e2e)
 
 within = scripts/within
 
-.PHONY: help build demo test setup lint unit race e2e bench generate clean
+.PHONY: help build demo test setup lint unit race e2e bench scale crash mutants fuzz generate clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -52,7 +57,20 @@ e2e: setup ## tests with real processes: Envoy, clusters, kill -9, strace
 	@CI=true ENVOY_BIN="$$(scripts/envoy)" $(within) $(E2E_SECONDS) e2e go test -count=1 -timeout $(E2E_SECONDS)s ./cmd/stellmapctl ./internal/e2e/...
 
 bench: ## measure; figures and hardware belong in docs/performance.md
-	@$(within) $(BENCH_SECONDS) bench go test -run '^$$' -bench . -benchtime 100x -count=1 -timeout $(BENCH_SECONDS)s ./bench/...
+	@$(within) $(BENCH_SECONDS) bench go test -run '^$$' -bench Propagation -benchtime 1000x -count=1 -timeout $(BENCH_SECONDS)s ./bench/...
+
+scale: ## load a million instances and measure; takes some minutes
+	@$(within) $(BENCH_SECONDS) scale go test -run '^$$' -bench Million -benchtime 1x -count=1 -timeout $(BENCH_SECONDS)s ./bench/
+
+crash: ## crash a member's storage after every operation on the disk, fail its syncs, damage its log
+	@$(within) $(CRASH_SECONDS) crash go test -count=1 -timeout $(CRASH_SECONDS)s -v ./storage/crashtest -run 'Crash|FailedSync|DamagedLog' -full
+	@$(within) $(CRASH_SECONDS) damage go test -count=1 -timeout $(CRASH_SECONDS)s -v ./storage -run 'TestEveryEndOfTheLastSegmentIsATear|TestNoFlippedBitGoesUnnoticed' -full
+
+mutants: ## plant one bug after the other; the harness of crashes has to find each
+	@$(within) $(MUTANTS_SECONDS) mutants go test -v -tags mutants -count=1 -timeout $(MUTANTS_SECONDS)s -run 'TestMutants$$' ./storage/crashtest
+
+fuzz: ## run each fuzz target for FUZZ_SECONDS
+	@$(within) $(FUZZ_TOTAL_SECONDS) fuzz scripts/fuzz $(FUZZ_SECONDS)
 
 generate: ## write the code of api/proto anew
 	@scripts/generate

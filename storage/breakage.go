@@ -22,6 +22,38 @@ func (b *breakage) tell(err error) {
 	})
 }
 
+// open opens a database, or returns the error that is in the way: Pebble flushes
+// while it opens, and tries that for ever, too. Damage does not keep it.
+func (b *breakage) open(path string, o *pebble.Options) (*pebble.DB, error) {
+	type opening struct {
+		db    *pebble.DB
+		err   error
+		panic any
+	}
+	done := make(chan opening, 1)
+	go func() {
+		var end opening
+		defer func() {
+			end.panic = recover()
+			done <- end
+		}()
+		end.db, end.err = pebble.Open(path, o)
+	}()
+	var end opening
+	select {
+	case end = <-done:
+	case <-b.told:
+		if !IsDamagedState(b.err) {
+			return nil, b.err
+		}
+		end = <-done
+	}
+	if end.panic != nil {
+		panic(end.panic)
+	}
+	return end.db, end.err
+}
+
 // flush makes what was applied durable, or returns the error that is in the way.
 // It is final: that a later try goes through proves nothing of what was lost.
 func (b *breakage) flush(db *pebble.DB) error {
@@ -48,4 +80,12 @@ func (b *breakage) happened() error {
 	default:
 		return nil
 	}
+}
+
+// orElse does what may be done as long as nothing is broken.
+func (b *breakage) orElse(do func() error) error {
+	if err := b.happened(); err != nil {
+		return err
+	}
+	return do()
 }

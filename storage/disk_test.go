@@ -16,7 +16,10 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-var seedFlag = flag.Uint64("seed", 0, "of the random tests; 0 = new ones")
+var (
+	seedFlag = flag.Uint64("seed", 0, "of the random tests; 0 = new ones")
+	fullFlag = flag.Bool("full", false, "damage to large logs as well")
+)
 
 // seeds are as many as asked for, or the one that was given by -seed.
 func seeds(n int) []uint64 {

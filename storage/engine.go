@@ -39,7 +39,8 @@ type EngineOptions struct {
 	// OnFatal is told of an error in the background (a flush or compaction
 	// that the disk refused, a file that is damaged). The state can no longer
 	// become durable, so the owner ends the process. It is called on any
-	// goroutine, perhaps more than once, and must not call the engine. Nil: panic.
+	// goroutine, perhaps more than once, and must not call the engine. Nothing of
+	// the state is written after it. Nil: panic.
 	OnFatal func(error)
 }
 
@@ -86,7 +87,7 @@ func OpenEngine(o EngineOptions) (*Engine, error) {
 	if err := removeOthers(o.FS, o.Dir, name); err != nil {
 		return nil, fmt.Errorf("open engine: %w", err)
 	}
-	if e.db, err = e.o.openPebble(e.dirName); err != nil {
+	if e.db, err = e.openPebble(e.dirName); err != nil {
 		return nil, fmt.Errorf("open engine: %w", err)
 	}
 	if name == "" {
@@ -118,18 +119,21 @@ func (o EngineOptions) withDefaults() EngineOptions {
 }
 
 // openPebble opens one folder below Dir.
-func (o EngineOptions) openPebble(name string) (*pebble.DB, error) {
+func (e *Engine) openPebble(name string) (*pebble.DB, error) {
+	o := e.o
 	cache := pebble.NewCache(o.CacheBytes)
 	defer cache.Unref() // the database holds its own reference
-	log := pebbleLogger{o.Logger, o.OnFatal}
-	return pebble.Open(o.FS.PathJoin(o.Dir, name), &pebble.Options{
-		FS:                 o.FS,
+	return e.broken.open(o.FS.PathJoin(o.Dir, name), &pebble.Options{
+		FS:                 haltFS{o.FS, &e.broken},
 		Cache:              cache,
 		MemTableSize:       uint64(o.MemTableBytes),
 		DisableWAL:         true,
 		FormatMajorVersion: engineFormat,
-		Logger:             log,
-		EventListener:      &pebble.EventListener{BackgroundError: func(err error) { o.OnFatal(err) }},
+		Logger:             pebbleLogger{o.Logger, o.OnFatal},
+		EventListener: &pebble.EventListener{
+			BackgroundError: func(err error) { o.OnFatal(err) },
+			DataCorruption:  func(info pebble.DataCorruptionInfo) { o.OnFatal(damagedState("pebble: %s", info)) },
+		},
 	})
 }
 

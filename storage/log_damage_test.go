@@ -27,19 +27,33 @@ type imageFrame struct {
 	before              model // what the log holds when it ends here
 }
 
-// newImage writes three segments; the last ends with three frames that nothing
-// attests: a mark and two that were not synced.
+// newImage is a log that is small enough for all that can be done to it.
 func newImage(t *testing.T, salt uint64) *image {
 	t.Helper()
+	return newImageOf(t, salt, 0)
+}
+
+// newImageOf writes three segments; the last ends with three frames that nothing
+// attests: a mark and two that were not synced. Each entry has so many bytes, 0
+// is a text; there are ten, four in the first segment and three in each other.
+func newImageOf(t *testing.T, salt uint64, entryBytes int) *image {
+	t.Helper()
 	fs := vfs.NewMem()
-	log, err := OpenLog(LogOptions{FS: fs, Dir: "wal", Base: Position{1, 1}, Salt: func() uint64 { salt++; return salt }, SegmentBytes: 300})
+	log, err := OpenLog(LogOptions{
+		FS: fs, Dir: "wal", Base: Position{1, 1}, Salt: func() uint64 { salt++; return salt },
+		SegmentBytes: segmentHeadBytes + 3*frameSize(max(entryBytes, 20)+10) + 24,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	m := model{base: Position{1, 1}}
 	after := map[int64]model{} // what each frame of the active segment makes of the log
 	add := func(index, term uint64, hard *HardState) {
-		entries := []Entry{{index, term, 0, fmt.Appendf(nil, "entry %d of term %d", index, term)}}
+		data := fmt.Appendf(nil, "entry %d of term %d", index, term)
+		for len(data) < entryBytes {
+			data = append(data, byte(index*uint64(len(data))))
+		}
+		entries := []Entry{{index, term, 0, data}}
 		check(log.Append(entries, hard))
 		m = m.append(entries, hard)
 		after[log.active.size] = m
@@ -198,13 +212,21 @@ func isDamage(t *testing.T, err error, segment string, offset int64, what string
 // is there, the bytes of the other are counted. Only within its header it is
 // damage, since a segment gets its name when the header is on the disk.
 func TestEveryEndOfTheLastSegmentIsATear(t *testing.T) {
-	im := newImage(t, 10)
+	everyEndIsATear(t, newImage(t, 10))
+	if *fullFlag {
+		everyEndIsATear(t, newImageOf(t, 10, 21_840)) // 64 KiB in the last segment
+	}
+}
+
+func everyEndIsATear(t *testing.T, im *image) {
+	t.Helper()
 	whole, original := im.end(t), im.files[im.last()]
 	for n := range len(original) {
 		if v := im.holds(t, original[:n], whole, fmt.Sprintf("cut at %d", n)); v.refused != (n < segmentHeadBytes) {
 			t.Fatalf("cut at %d: refused is %v", n, v.refused)
 		}
 	}
+	t.Logf("cut at each of %d bytes", len(original))
 }
 
 // A segment that another follows is whole, or the log is refused: also when it
@@ -229,7 +251,14 @@ func TestNoEndOfASealedSegmentIsATear(t *testing.T) {
 // the frame that it is in. Only the frames at the very end that no later one
 // attests are cut, exactly those, and nothing is ever read that was not written.
 func TestNoFlippedBitGoesUnnoticed(t *testing.T) {
-	im := newImage(t, 10)
+	noFlippedBitGoesUnnoticed(t, newImage(t, 10))
+	if *fullFlag {
+		noFlippedBitGoesUnnoticed(t, newImageOf(t, 10, 6_550)) // 64 KiB in all
+	}
+}
+
+func noFlippedBitGoesUnnoticed(t *testing.T, im *image) {
+	t.Helper()
 	whole := im.end(t)
 	refused, cut := 0, 0
 	for _, name := range im.names {

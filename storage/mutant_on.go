@@ -17,14 +17,22 @@ func Plant(name string) { planted.Store(name) }
 // mutant tells whether a bug is planted.
 func mutant(name string) bool { return planted.Load() == name }
 
-// reuseLast goes on in the last segment as it is, unless it has a tear.
+// reuseLast goes on in the last segment as it is, unless it is sealed.
 func (l *Log) reuseLast(end int64) (*segment, error) {
 	last := l.segments[len(l.segments)-1]
 	r, err := openSegment(l.o.FS, l.o.Dir, last.sequence)
 	if err != nil {
 		return nil, err
 	}
-	if err := r.close(); err != nil {
+	sealed := false
+	for r.offset < end {
+		f, err := r.next()
+		if err != nil {
+			return nil, err
+		}
+		sealed = f.kind == frameSeal
+	}
+	if err := r.close(); err != nil || sealed {
 		return nil, err
 	}
 	file, err := l.o.FS.OpenReadWrite(l.o.FS.PathJoin(l.o.Dir, segmentName(last.sequence)), vfs.WriteCategoryUnspecified)

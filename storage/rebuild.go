@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -21,6 +22,10 @@ type Rebuilt struct {
 
 // asideSuffix marks a state that could not be used.
 const asideSuffix = ".damaged"
+
+// damagedFile is in a state whose damage was found when it was in use already,
+// and says which. Opening and reading may not meet it again.
+const damagedFile = "DAMAGED"
 
 // ErrDamagedState is what a state is whose files say that they are not what was written.
 var ErrDamagedState = errors.New("storage: the state is damaged")
@@ -44,8 +49,17 @@ func IsDamagedState(err error) bool {
 // came after that, the log applies again. The damaged one is moved aside.
 //
 // Errors in the background are kept back until Trust: those of a state that
-// proves damaged while it is read concern nobody, since it is built anew.
+// proves damaged while it is read concern nobody, since it is built anew. After
+// Trust damage ends the process, and the next OpenState builds anew.
 func OpenState(ctx context.Context, o EngineOptions, snapshots *Snapshots) (*Engine, *Rebuilt, error) {
+	o = o.withDefaults()
+	found, marked, err := readFile(o.FS, o.FS.PathJoin(o.Dir, damagedFile))
+	if err != nil {
+		return nil, nil, fmt.Errorf("open the state: %w", err)
+	}
+	if marked && len(snapshots.List()) > 0 {
+		return RebuildState(ctx, o, snapshots, damagedState("it was found damaged in use: %s", found))
+	}
 	e, err := openHeld(o)
 	switch {
 	case err == nil && (e.AppliedIndex().Index > 0 || !snapshots.hasAny()):
@@ -78,7 +92,9 @@ func RebuildState(ctx context.Context, o EngineOptions, snapshots *Snapshots, be
 
 // heldErrors keeps an error in the background back until it matters.
 type heldErrors struct {
-	to func(error)
+	to   func(error)
+	mark func(error) // has the next start know of damage
+	once sync.Once   // guards mark
 
 	mu      sync.Mutex // guards what follows
 	trusted bool
@@ -87,19 +103,33 @@ type heldErrors struct {
 
 func (h *heldErrors) tell(err error) {
 	h.mu.Lock()
-	trusted := h.trusted
+	tell := h.trusted || !IsDamagedState(err) // an error of the disk is not cured by another state
 	if h.first == nil {
 		h.first = err
 	}
 	h.mu.Unlock()
-	if trusted {
-		h.to(err)
+	if tell {
+		h.pass(err)
 	}
+}
+
+// pass tells the owner, who ends the process.
+func (h *heldErrors) pass(err error) {
+	if IsDamagedState(err) {
+		h.once.Do(func() { h.mark(err) })
+	}
+	h.to(err)
 }
 
 // openHeld is OpenEngine with errors that are kept back.
 func openHeld(o EngineOptions) (*Engine, error) {
-	held := &heldErrors{to: o.withDefaults().OnFatal}
+	o = o.withDefaults()
+	held := &heldErrors{to: o.OnFatal, mark: func(err error) {
+		what, _, _ := strings.Cut(err.Error(), "\n") // Pebble goes on with its call stack
+		if err := writeFileAtomic(o.FS, o.Dir, damagedFile, []byte(what)); err != nil {
+			o.Logger.Error("that the state is damaged cannot be written beside it, so the next start may not know", "error", err)
+		}
+	}}
 	o.OnFatal = held.tell
 	e, err := OpenEngine(o)
 	if err != nil {
@@ -120,7 +150,7 @@ func (e *Engine) Trust() {
 	first := e.held.first
 	e.held.mu.Unlock()
 	if first != nil {
-		e.held.to(first)
+		e.held.pass(first)
 	}
 }
 

@@ -248,8 +248,9 @@ func (l *Log) check() error {
 // what had been synced long ago would look like a torn write.
 func (l *Log) rewriteLast(end int64) (err error) {
 	if mutant("tail_not_rewritten") && l.torn == 0 {
-		l.active, err = l.reuseLast(end)
-		return err
+		if l.active, err = l.reuseLast(end); l.active != nil || err != nil {
+			return err
+		}
 	}
 	last := l.segments[len(l.segments)-1]
 	r, err := openSegment(l.o.FS, l.o.Dir, last.sequence)

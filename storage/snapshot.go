@@ -139,7 +139,7 @@ func (e *Engine) Restore(r io.Reader) error {
 	if err := e.o.FS.RemoveAll(e.o.FS.PathJoin(e.o.Dir, name)); err != nil { // of one that failed
 		return fmt.Errorf("restore the state: %w", err)
 	}
-	db, err := e.o.openPebble(name)
+	db, err := e.openPebble(name)
 	if err != nil {
 		return fmt.Errorf("restore the state: %w", err)
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/klauspost/compress/zstd"
@@ -26,22 +27,47 @@ const (
 	// snapshotBeginBytes is how much is written before the disk is asked to
 	// begin, so that the sync at the end is short for those that wait behind it.
 	snapshotBeginBytes = 4 << 20
+	// snapshotRoomBytes must stay free while a snapshot is written, or the log
+	// could not be written beside it, which would end the member.
+	snapshotRoomBytes = 32 << 20
 )
 
 // writeSnapshotFile makes a durable file of a state and completes its meta.
 // The name is not durable yet. On error the file may be there, in parts.
 func writeSnapshotFile(ctx context.Context, fs vfs.FS, path string, state *EngineSnapshot, m SnapshotMeta) (SnapshotMeta, error) {
+	room := func() error { return hasRoom(fs, fs.PathDir(path)) }
+	if err := room(); err != nil {
+		return m, err
+	}
 	file, err := fs.Create(path, vfs.WriteCategoryUnspecified)
 	if err != nil {
 		return m, err
 	}
-	out := &snapshotWriter{file: file, sum: sha256.New()}
+	out := &snapshotWriter{file: file, sum: sha256.New(), room: room}
 	m.StateBytes, err = compress(ctx, out, state)
 	if err == nil {
 		err = unless("skip_snap_sync", file.Sync)
 	}
+	if errors.Is(err, syscall.ENOSPC) {
+		err = fmt.Errorf("%w: %w", ErrNoRoom, err)
+	}
 	m.FileBytes, m.SHA256 = out.n, hex.EncodeToString(out.sum.Sum(nil))
 	return m, errors.Join(err, file.Close())
+}
+
+// hasRoom is ErrNoRoom when too little is free. Where that cannot be seen, the
+// disk says so when it is full.
+func hasRoom(fs vfs.FS, dir string) error {
+	usage, err := fs.GetDiskUsage(dir)
+	switch {
+	case errors.Is(err, vfs.ErrUnsupported):
+		return nil
+	case err != nil:
+		return fmt.Errorf("look at the free space of %s: %w", dir, err)
+	case usage.AvailBytes < snapshotRoomBytes:
+		return fmt.Errorf("%w: %d bytes are free, and %d must stay free", ErrNoRoom, usage.AvailBytes, snapshotRoomBytes)
+	}
+	return nil
 }
 
 func compress(ctx context.Context, out io.Writer, state *EngineSnapshot) (int64, error) {
@@ -92,6 +118,7 @@ func wasStopped(ctx context.Context, err error) bool {
 type snapshotWriter struct {
 	file     vfs.File
 	sum      hash.Hash
+	room     func() error // asked now and then
 	n, begun int64
 }
 
@@ -101,7 +128,9 @@ func (w *snapshotWriter) Write(p []byte) (int, error) {
 	w.n += int64(n)
 	if err == nil && w.n-w.begun >= snapshotBeginBytes {
 		w.begun = w.n
-		_, err = w.file.SyncTo(w.n) // promises nothing; Sync does
+		if _, err = w.file.SyncTo(w.n); err == nil { // promises nothing; Sync does
+			err = w.room()
+		}
 	}
 	return n, err
 }

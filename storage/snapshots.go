@@ -22,6 +22,10 @@ const snapshotsKeptDefault = 2
 // ErrNoSnapshot is returned when no snapshot is kept that is intact.
 var ErrNoSnapshot = errors.New("storage: no intact snapshot is kept")
 
+// ErrNoRoom is returned by Save when the disk is too full. Nothing of the
+// snapshot is left then, and a later Save may find room.
+var ErrNoRoom = errors.New("storage: the disk has no room for a snapshot")
+
 // SnapshotsOptions says where the snapshots are and how many.
 type SnapshotsOptions struct {
 	FS     vfs.FS
@@ -46,7 +50,7 @@ type SnapshotsOptions struct {
 //
 // Save is one goroutine's; the others are anybody's, at the same time. The
 // first error of the disk in Save is final: every later Save returns it too.
-// To be stopped by its context is no such error.
+// To be stopped by its context is no such error, and neither is ErrNoRoom.
 type Snapshots struct {
 	o SnapshotsOptions
 
@@ -329,7 +333,7 @@ func (s *Snapshots) save(ctx context.Context, state *EngineSnapshot, m SnapshotM
 		if errors.Is(removed, fs.ErrNotExist) {
 			removed = nil
 		}
-		if removed == nil && wasStopped(ctx, err) {
+		if removed == nil && (wasStopped(ctx, err) || errors.Is(err, ErrNoRoom)) {
 			return SnapshotMeta{}, err
 		}
 		return SnapshotMeta{}, s.fail(errors.Join(err, removed))

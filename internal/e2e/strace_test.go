@@ -41,6 +41,30 @@ func TestAQuorumSyncsBeforeItAcknowledges(t *testing.T) {
 	checkSyncs(t, c.members, acks, 2)
 }
 
+// The check finds a sync that is not made: in a build with planted bugs, one that
+// answers before its log is on disk.
+func TestASkippedSyncIsSeen(t *testing.T) {
+	path := stracePath(t)
+	binary := filepath.Join(t.TempDir(), "stellmapd")
+	build := exec.Command("go", "build", "-tags", "mutants", "-o", binary, "./cmd/stellmapd")
+	build.Dir = root
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for bug, seen := range map[string]bool{"skip_log_sync": true, "": false} {
+		c := newClusterWith(t, 1, func(m *member) {
+			m.command[0] = binary
+			m.command = append(append([]string{"env", "STELLMAP_MUTANT=" + bug}, m.traced(path)...), "dev")
+		})
+		acks := c.registerTraced(c.members[0])
+		c.kill(c.members...)
+		if missing := missingSyncs(t, c.members, acks, 1); (len(missing) == tracedWrites) != seen || (len(missing) > 0) != seen {
+			t.Errorf("with bug %q planted, %d of %d registrations were found to be acknowledged without a sync: %v", bug, len(missing), tracedWrites, missing)
+		}
+	}
+}
+
 func stracePath(t *testing.T) string {
 	t.Helper()
 	path, err := exec.LookPath("strace")
@@ -83,6 +107,14 @@ func (c *cluster) registerTraced(m *member) []ack {
 // checkSyncs looks for the proof of each acknowledgement in the members' traces.
 func checkSyncs(t *testing.T, members []*member, acks []ack, quorum int) {
 	t.Helper()
+	for _, missing := range missingSyncs(t, members, acks, quorum) {
+		t.Error(missing)
+	}
+}
+
+// missingSyncs are the acknowledgements without a proof.
+func missingSyncs(t *testing.T, members []*member, acks []ack, quorum int) (missing []string) {
+	t.Helper()
 	traces := make(map[*member]trace)
 	for _, m := range members {
 		traces[m] = readTrace(t, m.trace())
@@ -100,9 +132,10 @@ func checkSyncs(t *testing.T, members []*member, acks []ack, quorum int) {
 			}
 		}
 		if synced < quorum {
-			t.Errorf("registration %d at %s was acknowledged with the log synced on %d members, want %d", i, a.at.name(), synced, quorum)
+			missing = append(missing, fmt.Sprintf("registration %d at %s was acknowledged with the log synced on %d members, want %d", i, a.at.name(), synced, quorum))
 		}
 	}
+	return missing
 }
 
 // trace is what matters of strace's output.
@@ -189,8 +222,8 @@ func parseTrace(content string) (trace, error) {
 			tr.answers = append(tr.answers, at)
 		}
 	}
-	if len(tr.syncs) == 0 || len(tr.answers) == 0 {
-		return tr, errors.New("the trace shows no sync of the log, or no answer")
+	if len(tr.answers) == 0 {
+		return tr, errors.New("the trace shows no answer")
 	}
 	return tr, nil
 }

@@ -26,6 +26,9 @@ type Loss struct {
 	Seed    uint64
 	Mode    Mode
 	Sectors int // for TearAt: how many sectors of each last write are left, all when it has no more
+	// Journaled is for Random: below this directory the changes of names that are
+	// there are the first so many, as in a Journal crash. "" is none.
+	Journaled string
 }
 
 // dice are those for one node; those for names have 0.
@@ -83,7 +86,7 @@ func (f *FS) namesAfter(l Loss) view {
 		}
 		return left[dir]
 	}
-	keeps := l.keeps(len(f.changes))
+	keeps := l.keeps(f.changes)
 	for i, c := range f.changes {
 		if keeps(i) {
 			c.apply(own)
@@ -97,17 +100,25 @@ func (f *FS) namesAfter(l Loss) view {
 	}
 }
 
-// keeps tells which of n changes of names are kept.
-func (l Loss) keeps(n int) func(int) bool {
+// keeps tells which of the changes of names are kept.
+func (l Loss) keeps(changes []change) func(int) bool {
 	dice := l.dice(0)
 	switch l.Mode {
 	case LoseUnsynced:
 		return func(int) bool { return false }
 	case Random:
-		kept := odds(dice)
-		return func(int) bool { return dice.IntN(oddsOf) < kept }
+		kept, first := odds(dice), 0
+		if l.Journaled != "" {
+			first = dice.IntN(len(changes) + 1)
+		}
+		return func(i int) bool {
+			if l.Journaled != "" && changes[i].below(clean(l.Journaled)) {
+				return i < first
+			}
+			return dice.IntN(oddsOf) < kept
+		}
 	case Journal:
-		first := dice.IntN(n + 1)
+		first := dice.IntN(len(changes) + 1)
 		return func(i int) bool { return i < first }
 	}
 	return func(int) bool { return true }

@@ -34,7 +34,7 @@
 // and removes the old one before it syncs the directory, and opens an empty
 // database if only the removal is left. For such programs a Journal crash keeps
 // the first so many of the changes, all directories together; writes are as in a
-// Random one.
+// Random one. A Random crash may spare one directory in that way.
 //
 // What is not modelled: anything lost that a successful sync has covered, bit
 // rot (tests change the bytes with ReadFile and WriteFile), permissions,

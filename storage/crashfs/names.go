@@ -71,6 +71,19 @@ func (c change) moves() bool {
 	return c.from.dir != nil && c.to.dir != nil && c.from.dir != c.to.dir
 }
 
+// below tells whether the change is one of names in a directory or below it.
+func (c change) below(top string) bool {
+	for _, at := range []place{c.from, c.to} {
+		if at.dir == nil {
+			continue
+		}
+		if dir := at.dir.path(); dir == top || strings.HasPrefix(dir, top+"/") {
+			return true
+		}
+	}
+	return false
+}
+
 // touches tells whether a change is one of a directory's names.
 func (c change) touches(dir *node) bool { return c.from.dir == dir || c.to.dir == dir }
 

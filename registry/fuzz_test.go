@@ -1,0 +1,84 @@
+package registry
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"testing"
+
+	recordv1 "github.com/stellmap/stellmap/api/proto/stellmap/record/v1"
+	"github.com/stellmap/stellmap/storage"
+)
+
+// A command that cannot be read stops the member with the entry's numbers; one
+// that can is described, and no command does anything else.
+func FuzzCommand(f *testing.F) {
+	key := &recordv1.InstanceKey{Namespace: "ns", Service: "svc", Id: "a"}
+	for _, c := range []*recordv1.Command{
+		{Format: formatMax, Kind: &recordv1.Command_Register{Register: &recordv1.Register{Items: []*recordv1.RegisterItem{{Key: key, Spec: &recordv1.InstanceSpec{LeaseTtlMs: 1000}}}}}},
+		{Format: formatMax, Kind: &recordv1.Command_Deregister{Deregister: &recordv1.Deregister{Keys: []*recordv1.InstanceKey{key}}}},
+		{Format: formatMax, Kind: &recordv1.Command_Renew{Renew: &recordv1.Renew{Items: []*recordv1.RenewItem{{Key: key}}}}},
+		{Format: formatMax + 1},
+		{},
+	} {
+		f.Add(encode(c))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		command, problem := tryCommand(b)
+		described, err := DescribeCommand(b)
+		if (err == nil) != (problem == "") {
+			t.Fatalf("%x: read: %q, described: %v", b, problem, err)
+		}
+		if problem != "" {
+			if !strings.HasPrefix(problem, "registry: entry 7 of term 3 ") {
+				t.Errorf("%x: %s", b, problem)
+			}
+			return
+		}
+		if len(described) == 0 || bytes.ContainsRune(described, '\n') {
+			t.Errorf("%x is described as %q", b, described)
+		}
+		again, problem := tryCommand(encode(command))
+		if problem != "" || !bytes.Equal(encode(again), encode(command)) {
+			t.Errorf("%x encodes to what is read as %v: %s", b, again, problem)
+		}
+	})
+}
+
+func tryCommand(b []byte) (command *recordv1.Command, problem string) {
+	defer func() {
+		if found := recover(); found != nil {
+			problem = fmt.Sprint(found)
+		}
+	}()
+	return decodeCommand(Entry{Index: 7, Term: 3, Data: b}), ""
+}
+
+// A record that is read is written as one that is read the same.
+func FuzzRecord(f *testing.F) {
+	f.Add((&Instance{Namespace: "ns", Service: "svc", ID: "a", Status: StatusPassing, Revision: 9, Labels: Pairs{{Key: "k", Value: "v"}},
+		Endpoints: []Endpoint{{Name: "http", Protocol: "http", Host: "10.0.0.1", Port: 80}}}).encode())
+	f.Add((&serviceRecord{created: 1, revision: 2, endpoints: []ServiceEndpoint{{Name: "http", Protocol: "http"}}}).encode())
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		k := InstanceKey{Namespace: "ns", Service: "svc", ID: "a"}
+		r := newReader("region")
+		if i, err := r.decodeInstance(k, b); err == nil {
+			again, err := r.decodeInstance(k, i.encode())
+			if err != nil || !bytes.Equal(again.encode(), i.encode()) {
+				t.Errorf("instance %x is %+v and then %+v: %v", b, i, again, err)
+			}
+		}
+		if s, err := r.decodeService(k.ServiceKey(), b); err == nil {
+			again, err := r.decodeService(k.ServiceKey(), s.encode())
+			if err != nil || !bytes.Equal(again.encode(), s.encode()) {
+				t.Errorf("service %x is %+v and then %+v: %v", b, s, again, err)
+			}
+		}
+		for _, key := range [][]byte{storage.InstanceKey("ns", "svc", "a"), storage.ServiceKey("ns", "svc")} {
+			if d, ours, err := DescribeRecord(key, b); err == nil && (!ours || len(d.Value) == 0) {
+				t.Errorf("%x under %s is described as %+v", b, key, d)
+			}
+		}
+	})
+}
