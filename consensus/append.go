@@ -21,9 +21,8 @@ type appender struct {
 	queue   *mailbox[*pb.Message] // MsgStorageAppend, in order; nil is a tick
 	respond func(*pb.Message)     // delivers an answer, to this member or another
 
-	wanted  atomic.Uint64 // entries up to here may be cut from the log's beginning
-	entries atomic.Uint64 // appended since the start
-	bytes   atomic.Uint64 // of their data
+	wanted atomic.Uint64 // entries up to here may be cut from the log's beginning
+	bytes  atomic.Uint64 // of the data of all entries appended since the start
 
 	spare    []*pb.Message
 	cut      uint64            // what wanted was when the log was last cut
@@ -81,13 +80,12 @@ func (a *appender) cutLog() error {
 	return nil
 }
 
-// count is for whoever decides when the log is long enough for a snapshot.
+// count is for whoever decides when the log is long enough to be cut.
 func (a *appender) count(m *pb.Message) {
 	bytes := 0
 	for _, e := range m.GetEntries() {
 		bytes += len(e.GetData())
 	}
-	a.entries.Add(uint64(len(m.GetEntries())))
 	a.bytes.Add(uint64(bytes))
 }
 

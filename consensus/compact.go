@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/tracker"
@@ -24,8 +25,16 @@ import (
 //
 // A snapshot is taken of one moment in the state, in the background: writes go on.
 
-// heldTicks is how often the leader looks how far all logs reach.
-const heldTicks = 50
+const (
+	// heldTicks is how often the leader looks how far all logs reach.
+	heldTicks = 50
+	// heldParts is how many times, about, it tells between two snapshots, be
+	// they due by entries or by bytes.
+	heldParts = 16
+	// snapshotRetryAfter is when a snapshot is tried again for which the disk
+	// had no room.
+	snapshotRetryAfter = time.Minute
+)
 
 // snapshotCall asks the applier, which alone may, for a moment in the state.
 type snapshotCall struct {
@@ -98,9 +107,14 @@ func (g *Group) compactNowAndThen() {
 }
 
 // compact takes a snapshot if one is due and says how far the log may be cut.
+// That the disk has no room for a snapshot is not the end: the state is in the
+// engine and the log, and the member would meet the same disk at its next start.
 func (g *Group) compact() error {
 	if g.snapshotDue() {
-		if err := g.saveSnapshot(); err != nil {
+		err := g.saveSnapshot()
+		if errors.Is(err, storage.ErrNoRoom) {
+			g.postponeSnapshot(err)
+		} else if err != nil {
 			return fmt.Errorf("take a snapshot: %w", err)
 		}
 	}
@@ -115,7 +129,7 @@ func (g *Group) compact() error {
 // snapshotDue tells whether enough was applied, or written, since the last one.
 func (g *Group) snapshotDue() bool {
 	applied, last := g.status.Load().Applied, g.newestSnapshot()
-	if applied <= last {
+	if applied <= last || g.config.Clock.Now().Before(g.snapshotAfter) {
 		return false
 	}
 	return applied-last >= g.config.SnapshotEntries || g.appender.bytes.Load()-g.snapshotBytes.Load() >= g.config.SnapshotBytes
@@ -152,7 +166,14 @@ func (g *Group) saveSnapshot() (err error) {
 	return nil
 }
 
-// cuttable is the entry up to which nobody needs the log, 0 for none.
+func (g *Group) postponeSnapshot(why error) {
+	g.snapshotAfter = g.config.Clock.Now().Add(snapshotRetryAfter)
+	g.metrics.postponed.Inc()
+	g.log.Warn("a snapshot is put off, and the log is not cut behind it: make room on the disk", "again_in", snapshotRetryAfter, "why", why)
+}
+
+// cuttable is the entry up to which nobody needs the log, 0 for none. Raft reads
+// on from what it was told is applied, which may be less than the engine has.
 func (g *Group) cuttable() (uint64, error) {
 	oldest, ok := g.config.Snapshots.Oldest()
 	if !ok {
@@ -162,7 +183,7 @@ func (g *Group) cuttable() (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	needed := min(oldest, durable, g.facts.Load().held)
+	needed := min(oldest, durable, g.facts.Load().held, g.status.Load().Applied)
 	return needed - min(needed, g.config.LogTail), nil
 }
 
@@ -173,8 +194,11 @@ func (g *Group) proposeHeld() {
 	}
 	held := g.commit
 	g.node.WithProgress(func(_ uint64, _ raft.ProgressType, p tracker.Progress) { held = min(held, p.Match) })
-	if held < g.facts.Load().held+max(1, g.config.SnapshotEntries/16) {
+	told, bytes := g.facts.Load().held, g.appender.bytes.Load()
+	if held < told+max(2, g.config.SnapshotEntries/heldParts) && // 2: the entry that tells is one itself
+		(held < told+2 || bytes-g.heldBytes < g.config.SnapshotBytes/heldParts) {
 		return
 	}
+	g.heldBytes = bytes
 	g.proposeRecord("held", kindHeld, func() []byte { return binary.BigEndian.AppendUint64(nil, held) })
 }

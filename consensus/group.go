@@ -33,6 +33,7 @@ type Group struct {
 	status        atomic.Pointer[Status]
 	crowded       crowded
 	snapshotBytes atomic.Uint64 // what the log had got since the start when the newest snapshot was taken
+	snapshotAfter time.Time     // none is taken before; compact's alone
 
 	// Ends everything; the cause is what Run returns.
 	ctx  context.Context
@@ -71,6 +72,8 @@ type owned struct {
 	records  map[string]uint64
 	heard    map[uint64]uint64 // member → tick of its last message
 	full     bool              // the log was told that growth is refused
+	// What this member's log had got since the start when held was last proposed.
+	heldBytes uint64
 	barrierState
 
 	spareCalls    []*call

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,6 +32,7 @@ type cluster struct {
 	t     *testing.T
 	size  int
 	short bool // logs and snapshots are so small that a story can fill them
+	tune  func(*Config)
 	nodes map[uint64]*node
 	cut   map[[2]uint64]bool // from, to
 
@@ -63,7 +65,11 @@ type node struct {
 }
 
 func newCluster(t *testing.T, size int, short bool) *cluster {
-	c := &cluster{t: t, size: size, short: short, nodes: make(map[uint64]*node), cut: make(map[[2]uint64]bool)}
+	return newTunedCluster(t, size, short, nil)
+}
+
+func newTunedCluster(t *testing.T, size int, short bool, tune func(*Config)) *cluster {
+	c := &cluster{t: t, size: size, short: short, tune: tune, nodes: make(map[uint64]*node), cut: make(map[[2]uint64]bool)}
 	for id := range uint64(size) {
 		n := &node{cluster: c, id: id + 1, fs: vfs.NewCrashableMem(), gone: true}
 		c.nodes[n.id] = n
@@ -168,6 +174,9 @@ func (n *node) open() (err error) {
 	config.Identity, config.IdentityFile, config.Log, config.Engine = id, n.identityFile(), log, engine
 	config.Machine, config.Transport, config.Clock, config.Random, config.Registerer = n.machine, n, n, random.Uint64, n.registry
 	config.Low, config.Grows = n.low.Load, grows
+	if n.cluster.tune != nil {
+		n.cluster.tune(&config)
+	}
 	n.Group, err = Open(config)
 	if err != nil {
 		return err
@@ -196,8 +205,10 @@ func closeAll(opened []io.Closer) error {
 	return err
 }
 
-// trouble is what a story does to the log's syncs.
+// trouble is what a story does to the log's syncs, and to the writing of snapshots.
 type trouble struct {
+	full atomic.Bool // there is no room for snapshots
+
 	mu     sync.Mutex    // guards what follows
 	blocks chan struct{} // syncs wait until it is closed
 	fails  bool
@@ -206,6 +217,9 @@ type trouble struct {
 func (d *trouble) String() string { return "trouble" }
 
 func (d *trouble) MaybeError(op errorfs.Op) error {
+	if d.full.Load() && op.Kind == errorfs.OpFileWrite && strings.HasPrefix(op.Path, "data/snapshot/") {
+		return syscall.ENOSPC
+	}
 	sync := op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData || op.Kind == errorfs.OpFileSyncTo
 	if !sync || !strings.HasPrefix(op.Path, "data/wal/") {
 		return nil

@@ -52,8 +52,8 @@ func (l *raftLog) Term(i uint64) (uint64, error) {
 func (l *raftLog) LastIndex() (uint64, error)  { return l.log.LastIndex(), nil }
 func (l *raftLog) FirstIndex() (uint64, error) { return l.log.FirstIndex(), nil }
 
-// Snapshot is asked for when a follower needs entries that were truncated.
-// The log is not truncated as long as snapshots are not sent.
+// Snapshot is asked for when a follower needs entries that were cut, which none
+// does: the log is not cut above what the logs of all members reach (held).
 func (l *raftLog) Snapshot() (*pb.Snapshot, error) {
 	return nil, raft.ErrSnapshotTemporarilyUnavailable
 }

@@ -13,6 +13,7 @@ type metrics struct {
 	syncSeconds, snapshotSeconds                   prometheus.Histogram
 	proposals, forwarded, refused, applied, rounds prometheus.Counter
 	leaderChanges, invalid, refusals, full         prometheus.Counter
+	postponed                                      prometheus.Counter
 	dropped                                        *prometheus.CounterVec
 }
 
@@ -37,6 +38,7 @@ func newMetrics(g *Group) *metrics {
 	counter(&m.forwarded, "stellmap_raft_forwarded_total", "Calls that this member passed on to the leader.")
 	counter(&m.refused, "stellmap_raft_refused_total", "Calls refused because too much was waiting.")
 	counter(&m.full, "stellmap_raft_full_total", "Proposals refused because the disks of too many members are nearly full.")
+	counter(&m.postponed, "stellmap_raft_snapshots_postponed_total", "Snapshots that were put off because the disk had no room for them.")
 	counter(&m.applied, "stellmap_raft_applied_total", "Entries applied since the start.")
 	counter(&m.rounds, "stellmap_raft_read_rounds_total", "ReadIndex rounds begun by this member.")
 	counter(&m.leaderChanges, "stellmap_raft_leader_changes_total", "How often the known leader became another, or none.")

@@ -183,7 +183,13 @@ func (n *node) openState(ctx context.Context, dir string) (engine *storage.Engin
 	return engine, m, nil
 }
 
+// openMachine reads the whole state. What consensus keeps in it is looked at
+// here already: when a group reads it, it is too late to build the state anew.
 func (n *node) openMachine(engine *storage.Engine) (*registry.Machine, error) {
+	meta := []byte(storage.MetaPrefix)
+	if err := engine.Scan(meta, storage.PrefixEnd(meta), func(_, _ []byte) error { return nil }); err != nil {
+		return nil, fmt.Errorf("read what consensus keeps in the engine: %w", err)
+	}
 	return registry.OpenMachine(registry.MachineConfig{Engine: engine, Region: n.config.Node.Region, Logger: n.logger, Registerer: n.metrics})
 }
 
@@ -275,10 +281,7 @@ func (n *node) run(ctx context.Context) error {
 
 // openGate runs the gate and tells gRPC health checks when it opens.
 func (n *node) openGate(ctx context.Context) error {
-	if err := n.gate.run(ctx); err != nil {
-		return err
-	}
-	if ctx.Err() == nil {
+	if n.gate.run(ctx) {
 		n.xdsHealth.SetServingStatus("", grpc_health_v1.HealthCheckResponse_SERVING)
 	}
 	return nil

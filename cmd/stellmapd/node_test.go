@@ -291,7 +291,7 @@ func TestAMemberWithoutAQuorum(t *testing.T) {
 	}
 	dir := t.TempDir()
 	var file strings.Builder
-	fmt.Fprintf(&file, "[node]\ndata_dir = %q\n[server]\nhttp_addr = %q\nxds_addr = %q\ngrpc_addr = %q\nadmin_addr = %q\n[xds]\nstale_start_after = \"1s\"\n",
+	fmt.Fprintf(&file, "[node]\ndata_dir = %q\n[server]\nhttp_addr = %q\nxds_addr = %q\ngrpc_addr = %q\nadmin_addr = %q\n[xds]\nstale_start_after = \"3s\"\n",
 		filepath.Join(dir, "data"), ports[0], ports[1], ports[2], ports[3])
 	for i := range 2 {
 		fmt.Fprintf(&file, "[[cluster.members]]\nid = %d\nhttp = %q\nxds = %q\ngrpc = %q\nadmin = %q\n", i+1, ports[4*i], ports[4*i+1], ports[4*i+2], ports[4*i+3])

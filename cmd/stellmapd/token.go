@@ -30,15 +30,16 @@ func adminToken(path string) (string, error) {
 }
 
 // makeToken writes a new one that only the owner can read. The file gets its
-// name when it is whole.
+// name when it is whole and on the disk: a power cut must not leave one that the
+// next start refuses.
 func makeToken(path string) (string, error) {
 	random := make([]byte, tokenBytes)
 	rand.Read(random) // never fails
 	token := hex.EncodeToString(random)
 	temp := path + ".tmp"
-	err := os.WriteFile(temp, []byte(token+"\n"), 0o600)
-	if err == nil {
-		err = os.Chmod(temp, 0o600) // a leftover keeps the mode that it had
+	err := os.Remove(temp) // a leftover may be readable by others
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		err = writeSynced(temp, token+"\n")
 	}
 	if err == nil {
 		err = os.Rename(temp, path)
@@ -47,4 +48,16 @@ func makeToken(path string) (string, error) {
 		return "", fmt.Errorf("make the administrator's token: %w", err)
 	}
 	return token, nil
+}
+
+func writeSynced(path, text string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
 }
