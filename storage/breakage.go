@@ -43,8 +43,8 @@ func (b *breakage) open(path string, o *pebble.Options) (*pebble.DB, error) {
 	select {
 	case end = <-done:
 	case <-b.told:
-		if !IsDamagedState(b.err) {
-			return nil, b.err
+		if err := b.ofDisk(); err != nil {
+			return nil, err
 		}
 		end = <-done
 	}
@@ -82,9 +82,18 @@ func (b *breakage) happened() error {
 	}
 }
 
-// orElse does what may be done as long as nothing is broken.
+// ofDisk is the error if it is one of the disk. Damage that was read keeps
+// nobody from writing.
+func (b *breakage) ofDisk() error {
+	if err := b.happened(); !IsDamagedState(err) {
+		return err
+	}
+	return nil
+}
+
+// orElse does what may be done as long as the disk has not failed.
 func (b *breakage) orElse(do func() error) error {
-	if err := b.happened(); err != nil {
+	if err := b.ofDisk(); err != nil {
 		return err
 	}
 	return do()

@@ -6,10 +6,11 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// haltFS is the disk as Pebble sees it: after the first error in the background
-// nothing is changed any more. Pebble itself would go on, since it relies on its
-// process to end at once: it would write behind a hole in its manifest, which a
-// failed sync has left, and remove the tables that only the hole replaced.
+// haltFS is the disk as Pebble sees it: after the first error of it in the
+// background nothing is changed any more. Pebble itself would go on, since it
+// relies on its process to end at once: it would write behind a hole in its
+// manifest, which a failed sync has left, and remove the tables that only the
+// hole replaced.
 type haltFS struct {
 	vfs.FS
 	broken *breakage
@@ -28,7 +29,7 @@ func (h haltFS) ReuseForWrite(from, to string, c vfs.DiskWriteCategory) (vfs.Fil
 }
 
 func (h haltFS) file(open func() (vfs.File, error)) (vfs.File, error) {
-	if err := h.broken.happened(); err != nil {
+	if err := h.broken.ofDisk(); err != nil {
 		return nil, err
 	}
 	f, err := open()
@@ -67,14 +68,14 @@ type haltFile struct {
 }
 
 func (f haltFile) Write(p []byte) (int, error) {
-	if err := f.broken.happened(); err != nil {
+	if err := f.broken.ofDisk(); err != nil {
 		return 0, err
 	}
 	return f.File.Write(p)
 }
 
 func (f haltFile) WriteAt(p []byte, at int64) (int, error) {
-	if err := f.broken.happened(); err != nil {
+	if err := f.broken.ofDisk(); err != nil {
 		return 0, err
 	}
 	return f.File.WriteAt(p, at)
@@ -84,7 +85,7 @@ func (f haltFile) Sync() error     { return f.broken.orElse(f.File.Sync) }
 func (f haltFile) SyncData() error { return f.broken.orElse(f.File.SyncData) }
 
 func (f haltFile) SyncTo(length int64) (bool, error) {
-	if err := f.broken.happened(); err != nil {
+	if err := f.broken.ofDisk(); err != nil {
 		return false, err
 	}
 	return f.File.SyncTo(length)
