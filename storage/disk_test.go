@@ -18,7 +18,7 @@ import (
 
 var (
 	seedFlag = flag.Uint64("seed", 0, "of the random tests; 0 = new ones")
-	fullFlag = flag.Bool("full", false, "damage to large logs as well")
+	fullFlag = flag.Bool("full", false, "damage to large logs and snapshots as well")
 )
 
 // seeds are as many as asked for, or the one that was given by -seed.

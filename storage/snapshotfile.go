@@ -10,6 +10,7 @@ import (
 	"hash"
 	"io"
 	"syscall"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/klauspost/compress/zstd"
@@ -30,6 +31,12 @@ const (
 	// snapshotRoomBytes must stay free while a snapshot is written, or the log
 	// could not be written beside it, which would end the member.
 	snapshotRoomBytes = 32 << 20
+	// A snapshot works on so many bytes of the state and then rests so many times
+	// as long, so that it takes a quarter of one processor at most. That is worth
+	// more than being done soon: `make scale`, docs/performance.md.
+	snapshotPieceBytes = 256 << 10
+	snapshotRestTimes  = 3
+	snapshotRestMax    = 100 * time.Millisecond
 )
 
 // writeSnapshotFile makes a durable file of a state and completes its meta.
@@ -78,7 +85,7 @@ func compress(ctx context.Context, out io.Writer, state *EngineSnapshot) (int64,
 	if err != nil {
 		return 0, err
 	}
-	n, err := state.WriteTo(stoppable{ctx: ctx, w: z})
+	n, err := state.WriteTo(&paced{w: stoppable{ctx: ctx, w: z}, ctx: ctx, worked: time.Now()})
 	if err == nil {
 		err = z.Close()
 	}
@@ -86,6 +93,31 @@ func compress(ctx context.Context, out io.Writer, state *EngineSnapshot) (int64,
 		err = buffer.Flush()
 	}
 	return n, err
+}
+
+// paced is a writer that rests after each piece of work for some times as long
+// as that took, whatever made it take long, a processor or a disk that others
+// need too: writes that go on meanwhile are to feel little of it.
+type paced struct {
+	w      io.Writer
+	ctx    context.Context
+	n      int       // bytes since the last rest
+	worked time.Time // since when
+}
+
+func (p *paced) Write(b []byte) (int, error) {
+	n, err := p.w.Write(b)
+	if p.n += n; err != nil || p.n < snapshotPieceBytes {
+		return n, err
+	}
+	rest := time.NewTimer(min(snapshotRestTimes*time.Since(p.worked), snapshotRestMax))
+	defer rest.Stop()
+	select {
+	case <-rest.C:
+	case <-p.ctx.Done():
+	}
+	p.n, p.worked = 0, time.Now()
+	return n, nil
 }
 
 // stoppable is a writer or a reader that ends with its context.

@@ -3,7 +3,6 @@ package storage
 import (
 	"bytes"
 	"errors"
-	"flag"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -146,7 +145,7 @@ func TestEachDamagedByteOfASnapshotIsNoticed(t *testing.T) {
 }
 
 // In a state of 64 KiB one bit of each byte is turned: of some in the short
-// form, of all of them with -wholesnapshot.
+// form, of all of them with -full.
 func TestEachDamagedByteOfALargeSnapshotIsNoticed(t *testing.T) {
 	f := testFiles(t, 64<<10)
 	fs := vfs.NewMem()
@@ -159,7 +158,7 @@ func TestEachDamagedByteOfALargeSnapshotIsNoticed(t *testing.T) {
 	}
 	write(newerMeta, f[newerMeta])
 	step := 37 * slower
-	if *wholeSnapshotFlag {
+	if *fullFlag {
 		step = 1
 	}
 	good, cases := f[newerSnap], 0
@@ -178,8 +177,6 @@ func TestEachDamagedByteOfALargeSnapshotIsNoticed(t *testing.T) {
 	}
 	t.Logf("%d cases of %d bytes", cases, len(good))
 }
-
-var wholeSnapshotFlag = flag.Bool("wholesnapshot", false, "turn a bit of every byte of a large snapshot")
 
 // emptyFrame is what a decoder of zstd reads over.
 func emptyFrame(t *testing.T) []byte {
