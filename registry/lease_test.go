@@ -175,6 +175,9 @@ func TestLeasesAgainstAList(t *testing.T) {
 	for range 20 {
 		clock := newManualClock()
 		x := &leaseModel{t: t, random: random, clock: clock, real: newLeases(clock.Now), held: make(map[string]*heldLease)}
+		if random.IntN(2) == 0 { // hashes that many keys share
+			x.real.hash = func(k InstanceKey) uint64 { return uint64(k.ID[len(k.ID)-1] % 3) }
+		}
 		x.lead()
 		for range 1000 {
 			x.step()
@@ -348,8 +351,10 @@ func TestALeaseThatGoesLeavesTheQueue(t *testing.T) {
 
 func byID(l *leases) map[string]*lease {
 	out := make(map[string]*lease)
-	for k, one := range l.byKey {
-		out[k.ID] = one
+	for _, one := range l.byKey {
+		for ; one != nil; one = one.next {
+			out[one.instance.ID] = one
+		}
 	}
 	return out
 }

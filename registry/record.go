@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"encoding/binary"
 	"fmt"
 	"time"
 
@@ -88,27 +89,36 @@ func endpointsToRecord(endpoints []Endpoint) []*recordv1.Endpoint {
 }
 
 // A reader turns records into instances. It belongs to the goroutine that
-// applies, and keeps one copy of each text that many instances share.
+// applies, and keeps one copy of each text, and of each set of labels or
+// metadata, that many instances share.
 type reader struct {
-	region string
-	shared map[string]string
+	region      string
+	shared      map[string]string
+	sharedPairs map[string]Pairs // by their texts, one after the other
+	pairsKey    []byte           // scratch
 }
 
-// The bounds of the shared texts: past them a text is simply not shared.
+// The bounds of what is shared. A longer text or set is not; when there are too
+// many, sharing begins anew.
 const (
-	sharedTextsMax     = 65_536
-	sharedTextBytesMax = 64
+	sharedTextsMax      = 65_536
+	sharedTextBytesMax  = 64
+	sharedPairsMax      = 16_384
+	sharedPairsBytesMax = 512
 )
 
 func newReader(region string) *reader {
-	return &reader{region: region, shared: make(map[string]string)}
+	return &reader{region: region, shared: make(map[string]string), sharedPairs: make(map[string]Pairs)}
 }
 
 func (d *reader) share(s string) string {
 	if one, ok := d.shared[s]; ok {
 		return one
 	}
-	if len(s) <= sharedTextBytesMax && len(d.shared) < sharedTextsMax {
+	if len(s) <= sharedTextBytesMax {
+		if len(d.shared) == sharedTextsMax {
+			clear(d.shared)
+		}
 		d.shared[s] = s
 	}
 	return s
@@ -129,9 +139,25 @@ func (d *reader) pairs(record []*recordv1.Pair) Pairs {
 	if len(record) == 0 {
 		return nil
 	}
+	key := d.pairsKey[:0]
+	for _, p := range record {
+		for _, text := range [...]string{p.GetKey(), p.GetValue()} {
+			key = append(binary.AppendUvarint(key, uint64(len(text))), text...)
+		}
+	}
+	d.pairsKey = key
+	if one, ok := d.sharedPairs[string(key)]; ok {
+		return one
+	}
 	pairs := make(Pairs, len(record))
 	for i, p := range record {
-		pairs[i] = Pair{Key: d.share(p.GetKey()), Value: p.GetValue()}
+		pairs[i] = Pair{Key: d.share(p.GetKey()), Value: d.share(p.GetValue())}
+	}
+	if len(key) <= sharedPairsBytesMax {
+		if len(d.sharedPairs) == sharedPairsMax {
+			clear(d.sharedPairs)
+		}
+		d.sharedPairs[string(key)] = pairs
 	}
 	return pairs
 }
