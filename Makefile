@@ -62,9 +62,10 @@ bench: ## measure; figures and hardware belong in docs/performance.md
 scale: ## load a million instances and measure; takes some minutes
 	@$(within) $(BENCH_SECONDS) scale go test -run '^$$' -bench Million -benchtime 1x -count=1 -timeout $(BENCH_SECONDS)s ./bench/
 
-crash: ## crash a member's storage after every operation on the disk, fail its syncs, damage its log
+crash: ## crash a member's storage after every operation on the disk, fail its syncs, damage its files, fill it
 	@$(within) $(CRASH_SECONDS) crash go test -count=1 -timeout $(CRASH_SECONDS)s -v ./storage/crashtest -run 'Crash|FailedSync|DamagedLog' -full
-	@$(within) $(CRASH_SECONDS) damage go test -count=1 -timeout $(CRASH_SECONDS)s -v ./storage -run 'TestEveryEndOfTheLastSegmentIsATear|TestNoFlippedBitGoesUnnoticed' -full
+	@$(within) $(CRASH_SECONDS) damage go test -count=1 -timeout $(CRASH_SECONDS)s -v ./storage -run 'TestEveryEndOfTheLastSegmentIsATear|TestNoFlippedBitGoesUnnoticed|TestEachDamagedByte' -full
+	@CI=true $(within) $(CRASH_SECONDS) full-disk go test -count=1 -timeout $(CRASH_SECONDS)s -v ./internal/e2e -run 'FullDisk|DiskIsFull' -fills 50
 
 mutants: ## plant one bug after the other; the harness of crashes has to find each
 	@$(within) $(MUTANTS_SECONDS) mutants go test -v -tags mutants -count=1 -timeout $(MUTANTS_SECONDS)s -run 'TestMutants$$' ./storage/crashtest

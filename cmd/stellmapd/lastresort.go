@@ -1,7 +1,7 @@
 package main
 
 import (
-	"os"
+	"log/slog"
 	"time"
 )
 
@@ -11,17 +11,11 @@ const endTime = drainTime + 10*time.Second
 
 // endAnyway ends the process when it is still there some time after something
 // failed. Whoever waits for a broken disk may wait for ever, and a member that
-// neither works nor ends is worse than one that is gone.
-func (n *node) endAnyway() {
-	n.lastResort = time.AfterFunc(endTime, func() {
-		n.logger.Error("the member failed and did not end by itself: it is ended", "after", endTime)
-		os.Exit(exitFailed)
+// neither works nor ends is worse than one that is gone. Stop the timer when
+// the member has ended by itself.
+func endAnyway(logger *slog.Logger, exit func(code int)) *time.Timer {
+	return time.AfterFunc(endTime, func() {
+		logger.Error("the member failed and did not end by itself: it is ended", "after", endTime)
+		exit(exitFailed)
 	})
-}
-
-// ended says that it did end.
-func (n *node) ended() {
-	if n.lastResort != nil {
-		n.lastResort.Stop()
-	}
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -69,7 +70,11 @@ type node struct {
 // error means that it could not start or must not go on.
 func runNode(ctx context.Context, o nodeOptions) (err error) {
 	n := &node{nodeOptions: o, metrics: prometheus.NewRegistry(), failed: make(chan error, 1)}
-	defer n.ended()
+	defer func() {
+		if n.lastResort != nil {
+			n.lastResort.Stop()
+		}
+	}()
 	defer func() { err = errors.Join(err, n.close()) }()
 	if err := n.open(ctx); err != nil {
 		return err
@@ -269,7 +274,7 @@ func (n *node) run(ctx context.Context) error {
 	case <-ctx.Done():
 		n.logger.Info("stopping: no new calls, those in flight are answered")
 	case <-fallen.Done():
-		n.endAnyway()
+		n.lastResort = endAnyway(n.logger, os.Exit)
 	}
 	stopServing()
 	drained := n.drain()
