@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 
 	pb "go.etcd.io/raft/v3/raftpb"
@@ -24,6 +25,8 @@ type applier struct {
 	queue   *mailbox[applyTask]
 	// configure has the owner change Raft's configuration.
 	configure func(pb.ConfChangeI) (*pb.ConfState, error)
+	// check is given the state after an entry that asks for its hash; nil = nobody hashes.
+	check     func(*storage.EngineSnapshot) error
 	applied   func(appliedBatch)     // tells the owner
 	published *atomic.Pointer[facts] // what others see of facts
 
@@ -80,18 +83,35 @@ func (x *applier) step() error {
 	return nil
 }
 
-// apply makes one batch of the entries.
+// apply makes one batch of the entries, or several, where the state between two
+// entries is asked for.
 func (x *applier) apply(m *pb.Message) error {
 	entries := m.GetEntries()
-	b := x.engine.NewBatch()
 	batch := appliedBatch{results: make([]result, len(entries)), response: m.GetResponses()[0]}
+	for done := 0; done < len(entries); {
+		n := 1 + slices.IndexFunc(entries[done:], asksForCheck)
+		if n == 0 {
+			n = len(entries) - done
+		}
+		if err := x.applyBatch(entries[done:done+n], batch.results[done:]); err != nil {
+			return err
+		}
+		done += n
+	}
+	x.applied(batch)
+	return nil
+}
+
+// applyBatch makes one batch of the entries.
+func (x *applier) applyBatch(entries []*pb.Entry, results []result) error {
+	b := x.engine.NewBatch()
 	before := x.time
 	for i, e := range entries {
 		r, err := x.entry(b, e)
 		if err != nil {
 			return errors.Join(fmt.Errorf("apply entry %d of term %d: %w", e.GetIndex(), e.GetTerm(), err), b.Close())
 		}
-		batch.results[i] = r
+		results[i] = r
 	}
 	if x.time != before {
 		setTime(b, x.time)
@@ -101,7 +121,20 @@ func (x *applier) apply(m *pb.Message) error {
 		return fmt.Errorf("apply up to entry %d: %w", last.GetIndex(), err)
 	}
 	x.publish(last)
-	x.applied(batch)
+	if x.check != nil && asksForCheck(last) {
+		return x.takeCheck(last.GetIndex())
+	}
+	return nil
+}
+
+func (x *applier) takeCheck(index uint64) error {
+	state, err := x.engine.Snapshot()
+	if err == nil {
+		err = x.check(state)
+	}
+	if err != nil {
+		return fmt.Errorf("take the state after entry %d, to hash it: %w", index, err)
+	}
 	return nil
 }
 
@@ -153,6 +186,11 @@ func (x *applier) entry(b *storage.Batch, e *pb.Entry) (result, error) {
 		return r, x.member(b, env.payload)
 	case kindHeld:
 		return r, x.held(b, env.payload)
+	case kindCheck:
+		x.beginCheck(b, r.index)
+		return r, nil
+	case kindChecked:
+		return r, x.checked(b, r.index, env.payload)
 	}
 	panic(fmt.Sprintf("consensus: kind %d was decoded and has no meaning", env.kind))
 }

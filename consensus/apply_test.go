@@ -237,7 +237,7 @@ func TestLeadComesWithTheTermsFirstEntry(t *testing.T) {
 // A batch that cannot be applied whole changes nothing.
 func TestABatchIsAppliedWholeOrNotAtAll(t *testing.T) {
 	b := newBench(t, vfs.NewMem())
-	if err := b.commands(command("x", "first", 1), envelope{kind: 9}); !errors.Is(err, errNotUnderstood) {
+	if err := b.commands(command("x", "first", 1), envelope{kind: 99}); !errors.Is(err, errNotUnderstood) {
 		t.Fatalf("applied: %v", err)
 	}
 	if at := b.engine.AppliedIndex(); at.Index != 0 || len(b.results) != 0 {

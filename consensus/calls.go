@@ -166,6 +166,11 @@ func (g *Group) enqueue(c *call) {
 		c.finish(outcome{err: err})
 		return
 	}
+	if err := g.refuseDiverged(c); err != nil {
+		g.metrics.diverged.Inc()
+		c.finish(outcome{err: err})
+		return
+	}
 	if !c.begin() {
 		return
 	}
@@ -289,7 +294,12 @@ func (g *Group) Propose(ctx context.Context, requestID string, data []byte) (Rep
 	if err := checkSize(requestID, data); err != nil {
 		return Reply{}, err
 	}
-	p := proposal{group: g, requestID: requestID, data: data}
+	return g.proposeAs(ctx, kindCommand, requestID, data)
+}
+
+// proposeAs is Propose for any kind of entry that a follower may forward.
+func (g *Group) proposeAs(ctx context.Context, kind entryKind, requestID string, data []byte) (Reply, error) {
+	p := proposal{group: g, entryKind: kind, requestID: requestID, data: data}
 	for {
 		reply, err := p.try(ctx)
 		if !errors.Is(err, ErrNotLeader) {
@@ -297,6 +307,9 @@ func (g *Group) Propose(ctx context.Context, requestID string, data []byte) (Rep
 		}
 	}
 }
+
+// forwardKinds are the calls with which a follower has the leader propose.
+var forwardKinds = map[entryKind]ForwardKind{kindCommand: ForwardPropose, kindChecked: ForwardChecked}
 
 func checkSize(requestID string, data []byte) error {
 	if len(data) > entryBytesMax || len(requestID) > requestIDBytesMax {
@@ -309,6 +322,7 @@ func checkSize(requestID string, data []byte) error {
 // proposal is one Propose and what its tries have shown.
 type proposal struct {
 	group     *Group
+	entryKind entryKind
 	requestID string
 	data      []byte
 	deadline  uint64 // the same for all tries
@@ -319,7 +333,7 @@ type proposal struct {
 // try returns ErrNotLeader when there is another try to make.
 func (p *proposal) try(ctx context.Context) (Reply, error) {
 	g := p.group
-	c := &call{kind: callPropose, entryKind: kindCommand, requestID: p.requestID, data: p.data, deadline: p.deadline, again: p.again}
+	c := &call{kind: callPropose, entryKind: p.entryKind, requestID: p.requestID, data: p.data, deadline: p.deadline, again: p.again}
 	o := g.call(ctx, c)
 	p.deadline, p.again = o.deadline, true
 	if o.err == nil && o.leader != 0 {
@@ -333,19 +347,19 @@ func (p *proposal) try(ctx context.Context) (Reply, error) {
 
 // saysNotDone tells of an error that it speaks of one try only, the last.
 func saysNotDone(err error) bool {
-	return errors.Is(err, ErrNoLeader) || errors.Is(err, ErrBusy) || errors.Is(err, ErrFull) || errors.Is(err, ErrStopped)
+	return errors.Is(err, ErrNoLeader) || errors.Is(err, ErrBusy) || errors.Is(err, ErrFull) || errors.Is(err, ErrDiverged) || errors.Is(err, ErrStopped)
 }
 
 // forward has the leader do it, and waits until it has come here too.
 func (p *proposal) forward(ctx context.Context, leader uint64) (Reply, error) {
 	g := p.group
-	reply, err := g.forward(ctx, leader, ForwardRequest{Kind: ForwardPropose, RequestID: p.requestID, Data: p.data})
+	reply, err := g.forward(ctx, leader, ForwardRequest{Kind: forwardKinds[p.entryKind], RequestID: p.requestID, Data: p.data})
 	switch {
 	case err == nil:
 		return g.appliedHere(ctx, Reply(reply))
 	case errors.Is(err, ErrNotSent), errors.Is(err, ErrNotLeader):
 		return Reply{}, ErrNotLeader
-	case errors.Is(err, ErrBusy), errors.Is(err, ErrFull), errors.Is(err, ErrTooLarge):
+	case errors.Is(err, ErrBusy), errors.Is(err, ErrFull), errors.Is(err, ErrDiverged), errors.Is(err, ErrTooLarge):
 		return Reply{}, err
 	case p.requestID != "" && ctx.Err() == nil:
 		p.uncertain = true
@@ -380,11 +394,15 @@ func (g *Group) appliedHere(ctx context.Context, reply Reply) (Reply, error) {
 // HandleForward does what a follower asks of this member as its leader.
 func (g *Group) HandleForward(ctx context.Context, r ForwardRequest) (ForwardReply, error) {
 	switch r.Kind {
-	case ForwardPropose:
+	case ForwardPropose, ForwardChecked:
+		kind := kindCommand
+		if r.Kind == ForwardChecked {
+			kind = kindChecked
+		}
 		if err := checkSize(r.RequestID, r.Data); err != nil {
 			return ForwardReply{}, err
 		}
-		o := g.call(ctx, &call{kind: callPropose, entryKind: kindCommand, requestID: r.RequestID, data: r.Data, here: true})
+		o := g.call(ctx, &call{kind: callPropose, entryKind: kind, requestID: r.RequestID, data: r.Data, here: true})
 		return ForwardReply(o.reply), o.err
 	case ForwardAsk:
 		if s := g.Status(); s.LeaderID != s.ID {

@@ -104,6 +104,10 @@ type Config struct {
 	// far the log may be cut. Default 1 s.
 	CompactEvery time.Duration
 
+	// CheckEvery is how often the members' states are compared, if something has
+	// changed. Negative = never. Default 1 min.
+	CheckEvery time.Duration
+
 	// Low tells whether this member's disk is nearly full; nil = never. While it is
 	// so for the leader, or for so many that no quorum is left, proposals that
 	// grow are ErrFull.
@@ -178,6 +182,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.CommitTimeout, 3*time.Second)
 	setDefault(&c.FlushEvery, 30*time.Second)
 	setDefault(&c.CompactEvery, time.Second)
+	setDefault(&c.CheckEvery, time.Minute)
 	setDefault(&c.SnapshotEntries, 500_000)
 	setDefault(&c.SnapshotBytes, 256<<20)
 	setDefault(&c.LogTail, 10_000)

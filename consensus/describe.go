@@ -17,7 +17,7 @@ import (
 
 // EntryDescription is what stands in a log entry, for people.
 type EntryDescription struct {
-	Kind      string          // term, configuration, command, cluster, member or held
+	Kind      string          // term, configuration, command, cluster, member, held, check or checked
 	Time      int64           // the leader's clock, Unix ms; 0 where the entry has none
 	RequestID string          // "" = none
 	Command   []byte          // of a command: what it means, the Machine knows
@@ -52,6 +52,11 @@ func DescribeEntry(e storage.Entry) (EntryDescription, error) {
 	case kindHeld:
 		d.Kind = "held"
 		d.Value, err = jsonNumber(env.payload)
+	case kindCheck:
+		d.Kind = "check"
+	case kindChecked:
+		d.Kind = "checked"
+		d.Value, err = jsonOf(env.payload, &peerv1.Checked{})
 	default:
 		panic(fmt.Sprintf("consensus: kind %d was decoded and has no name", env.kind))
 	}
@@ -65,7 +70,7 @@ func describeChange(data []byte, change proto.Message) (EntryDescription, error)
 
 // KeyDescription is what stands under one of this package's keys, for people.
 type KeyDescription struct {
-	Kind  string // applied, configuration, cluster, time, held, member or request
+	Kind  string // applied, configuration, cluster, time, held, check, member or request
 	Value json.RawMessage
 }
 
@@ -106,6 +111,7 @@ var keyKinds = [...]keyKind{
 	{"cluster", clusterKey, func(v []byte) (json.RawMessage, error) { return jsonOf(v, &peerv1.Cluster{}) }, restoreReplaces},
 	{"time", timeKey, jsonNumber, restoreKeeps}, // it never falls
 	{"held", heldKey, jsonNumber, restoreDrops},
+	{"check", checkKey, func(v []byte) (json.RawMessage, error) { return jsonOf(v, &peerv1.Check{}) }, restoreDrops},
 	{"member", memberPrefix, func(v []byte) (json.RawMessage, error) { return jsonOf(v, &peerv1.Member{}) }, restoreDrops},
 	{"request", requestPrefix, jsonRequest, restoreDrops},
 }

@@ -3,6 +3,7 @@ package consensus
 import (
 	"strings"
 	"testing"
+	"time"
 
 	pb "go.etcd.io/raft/v3/raftpb"
 
@@ -66,8 +67,8 @@ func TestEveryKindOfEntryHasADescription(t *testing.T) {
 // All that a cluster has under its own keys is described, and each kind has a
 // rule for a restore; other keys are somebody else's.
 func TestEveryKeyHasADescription(t *testing.T) {
-	inBubble(t, 3, func(t *testing.T, c *cluster) {
-		for range 25 {
+	inTunedBubble(t, 3, func(c *Config) { c.CheckEvery = time.Second }, func(t *testing.T, c *cluster) {
+		for range 35 {
 			c.tick(c.ids())
 		}
 		leader := c.nodes[c.nodes[1].Status().LeaderID]

@@ -29,6 +29,8 @@ const (
 	kindCluster entryKind = 2 // peerv1.Cluster: incarnation and feature level
 	kindMember  entryKind = 3 // peerv1.Member: a line of the address book
 	kindHeld    entryKind = 4 // an index, 8 bytes big-endian: every member's log reaches it
+	kindCheck   entryKind = 8 // nothing: the members hash their states after it
+	kindChecked entryKind = 9 // peerv1.Checked: a member's hash
 )
 
 const (
@@ -49,6 +51,10 @@ func (e envelope) encode() []byte {
 	return append(b, e.payload...)
 }
 
+func (k entryKind) known() bool {
+	return k >= kindCommand && k <= kindHeld || k == kindCheck || k == kindChecked
+}
+
 // decodeEnvelope shares the payload with b.
 func decodeEnvelope(b []byte) (envelope, error) {
 	if len(b) < envelopeHeadBytes {
@@ -58,7 +64,7 @@ func decodeEnvelope(b []byte) (envelope, error) {
 		return envelope{}, fmt.Errorf("format %d: %w", b[0], errNotUnderstood)
 	}
 	e := envelope{kind: entryKind(b[1]), time: int64(binary.BigEndian.Uint64(b[2:]))}
-	if e.kind < kindCommand || e.kind > kindHeld {
+	if !e.kind.known() {
 		return envelope{}, fmt.Errorf("kind %d: %w", e.kind, errNotUnderstood)
 	}
 	id, rest := int(binary.BigEndian.Uint16(b[10:])), b[envelopeHeadBytes:]

@@ -12,6 +12,10 @@ var (
 	// ErrFull means that the disks of too many members are nearly full for a command
 	// that grows what they keep. Nothing was done; it will pass when there is room.
 	ErrFull = errors.New("consensus: disks are nearly full")
+	// ErrDiverged means that the members' states, which should be equal, are not. As
+	// a proposal's error it says that no state has a majority, so that nothing was
+	// done; as Run's, that a majority has another state than this member.
+	ErrDiverged = errors.New("consensus: the members' states differ")
 	// ErrUnknownOutcome means that the proposal may be, or become, committed, or not.
 	ErrUnknownOutcome = errors.New("consensus: outcome unknown")
 	// ErrStopped means that this member is stopping.

@@ -25,6 +25,7 @@ type facts struct {
 	incarnation  string
 	featureLevel uint32
 	members      map[uint64]Member // the address book
+	check        check             // the newest comparison of the members' states
 	held         uint64            // every member's log reaches this entry, so nobody needs what is before it
 }
 
@@ -43,12 +44,14 @@ func memberKey(id uint64) []byte { return fmt.Appendf(nil, "%s%020d", memberPref
 func loadFacts(e *storage.Engine) (*facts, error) {
 	f := &facts{conf: &pb.ConfState{}, members: make(map[uint64]Member)}
 	var cluster peerv1.Cluster
-	for key, message := range map[string]proto.Message{confKey: f.conf, clusterKey: &cluster} {
+	var newest peerv1.Check
+	for key, message := range map[string]proto.Message{confKey: f.conf, clusterKey: &cluster, checkKey: &newest} {
 		if err := loadMessage(e, key, message); err != nil {
 			return nil, err
 		}
 	}
 	f.incarnation, f.featureLevel = cluster.GetIncarnation(), cluster.GetFeatureLevel()
+	f.check = checkOf(&newest)
 	held, err := loadNumber(e, heldKey)
 	if err != nil {
 		return nil, err

@@ -42,6 +42,7 @@ type Group struct {
 	// The executors and how to wake them and the owner.
 	appender                                   *appender
 	applier                                    *applier
+	checker                                    *checker
 	sender                                     *sender
 	wakeOwner, wakeAppend, wakeApply, wakeSend chan struct{}
 
@@ -74,6 +75,7 @@ type owned struct {
 	full     bool              // the log was told that growth is refused
 	// What this member's log had got since the start when held was last proposed.
 	heldBytes uint64
+	asksCheck uint64 // the tick at which this leader last looked whether a check is due
 	barrierState
 
 	spareCalls    []*call
@@ -208,6 +210,7 @@ func (g *Group) makeExecutors(f *facts) error {
 		id: c.ID, log: c.Log, clock: c.Clock, metrics: g.metrics, respond: g.respond, written: c.Log.Load().HardState,
 		queue: newMailbox[*pb.Message](g.wakeAppend, 0, 0), // the owner looks at its load
 	}
+	g.checker = &checker{wake: make(chan struct{}, 1)}
 	g.applier = &applier{
 		id: c.ID, uuid: c.Self.UUID, engine: c.Engine, machine: c.Machine, published: &g.facts, facts: f, requests: requests, time: time,
 		queue:   newMailbox[applyTask](g.wakeApply, 0, 0), // Raft holds back above applyBytesMax
@@ -267,13 +270,14 @@ func (g *Group) Recovery() Recovery { return g.recovery }
 // something is wrong that this member must not survive: the process must end.
 func (g *Group) Run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { g.stop(ErrStopped) })()
-	g.applier.configure = g.configure
+	g.applier.configure, g.applier.check = g.configure, g.checker.take
 	var executors sync.WaitGroup
 	executors.Go(func() { g.execute(g.wakeAppend, g.appender.step) })
 	executors.Go(func() { g.execute(g.wakeApply, g.applier.step) })
 	executors.Go(func() { g.execute(g.wakeSend, g.sender.step) })
 	executors.Go(g.flushNowAndThen)
 	executors.Go(g.compactNowAndThen)
+	executors.Go(g.checkStates)
 	g.own()
 	executors.Wait()
 	g.applier.follow()

@@ -64,10 +64,6 @@ type node struct {
 	gone        bool
 }
 
-func newCluster(t *testing.T, size int, short bool) *cluster {
-	return newTunedCluster(t, size, short, nil)
-}
-
 func newTunedCluster(t *testing.T, size int, short bool, tune func(*Config)) *cluster {
 	c := &cluster{t: t, size: size, short: short, tune: tune, nodes: make(map[uint64]*node), cut: make(map[[2]uint64]bool)}
 	for id := range uint64(size) {
@@ -379,7 +375,8 @@ func (c *cluster) tick(ids []uint64) {
 
 // journal is a machine that keeps every command under its index.
 type journal struct {
-	engine *storage.Engine
+	engine  *storage.Engine
+	spoiled bool // it writes something else than the others
 
 	mu        sync.Mutex // guards what follows
 	lines     []string   // visible
@@ -390,7 +387,11 @@ type journal struct {
 }
 
 func (j *journal) Apply(b *storage.Batch, e Entry) []byte {
-	b.Set(fmt.Appendf(nil, "/journal/%020d", e.Index), e.Data)
+	value := e.Data
+	if j.spoiled {
+		value = append(bytes.Clone(value), '!')
+	}
+	b.Set(fmt.Appendf(nil, "/journal/%020d", e.Index), value)
 	j.pending = append(j.pending, fmt.Sprintf("%d:%s", e.Index, e.Data))
 	return fmt.Appendf(nil, "did %s", e.Data)
 }

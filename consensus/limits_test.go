@@ -14,9 +14,13 @@ import (
 
 // inBubble runs a test with a cluster of its own time.
 func inBubble(t *testing.T, size int, test func(t *testing.T, c *cluster)) {
+	inTunedBubble(t, size, nil, test)
+}
+
+func inTunedBubble(t *testing.T, size int, tune func(*Config), test func(t *testing.T, c *cluster)) {
 	cryptotest.SetGlobalRandom(t, 1)
 	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t, size, false)
+		c := newTunedCluster(t, size, false, tune)
 		c.settle()
 		test(t, c)
 	})

@@ -10,10 +10,10 @@ import (
 type metrics struct {
 	collectors []prometheus.Collector
 
-	syncSeconds, snapshotSeconds                   prometheus.Histogram
+	syncSeconds, snapshotSeconds, checkSeconds     prometheus.Histogram
 	proposals, forwarded, refused, applied, rounds prometheus.Counter
 	leaderChanges, invalid, refusals, full         prometheus.Counter
-	postponed                                      prometheus.Counter
+	postponed, diverged                            prometheus.Counter
 	dropped                                        *prometheus.CounterVec
 }
 
@@ -27,6 +27,10 @@ func newMetrics(g *Group) *metrics {
 		Name: "stellmap_raft_snapshot_seconds", Help: "Duration of taking a snapshot, in the background.",
 		Buckets: prometheus.ExponentialBuckets(0.01, 2, 14),
 	}))
+	m.checkSeconds = add(m, prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "stellmap_raft_state_hash_seconds", Help: "Duration of hashing the state, in the background.",
+		Buckets: prometheus.ExponentialBuckets(0.001, 2, 18),
+	}))
 	m.dropped = add(m, prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "stellmap_raft_dropped_total",
 		Help: "Messages dropped because a queue was full, to be sent again by Raft: receive, append (the disk is behind) or send.",
@@ -38,6 +42,7 @@ func newMetrics(g *Group) *metrics {
 	counter(&m.forwarded, "stellmap_raft_forwarded_total", "Calls that this member passed on to the leader.")
 	counter(&m.refused, "stellmap_raft_refused_total", "Calls refused because too much was waiting.")
 	counter(&m.full, "stellmap_raft_full_total", "Proposals refused because the disks of too many members are nearly full.")
+	counter(&m.diverged, "stellmap_raft_diverged_total", "Proposals refused because the members' states differ and none has a majority.")
 	counter(&m.postponed, "stellmap_raft_snapshots_postponed_total", "Snapshots that were put off because the disk had no room for them.")
 	counter(&m.applied, "stellmap_raft_applied_total", "Entries applied since the start.")
 	counter(&m.rounds, "stellmap_raft_read_rounds_total", "ReadIndex rounds begun by this member.")
@@ -60,6 +65,8 @@ func (m *metrics) gauges(g *Group) {
 	gauge("stellmap_raft_commit_index", "The last entry known to be committed.", nil, of(func(s *Status) uint64 { return s.Commit }))
 	gauge("stellmap_raft_low_members", "Voters whose disks are nearly full, as the leader knows; 0 on others.", nil, func() float64 { return float64(len(g.Status().LowMembers)) })
 	gauge("stellmap_raft_applied_index", "The last entry applied.", nil, of(func(s *Status) uint64 { return s.Applied }))
+	gauge("stellmap_raft_check_index", "The entry after which the members' states were last compared; 0 for none.", nil, func() float64 { return float64(g.facts.Load().check.index) })
+	gauge("stellmap_raft_check_different", "Members whose state is another than that of a majority, or all when none has one.", nil, func() float64 { return float64(len(g.facts.Load().checkStatus().Different)) })
 	gauge("stellmap_raft_log_first_index", "The oldest entry in the log.", nil, func() float64 { return float64(g.config.Log.FirstIndex()) })
 	gauge("stellmap_raft_log_held_index", "The entry that the logs of all members reach.", nil, func() float64 { return float64(g.facts.Load().held) })
 	gauge("stellmap_raft_snapshot_index", "The newest snapshot of this member; 0 for none.", nil, func() float64 { return float64(g.newestSnapshot()) })

@@ -13,11 +13,11 @@ func TestAFullDiskSaysNothingOfAnEarlierTry(t *testing.T) {
 	inBubble(t, 1, func(t *testing.T, c *cluster) {
 		n := c.nodes[1]
 		n.low.Store(true)
-		p := proposal{group: n.Group, requestID: "x", data: []byte("a")}
+		p := proposal{group: n.Group, entryKind: kindCommand, requestID: "x", data: []byte("a")}
 		if _, err := p.try(context.Background()); !errors.Is(err, ErrFull) || errors.Is(err, ErrUnknownOutcome) {
 			t.Errorf("the first try: %v, want ErrFull", err)
 		}
-		p = proposal{group: n.Group, requestID: "x", data: []byte("a"), uncertain: true}
+		p = proposal{group: n.Group, entryKind: kindCommand, requestID: "x", data: []byte("a"), uncertain: true}
 		if _, err := p.try(context.Background()); errors.Is(err, ErrFull) || !errors.Is(err, ErrUnknownOutcome) {
 			t.Errorf("a try after one whose answer was lost: %v, want ErrUnknownOutcome", err)
 		}

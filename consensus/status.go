@@ -31,6 +31,7 @@ type Status struct {
 	Low             bool     // this member's disk is nearly full
 	LowMembers      []uint64 // a leader's view: the voters whose disks are
 	LogFirst        uint64   // the oldest entry in this member's log
+	Check           Check    // how far the members' states are known to be equal
 	Held            uint64   // the logs of all members reach this entry
 	Snapshot        uint64   // the index of this member's newest snapshot; 0 for none
 }
@@ -41,7 +42,7 @@ func (g *Group) Status() Status {
 	f := g.facts.Load()
 	s.Incarnation, s.FeatureLevel, s.Members, s.Voters = f.incarnation, f.featureLevel, f.book(), slices.Clone(f.conf.GetVoters())
 	s.LogFirst, s.Held, s.Snapshot = g.config.Log.FirstIndex(), f.held, g.newestSnapshot()
-	s.Low = g.Low()
+	s.Low, s.Check = g.Low(), f.checkStatus()
 	if s.Role == RoleLeader {
 		s.LowMembers = g.lowMembers()
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"testing/cryptotest"
 	"testing/synctest"
+	"time"
 
 	"github.com/cockroachdb/datadriven"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -46,6 +47,7 @@ func (s *story) handle() string {
 		"wait": s.wait, "cut": s.cut, "heal": s.heal, "stop": s.stop, "crash": s.crash, "start": s.start, "wipe": s.wipe,
 		"inject": s.inject, "book": s.book, "leadership": s.leadership, "ended": s.ended,
 		"lose-identity": s.loseIdentity, "disk": s.disk, "space": s.space, "compact": s.compact, "log": s.logs, "fill": s.fill,
+		"spoil": s.spoil, "checks": s.checks,
 	}
 	command, ok := commands[s.d.Cmd]
 	if !ok {
@@ -65,7 +67,10 @@ func (s *story) arg(key string, fallback uint64) uint64 {
 func (s *story) node() *node { return s.cluster.nodes[s.arg("at", 0)] }
 
 func (s *story) makeCluster() string {
-	s.cluster = newCluster(s.t, int(s.arg("size", 3)), s.d.HasArg("short"))
+	checkTicks := s.arg("check-ticks", 600)
+	s.cluster = newTunedCluster(s.t, int(s.arg("size", 3)), s.d.HasArg("short"), func(c *Config) {
+		c.CheckEvery = time.Duration(checkTicks) * 100 * time.Millisecond
+	})
 	s.cluster.settle()
 	return ""
 }
@@ -99,6 +104,24 @@ func (s *story) compact() string {
 	}
 	s.cluster.tick([]uint64{s.arg("at", 0)}) // on which the log is cut
 	return ""
+}
+
+// spoil at=1: from now on the member makes something else of commands than the others do.
+func (s *story) spoil() string {
+	s.node().machine.spoiled = true
+	return ""
+}
+
+// checks has a line for each member: what it knows of the members' states.
+func (s *story) checks() string {
+	var b strings.Builder
+	for _, id := range s.cluster.ids() {
+		if n := s.cluster.nodes[id]; !n.gone {
+			c := n.Status().Check
+			fmt.Fprintf(&b, "%d: after %d equal %v, different %v, missing %v, split %t\n", id, c.Index, c.Equal, c.Different, c.Missing, c.Split)
+		}
+	}
+	return b.String()
 }
 
 // logs has a line for each member.

@@ -29,6 +29,7 @@ type ForwardKind uint8
 const (
 	ForwardPropose ForwardKind = iota + 1
 	ForwardAsk
+	ForwardChecked // proposes the hash of a member's state
 )
 
 // ForwardRequest is a call that a follower passes on to its leader.

@@ -36,6 +36,7 @@ func (g *Group) tick() {
 	g.noticeSpace()
 	g.proposeRecords()
 	g.proposeHeld()
+	g.proposeCheck()
 }
 
 // takeDone takes in what the executors finished.

@@ -15,6 +15,9 @@ var (
 	// ErrFull says that the disks of too many members are nearly full for anything that grows: nothing was done.
 	// It passes by itself when there is room; what makes room is done.
 	ErrFull = errors.New("registry: the disks are nearly full")
+	// ErrDiverged says that the members' states differ and that nobody knows which is right: nothing was done, and
+	// nothing is until an operator has decided.
+	ErrDiverged = errors.New("registry: the members' states differ")
 	// ErrUnknownOutcome says that the command was sent and its answer was lost: it may or may not take effect.
 	ErrUnknownOutcome = errors.New("registry: the outcome is unknown")
 	// ErrStopping says that this member is shutting down.

@@ -60,7 +60,7 @@ func TestABackupIsRestored(t *testing.T) {
 		fs := withBackup(data)
 		pairs := 0
 		read, err := ReadBackup(fs, "backup", func(_, _ []byte) error { pairs++; return nil })
-		hash, hashErr := state.Hash()
+		hash, hashErr := state.Hash(t.Context())
 		if err != nil || hashErr != nil || read.SnapshotMeta != m || read.StateHash != hash || pairs == 0 {
 			t.Errorf("%d bytes: read %+v with %d pairs, %v; want hash %s, %v", size, read, pairs, err, hash, hashErr)
 		}
@@ -79,7 +79,7 @@ func TestABackupIsRestored(t *testing.T) {
 		}
 		again, err := restored.Snapshot()
 		check(err)
-		if got, err := again.Hash(); got != hash || err != nil || restored.AppliedIndex() != m.Position() {
+		if got, err := again.Hash(t.Context()); got != hash || err != nil || restored.AppliedIndex() != m.Position() {
 			t.Errorf("%d bytes: restored at %v with hash %s, %v", size, restored.AppliedIndex(), got, err)
 		}
 		check(errors.Join(again.Close(), restored.Close()))
@@ -129,7 +129,7 @@ func TestAKeptSnapshotIsReadAsABackup(t *testing.T) {
 	states := testStates(t, 1000, 7)
 	m := mustSave(t, openTestSnapshots(t, disk, 2), states...)[0]
 	got, err := ReadBackup(disk, "data/snapshot/"+olderSnap, nil)
-	hash, hashErr := states[0].Hash()
+	hash, hashErr := states[0].Hash(t.Context())
 	if err != nil || hashErr != nil || got.SnapshotMeta != m || got.StateHash != hash {
 		t.Errorf("%+v, %v; want %+v with %s, %v", got, err, m, hash, hashErr)
 	}

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"bufio"
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -10,6 +11,7 @@ import (
 	"hash"
 	"io"
 	"strconv"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 )
@@ -88,14 +90,18 @@ func pairHead(key, value []byte) (head [8]byte) {
 
 // Hash is the SHA-256 of the replicated state at Applied, in hexadecimal: of
 // all pairs in order, each with its lengths. All pairs are replicated, so two
-// members have the same hash at the same position, whatever their disks did.
-func (s *EngineSnapshot) Hash() (string, error) {
+// members have the same hash at the same position, whatever their disks did. It
+// rests like the writing of a snapshot file.
+func (s *EngineSnapshot) Hash(ctx context.Context) (string, error) {
 	sum := sha256.New()
+	out := &paced{w: stoppable{ctx: ctx, w: sum}, ctx: ctx, worked: time.Now()}
 	err := scan(s.s, nil, nil, func(key, value []byte) error {
 		head := pairHead(key, value)
-		sum.Write(head[:])
-		sum.Write(key)
-		sum.Write(value)
+		for _, part := range [...][]byte{head[:], key, value} {
+			if _, err := out.Write(part); err != nil {
+				return err
+			}
+		}
 		return nil
 	})
 	if err != nil {

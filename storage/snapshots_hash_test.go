@@ -18,7 +18,7 @@ func hashOf(t testing.TB, e *Engine) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	hash, err := s.Hash()
+	hash, err := s.Hash(t.Context())
 	if err := errors.Join(err, s.Close()); err != nil {
 		t.Fatal(err)
 	}

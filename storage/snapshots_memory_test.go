@@ -170,7 +170,7 @@ func BenchmarkHash(b *testing.B) {
 	_, state := largeState(b, 100_000, 300)
 	b.SetBytes(100_000 * 300)
 	for b.Loop() {
-		if _, err := state.Hash(); err != nil {
+		if _, err := state.Hash(b.Context()); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -134,7 +134,7 @@ func TestASavedSnapshotIsRestored(t *testing.T) {
 		for i, m := range metas {
 			info, err := disk.Stat("data/snapshot/" + snapshotName(m.Position()) + ".snap")
 			check(err)
-			hash, err := states[i].Hash()
+			hash, err := states[i].Hash(t.Context())
 			check(err)
 			want := SnapshotMeta{
 				Format: 1, Index: states[i].at.Index, Term: states[i].at.Term, ClusterID: 1 << 63, Incarnation: "<first & only>",
@@ -182,7 +182,7 @@ func restoredHash(t testing.TB, s *Snapshots, m SnapshotMeta) (string, error) {
 	if err = errors.Join(err, wrong); err != nil {
 		return "", errors.Join(err, e.Close())
 	}
-	hash, err := state.Hash()
+	hash, err := state.Hash(t.Context())
 	return hash, errors.Join(err, state.Close(), e.Close())
 }
 

@@ -34,7 +34,8 @@ type Config struct {
 		AdvertiseAdminAddr string `mapstructure:"advertise_admin_addr"`
 	} `mapstructure:"server"`
 	Cluster struct {
-		Members []MemberConfig `mapstructure:"members"`
+		Members    []MemberConfig `mapstructure:"members"`
+		CheckEvery time.Duration  `mapstructure:"check_every"`
 	} `mapstructure:"cluster"`
 	XDS struct {
 		StaleStartAfter time.Duration `mapstructure:"stale_start_after"`

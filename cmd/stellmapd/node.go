@@ -143,7 +143,7 @@ func (n *node) openGroup(ctx context.Context, dir string) (*registry.Machine, er
 		ID: c.Node.ID, ClusterID: c.Node.ClusterID, Members: c.members(), Self: memberOf(c.self()),
 		Identity: identity, IdentityFile: file, Log: log, Engine: engine, Machine: machine{machineOf}, Transport: n.transport,
 		Snapshots: n.snapshots, SnapshotEntries: c.Snapshot.Entries, SnapshotBytes: c.Snapshot.Bytes, LogTail: c.Snapshot.Tail,
-		Low: n.space.Low, Grows: registry.Grows,
+		CheckEvery: c.Cluster.CheckEvery, Low: n.space.Low, Grows: registry.Grows,
 		Logger: n.logger, Registerer: n.metrics,
 	})
 	if err != nil {

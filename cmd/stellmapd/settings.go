@@ -54,6 +54,7 @@ var settings = [...]setting{
 	{"server.advertise_xds_addr", kindAdvertise, "", "what others use instead of xds_addr"},
 	{"server.advertise_grpc_addr", kindAdvertise, "", "what others use instead of grpc_addr"},
 	{"server.advertise_admin_addr", kindAdvertise, "", "what others use instead of admin_addr"},
+	{"cluster.check_every", kindDuration, "1m", "how often the members compare their states, if something has changed, 1s to 1h"},
 	{"xds.stale_start_after", kindDuration, "30s", "without a leader for so long, new ADS streams are served from the last state, 1s to 1h"},
 	{"snapshot.entries", kindCount, "500000", "a snapshot is taken after so many log entries"},
 	{"snapshot.bytes", kindBytes, "256MiB", "or after so much of them"},
@@ -119,10 +120,10 @@ func (k kind) wants() string {
 
 var namePattern = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?$`)
 
-// Bounds of xds.stale_start_after.
+// Bounds of durations.
 const (
-	staleStartMin = time.Second
-	staleStartMax = time.Hour
+	durationMin = time.Second
+	durationMax = time.Hour
 )
 
 // check says why a value cannot be used, or "".
@@ -148,8 +149,8 @@ func (k kind) check(value string) string {
 		}
 	case kindDuration:
 		d, err := time.ParseDuration(value)
-		if err != nil || d < staleStartMin || d > staleStartMax {
-			return fmt.Sprintf("%q is not a time from %v to %v, such as \"30s\"", value, staleStartMin, staleStartMax)
+		if err != nil || d < durationMin || d > durationMax {
+			return fmt.Sprintf("%q is not a time from %v to %v, such as \"30s\"", value, durationMin, durationMax)
 		}
 	case kindCount:
 		if n, err := strconv.ParseUint(value, 10, 63); err != nil || n == 0 {

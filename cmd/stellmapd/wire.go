@@ -37,6 +37,7 @@ var sameMeaning = [...]struct{ consensus, registry error }{
 	{consensus.ErrNoLeader, registry.ErrNoLeader},
 	{consensus.ErrBusy, registry.ErrBusy},
 	{consensus.ErrFull, registry.ErrFull},
+	{consensus.ErrDiverged, registry.ErrDiverged},
 	{consensus.ErrUnknownOutcome, registry.ErrUnknownOutcome},
 	{consensus.ErrStopped, registry.ErrStopping},
 }

@@ -98,7 +98,7 @@ func (c *cluster) start(id uint64, fs vfs.FS) *member {
 	m.Group, err = consensus.Open(consensus.Config{
 		ID: id, ClusterID: 100, Members: c.members, Identity: identity, IdentityFile: file, Log: log, Engine: engine,
 		Machine: m.machine, Transport: m.transport, Tick: 20 * time.Millisecond, CallTimeout: 5 * time.Second, CommitTimeout: 10 * time.Second,
-		Low: m.low.Load,
+		Low: m.low.Load, CheckEvery: 200 * time.Millisecond,
 	})
 	must(c.t, err)
 	m.transport.Bind(m.Group)
@@ -315,5 +315,21 @@ func TestForwardToAPeerThatIsNotConnectedWasNotSent(t *testing.T) {
 	must(t, err)
 	if _, err := transport.Forward(t.Context(), 2, consensus.ForwardRequest{Kind: consensus.ForwardPropose}); !errors.Is(err, consensus.ErrNotSent) {
 		t.Errorf("forward: %v, want ErrNotSent", err)
+	}
+}
+
+// All members say what their states are, those that follow through the leader.
+func TestMembersCompareTheirStates(t *testing.T) {
+	c := newCluster(t, 3)
+	var members []*member
+	for id := range uint64(3) {
+		members = append(members, c.start(id+1, vfs.NewMem()))
+	}
+	written := propose(t, members[0], "a").Index
+	for _, m := range members {
+		until(t, "all three states are compared and equal", func() bool {
+			check := m.Status().Check
+			return check.Index > written && len(check.Equal) == 3 && !check.Split
+		})
 	}
 }

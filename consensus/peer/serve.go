@@ -85,6 +85,8 @@ func (s *service) Forward(ctx context.Context, r *peerv1.ForwardRequest) (*peerv
 	kind := consensus.ForwardPropose
 	if r.GetKind() == peerv1.ForwardRequest_KIND_ASK {
 		kind = consensus.ForwardAsk
+	} else if r.GetKind() == peerv1.ForwardRequest_KIND_CHECKED {
+		kind = consensus.ForwardChecked
 	} else if r.GetKind() != peerv1.ForwardRequest_KIND_PROPOSE {
 		return &peerv1.ForwardResponse{Code: peerv1.ForwardResponse_CODE_INVALID, Text: "a call of this kind is not known to this version"}, nil
 	}

@@ -35,8 +35,11 @@ func refusalReason(r consensus.RefusalReason) peerv1.Refusal_Reason {
 }
 
 func forwardKind(k consensus.ForwardKind) peerv1.ForwardRequest_Kind {
-	if k == consensus.ForwardAsk {
+	switch k {
+	case consensus.ForwardAsk:
 		return peerv1.ForwardRequest_KIND_ASK
+	case consensus.ForwardChecked:
+		return peerv1.ForwardRequest_KIND_CHECKED
 	}
 	return peerv1.ForwardRequest_KIND_PROPOSE
 }
@@ -52,6 +55,7 @@ var sameMeaning = [...]struct {
 	{consensus.ErrStopped, peerv1.ForwardResponse_CODE_NOT_LEADER},
 	{consensus.ErrBusy, peerv1.ForwardResponse_CODE_BUSY},
 	{consensus.ErrFull, peerv1.ForwardResponse_CODE_FULL},
+	{consensus.ErrDiverged, peerv1.ForwardResponse_CODE_DIVERGED},
 	{consensus.ErrTooLarge, peerv1.ForwardResponse_CODE_INVALID},
 }
 
@@ -80,6 +84,8 @@ func errorOf(r *peerv1.ForwardResponse) error {
 		return fmt.Errorf("%w: %s", consensus.ErrBusy, r.GetText())
 	case peerv1.ForwardResponse_CODE_FULL:
 		return fmt.Errorf("%w: %s", consensus.ErrFull, r.GetText())
+	case peerv1.ForwardResponse_CODE_DIVERGED:
+		return fmt.Errorf("%w: %s", consensus.ErrDiverged, r.GetText())
 	case peerv1.ForwardResponse_CODE_INVALID:
 		return fmt.Errorf("%w: %s", consensus.ErrTooLarge, r.GetText())
 	case peerv1.ForwardResponse_CODE_ANSWER:

@@ -8,14 +8,14 @@ a
 ----
 index 3: did a
 
-inject at=1 kind=9
+inject at=1 kind=99
 from the future
 ----
 1: ended
 
 ended at=1
 ----
-apply entry 4 of term 2: kind 9: this version does not understand the entry: start one that is at least as new as the leader's
+apply entry 4 of term 2: kind 99: this version does not understand the entry: start one that is at least as new as the leader's
 
 propose at=1
 b
@@ -33,4 +33,4 @@ state at 1, log 2 to 4, committed 3, replayed 2, torn bytes 0, founded false
 
 ended at=1
 ----
-apply entry 4 of term 2: kind 9: this version does not understand the entry: start one that is at least as new as the leader's
+apply entry 4 of term 2: kind 99: this version does not understand the entry: start one that is at least as new as the leader's

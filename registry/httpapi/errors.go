@@ -83,6 +83,8 @@ var failures = [...]failure{
 		says: "too many calls are waiting on this member: nothing was done, try again later or at another member"},
 	{is: registry.ErrFull, status: http.StatusInsufficientStorage, code: "disk_full", title: "Insufficient storage", retry: true,
 		says: "the disks of too many members are nearly full: nothing was done, and nothing that grows is until there is room; reading, heartbeats and deregistration go on"},
+	{is: registry.ErrDiverged, status: http.StatusServiceUnavailable, code: "states_differ", title: "The members' states differ",
+		says: "the members compared their states, and no state has a majority: nothing was done, and nothing is written until an operator has made a new cluster from the right one"},
 	{is: registry.ErrNoLeader, status: http.StatusServiceUnavailable, code: "no_leader", v1: "not_leader", title: "No leader", retry: true,
 		says: "no leader with a quorum was found in time: nothing was done, try again"},
 	{is: registry.ErrStopping, status: http.StatusServiceUnavailable, code: "stopping", title: "Stopping", retry: true,

@@ -85,6 +85,8 @@ const (
 	ForwardRequest_KIND_UNSPECIFIED ForwardRequest_Kind = 0
 	ForwardRequest_KIND_PROPOSE     ForwardRequest_Kind = 1
 	ForwardRequest_KIND_ASK         ForwardRequest_Kind = 2
+	// A Checked message is proposed for the log.
+	ForwardRequest_KIND_CHECKED ForwardRequest_Kind = 8
 )
 
 // Enum value maps for ForwardRequest_Kind.
@@ -93,11 +95,13 @@ var (
 		0: "KIND_UNSPECIFIED",
 		1: "KIND_PROPOSE",
 		2: "KIND_ASK",
+		8: "KIND_CHECKED",
 	}
 	ForwardRequest_Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED": 0,
 		"KIND_PROPOSE":     1,
 		"KIND_ASK":         2,
+		"KIND_CHECKED":     8,
 	}
 )
 
@@ -145,6 +149,8 @@ const (
 	ForwardResponse_CODE_INVALID ForwardResponse_Code = 6
 	// Nothing was done: the disks of too many members are nearly full.
 	ForwardResponse_CODE_FULL ForwardResponse_Code = 7
+	// Nothing was done: the members' states differ and none has a majority.
+	ForwardResponse_CODE_DIVERGED ForwardResponse_Code = 8
 )
 
 // Enum value maps for ForwardResponse_Code.
@@ -158,6 +164,7 @@ var (
 		5: "CODE_ANSWER",
 		6: "CODE_INVALID",
 		7: "CODE_FULL",
+		8: "CODE_DIVERGED",
 	}
 	ForwardResponse_Code_value = map[string]int32{
 		"CODE_UNSPECIFIED":     0,
@@ -168,6 +175,7 @@ var (
 		"CODE_ANSWER":          5,
 		"CODE_INVALID":         6,
 		"CODE_FULL":            7,
+		"CODE_DIVERGED":        8,
 	}
 )
 
@@ -859,7 +867,7 @@ const file_stellmap_peer_v1_peer_proto_rawDesc = "" +
 	"\fintroduction\x18\x01 \x01(\v2\x1e.stellmap.peer.v1.IntroductionR\fintroduction\x12\x1a\n" +
 	"\bmessages\x18\x02 \x03(\fR\bmessages\x12\x1b\n" +
 	"\tlow_space\x18\x03 \x01(\bR\blowSpace\"\x12\n" +
-	"\x10MessagesResponse\"\x83\x02\n" +
+	"\x10MessagesResponse\"\x95\x02\n" +
 	"\x0eForwardRequest\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x12\n" +
 	"\x04uuid\x18\x02 \x01(\tR\x04uuid\x12\x1d\n" +
@@ -868,16 +876,17 @@ const file_stellmap_peer_v1_peer_proto_rawDesc = "" +
 	"\x04kind\x18\x04 \x01(\x0e2%.stellmap.peer.v1.ForwardRequest.KindR\x04kind\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x05 \x01(\tR\trequestId\x12\x12\n" +
-	"\x04data\x18\x06 \x01(\fR\x04data\"<\n" +
+	"\x04data\x18\x06 \x01(\fR\x04data\"N\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fKIND_PROPOSE\x10\x01\x12\f\n" +
-	"\bKIND_ASK\x10\x02\"\xa7\x02\n" +
+	"\bKIND_ASK\x10\x02\x12\x10\n" +
+	"\fKIND_CHECKED\x10\b\"\xba\x02\n" +
 	"\x0fForwardResponse\x12:\n" +
 	"\x04code\x18\x01 \x01(\x0e2&.stellmap.peer.v1.ForwardResponse.CodeR\x04code\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\x12\x14\n" +
 	"\x05index\x18\x03 \x01(\x04R\x05index\x12\x12\n" +
-	"\x04data\x18\x04 \x01(\fR\x04data\"\x99\x01\n" +
+	"\x04data\x18\x04 \x01(\fR\x04data\"\xac\x01\n" +
 	"\x04Code\x12\x14\n" +
 	"\x10CODE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aCODE_OK\x10\x01\x12\x13\n" +
@@ -886,7 +895,8 @@ const file_stellmap_peer_v1_peer_proto_rawDesc = "" +
 	"\x14CODE_UNKNOWN_OUTCOME\x10\x04\x12\x0f\n" +
 	"\vCODE_ANSWER\x10\x05\x12\x10\n" +
 	"\fCODE_INVALID\x10\x06\x12\r\n" +
-	"\tCODE_FULL\x10\a2\xfc\x01\n" +
+	"\tCODE_FULL\x10\a\x12\x11\n" +
+	"\rCODE_DIVERGED\x10\b2\xfc\x01\n" +
 	"\vPeerService\x12H\n" +
 	"\x05Hello\x12\x1e.stellmap.peer.v1.HelloRequest\x1a\x1f.stellmap.peer.v1.HelloResponse\x12S\n" +
 	"\bMessages\x12!.stellmap.peer.v1.MessagesRequest\x1a\".stellmap.peer.v1.MessagesResponse(\x01\x12N\n" +

@@ -1,0 +1,118 @@
+# Members compare their states now and then: each hashes its own as it is after
+# the same entry, and the hashes go through the log.
+cluster size=3 check-ticks=20
+----
+
+tick times=20 until-leader=1
+----
+1: follower of term 2, leader 3, commit 2, applied 2 []
+2: follower of term 2, leader 3, commit 2, applied 2 []
+3: leader of term 2, leader 3, commit 2, applied 2 []
+
+tick times=40
+----
+1: follower of term 2, leader 3, commit 10, applied 10 []
+2: follower of term 2, leader 3, commit 10, applied 10 []
+3: leader of term 2, leader 3, commit 10, applied 10 []
+
+checks
+----
+1: after 7 equal [1 2 3], different [], missing [], split false
+2: after 7 equal [1 2 3], different [], missing [], split false
+3: after 7 equal [1 2 3], different [], missing [], split false
+
+# Nothing has changed since: no check is asked for, and the log does not grow.
+tick times=60
+----
+1: follower of term 2, leader 3, commit 10, applied 10 []
+2: follower of term 2, leader 3, commit 10, applied 10 []
+3: leader of term 2, leader 3, commit 10, applied 10 []
+
+# A member makes something else of a command. At the next check two of three
+# agree, and the third stops: it must not serve, vote or lead with that state.
+spoil at=1
+----
+
+propose at=2
+a
+----
+index 11: did a
+
+tick times=40
+----
+1: ended
+2: follower of term 2, leader 3, commit 15, applied 15 [a]
+3: leader of term 2, leader 3, commit 15, applied 15 [a]
+
+checks
+----
+1: after 12 equal [], different [1 3], missing [2], split true
+2: after 12 equal [2 3], different [1], missing [], split false
+3: after 12 equal [2 3], different [1], missing [], split false
+
+ended at=1
+----
+apply entry 15 of term 2: consensus: the members' states differ: after entry 12 the state of node 1 has the hash a38377a640872ce15951fb5fe4e639a4680b6c6a3710d71a849c578209d7d395, and a majority has b9610bf8763e2061a570870eacbddabe7bd7e2b391215da08bd8a375f7a284ab. What this member holds is wrong: do not start it again; replace it under a new id with `stellmapctl member replace --node-id 1 --new-node-id M`
+
+# Started again it meets the verdict again, before it has served anything.
+crash at=1
+----
+
+start at=1
+----
+state at 1, log 2 to 15, committed 12, replayed 11, torn bytes 0, founded false
+
+tick times=5
+----
+1: ended
+2: follower of term 2, leader 3, commit 15, applied 15 [a]
+3: leader of term 2, leader 3, commit 15, applied 15 [a]
+
+ended at=1
+----
+apply entry 15 of term 2: consensus: the members' states differ: after entry 12 the state of node 1 has the hash a38377a640872ce15951fb5fe4e639a4680b6c6a3710d71a849c578209d7d395, and a majority has b9610bf8763e2061a570870eacbddabe7bd7e2b391215da08bd8a375f7a284ab. What this member holds is wrong: do not start it again; replace it under a new id with `stellmapctl member replace --node-id 1 --new-node-id M`
+
+# The others go on.
+propose at=2
+b
+----
+index 16: did b
+
+tick times=40
+----
+1: ended
+2: follower of term 2, leader 3, commit 19, applied 19 [a b]
+3: leader of term 2, leader 3, commit 19, applied 19 [a b]
+
+checks
+----
+1: after 12 equal [], different [], missing [1 2 3], split false
+2: after 17 equal [2 3], different [], missing [1], split false
+3: after 17 equal [2 3], different [], missing [1], split false
+
+# Two members that differ, and no majority: nobody knows who is right, so nothing
+# more is written.
+spoil at=2
+----
+
+propose at=3
+c
+----
+index 20: did c
+
+tick times=40
+----
+1: ended
+2: follower of term 2, leader 3, commit 23, applied 23 [a b c!]
+3: leader of term 2, leader 3, commit 23, applied 23 [a b c]
+
+checks
+----
+1: after 12 equal [], different [], missing [1 2 3], split false
+2: after 21 equal [], different [2 3], missing [1], split true
+3: after 21 equal [], different [2 3], missing [1], split true
+
+propose at=3
+d
+----
+consensus: the members' states differ after entry 21, and none has a majority: node 2 has 54900feebf9e, node 3 has e1eafba473f1; find out which is right, and make a new cluster from its backup
