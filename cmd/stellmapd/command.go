@@ -90,7 +90,7 @@ administration. Its data is in a new temporary folder, which a clean stop
 removes, or in --data-dir, which is kept.`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return d.serve(cmd, true) },
-	}, d.restoreCommand(), &cobra.Command{
+	}, d.restoreCommand(), d.recoverCommand(), &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  noArguments,

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math/rand/v2"
 	"path/filepath"
@@ -151,8 +152,13 @@ func (r *restoration) run(disk vfs.FS) (restored consensus.Restored, err error) 
 		return consensus.Restored{}, err
 	}
 	defer func() { err = errors.Join(err, state.Close()) }()
+	return consensus.Restore(r.plan(disk, meta, state))
+}
+
+// plan is the making of a member of the new cluster from a state.
+func (r *restoration) plan(disk vfs.FS, meta storage.SnapshotMeta, state io.Reader) consensus.Restoration {
 	c := r.config
-	return consensus.Restore(consensus.Restoration{
+	return consensus.Restoration{
 		Founding:     consensus.Founding{NodeID: c.Node.ID, ClusterID: c.Node.ClusterID, Members: c.members()},
 		IdentityFile: identityFile(disk, c.Node.DataDir),
 		Incarnation:  r.incarnation, Backup: meta, State: state,
@@ -162,7 +168,7 @@ func (r *restoration) run(disk vfs.FS) (restored consensus.Restored, err error) 
 		OpenLog: func(base storage.Position) (*storage.Log, error) {
 			return storage.OpenLog(storage.LogOptions{FS: disk, Dir: filepath.Join(c.Node.DataDir, "wal"), Base: base, Applied: base.Index, Salt: rand.Uint64})
 		},
-	})
+	}
 }
 
 // report is what was done, and what comes next.
