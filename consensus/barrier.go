@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"time"
 
 	"go.etcd.io/raft/v3"
 )
@@ -17,13 +18,27 @@ import (
 type barrierState struct {
 	boot      uint64 // random, of this process
 	round     uint64
-	context   []byte  // of the round under way; nil for none
-	sent      uint64  // tick
-	asked     []*call // wait for the round under way
-	callers   []*call // wait for the next one
-	confirmed bool    // a round was answered and applied since start
-	confirms  uint64  // index of the first answer, until it is applied
+	context   []byte    // of the round under way; nil for none
+	sent      uint64    // tick
+	asked     []*call   // wait for the round under way
+	callers   []*call   // wait for the next one
+	confirmed bool      // a round was answered and applied since start
+	confirms  uint64    // index of the first answer, until it is applied
+	began     time.Time // when the round under way was begun
+	fresh     freshness // the newest answered round that is applied
+	answered  freshness // the newest answered round
 }
+
+// freshness says that the state at an index has everything that was committed
+// before a time.
+type freshness struct {
+	index uint64
+	at    time.Time
+}
+
+// freshTicks is after how long without a round a member begins one of its own,
+// so that it can say how old its state is.
+const freshTicks = 10
 
 // Barrier returns once everything that was committed before the call is
 // applied here. The error is ErrNoLeader when no quorum confirmed a leader
@@ -44,9 +59,10 @@ func (g *Group) joinRound(c *call) {
 }
 
 // startRound begins a round if somebody waits for one and none is under way. A
-// member that has not yet heard from a quorum asks for itself.
+// member that has not yet heard from a quorum asks for itself, and so does one
+// that has not asked for a while.
 func (g *Group) startRound() {
-	wanted := len(g.callers) > 0 || !g.confirmed && g.confirms == 0
+	wanted := len(g.callers) > 0 || !g.confirmed && g.confirms == 0 || g.ticks-g.sent >= freshTicks
 	if g.context != nil || !wanted || !g.mayAsk() {
 		return
 	}
@@ -54,6 +70,7 @@ func (g *Group) startRound() {
 		g.boot = g.config.Random()
 	}
 	g.round++
+	g.began = g.config.Clock.Now()
 	g.context = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, g.boot), g.round)
 	g.asked, g.callers = g.callers, g.asked[:0]
 	g.metrics.rounds.Inc()
@@ -100,6 +117,7 @@ func (g *Group) roundAnswered(s raft.ReadState) {
 		return
 	}
 	g.context = nil
+	g.answered = freshness{s.Index, g.began}
 	if !g.confirmed && g.confirms == 0 {
 		g.confirms = s.Index
 	}

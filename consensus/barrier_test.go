@@ -6,6 +6,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // rounds is how many rounds the member has begun.
@@ -104,4 +105,44 @@ func step(t *testing.T, f func() error) {
 	if err := f(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// A member knows how old its state is at most, without anybody reading; once it
+// is cut off it gets older, and when the cut is mended young again.
+func TestAMemberKnowsTheAgeOfItsState(t *testing.T) {
+	inBubble(t, 3, func(t *testing.T, c *cluster) {
+		run := func() {
+			for range 40 {
+				c.tick(c.ids())
+			}
+		}
+		age := func(n *node) time.Duration { return n.Now().Sub(n.Status().Fresh) }
+		for _, n := range c.nodes {
+			if !n.Status().Fresh.IsZero() {
+				t.Errorf("node %d knows its age before it has heard from a leader", n.id)
+			}
+		}
+		run()
+		const young = 2 * time.Second // a round each second, and its way
+		for _, n := range c.nodes {
+			if age(n) > young {
+				t.Errorf("the state of node %d is %v old", n.id, age(n))
+			}
+		}
+		follower := c.nodes[c.nodes[1].Status().LeaderID%3+1]
+		for _, id := range c.ids() {
+			c.cut[[2]uint64{id, follower.id}], c.cut[[2]uint64{follower.id, id}] = true, true
+		}
+		run()
+		for _, n := range c.nodes {
+			if old := age(n) > young; old != (n == follower) {
+				t.Errorf("the state of node %d is %v old, and node %d is cut off", n.id, age(n), follower.id)
+			}
+		}
+		clear(c.cut)
+		run()
+		if age(follower) > young {
+			t.Errorf("after the cut the state of node %d is %v old", follower.id, age(follower))
+		}
+	})
 }

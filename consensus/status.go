@@ -2,6 +2,7 @@ package consensus
 
 import (
 	"slices"
+	"time"
 
 	"go.etcd.io/raft/v3"
 )
@@ -25,8 +26,9 @@ type Status struct {
 	Commit, Applied uint64
 	Incarnation     string // empty until the first leader's choice is applied here
 	FeatureLevel    uint32
-	Confirmed       bool     // a ReadIndex round was answered, and its index applied, since the start
-	Members         []Member // the replicated address book, by id
+	Confirmed       bool      // a ReadIndex round was answered, and its index applied, since the start
+	Fresh           time.Time // everything that was committed before is applied here; zero = it is not known since the start
+	Members         []Member  // the replicated address book, by id
 	Voters          []uint64
 	Low             bool     // this member's disk is nearly full
 	LowMembers      []uint64 // a leader's view: the voters whose disks are
@@ -54,9 +56,12 @@ func (g *Group) publishStatus() {
 	if g.confirms != 0 && g.applied >= g.confirms {
 		g.confirmed = true
 	}
+	if g.applied >= g.answered.index {
+		g.fresh = g.answered
+	}
 	next := Status{
 		ID: g.config.ID, ClusterID: g.config.ClusterID, LeaderID: g.leader, Term: g.term, Role: g.role(),
-		Commit: g.commit, Applied: g.applied, Confirmed: g.confirmed,
+		Commit: g.commit, Applied: g.applied, Confirmed: g.confirmed, Fresh: g.fresh.at,
 	}
 	if last := g.status.Load(); last == nil || !last.same(&next) {
 		g.status.Store(&next)
@@ -64,7 +69,7 @@ func (g *Group) publishStatus() {
 }
 
 func (s *Status) same(o *Status) bool {
-	return s.LeaderID == o.LeaderID && s.Term == o.Term && s.Role == o.Role && s.Commit == o.Commit && s.Applied == o.Applied && s.Confirmed == o.Confirmed
+	return s.LeaderID == o.LeaderID && s.Term == o.Term && s.Role == o.Role && s.Commit == o.Commit && s.Applied == o.Applied && s.Confirmed == o.Confirmed && s.Fresh.Equal(o.Fresh)
 }
 
 func (g *Group) role() Role {

@@ -138,7 +138,7 @@ func BenchmarkRenew(b *testing.B) {
 // 100,000: as readers do again and again, and with a change of one of the hundred
 // before each, which costs as much as in BenchmarkApplyRegister.
 func BenchmarkListOneService(b *testing.B) {
-	q := Query{Namespace: "prod", Services: []string{"acme.shop.checkout.s00500.api"}, Consistency: Stale}
+	q := Query{Namespace: "prod", Services: []string{"acme.shop.checkout.s00500.api"}, Consistency: Stale(0)}
 	for _, changed := range []bool{false, true} {
 		b.Run(fmt.Sprintf("changed=%v", changed), func(b *testing.B) {
 			m := crowd(b, 100_000)

@@ -18,6 +18,8 @@ var (
 	// ErrDiverged says that the members' states differ and that nobody knows which is right: nothing was done, and
 	// nothing is until an operator has decided.
 	ErrDiverged = errors.New("registry: the members' states differ")
+	// ErrTooOld says that this member's state is older than a stale read allows, and that no leader confirmed it in time.
+	ErrTooOld = errors.New("registry: the state of this member is too old")
 	// ErrUnknownOutcome says that the command was sent and its answer was lost: it may or may not take effect.
 	ErrUnknownOutcome = errors.New("registry: the outcome is unknown")
 	// ErrStopping says that this member is shutting down.

@@ -47,6 +47,7 @@ func (c *manualClock) Ticker(time.Duration) (<-chan time.Time, func()) {
 // A member is a machine, its engine and its registry, with a log that commits at
 // once. It plays the replicator; its faults are switched on by the tests.
 type member struct {
+	fresh    time.Time // what the log says of how fresh the state is
 	tb       testing.TB
 	clock    Clock
 	fs       vfs.FS
@@ -175,6 +176,8 @@ func (m *member) Barrier(context.Context) (Revision, error) {
 	}
 	return m.index, nil
 }
+
+func (m *member) Fresh() time.Time { return m.fresh }
 
 func (m *member) AskLeader(ctx context.Context, request []byte) ([]byte, error) {
 	return m.machine.Answer(ctx, request)

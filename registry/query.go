@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // A Query says which instances are wanted. All that is given must match.
@@ -22,15 +23,17 @@ type Query struct {
 	Consistency Consistency // linearizable unless asked otherwise
 }
 
-// Consistency says how fresh a read must be.
-type Consistency uint8
+// Consistency says how fresh a read must be. The zero value is linearizable: it
+// sees every write that was acknowledged before it began.
+type Consistency struct {
+	stale  bool
+	maxAge time.Duration
+}
 
-const (
-	// Linearizable reads see every write that was acknowledged before they began.
-	Linearizable Consistency = iota
-	// Stale reads see whatever this member has applied, and need no leader.
-	Stale
-)
+// Stale reads see whatever this member has applied. With a limit they do so if
+// the member knows its state to be no older, and are linearizable otherwise; 0 is
+// no limit.
+func Stale(maxAge time.Duration) Consistency { return Consistency{stale: true, maxAge: maxAge} }
 
 // queryTermsMax bounds each list of a query.
 const queryTermsMax = 256

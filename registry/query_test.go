@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 )
 
 // TestParseSelector shows the grammar, and that a value may hold what looks like grammar.
@@ -122,7 +123,7 @@ func TestListKeepsMatchingEndpointsOnly(t *testing.T) {
 	}
 	mustEqual(t, "the number of endpoints", len(got[0].Endpoints), 1)
 	mustEqual(t, "the endpoint", got[0].Endpoints[0].Protocol, "grpc")
-	stored, _, err := m.registry.Get(context.Background(), ref("prod", "acme.shop.cart.app.api", "1"), Stale)
+	stored, _, err := m.registry.Get(context.Background(), ref("prod", "acme.shop.cart.app.api", "1"), Stale(0))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,17 +183,41 @@ func TestReadsNeedAQuorumUnlessStale(t *testing.T) {
 	if _, _, err := m.registry.List(context.Background(), Query{Namespace: "prod"}); !errors.Is(err, ErrNoLeader) {
 		t.Fatalf("list: %v, want ErrNoLeader", err)
 	}
-	if _, _, err := m.registry.Get(context.Background(), ref("prod", "orders", "5"), Linearizable); !errors.Is(err, ErrNoLeader) {
+	if _, _, err := m.registry.Get(context.Background(), ref("prod", "orders", "5"), Consistency{}); !errors.Is(err, ErrNoLeader) {
 		t.Fatalf("get: %v, want ErrNoLeader", err)
 	}
-	if _, _, err := m.registry.List(context.Background(), Query{Namespace: "prod", Consistency: Stale}); err != nil {
+	if _, _, err := m.registry.List(context.Background(), Query{Namespace: "prod", Consistency: Stale(0)}); err != nil {
 		t.Fatalf("stale list: %v", err)
 	}
-	_, at, err := m.registry.Get(context.Background(), ref("prod", "orders", "none"), Stale)
+	_, at, err := m.registry.Get(context.Background(), ref("prod", "orders", "none"), Stale(0))
 	if !errors.Is(err, ErrNotFound) {
 		t.Fatalf("get: %v, want ErrNotFound", err)
 	}
 	mustEqual(t, "the revision", at, m.machine.Revision())
+}
+
+// TestAStaleReadCanBeBoundInAge shows that a member whose state is too old answers
+// only when a leader confirms it, and that one that knows nothing of its age is too old.
+func TestAStaleReadCanBeBoundInAge(t *testing.T) {
+	m := shop(t)
+	read := func(maxAge time.Duration) error {
+		_, _, err := m.registry.List(context.Background(), Query{Namespace: "prod", Consistency: Stale(maxAge)})
+		return err
+	}
+	_, known := m.registry.Age()
+	mustEqual(t, "the age is known", known, false)
+	mustEqual(t, "a read", read(time.Second), nil)
+	m.cut = true
+	if err := read(time.Second); !errors.Is(err, ErrTooOld) || errors.Is(err, ErrNoLeader) {
+		t.Errorf("a state of unknown age was read: %v", err)
+	}
+	m.fresh = m.registry.clock.Now().Add(-2 * time.Second)
+	age, _ := m.registry.Age()
+	mustEqual(t, "the age", age, 2*time.Second)
+	mustEqual(t, "a read", read(2*time.Second), nil)
+	if err := read(2*time.Second - 1); !errors.Is(err, ErrTooOld) {
+		t.Errorf("a state that is too old was read: %v", err)
+	}
 }
 
 // TestServiceKeys shows that they are sorted, of one namespace or of all.
@@ -220,7 +245,7 @@ func TestServices(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			services, at, err := m.registry.Services(context.Background(), c.namespace, Linearizable)
+			services, at, err := m.registry.Services(context.Background(), c.namespace, Consistency{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -232,13 +257,13 @@ func TestServices(t *testing.T) {
 			mustEqual(t, "the revision", at, m.machine.Revision())
 		})
 	}
-	_, _, err := m.registry.Services(context.Background(), "a.b", Stale)
+	_, _, err := m.registry.Services(context.Background(), "a.b", Stale(0))
 	mustBeInvalid(t, err, []string{"namespace"}, "has a dot")
 	m.cut = true
-	if _, _, err := m.registry.Services(context.Background(), "", Linearizable); !errors.Is(err, ErrNoLeader) {
+	if _, _, err := m.registry.Services(context.Background(), "", Consistency{}); !errors.Is(err, ErrNoLeader) {
 		t.Fatalf("services: %v, want ErrNoLeader", err)
 	}
-	if _, _, err := m.registry.Services(context.Background(), "", Stale); err != nil {
+	if _, _, err := m.registry.Services(context.Background(), "", Stale(0)); err != nil {
 		t.Fatalf("stale services: %v", err)
 	}
 }

@@ -37,6 +37,9 @@ type Replicator interface {
 	// Barrier returns once everything that was committed before the call is applied and
 	// published here. It is confirmed by a quorum in a round that began after the call.
 	Barrier(ctx context.Context) (Revision, error)
+	// Fresh is a time before which nothing was committed that is not applied and
+	// published here; zero when that is not known.
+	Fresh() time.Time
 	// AskLeader has Machine.Answer on the leader answer a request; it is sent at most once.
 	AskLeader(ctx context.Context, request []byte) ([]byte, error)
 }
@@ -202,11 +205,31 @@ func (r *Registry) Get(ctx context.Context, ref InstanceRef, consistency Consist
 
 // freshen waits until this member may answer a read of that consistency.
 func (r *Registry) freshen(ctx context.Context, consistency Consistency) error {
-	if consistency == Stale {
+	if consistency.stale && consistency.maxAge == 0 {
 		return nil
 	}
-	if _, err := r.replicator.Barrier(ctx); err != nil {
+	age, known := r.Age()
+	if consistency.stale && known && age <= consistency.maxAge {
+		return nil
+	}
+	if _, err := r.replicator.Barrier(ctx); err != nil && consistency.stale {
+		return fmt.Errorf("%w: its age is %s, and it could not be made younger: %v", ErrTooOld, ageText(age, known), err)
+	} else if err != nil {
 		return fmt.Errorf("wait until this member may answer a linearizable read: %w", err)
 	}
 	return nil
+}
+
+// Age is how old this member's state is at most: everything that was committed
+// so long ago is in it. It is not known until a leader has confirmed it once.
+func (r *Registry) Age() (age time.Duration, known bool) {
+	fresh := r.replicator.Fresh()
+	return max(0, r.clock.Now().Sub(fresh)), !fresh.IsZero()
+}
+
+func ageText(age time.Duration, known bool) string {
+	if !known {
+		return "not known"
+	}
+	return age.Round(time.Millisecond).String()
 }

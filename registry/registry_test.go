@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	recordv1 "github.com/stellmap/stellmap/api/proto/stellmap/record/v1"
 )
@@ -30,6 +31,7 @@ func (a answering) Propose(context.Context, string, []byte) (Applied, error) {
 	return Applied{Revision: 9, Reply: a.reply}, a.err
 }
 func (a answering) Barrier(context.Context) (Revision, error)         { return 9, a.err }
+func (a answering) Fresh() time.Time                                  { return time.Time{} }
 func (a answering) AskLeader(context.Context, []byte) ([]byte, error) { return a.reply, a.err }
 
 // TestErrorsOfTheLogPassThrough shows that callers can tell what became of a
@@ -41,7 +43,7 @@ func TestErrorsOfTheLogPassThrough(t *testing.T) {
 		"deregister": func(g *Registry) error { _, err := g.Deregister(ctx, "id", r); return err },
 		"heartbeat":  func(g *Registry) error { _, err := g.Heartbeat(ctx, r, 0); return err },
 		"renew":      func(g *Registry) error { _, err := g.renewInLog(ctx, InstanceKey{}, 0); return err },
-		"get":        func(g *Registry) error { _, _, err := g.Get(ctx, r, Linearizable); return err },
+		"get":        func(g *Registry) error { _, _, err := g.Get(ctx, r, Consistency{}); return err },
 		"list":       func(g *Registry) error { _, _, err := g.List(ctx, Query{Namespace: "prod"}); return err },
 	}
 	for name, call := range calls {
@@ -62,18 +64,18 @@ func TestErrorsOfTheLogPassThrough(t *testing.T) {
 func TestGetSaysWhereItWasRead(t *testing.T) {
 	m := newMember(t, newManualClock())
 	m.register(good())
-	i, at, err := m.registry.Get(context.Background(), ref(" prod ", "orders", "10.0.0.1:8080"), Linearizable)
+	i, at, err := m.registry.Get(context.Background(), ref(" prod ", "orders", "10.0.0.1:8080"), Consistency{})
 	if err != nil || i.ID != "10.0.0.1:8080" || at != m.index {
 		t.Fatalf("get: %v at %d, %v", i, at, err)
 	}
-	_, at, err = m.registry.Get(context.Background(), ref("prod", "orders", "none"), Linearizable)
+	_, at, err = m.registry.Get(context.Background(), ref("prod", "orders", "none"), Consistency{})
 	if !errors.Is(err, ErrNotFound) || at != m.index {
 		t.Fatalf("get of none: revision %d, %v, want %d, ErrNotFound", at, err, m.index)
 	}
 	m.cut = true
-	if _, _, err := m.registry.Get(context.Background(), ref("prod", "orders", "none"), Stale); !errors.Is(err, ErrNotFound) {
+	if _, _, err := m.registry.Get(context.Background(), ref("prod", "orders", "none"), Stale(0)); !errors.Is(err, ErrNotFound) {
 		t.Fatalf("stale get without a leader: %v, want ErrNotFound", err)
 	}
-	_, _, err = m.registry.Get(context.Background(), InstanceRef{}, Stale)
+	_, _, err = m.registry.Get(context.Background(), InstanceRef{}, Stale(0))
 	mustBeInvalid(t, err, []string{"namespace", "service", "instanceId"}, "is missing")
 }

@@ -139,6 +139,8 @@ func (m *member) Barrier(context.Context) (registry.Revision, error) {
 	return m.machine.Revision(), nil
 }
 
+func (m *member) Fresh() time.Time { return time.Time{} }
+
 func (m *member) AskLeader(ctx context.Context, request []byte) ([]byte, error) {
 	return m.machine.Answer(ctx, request)
 }

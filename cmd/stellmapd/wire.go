@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/stellmap/stellmap/consensus"
 	"github.com/stellmap/stellmap/registry"
@@ -25,6 +26,8 @@ func (r replicator) Barrier(ctx context.Context) (registry.Revision, error) {
 	index, err := r.group.Barrier(ctx)
 	return registry.Revision(index), asRegistry(err)
 }
+
+func (r replicator) Fresh() time.Time { return r.group.Status().Fresh }
 
 func (r replicator) AskLeader(ctx context.Context, request []byte) ([]byte, error) {
 	reply, err := r.group.Ask(ctx, request)

@@ -85,6 +85,8 @@ var failures = [...]failure{
 		says: "the disks of too many members are nearly full: nothing was done, and nothing that grows is until there is room; reading, heartbeats and deregistration go on"},
 	{is: registry.ErrDiverged, status: http.StatusServiceUnavailable, code: "states_differ", title: "The members' states differ",
 		says: "the members compared their states, and no state has a majority: nothing was done, and nothing is written until an operator has made a new cluster from the right one"},
+	{is: registry.ErrTooOld, status: http.StatusServiceUnavailable, code: "too_old", title: "Too old", retry: true,
+		says: "what this member knows is older than max_staleness allows, and no leader with a quorum was found to confirm it: ask another member, or allow more"},
 	{is: registry.ErrNoLeader, status: http.StatusServiceUnavailable, code: "no_leader", v1: "not_leader", title: "No leader", retry: true,
 		says: "no leader with a quorum was found in time: nothing was done, try again"},
 	{is: registry.ErrStopping, status: http.StatusServiceUnavailable, code: "stopping", title: "Stopping", retry: true,

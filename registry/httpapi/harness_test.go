@@ -88,6 +88,7 @@ type member struct {
 	status   ClusterStatus
 	withheld map[registry.ServiceKey][]Withheld
 	xds      error
+	fresh    time.Time // of the state
 }
 
 // newMember makes a member; change, if not nil, may change the API's configuration before it is used.
@@ -187,6 +188,12 @@ func (m *member) Barrier(ctx context.Context) (registry.Revision, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.index, nil
+}
+
+func (m *member) Fresh() time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.fresh
 }
 
 func (m *member) AskLeader(ctx context.Context, request []byte) ([]byte, error) {

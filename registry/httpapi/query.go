@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/stellmap/stellmap/registry"
 )
@@ -101,9 +102,52 @@ func (p *parameters) choice(name string, words ...string) string {
 	return text
 }
 
-func (p *parameters) consistency() registry.Consistency {
-	if p.choice("consistency", "linearizable", "stale") == "stale" {
-		return registry.Stale
+// The parameters of reads, and the bounds of the age that one may allow.
+const (
+	consistencyName = "consistency"
+	stalenessName   = "max_staleness"
+	stalenessMin    = time.Millisecond
+	stalenessMax    = 24 * time.Hour
+)
+
+// freshness is what a read asks for, and what its answer says of itself.
+type freshness struct {
+	registry.Consistency
+	age string // "" = it is not stale
+}
+
+// freshness reads how fresh an answer must be. The age is looked at before the
+// state, so that it is none too low.
+func (p *parameters) freshness(a *API) freshness {
+	stale := p.choice(consistencyName, "linearizable", "stale") == "stale"
+	text, limit := p.first(stalenessName), time.Duration(0)
+	if text != "" {
+		var err error
+		limit, err = time.ParseDuration(text)
+		switch {
+		case err != nil || limit < stalenessMin || limit > stalenessMax:
+			p.add(stalenessName, fmt.Sprintf("%q is not a time from %v to %v, such as 5s", clip(text), stalenessMin, stalenessMax))
+		case !stale:
+			p.add(stalenessName, "is for reads with consistency=stale")
+		}
 	}
-	return registry.Linearizable
+	if !stale {
+		return freshness{}
+	}
+	f := freshness{Consistency: registry.Stale(limit), age: "unknown"}
+	age, known := a.registry.Age()
+	if limit != 0 && (!known || age > limit) {
+		age, known = 0, true // a leader confirms it, or there is no answer
+	}
+	if known {
+		f.age = strconv.FormatFloat(age.Seconds(), 'f', 3, 64)
+	}
+	return f
+}
+
+// tell puts the age of a stale answer into its header, in seconds.
+func (f freshness) tell(w http.ResponseWriter) {
+	if f.age != "" {
+		w.Header().Set("X-StellMap-Age", f.age)
+	}
 }

@@ -188,14 +188,17 @@ func noParameters(q *http.Request) error {
 
 func (a *API) v2Instance(w http.ResponseWriter, q *http.Request) error {
 	p := parametersOf(q)
-	p.only("consistency")
-	consistency := p.consistency()
+	p.only(consistencyName, stalenessName)
+	fresh := p.freshness(a)
 	if err := p.err(); err != nil {
 		return err
 	}
 	ref := pathRef(q)
-	i, at, err := a.registry.Get(q.Context(), ref, consistency)
+	i, at, err := a.registry.Get(q.Context(), ref, fresh.Consistency)
 	setRevision(w, at)
+	if at != 0 {
+		fresh.tell(w)
+	}
 	switch {
 	case errors.Is(err, registry.ErrNotFound):
 		return &missingError{ref: ref, next: "it never was, it was deregistered, or it expired long ago"}
@@ -209,7 +212,7 @@ func (a *API) v2Instance(w http.ResponseWriter, q *http.Request) error {
 // instanceFilters are the parameters of lists of instances.
 var instanceFilters = []string{
 	"zone", "endpoint", "selector*", "label*", "limit", "status", "servicePrefix*",
-	"organization", "businessDomain", "capabilityDomain", "application", "role", "consistency",
+	"organization", "businessDomain", "capabilityDomain", "application", "role", consistencyName, stalenessName,
 }
 
 func (a *API) v2ServiceInstances(w http.ResponseWriter, q *http.Request) error {
@@ -229,10 +232,11 @@ func (a *API) v2NamespaceInstances(w http.ResponseWriter, q *http.Request) error
 }
 
 func (a *API) v2List(w http.ResponseWriter, q *http.Request, p *parameters, services []string) error {
+	fresh := p.freshness(a)
 	query := registry.Query{
 		Namespace: q.PathValue("ns"), Services: services, Prefixes: p.all("servicePrefix"), Levels: p.levels(),
 		Zone: p.first("zone"), Endpoint: p.first("endpoint"), Selectors: p.all("selector"), Labels: p.all("label"), Limit: p.limit(),
-		AllStatuses: p.choice("status", "any", "routable") == "any", Consistency: p.consistency(),
+		AllStatuses: p.choice("status", "any", "routable") == "any", Consistency: fresh.Consistency,
 	}
 	if err := p.err(); err != nil {
 		return err
@@ -242,6 +246,7 @@ func (a *API) v2List(w http.ResponseWriter, q *http.Request, p *parameters, serv
 		return err
 	}
 	setRevision(w, at)
+	fresh.tell(w)
 	writeInstances(w, fmt.Sprintf(`{"revision":%d,"instances":[`, at), `]}`, instances, a.v2Encoder())
 	return nil
 }
@@ -354,12 +359,12 @@ type v2Withheld struct {
 
 func (a *API) v2Services(w http.ResponseWriter, q *http.Request, namespace string) error {
 	p := parametersOf(q)
-	p.only("consistency")
-	consistency := p.consistency()
+	p.only(consistencyName, stalenessName)
+	fresh := p.freshness(a)
 	if err := p.err(); err != nil {
 		return err
 	}
-	services, at, err := a.registry.Services(q.Context(), namespace, consistency)
+	services, at, err := a.registry.Services(q.Context(), namespace, fresh.Consistency)
 	if err != nil {
 		return err
 	}
@@ -368,6 +373,7 @@ func (a *API) v2Services(w http.ResponseWriter, q *http.Request, namespace strin
 		list[i] = v2ServiceOf(s, a.withheld(s.Key))
 	}
 	setRevision(w, at)
+	fresh.tell(w)
 	writeJSON(w, http.StatusOK, typeJSON, &struct {
 		Revision registry.Revision `json:"revision"`
 		Services []v2Service       `json:"services"`

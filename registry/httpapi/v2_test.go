@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stellmap/stellmap/registry"
 )
@@ -18,7 +19,7 @@ func TestPathsAreTakenAsWritten(t *testing.T) {
 		"10.0.0.1:8080": "10.0.0.1:8080", "a%23b": "a#b", "a%20b": "a b", "..": "..", "%2e%2e": "..", "a+b": "a+b", "%E4%BD%A0": "你", "a%2520b": "a%20b",
 	} {
 		m.register("orders", target, "10.0.0.1", "")
-		i, _, err := m.config.Registry.Get(t.Context(), registry.InstanceRef{Namespace: "prod", Service: "orders", ID: id}, registry.Linearizable)
+		i, _, err := m.config.Registry.Get(t.Context(), registry.InstanceRef{Namespace: "prod", Service: "orders", ID: id}, registry.Consistency{})
 		if err != nil {
 			t.Fatalf("%s is not stored as %q: %v", target, id, err)
 		}
@@ -130,6 +131,34 @@ func TestStaleReadsNeedNoQuorum(t *testing.T) {
 		m.must(http.StatusServiceUnavailable, http.MethodGet, target+"?consistency=linearizable", "")
 		w := m.must(http.StatusOK, http.MethodGet, target+"?consistency=stale", "")
 		mustEqual(t, "the revision", w.Header().Get("X-StellMap-Revision"), fmt.Sprint(m.machine.Revision()))
+	}
+}
+
+// TestStaleReadsSayTheirAge shows the header, and what max_staleness refuses.
+func TestStaleReadsSayTheirAge(t *testing.T) {
+	m := newMember(t, nil)
+	m.register("orders", "a", "10.0.0.1", "")
+	const target = "/api/v2/namespaces/prod/services/orders/instances"
+	age := func(parameters string) string {
+		return m.must(http.StatusOK, http.MethodGet, target+parameters, "").Header().Get("X-StellMap-Age")
+	}
+	mustEqual(t, "the age of a linearizable answer", age(""), "")
+	mustEqual(t, "an age that is not known", age("?consistency=stale"), "unknown")
+	mustEqual(t, "an age that a leader has just confirmed", age("?consistency=stale&max_staleness=1s"), "0.000")
+	m.set(func() { m.fresh, m.fault = m.clock.Now().Add(-time.Hour), registry.ErrNoLeader })
+	if text := age("?consistency=stale"); !strings.HasPrefix(text, "3600.000") {
+		t.Errorf("a state of an hour ago has the age %q", text)
+	}
+	age("?consistency=stale&max_staleness=2h")
+	w := m.must(http.StatusServiceUnavailable, http.MethodGet, target+"?consistency=stale&max_staleness=10s", "")
+	mustEqual(t, "what is said", strings.Contains(w.Body.String(), `"too_old"`), true)
+	for parameters, field := range map[string]string{
+		"?max_staleness=5s": "max_staleness", "?consistency=stale&max_staleness=5": "max_staleness",
+		"?consistency=stale&max_staleness=0s": "max_staleness", "?consistency=stale&max_staleness=48h": "max_staleness",
+	} {
+		if body := m.must(http.StatusBadRequest, http.MethodGet, target+parameters, "").Body.String(); !strings.Contains(body, field) {
+			t.Errorf("%s: %s", parameters, body)
+		}
 	}
 }
 
