@@ -79,6 +79,12 @@ func (g *Group) call(ctx context.Context, c *call) outcome {
 		g.metrics.refused.Inc()
 		return outcome{err: ErrBusy}
 	}
+	if t := g.config.Threads; t != nil {
+		t.Park(func() bool { return len(c.answer) > 0 || ctx.Err() != nil })
+		if len(c.answer) > 0 { // rather than that it is too late
+			return <-c.answer
+		}
+	}
 	select {
 	case o := <-c.answer:
 		return o
@@ -375,7 +381,7 @@ func unknownOutcome(leader uint64, err error) error {
 }
 
 func (g *Group) forward(ctx context.Context, leader uint64, r ForwardRequest) (ForwardReply, error) {
-	ctx, cancel := context.WithTimeout(ctx, g.config.CallTimeout)
+	ctx, cancel := g.withTimeout(ctx, g.config.CallTimeout)
 	defer cancel()
 	g.metrics.forwarded.Inc()
 	return g.config.Transport.Forward(ctx, leader, r)
@@ -383,7 +389,7 @@ func (g *Group) forward(ctx context.Context, leader uint64, r ForwardRequest) (F
 
 // appliedHere waits until what the leader has applied is applied here.
 func (g *Group) appliedHere(ctx context.Context, reply Reply) (Reply, error) {
-	ctx, cancel := context.WithTimeout(ctx, g.config.CommitTimeout)
+	ctx, cancel := g.withTimeout(ctx, g.config.CommitTimeout)
 	defer cancel()
 	if o := g.call(ctx, &call{kind: callApplied, index: reply.Index}); o.err != nil {
 		return Reply{}, fmt.Errorf("%w: it is committed at %d and not yet applied here: %v", ErrUnknownOutcome, reply.Index, o.err)

@@ -159,15 +159,12 @@ func (c *checker) close() error {
 // checkStates hashes what the applier hands over, and has the hashes written
 // into the log.
 func (g *Group) checkStates() {
-	for {
-		select {
-		case <-g.ctx.Done():
-			if err := g.checker.close(); err != nil {
-				g.log.Warn("closing the state that was to be hashed", "error", err)
-			}
-			return
-		case <-g.checker.wake:
+	defer func() {
+		if err := g.checker.close(); err != nil {
+			g.log.Warn("closing the state that was to be hashed", "error", err)
 		}
+	}()
+	for next(g, g.checker.wake) {
 		state := g.checker.next()
 		if state == nil {
 			continue
@@ -200,15 +197,8 @@ func (g *Group) report(said *peerv1.Checked) {
 		if _, done := f.check.hashes[g.config.ID]; done || f.check.index > said.GetIndex() {
 			return
 		}
-		// Whatever comes of it is seen in the facts.
-		_, err := g.proposeAs(g.ctx, kindChecked, "", payload)
-		if err == nil {
+		if _, err := g.proposeAs(g.ctx, kindChecked, "", payload); err == nil || !next(g, ticks) {
 			return
-		}
-		select {
-		case <-g.ctx.Done():
-			return
-		case <-ticks:
 		}
 	}
 }

@@ -76,6 +76,12 @@ func (g *Group) Snapshot(ctx context.Context) (*storage.EngineSnapshot, error) {
 	if !g.applier.queue.put(applyTask{snapshot: c}, 0) {
 		return nil, ErrStopped
 	}
+	if t := g.config.Threads; t != nil {
+		t.Park(func() bool { return isClosed(c.done) || ctx.Err() != nil || g.ctx.Err() != nil })
+		if isClosed(c.done) { // rather than that it is too late
+			return c.state, c.err
+		}
+	}
 	select {
 	case <-c.done:
 		return c.state, c.err
@@ -93,12 +99,7 @@ func (g *Group) compactNowAndThen() {
 	}
 	ticks, stop := g.config.Clock.Ticker(g.config.CompactEvery)
 	defer stop()
-	for {
-		select {
-		case <-g.ctx.Done():
-			return
-		case <-ticks:
-		}
+	for next(g, ticks) {
 		if err := g.compact(); err != nil && g.ctx.Err() == nil {
 			g.fail(err)
 			return

@@ -117,6 +117,7 @@ type Config struct {
 	Grows func(command []byte) bool
 
 	Clock      Clock         // nil = the system's
+	Threads    Threads       // nil = goroutines
 	Random     func() uint64 // nil = crypto/rand; names rounds and the incarnation
 	Logger     *slog.Logger  // nil = none
 	Registerer prometheus.Registerer

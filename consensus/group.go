@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"math"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -269,17 +268,16 @@ func (g *Group) Recovery() Recovery { return g.recovery }
 // Run takes part in the cluster until ctx ends (then it returns nil) or
 // something is wrong that this member must not survive: the process must end.
 func (g *Group) Run(ctx context.Context) error {
-	defer context.AfterFunc(ctx, func() { g.stop(ErrStopped) })()
 	g.applier.configure, g.applier.check = g.configure, g.checker.take
-	var executors sync.WaitGroup
-	executors.Go(func() { g.execute(g.wakeAppend, g.appender.step) })
-	executors.Go(func() { g.execute(g.wakeApply, g.applier.step) })
-	executors.Go(func() { g.execute(g.wakeSend, g.sender.step) })
-	executors.Go(g.flushNowAndThen)
-	executors.Go(g.compactNowAndThen)
-	executors.Go(g.checkStates)
-	g.own()
-	executors.Wait()
+	executors := crew{threads: g.config.Threads}
+	executors.run("append", func() { g.execute(g.wakeAppend, g.appender.step) })
+	executors.run("apply", func() { g.execute(g.wakeApply, g.applier.step) })
+	executors.run("send", func() { g.execute(g.wakeSend, g.sender.step) })
+	executors.run("flush", g.flushNowAndThen)
+	executors.run("compact", g.compactNowAndThen)
+	executors.run("check", g.checkStates)
+	g.own(ctx)
+	executors.wait()
 	g.applier.follow()
 	g.answerAll()
 	err := context.Cause(g.ctx)
@@ -297,12 +295,7 @@ func (g *Group) fail(err error) { g.stop(err) }
 
 // execute calls step whenever there is something to do.
 func (g *Group) execute(wake <-chan struct{}, step func() error) {
-	for {
-		select {
-		case <-g.ctx.Done():
-			return
-		case <-wake:
-		}
+	for next(g, wake) {
 		if err := step(); err != nil {
 			g.fail(err)
 			return
@@ -310,19 +303,19 @@ func (g *Group) execute(wake <-chan struct{}, step func() error) {
 	}
 }
 
-// own is the owner's loop.
-func (g *Group) own() {
+// own is the owner's loop. Its end is the end of all.
+func (g *Group) own(ctx context.Context) {
+	defer g.stop(ErrStopped)
 	ticks, stop := g.config.Clock.Ticker(g.config.Tick)
 	defer stop()
 	g.begin()
 	for {
 		g.turn()
-		select {
-		case <-g.ctx.Done():
+		switch ticked, ended := g.nextTurn(ctx, ticks); {
+		case ended:
 			return
-		case <-ticks:
+		case ticked:
 			g.tick()
-		case <-g.wakeOwner:
 		}
 	}
 }
@@ -346,12 +339,7 @@ func (g *Group) onlyVoter() bool {
 func (g *Group) flushNowAndThen() {
 	ticks, stop := g.config.Clock.Ticker(g.config.FlushEvery)
 	defer stop()
-	for {
-		select {
-		case <-g.ctx.Done():
-			return
-		case <-ticks:
-		}
+	for next(g, ticks) {
 		if err := g.config.Engine.Flush(); err != nil {
 			g.fail(fmt.Errorf("flush the state: %w", err))
 			return
@@ -363,6 +351,9 @@ func (g *Group) flushNowAndThen() {
 func (g *Group) configure(cc pb.ConfChangeI) (*pb.ConfState, error) {
 	w := &configureWork{change: cc, reply: make(chan *pb.ConfState, 1)}
 	g.done.put(doneWork{configure: w}, 0)
+	if t := g.config.Threads; t != nil {
+		t.Park(func() bool { return len(w.reply) > 0 || g.ctx.Err() != nil })
+	}
 	select {
 	case conf := <-w.reply:
 		return conf, nil

@@ -234,11 +234,12 @@ func (a *acquaintances) bound(id uint64, uuid string) bool {
 	return uuid != "" && a.identity.Peers[id] == uuid
 }
 
-// all are the members met since the start.
+// all are the members met since the start, by id: what follows from them is
+// done in one order.
 func (a *acquaintances) all() []Member {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return slices.Collect(maps.Values(a.met))
+	return slices.SortedFunc(maps.Values(a.met), func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
 }
 
 func uuidRefusal(m Member, bound string) error {

@@ -18,13 +18,8 @@ const (
 func (r *Registry) expireLoop(ctx context.Context) {
 	ticks, stop := r.clock.Ticker(expiryTick)
 	defer stop()
-	for {
-		select {
-		case <-ticks:
-			r.expireDue(ctx)
-		case <-ctx.Done():
-			return
-		}
+	for next(ctx, r.threads, ticks) {
+		r.expireDue(ctx)
 	}
 }
 
@@ -47,7 +42,7 @@ func (r *Registry) expireDue(ctx context.Context) {
 // proposeExpiry says whether to go on. Whatever came of the proposal, leases
 // that it did not settle are looked at again by the next tick.
 func (r *Registry) proposeExpiry(ctx context.Context, term uint64, due []dueLease) bool {
-	ctx, cancel := context.WithTimeout(ctx, proposeTimeout)
+	ctx, cancel := withTimeout(ctx, r.threads, proposeTimeout)
 	defer cancel()
 	_, err := r.replicator.Propose(ctx, "", expireCommand(term, due))
 	r.machine.leases.retry(term, due)

@@ -36,13 +36,8 @@ func (r *Registry) reapLoop(ctx context.Context) {
 	ticks, stop := r.clock.Ticker(reapTick)
 	defer stop()
 	reaper := &reaper{machine: r.machine}
-	for {
-		select {
-		case <-ticks:
-			r.reapDue(ctx, reaper)
-		case <-ctx.Done():
-			return
-		}
+	for next(ctx, r.threads, ticks) {
+		r.reapDue(ctx, reaper)
 	}
 }
 
@@ -63,7 +58,7 @@ func (r *Registry) reapDue(ctx context.Context, reaper *reaper) {
 }
 
 func (r *Registry) proposeReap(ctx context.Context, services []ServiceKey) bool {
-	ctx, cancel := context.WithTimeout(ctx, proposeTimeout)
+	ctx, cancel := withTimeout(ctx, r.threads, proposeTimeout)
 	defer cancel()
 	_, err := r.replicator.Propose(ctx, "", reapCommand(services))
 	r.report("reap", err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 
 	recordv1 "github.com/stellmap/stellmap/api/proto/stellmap/record/v1"
@@ -16,6 +15,7 @@ type Registry struct {
 	machine    *Machine
 	replicator Replicator
 	clock      Clock
+	threads    Threads
 	log        *slog.Logger
 	renewer    *renewer
 }
@@ -25,6 +25,7 @@ type Config struct {
 	Machine    *Machine     // required
 	Replicator Replicator   // required
 	Clock      Clock        // nil = the system's; what leases and reaping go by
+	Threads    Threads      // nil = goroutines
 	Logger     *slog.Logger // nil = none
 }
 
@@ -78,11 +79,11 @@ type Result struct {
 
 // New makes the registry of a machine. Renewals and the leader's own work wait for Run.
 func New(c Config) *Registry {
-	r := &Registry{machine: c.Machine, replicator: c.Replicator, clock: c.Clock, log: loggerOr(c.Logger)}
+	r := &Registry{machine: c.Machine, replicator: c.Replicator, clock: c.Clock, threads: c.Threads, log: loggerOr(c.Logger)}
 	if r.clock == nil {
 		r.clock = SystemClock{}
 	}
-	r.renewer = newRenewer(c.Replicator.AskLeader, c.Machine.metrics.refusedQueue)
+	r.renewer = newRenewer(c.Replicator.AskLeader, c.Machine.metrics.refusedQueue, c.Threads)
 	barrier := c.Replicator.Barrier
 	c.Machine.barrier.Store(&barrier)
 	return r
@@ -91,11 +92,11 @@ func New(c Config) *Registry {
 // Run sends renewals to the leader and, while this member leads, lets leases run
 // out and removes what is past its time. It returns nil when the context ends.
 func (r *Registry) Run(ctx context.Context) error {
-	var loops sync.WaitGroup
-	loops.Go(func() { r.renewer.run(ctx) })
-	loops.Go(func() { r.expireLoop(ctx) })
-	loops.Go(func() { r.reapLoop(ctx) })
-	loops.Wait()
+	loops := crew{threads: r.threads}
+	loops.run("renew", func() { r.renewer.run(ctx) })
+	loops.run("expire", func() { r.expireLoop(ctx) })
+	loops.run("reap", func() { r.reapLoop(ctx) })
+	loops.wait()
 	return nil
 }
 

@@ -26,6 +26,7 @@ const (
 type renewer struct {
 	ask     func(ctx context.Context, request []byte) ([]byte, error)
 	refused prometheus.Counter
+	threads Threads
 	wake    chan struct{} // holds one token while something waits
 
 	mu      sync.Mutex // guards what follows
@@ -42,8 +43,8 @@ type pendingRenewal struct {
 	err     error
 }
 
-func newRenewer(ask func(context.Context, []byte) ([]byte, error), refused prometheus.Counter) *renewer {
-	return &renewer{ask: ask, refused: refused, wake: make(chan struct{}, 1)}
+func newRenewer(ask func(context.Context, []byte) ([]byte, error), refused prometheus.Counter, threads Threads) *renewer {
+	return &renewer{ask: ask, refused: refused, threads: threads, wake: make(chan struct{}, 1)}
 }
 
 // renew waits for the leader's word on one renewal.
@@ -51,6 +52,12 @@ func (r *renewer) renew(ctx context.Context, k InstanceKey, ttlMs int64) (record
 	p := &pendingRenewal{key: k, ttlMs: ttlMs, done: make(chan struct{})}
 	if err := r.join(p); err != nil {
 		return 0, err
+	}
+	if r.threads != nil {
+		r.threads.Park(func() bool { return isClosed(p.done) || ctx.Err() != nil })
+		if isClosed(p.done) { // rather than that it is too late
+			return p.outcome, p.err
+		}
 	}
 	select {
 	case <-p.done:
@@ -81,12 +88,7 @@ func (r *renewer) join(p *pendingRenewal) error {
 // run asks, one question at a time, until the context ends.
 func (r *renewer) run(ctx context.Context) {
 	defer r.stop()
-	for {
-		select {
-		case <-r.wake:
-		case <-ctx.Done():
-			return
-		}
+	for next(ctx, r.threads, r.wake) {
 		for ctx.Err() == nil {
 			batch := r.take()
 			if len(batch) == 0 {
@@ -130,7 +132,7 @@ func (r *renewer) take() []*pendingRenewal {
 
 // askFor settles a batch, whatever comes of its question.
 func (r *renewer) askFor(ctx context.Context, batch []*pendingRenewal) {
-	asking, cancel := context.WithTimeout(ctx, askTimeout)
+	asking, cancel := withTimeout(ctx, r.threads, askTimeout)
 	defer cancel()
 	outcomes, err := r.outcomes(asking, batch)
 	if err != nil && ctx.Err() != nil { // it was cut short here: what it says of the leader is not true

@@ -76,7 +76,7 @@ func withRenewer(t *testing.T, f func(r *renewing)) {
 			t: t, cancel: cancel, refused: prometheus.NewCounter(prometheus.CounterOpts{Name: "refused"}),
 			leader: &leaderStub{t: t, answers: make(chan struct{})}, results: make(chan renewed, 2*renewalsWaitingMax),
 		}
-		r.renewer = newRenewer(r.leader.ask, r.refused)
+		r.renewer = newRenewer(r.leader.ask, r.refused, nil)
 		go r.renewer.run(ctx)
 		f(r)
 	})
@@ -137,7 +137,7 @@ func TestRenewalsGatherWhileAQuestionIsOut(t *testing.T) {
 
 // TestAQuestionIsBounded shows that a crowd is cut into questions by number and by bytes.
 func TestAQuestionIsBounded(t *testing.T) {
-	r := newRenewer(nil, nil)
+	r := newRenewer(nil, nil, nil)
 	join := func(n, idBytes int) {
 		for range n {
 			p := &pendingRenewal{key: orders(strings.Repeat("i", idBytes))}
@@ -246,7 +246,7 @@ func TestAnswersThatDoNotFit(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			l := &leaderStub{t: t, spoil: spoil}
 			batch := []*pendingRenewal{{key: orders("1"), done: make(chan struct{})}, {key: orders("2"), done: make(chan struct{})}}
-			newRenewer(l.ask, nil).askFor(context.Background(), batch)
+			newRenewer(l.ask, nil, nil).askFor(context.Background(), batch)
 			for _, p := range batch {
 				<-p.done
 				if p.err == nil || !strings.Contains(p.err.Error(), "of 2") {

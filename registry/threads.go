@@ -1,0 +1,81 @@
+package registry
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// Threads is how the registry's work is shared among threads, and how they wait.
+// Without one they are goroutines. Whoever wants to see a whole cluster in one
+// thread gives one that runs them in turn: every place in this package that
+// waits says so to it first, and then finds what it waits for.
+type Threads interface {
+	// Go runs f as a thread of its own. The name is for people.
+	Go(name string, f func())
+	// Park returns when ready tells that there is something to go on with. Ready
+	// does not wait, changes nothing, and stays true until the thread goes on.
+	Park(ready func() bool)
+	// WithTimeout is context.WithTimeout in the time of the threads.
+	WithTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc)
+}
+
+// crew is threads that are waited for together.
+type crew struct {
+	threads Threads
+	working int // with Threads, where only one thread runs at a time
+	group   sync.WaitGroup
+}
+
+func (c *crew) run(name string, f func()) {
+	if c.threads == nil {
+		c.group.Go(f)
+		return
+	}
+	c.working++
+	c.threads.Go(name, func() {
+		defer func() { c.working-- }()
+		f()
+	})
+}
+
+func (c *crew) wait() {
+	if c.threads != nil {
+		c.threads.Park(func() bool { return c.working == 0 })
+	}
+	c.group.Wait()
+}
+
+// next waits for something to come, or for the context's end: then it is false.
+// When both are there, the end counts with Threads, and either without.
+func next[T any](ctx context.Context, threads Threads, from <-chan T) bool {
+	if threads != nil {
+		threads.Park(func() bool { return ctx.Err() != nil || len(from) > 0 })
+		if ctx.Err() != nil {
+			return false
+		}
+	}
+	select {
+	case <-from:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// withTimeout bounds a wait.
+func withTimeout(ctx context.Context, threads Threads, d time.Duration) (context.Context, context.CancelFunc) {
+	if threads != nil {
+		return threads.WithTimeout(ctx, d)
+	}
+	return context.WithTimeout(ctx, d)
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
