@@ -165,9 +165,9 @@ func (x *applier) entry(b *storage.Batch, e *pb.Entry) (result, error) {
 	r := result{index: e.GetIndex(), term: e.GetTerm(), reply: Reply{Index: e.GetIndex()}}
 	switch e.GetType() {
 	case pb.EntryConfChange:
-		return r, x.confChange(b, e, &pb.ConfChange{})
+		return x.confChange(b, r, e, &pb.ConfChange{})
 	case pb.EntryConfChangeV2:
-		return r, x.confChange(b, e, &pb.ConfChangeV2{})
+		return x.confChange(b, r, e, &pb.ConfChangeV2{})
 	}
 	if len(e.GetData()) == 0 {
 		return r, nil // Raft's own, which begins a term
@@ -191,6 +191,10 @@ func (x *applier) entry(b *storage.Batch, e *pb.Entry) (result, error) {
 		return r, nil
 	case kindChecked:
 		return r, x.checked(b, r.index, env.payload)
+	case kindReplacement:
+		return x.replacement(b, r, env.payload)
+	case kindChange:
+		return r, fmt.Errorf("a change of the members without one of the configuration: %w", errNotUnderstood)
 	}
 	panic(fmt.Sprintf("consensus: kind %d was decoded and has no meaning", env.kind))
 }
@@ -218,21 +222,6 @@ func (x *applier) command(b *storage.Batch, r result, env envelope) (result, err
 	return r, nil
 }
 
-func (x *applier) confChange(b *storage.Batch, e *pb.Entry, cc interface {
-	proto.Message
-	pb.ConfChangeI
-}) error {
-	if err := proto.Unmarshal(e.GetData(), cc); err != nil {
-		return fmt.Errorf("decode a change of the configuration: %w", err)
-	}
-	conf, err := x.configure(cc)
-	if err != nil {
-		return err
-	}
-	x.ownFacts().setConf(b, conf)
-	return nil
-}
-
 func (x *applier) cluster(b *storage.Batch, payload []byte) error {
 	var c peerv1.Cluster
 	if err := proto.Unmarshal(payload, &c); err != nil {
@@ -250,7 +239,7 @@ func (x *applier) member(b *storage.Batch, payload []byte) error {
 	if err := proto.Unmarshal(payload, &m); err != nil {
 		return fmt.Errorf("decode a member's entry: %w", err)
 	}
-	if m.GetId() == x.id && m.GetUuid() != x.uuid {
+	if m.GetId() == x.id && m.GetUuid() != "" && m.GetUuid() != x.uuid {
 		return fmt.Errorf("%w: %w", ErrRefused, uuidRefusal(Member{ID: x.id, UUID: x.uuid}, m.GetUuid()))
 	}
 	x.ownFacts().setMember(b, &m)

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+
+	pb "go.etcd.io/raft/v3/raftpb"
 )
 
 // Reply is what a proposal was answered.
@@ -23,6 +25,7 @@ const (
 	callLeader                  // who leads?
 	callApplied                 // answer when index is applied
 	callBarrier                 // a ReadIndex round
+	callChange                  // a change of the members
 )
 
 // call is one caller's question to the owner. The owner answers it once.
@@ -34,14 +37,18 @@ type call struct {
 	here      bool // answer ErrNotLeader rather than name or wait for another leader
 	again     bool // the leader that was named would not; look again after a tick or a change
 	index     uint64
+	change    MemberChange
 
 	answer chan outcome // has room for one; nil: nobody listens
 	state  atomic.Uint32
 
 	// The owner's.
-	deadline uint64 // in ticks; 0 until the owner has seen it
-	term     uint64
-	entry    []byte
+	deadline  uint64 // in ticks; 0 until the owner has seen it
+	term      uint64
+	entry     []byte
+	conf      *pb.ConfChangeV2 // to propose; nil for an ordinary entry
+	successor uint64           // the leadership was being handed to this member for it
+	done      bool
 }
 
 // States of a call. The caller may leave a waiting one; what has begun has no return.
@@ -60,7 +67,7 @@ type outcome struct {
 }
 
 func (c *call) finish(o outcome) {
-	o.deadline = c.deadline
+	o.deadline, c.done = c.deadline, true
 	if c.answer != nil {
 		c.answer <- o
 	}
@@ -102,10 +109,19 @@ func (g *Group) takeCalls() {
 	g.spareCalls = calls
 	for _, c := range calls {
 		if c.deadline == 0 {
-			c.deadline = g.ticks + g.ticksIn(g.config.CallTimeout)
+			c.deadline = g.ticks + g.ticksIn(g.patience(c))
 		}
 		g.takeCall(c)
 	}
+}
+
+// patience is how long a call waits for its turn. A change of the members may
+// have to wait for another one.
+func (g *Group) patience(c *call) time.Duration {
+	if c.kind == callChange {
+		return g.config.CommitTimeout
+	}
+	return g.config.CallTimeout
 }
 
 func (g *Group) takeCall(c *call) {
@@ -125,6 +141,8 @@ func (g *Group) takeCall(c *call) {
 // dispatch sends a call on its way if a leader is known.
 func (g *Group) dispatch(c *call) {
 	switch {
+	case c.kind == callChange:
+		g.dispatchChange(c)
 	case c.deadline <= g.ticks:
 		g.expire(c)
 	case g.leads == 0 && c.here:
@@ -197,7 +215,8 @@ func (g *Group) notAppended(c *call, err error) {
 // takeResults answers the calls whose entries were applied, and those whose
 // index another leader's entry took: these are certainly lost.
 func (g *Group) takeResults(results []result) {
-	g.applied = results[len(results)-1].index
+	last := results[len(results)-1]
+	g.applied, g.appliedTerm = last.index, last.term
 	g.metrics.applied.Add(float64(len(results)))
 	g.publishStatus() // whoever is answered finds the status at least as new
 	for _, r := range results {
@@ -215,6 +234,9 @@ func (g *Group) takeResults(results []result) {
 	for len(g.results) > 0 && g.results[0].index <= g.applied {
 		c := heap.Pop(&g.results).(*call)
 		c.finish(outcome{reply: Reply{Index: c.index}})
+	}
+	if g.facts.Load().members[g.config.ID].Removed {
+		g.removed()
 	}
 }
 
@@ -236,7 +258,9 @@ func (g *Group) waitApplied(c *call, index uint64) {
 func (g *Group) expireCalls() {
 	g.waiting = slices.DeleteFunc(g.waiting, func(c *call) bool {
 		late := c.deadline <= g.ticks
-		if late {
+		if late && c.kind == callChange {
+			g.expireChange(c)
+		} else if late {
 			g.expire(c)
 		}
 		return late
@@ -359,7 +383,7 @@ func saysNotDone(err error) bool {
 // forward has the leader do it, and waits until it has come here too.
 func (p *proposal) forward(ctx context.Context, leader uint64) (Reply, error) {
 	g := p.group
-	reply, err := g.forward(ctx, leader, ForwardRequest{Kind: forwardKinds[p.entryKind], RequestID: p.requestID, Data: p.data})
+	reply, err := g.forward(ctx, leader, ForwardRequest{Kind: forwardKinds[p.entryKind], RequestID: p.requestID, Data: p.data}, g.config.CallTimeout)
 	switch {
 	case err == nil:
 		return g.appliedHere(ctx, Reply(reply))
@@ -380,8 +404,8 @@ func unknownOutcome(leader uint64, err error) error {
 	return fmt.Errorf("%w: forwarded to node %d: %v", ErrUnknownOutcome, leader, err)
 }
 
-func (g *Group) forward(ctx context.Context, leader uint64, r ForwardRequest) (ForwardReply, error) {
-	ctx, cancel := g.withTimeout(ctx, g.config.CallTimeout)
+func (g *Group) forward(ctx context.Context, leader uint64, r ForwardRequest, patience time.Duration) (ForwardReply, error) {
+	ctx, cancel := g.withTimeout(ctx, patience)
 	defer cancel()
 	g.metrics.forwarded.Inc()
 	return g.config.Transport.Forward(ctx, leader, r)
@@ -420,6 +444,8 @@ func (g *Group) HandleForward(ctx context.Context, r ForwardRequest) (ForwardRep
 			return ForwardReply{}, errors.New(err.Error())
 		}
 		return ForwardReply{Data: data}, nil
+	case ForwardMembers:
+		return g.handleMembers(ctx, r.Data)
 	}
 	return ForwardReply{}, fmt.Errorf("a forwarded call of kind %d is not known to this version", r.Kind)
 }
@@ -440,7 +466,7 @@ func (g *Group) Ask(ctx context.Context, request []byte) ([]byte, error) {
 		if o.leader == g.config.ID {
 			return g.config.Machine.Answer(ctx, request)
 		}
-		reply, err := g.forward(ctx, o.leader, ForwardRequest{Kind: ForwardAsk, Data: request})
+		reply, err := g.forward(ctx, o.leader, ForwardRequest{Kind: ForwardAsk, Data: request}, g.config.CallTimeout)
 		if !errors.Is(err, ErrNotSent) && !errors.Is(err, ErrNotLeader) {
 			return reply.Data, askError(o.leader, err)
 		}

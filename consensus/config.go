@@ -18,6 +18,8 @@ type Member struct {
 	UUID string // of its data directory; empty until it is known
 	// The addresses at which others reach it.
 	HTTP, XDS, GRPC, Admin string
+	Since                  uint64 // the entry that made it a member; 0 for the founders
+	Removed                bool   // it is none any more, and the id is nobody's for ever
 }
 
 // Entry is a committed command.
@@ -71,6 +73,9 @@ type Config struct {
 	ID, ClusterID uint64
 	Members       []Member
 	Self          Member // the addresses of this member today; ID and UUID are filled in
+	// Joining is what a member that did not found the cluster was told when it
+	// asked to be taken in. It is needed until the log has told more.
+	Joining Joining
 
 	Identity     storage.Identity // what Found returned
 	IdentityFile IdentityFile     // where it is kept
@@ -107,6 +112,10 @@ type Config struct {
 	// CheckEvery is how often the members' states are compared, if something has
 	// changed. Negative = never. Default 1 min.
 	CheckEvery time.Duration
+
+	// BehindMax is how many entries a learner may lack and be promoted, or a voter
+	// and be handed the leadership. Default 1,000.
+	BehindMax uint64
 
 	// Low tells whether this member's disk is nearly full; nil = never. While it is
 	// so for the leader, or for so many that no quorum is left, proposals that
@@ -187,6 +196,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.SnapshotEntries, 500_000)
 	setDefault(&c.SnapshotBytes, 256<<20)
 	setDefault(&c.LogTail, 10_000)
+	setDefault(&c.BehindMax, 1_000)
 	if c.Clock == nil {
 		c.Clock = systemClock{}
 	}

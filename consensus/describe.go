@@ -17,7 +17,7 @@ import (
 
 // EntryDescription is what stands in a log entry, for people.
 type EntryDescription struct {
-	Kind      string          // term, configuration, command, cluster, member, held, check or checked
+	Kind      string          // term, configuration, command, cluster, member, held, replacement, check or checked
 	Time      int64           // the leader's clock, Unix ms; 0 where the entry has none
 	RequestID string          // "" = none
 	Command   []byte          // of a command: what it means, the Machine knows
@@ -30,7 +30,7 @@ func DescribeEntry(e storage.Entry) (EntryDescription, error) {
 	case pb.EntryConfChange:
 		return describeChange(e.Data, &pb.ConfChange{})
 	case pb.EntryConfChangeV2:
-		return describeChange(e.Data, &pb.ConfChangeV2{})
+		return describeChangeV2(e.Data)
 	}
 	if len(e.Data) == 0 {
 		return EntryDescription{Kind: "term"}, nil
@@ -57,6 +57,11 @@ func DescribeEntry(e storage.Entry) (EntryDescription, error) {
 	case kindChecked:
 		d.Kind = "checked"
 		d.Value, err = jsonOf(env.payload, &peerv1.Checked{})
+	case kindReplacement:
+		d.Kind = "replacement"
+		d.Value, err = jsonOf(env.payload, &peerv1.Replacement{})
+	case kindChange:
+		return EntryDescription{}, fmt.Errorf("a change of the members without one of the configuration: %w", errNotUnderstood)
 	default:
 		panic(fmt.Sprintf("consensus: kind %d was decoded and has no name", env.kind))
 	}
@@ -68,9 +73,38 @@ func describeChange(data []byte, change proto.Message) (EntryDescription, error)
 	return EntryDescription{Kind: "configuration", Value: value}, err
 }
 
+// describeChangeV2 tells the change and the line of the address book that it
+// carries apart.
+func describeChangeV2(data []byte) (EntryDescription, error) {
+	var change pb.ConfChangeV2
+	if err := proto.Unmarshal(data, &change); err != nil {
+		return EntryDescription{}, err
+	}
+	context := change.GetContext()
+	change.Context = nil
+	d, err := describeChange(marshal(&change), &pb.ConfChangeV2{})
+	if err != nil || len(context) == 0 {
+		return d, err
+	}
+	env, err := decodeEnvelope(context)
+	if err != nil {
+		return d, err
+	}
+	member, err := jsonOf(env.payload, &peerv1.Member{})
+	if err != nil {
+		return d, err
+	}
+	d.Time, d.RequestID = env.time, env.requestID
+	d.Value, err = json.Marshal(struct {
+		Change json.RawMessage `json:"change"`
+		Member json.RawMessage `json:"member"`
+	}{d.Value, member})
+	return d, err
+}
+
 // KeyDescription is what stands under one of this package's keys, for people.
 type KeyDescription struct {
-	Kind  string // applied, configuration, cluster, time, held, check, member or request
+	Kind  string // applied, configuration, cluster, time, held, replacement, check, member or request
 	Value json.RawMessage
 }
 
@@ -112,6 +146,7 @@ var keyKinds = [...]keyKind{
 	{"time", timeKey, jsonNumber, restoreKeeps}, // it never falls
 	{"held", heldKey, jsonNumber, restoreDrops},
 	{"check", checkKey, func(v []byte) (json.RawMessage, error) { return jsonOf(v, &peerv1.Check{}) }, restoreDrops},
+	{"replacement", replaceKey, func(v []byte) (json.RawMessage, error) { return jsonOf(v, &peerv1.Replacement{}) }, restoreDrops},
 	{"member", memberPrefix, func(v []byte) (json.RawMessage, error) { return jsonOf(v, &peerv1.Member{}) }, restoreDrops},
 	{"request", requestPrefix, jsonRequest, restoreDrops},
 }

@@ -29,8 +29,12 @@ const (
 	kindCluster entryKind = 2 // peerv1.Cluster: incarnation and feature level
 	kindMember  entryKind = 3 // peerv1.Member: a line of the address book
 	kindHeld    entryKind = 4 // an index, 8 bytes big-endian: every member's log reaches it
-	kindCheck   entryKind = 8 // nothing: the members hash their states after it
-	kindChecked entryKind = 9 // peerv1.Checked: a member's hash
+	// kindChange stands in the context of a change of Raft's configuration, never
+	// in an entry of its own: peerv1.Member, the line that goes with it.
+	kindChange      entryKind = 5
+	kindReplacement entryKind = 6 // peerv1.Replacement
+	kindCheck       entryKind = 8 // nothing: the members hash their states after it
+	kindChecked     entryKind = 9 // peerv1.Checked: a member's hash
 )
 
 const (
@@ -52,7 +56,7 @@ func (e envelope) encode() []byte {
 }
 
 func (k entryKind) known() bool {
-	return k >= kindCommand && k <= kindHeld || k == kindCheck || k == kindChecked
+	return k >= kindCommand && k <= kindReplacement || k == kindCheck || k == kindChecked
 }
 
 // decodeEnvelope shares the payload with b.

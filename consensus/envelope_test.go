@@ -48,7 +48,7 @@ func TestEnvelopeOfAnotherVersionIsNotUnderstood(t *testing.T) {
 	for name, b := range map[string][]byte{
 		"format":        change(0, 2),
 		"kind 0":        change(1, 0),
-		"next kind":     change(1, byte(kindHeld)+1),
+		"next kind":     change(1, byte(kindReplacement)+1),
 		"id too long":   change(11, 200),
 		"head cut":      good[:envelopeHeadBytes-1],
 		"nothing there": {},

@@ -2,7 +2,7 @@ package consensus
 
 import "errors"
 
-// What calls end with: one of these and no other. Only ErrUnknownOutcome leaves
+// What calls end with: one of these and no other, but for a *ChangeRefusal. Only ErrUnknownOutcome leaves
 // open whether something was done.
 var (
 	// ErrNoLeader means that no leader was found, or none with a quorum, in the time that there was.
@@ -24,6 +24,8 @@ var (
 	ErrTooLarge = errors.New("consensus: too large")
 	// ErrRefused is what Run returns when the peers know another data directory under this member's id.
 	ErrRefused = errors.New("consensus: refused by the other members")
+	// ErrRemoved is what Open and Run return when this member was removed from the cluster.
+	ErrRemoved = errors.New("consensus: removed from the cluster")
 	// ErrNotLeader is what a transport and HandleForward return when the member asked does not lead, so nothing was done.
 	ErrNotLeader = errors.New("consensus: not the leader")
 	// ErrNotSent is what a transport returns when a request never left this member.

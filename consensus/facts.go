@@ -26,6 +26,7 @@ type facts struct {
 	featureLevel uint32
 	members      map[uint64]Member // the address book
 	check        check             // the newest comparison of the members' states
+	replacement  *Replacement      // that is under way; nil for none
 	held         uint64            // every member's log reaches this entry, so nobody needs what is before it
 }
 
@@ -35,6 +36,7 @@ const (
 	clusterKey   = storage.MetaPrefix + "cluster"
 	timeKey      = storage.MetaPrefix + "time"
 	heldKey      = storage.MetaPrefix + "held"
+	replaceKey   = storage.MetaPrefix + "replacement"
 	memberPrefix = storage.MetaPrefix + "member/"
 )
 
@@ -45,13 +47,17 @@ func loadFacts(e *storage.Engine) (*facts, error) {
 	f := &facts{conf: &pb.ConfState{}, members: make(map[uint64]Member)}
 	var cluster peerv1.Cluster
 	var newest peerv1.Check
-	for key, message := range map[string]proto.Message{confKey: f.conf, clusterKey: &cluster, checkKey: &newest} {
+	var replacement peerv1.Replacement
+	for key, message := range map[string]proto.Message{
+		confKey: f.conf, clusterKey: &cluster, checkKey: &newest, replaceKey: &replacement,
+	} {
 		if err := loadMessage(e, key, message); err != nil {
 			return nil, err
 		}
 	}
 	f.incarnation, f.featureLevel = cluster.GetIncarnation(), cluster.GetFeatureLevel()
 	f.check = checkOf(&newest)
+	f.replacement = replacementOf(&replacement)
 	held, err := loadNumber(e, heldKey)
 	if err != nil {
 		return nil, err
@@ -110,6 +116,23 @@ func (f *facts) isMember(id uint64) bool {
 		slices.Contains(f.conf.GetLearners(), id) || slices.Contains(f.conf.GetLearnersNext(), id)
 }
 
+// isVoter tells whether the id votes, be it in the configuration that is being left.
+func (f *facts) isVoter(id uint64) bool {
+	return slices.Contains(f.conf.GetVoters(), id) || slices.Contains(f.conf.GetVotersOutgoing(), id)
+}
+
+// isJoint: two configurations have to agree.
+func (f *facts) isJoint() bool { return len(f.conf.GetVotersOutgoing()) > 0 }
+
+// ids are those of the members.
+func (f *facts) ids() []uint64 {
+	all := slices.Concat(f.conf.GetVoters(), f.conf.GetVotersOutgoing(), f.conf.GetLearners(), f.conf.GetLearnersNext())
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+func (f *facts) size() int { return len(f.ids()) }
+
 // setConf, setCluster and setMember change the facts and add the change to the
 // batch.
 
@@ -131,12 +154,25 @@ func (f *facts) setCluster(b *storage.Batch, c *peerv1.Cluster) {
 // empty address changes nothing.
 func (f *facts) setMember(b *storage.Batch, p *peerv1.Member) {
 	m, have := memberOf(p), f.members[p.GetId()]
-	if have.UUID != "" && have.UUID != m.UUID {
+	if have.UUID != "" && have.UUID != m.UUID || have.Removed {
 		return
 	}
-	m = m.over(have)
+	f.putMember(b, m.over(have))
+}
+
+func (f *facts) putMember(b *storage.Batch, m Member) {
 	f.members[m.ID] = m
 	b.Set(memberKey(m.ID), marshal(m.proto()))
+}
+
+// setReplacement begins a replacement, or ends the one that is under way.
+func (f *facts) setReplacement(b *storage.Batch, r *Replacement) {
+	f.replacement = r
+	if r == nil {
+		b.Delete([]byte(replaceKey))
+		return
+	}
+	b.Set([]byte(replaceKey), marshal(r.proto()))
 }
 
 // setHeld: what was true once stays true.
@@ -152,17 +188,35 @@ func setTime(b *storage.Batch, ms int64) {
 	b.Set([]byte(timeKey), binary.BigEndian.AppendUint64(nil, uint64(ms)))
 }
 
-// book is the address book, by id.
+// book is the address book, by id, without those that were removed.
 func (f *facts) book() []Member {
-	return slices.SortedFunc(maps.Values(f.members), func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
+	all := slices.SortedFunc(maps.Values(f.members), func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
+	return slices.DeleteFunc(all, func(m Member) bool { return m.Removed })
+}
+
+// removed are the ids of those that were, in order.
+func (f *facts) removed() []uint64 {
+	var ids []uint64
+	for id, m := range f.members {
+		if m.Removed {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
 }
 
 func memberOf(p *peerv1.Member) Member {
-	return Member{ID: p.GetId(), UUID: p.GetUuid(), HTTP: p.GetHttp(), XDS: p.GetXds(), GRPC: p.GetGrpc(), Admin: p.GetAdmin()}
+	return Member{
+		ID: p.GetId(), UUID: p.GetUuid(), HTTP: p.GetHttp(), XDS: p.GetXds(), GRPC: p.GetGrpc(), Admin: p.GetAdmin(),
+		Since: p.GetSince(), Removed: p.GetRemoved(),
+	}
 }
 
 func (m Member) proto() *peerv1.Member {
-	return &peerv1.Member{Id: m.ID, Uuid: m.UUID, Http: m.HTTP, Xds: m.XDS, Grpc: m.GRPC, Admin: m.Admin}
+	return &peerv1.Member{
+		Id: m.ID, Uuid: m.UUID, Http: m.HTTP, Xds: m.XDS, Grpc: m.GRPC, Admin: m.Admin, Since: m.Since, Removed: m.Removed,
+	}
 }
 
 // marshal encodes a message of our own making, which cannot fail.

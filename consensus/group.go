@@ -30,6 +30,7 @@ type Group struct {
 	acquaintances *acquaintances
 	facts         atomic.Pointer[facts]
 	status        atomic.Pointer[Status]
+	progress      atomic.Pointer[[]MemberProgress] // as of the last tick; empty on a member that does not lead
 	crowded       crowded
 	snapshotBytes atomic.Uint64 // what the log had got since the start when the newest snapshot was taken
 	snapshotAfter time.Time     // none is taken before; compact's alone
@@ -64,6 +65,8 @@ type owned struct {
 	commit        uint64
 	committedTerm uint64 // of the entry at commit
 	applied       uint64
+	appliedTerm   uint64 // of the entry at applied
+	changing      *call  // the last change of the members that was proposed
 
 	backlog  []*call          // proposals for this and the next turns
 	proposed map[uint64]*call // by index, until it is applied
@@ -126,6 +129,9 @@ func Open(c Config) (*Group, error) {
 	if err := g.replay(&r); err != nil {
 		return nil, fmt.Errorf("replay the log: %w", err)
 	}
+	if g.facts.Load().members[c.ID].Removed {
+		return nil, removedError(c.ID, c.ClusterID)
+	}
 	r.Duration = c.Clock.Now().Sub(began)
 	g.recovery = r
 	g.log.Info("log replayed", "engine_index", r.Engine.Index, "log_first", r.LogFirst, "log_last", r.LogLast,
@@ -139,17 +145,17 @@ func (c *Config) found() (Recovery, error) {
 	l := c.Log.Load()
 	at := c.Engine.AppliedIndex()
 	r := Recovery{Engine: at, LogFirst: l.First, LogLast: l.Last, TornBytes: l.TornBytes}
-	if c.Identity.Stage != storage.StageFounding {
+	if c.Identity.Stage != storage.StageFounding && c.Identity.Stage != storage.StageJoining {
 		if at.Index < Base().Index {
 			return r, fmt.Errorf("the state is empty though the member was in use: never start a voter with an empty directory; %s", replaceHint(c.ID))
 		}
 		return r, nil
 	}
 	if l.Last != Base().Index || at.Index > Base().Index {
-		return r, fmt.Errorf("the member is still being founded, but its log ends at %d and its state at %d: the identity file is an old copy", l.Last, at.Index)
+		return r, fmt.Errorf("the member is still %s, but its log ends at %d and its state at %d: the identity file is an old copy", c.Identity.Stage, l.Last, at.Index)
 	}
 	b := c.Engine.NewBatch()
-	(&facts{}).setConf(b, &pb.ConfState{Voters: memberIDs(c.Members)})
+	(&facts{}).setConf(b, c.firstConf())
 	if err := c.Engine.Apply(b, Base()); err != nil {
 		return r, fmt.Errorf("write the first configuration: %w", err)
 	}
@@ -172,12 +178,16 @@ func newGroup(c Config) (*Group, error) {
 	if f.featureLevel > featureLevel {
 		return nil, fmt.Errorf("the cluster works at feature level %d, this version knows up to %d: %w", f.featureLevel, featureLevel, errNotUnderstood)
 	}
+	if f.members[c.ID].Removed {
+		return nil, removedError(c.ID, c.ClusterID)
+	}
 	if bound := f.members[c.ID].UUID; bound != "" && bound != c.Self.UUID {
 		return nil, fmt.Errorf("%w: %w", ErrRefused, uuidRefusal(c.Self, bound))
 	}
 	g := &Group{config: c, log: c.Logger, acquaintances: newAcquaintances(c.IdentityFile, c.Identity)}
 	g.ctx, g.stop = context.WithCancelCause(context.Background())
 	g.facts.Store(f)
+	g.progress.Store(new([]MemberProgress))
 	g.makeMailboxes()
 	if err := g.makeExecutors(f); err != nil {
 		return nil, err

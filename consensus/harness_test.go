@@ -54,6 +54,8 @@ type node struct {
 	trouble     trouble
 	low         atomic.Bool // its disk is nearly full
 	crashAtSave int         // which save of the identity fails; 0 for none
+	joins       bool        // it did not found the cluster
+	via         uint64      // whom it asks to be taken in
 	uuids       int         // data directories that this id has had
 	opened      []io.Closer
 	machine     *journal
@@ -95,7 +97,7 @@ func (c *cluster) close() {
 func (c *cluster) members() []Member {
 	var members []Member
 	for id := range uint64(c.size) {
-		members = append(members, Member{ID: id + 1, HTTP: fmt.Sprintf("http-%d", id+1)})
+		members = append(members, (&node{id: id + 1}).self())
 	}
 	return members
 }
@@ -137,11 +139,17 @@ func (n *node) open() (err error) {
 	}
 	opened = append(opened, lock)
 	id, err := Found(n.identityFile(), Founding{
-		NodeID: n.id, ClusterID: 100, Members: n.cluster.members(),
+		NodeID: n.id, ClusterID: 100, Members: n.cluster.members(), Join: n.joins,
 		UUID: func() string { n.uuids++; return fmt.Sprintf("uuid-%d-%d", n.id, n.uuids) },
 	})
 	if err != nil {
 		return err
+	}
+	var joining Joining
+	if id.Stage == storage.StageJoining {
+		if id, joining, err = n.takenIn(id); err != nil {
+			return err
+		}
 	}
 	engine, err := storage.OpenEngine(storage.EngineOptions{FS: disk, Dir: "data/state"})
 	if err != nil {
@@ -150,12 +158,12 @@ func (n *node) open() (err error) {
 	opened = append(opened, engine)
 	random := rand.New(rand.NewPCG(n.id, uint64(n.uuids)))
 	logOptions := storage.LogOptions{
-		FS: disk, Dir: "data/wal", Base: Base(), Applied: engine.AppliedIndex().Index, Salt: random.Uint64,
+		FS: disk, Dir: "data/wal", Base: LogBase(id), Applied: engine.AppliedIndex().Index, Salt: random.Uint64,
 	}
 	config := Config{}
 	if n.cluster.short {
 		logOptions.SegmentBytes = 256 // a few entries
-		config = Config{SnapshotEntries: 10, SnapshotBytes: 1 << 20, LogTail: 4}
+		config = Config{SnapshotEntries: 10, SnapshotBytes: 1 << 20, LogTail: 4, BehindMax: 4}
 	}
 	log, err := storage.OpenLog(logOptions)
 	if err != nil {
@@ -166,7 +174,7 @@ func (n *node) open() (err error) {
 		return err
 	}
 	n.machine, n.registry = &journal{engine: engine}, prometheus.NewRegistry()
-	config.ID, config.ClusterID, config.Members, config.Self = n.id, 100, n.cluster.members(), n.cluster.members()[n.id-1]
+	config.ID, config.ClusterID, config.Members, config.Self, config.Joining = n.id, 100, n.cluster.members(), n.self(), joining
 	config.Identity, config.IdentityFile, config.Log, config.Engine = id, n.identityFile(), log, engine
 	config.Machine, config.Transport, config.Clock, config.Random, config.Registerer = n.machine, n, n, random.Uint64, n.registry
 	config.Low, config.Grows = n.low.Load, grows
@@ -179,6 +187,38 @@ func (n *node) open() (err error) {
 	}
 	n.opened = opened
 	return nil
+}
+
+// self is what the member says of itself.
+func (n *node) self() Member { return Member{ID: n.id, HTTP: fmt.Sprintf("http-%d", n.id)} }
+
+// takenIn asks another member, and has the network work until it has answered.
+func (n *node) takenIn(id storage.Identity) (storage.Identity, Joining, error) {
+	type answer struct {
+		Joining
+		error
+	}
+	done := make(chan answer, 1)
+	self := n.self()
+	self.UUID = id.UUID
+	go func() {
+		j, err := n.cluster.nodes[n.via].TakeIn(context.Background(), self)
+		done <- answer{j, err}
+	}()
+	for range 100 {
+		n.cluster.settle()
+		select {
+		case a := <-done:
+			if a.error != nil {
+				return id, Joining{}, a.error
+			}
+			id, err := Join(n.identityFile(), id, a.Joining)
+			return id, a.Joining, err
+		default:
+			n.cluster.tick(n.cluster.ids())
+		}
+	}
+	return id, Joining{}, errors.New("nobody answered")
 }
 
 func (n *node) run() {
@@ -348,11 +388,12 @@ func (c *cluster) deliver(m envelopeOnWire) {
 func (c *cluster) introduced(a, b *node) bool {
 	ab, ba := b.Greet(a.Introduce()), a.Greet(b.Introduce())
 	var r *Refusal
-	if errors.As(ab, &r) && r.Reason == RefusedUUID && ba == nil {
-		a.Refused(b.id, r.Text)
+	tells := func() bool { return r.Reason == RefusedUUID || r.Reason == RefusedRemoved }
+	if errors.As(ab, &r) && tells() && ba == nil {
+		a.Refused(b.id, r)
 	}
-	if errors.As(ba, &r) && r.Reason == RefusedUUID && ab == nil {
-		b.Refused(a.id, r.Text)
+	if errors.As(ba, &r) && tells() && ab == nil {
+		b.Refused(a.id, r)
 	}
 	return ab == nil && ba == nil
 }

@@ -29,6 +29,7 @@ type IdentityFile struct {
 type Founding struct {
 	NodeID, ClusterID uint64
 	Members           []Member
+	Join              bool          // this one does not found: it asks to be taken in, see Join
 	UUID              func() string // nil = random
 }
 
@@ -74,7 +75,7 @@ func (f Founding) check() error {
 		}
 		seen[m.ID] = true
 	}
-	if !seen[f.NodeID] {
+	if !seen[f.NodeID] && !f.Join {
 		return fmt.Errorf("node id %d is not among the cluster's members %v", f.NodeID, memberIDs(f.Members))
 	}
 	return nil
@@ -82,6 +83,9 @@ func (f Founding) check() error {
 
 // begin writes the first stage.
 func (f Founding) begin(file IdentityFile) (storage.Identity, error) {
+	if f.Join {
+		return f.beginAs(file, storage.StageJoining, "")
+	}
 	return f.beginAs(file, storage.StageFounding, f.digest())
 }
 
@@ -92,7 +96,7 @@ func (f Founding) beginAs(file IdentityFile, stage, founders string) (storage.Id
 	}
 	id := storage.Identity{
 		NodeID: f.NodeID, ClusterID: f.ClusterID, UUID: uuid(), Stage: stage,
-		Founders: founders, Peers: map[uint64]string{},
+		Founders: founders, Joined: f.Join, Peers: map[uint64]string{},
 	}
 	if err := file.Save(id); err != nil {
 		return storage.Identity{}, fmt.Errorf("save the identity: %w", err)
@@ -107,7 +111,11 @@ func (f Founding) recognise(id storage.Identity, occupied bool) error {
 		return fmt.Errorf("the data directory belongs to node %d of cluster %d, and the configuration says node %d of cluster %d", id.NodeID, id.ClusterID, f.NodeID, f.ClusterID)
 	case id.Stage == storage.StageRestoring:
 		return errors.New("the data directory is half restored: a `stellmapd restore` into it did not come to its end. Empty it, and restore again")
-	case foundersOf(id.Founders) != f.digest():
+	case id.Stage == storage.StageJoining && !f.Join:
+		return fmt.Errorf("the data directory was begun to join a cluster, and has not got its state yet: start it with `[cluster] join` as before, or begin with an empty directory and a node id that was never used")
+	case id.Stage == storage.StageFounding && f.Join:
+		return fmt.Errorf("the data directory was begun to found a cluster, not to join one: start it without `[cluster] join`, or begin with an empty directory and a node id that was never used")
+	case !id.Joined && !f.Join && foundersOf(id.Founders) != f.digest():
 		return fmt.Errorf("the data directory was begun with other first members than %v: the first members of a cluster never change, later ones are added to it", memberIDs(f.Members))
 	case id.Stage == storage.StageReady && !occupied:
 		return fmt.Errorf("the data directory has lost its log and its state: never start a voter with an empty directory; %s", replaceHint(f.NodeID))
@@ -178,6 +186,7 @@ const (
 	RefusedCluster RefusalReason = iota + 1 // another cluster, other founders, another incarnation
 	RefusedUUID                             // the id is bound to another data directory
 	RefusedID                               // the id is no member's, or the refuser's own
+	RefusedRemoved                          // the id was a member's that was removed
 )
 
 // Refusal says why a member is not spoken with.
@@ -249,9 +258,11 @@ func uuidRefusal(m Member, bound string) error {
 
 // Introduce is what this member says of itself.
 func (g *Group) Introduce() Introduction {
+	f, self := g.facts.Load(), g.config.Self
+	self.Since = f.members[self.ID].Since
 	return Introduction{
 		ClusterID: g.config.ClusterID, Founders: g.config.Identity.Founders,
-		Incarnation: g.facts.Load().incarnation, Member: g.config.Self,
+		Incarnation: cmp.Or(f.incarnation, g.config.Joining.Incarnation), Member: self,
 	}
 }
 
@@ -288,7 +299,9 @@ func (g *Group) judge(i Introduction) error {
 		return &Refusal{RefusedCluster, fmt.Sprintf("this is incarnation %s of cluster %d, not %s: one of the two was restored or recovered apart from the other", own.Incarnation, own.ClusterID, i.Incarnation)}
 	case m.ID == own.Member.ID:
 		return &Refusal{RefusedID, fmt.Sprintf("node id %d is this node's own: two nodes are configured with one id", m.ID)}
-	case !facts.isMember(m.ID):
+	case facts.members[m.ID].Removed:
+		return &Refusal{RefusedRemoved, removedText(m.ID, own.ClusterID)}
+	case !g.mayBeMember(facts, m):
 		return &Refusal{RefusedID, fmt.Sprintf("node id %d is not a member of cluster %d", m.ID, own.ClusterID)}
 	case m.UUID == "":
 		return &Refusal{RefusedUUID, fmt.Sprintf("node %d did not name its data directory", m.ID)}
@@ -299,10 +312,36 @@ func (g *Group) judge(i Introduction) error {
 	return nil
 }
 
-// Known tells whether a member with this id and UUID was accepted.
-func (g *Group) Known(id uint64, uuid string) bool { return g.acquaintances.bound(id, uuid) }
+// mayBeMember tells whether the id is a member's, or may be one by an entry that
+// has not come here yet: a member that was away must not refuse the leader that
+// was taken in meanwhile, and one that is being taken in knows nobody.
+func (g *Group) mayBeMember(f *facts, m Member) bool {
+	return f.isMember(m.ID) || len(f.conf.GetVoters()) == 0 || m.Since > g.status.Load().Applied
+}
 
-// Refused is told when an accepted member refused this one's UUID. Run ends.
-func (g *Group) Refused(by uint64, text string) {
-	g.fail(fmt.Errorf("%w: node %d says: %s", ErrRefused, by, text))
+// Known tells whether a member with this id and UUID was accepted.
+func (g *Group) Known(id uint64, uuid string) bool {
+	return g.acquaintances.bound(id, uuid) && !g.facts.Load().members[id].Removed
+}
+
+// Refused is told when an accepted member refused this one for what it is: its
+// data directory, or that it was removed. Run ends.
+func (g *Group) Refused(by uint64, r *Refusal) {
+	if r.Reason == RefusedRemoved {
+		g.removed()
+		return
+	}
+	g.fail(fmt.Errorf("%w: node %d says: %s", ErrRefused, by, r.Text))
+}
+
+// removed ends a member that is none any more.
+func (g *Group) removed() { g.fail(removedError(g.config.ID, g.config.ClusterID)) }
+
+func removedError(id, cluster uint64) error {
+	return fmt.Errorf("%w: %s", ErrRemoved, removedText(id, cluster))
+}
+
+func removedText(id, cluster uint64) string {
+	return fmt.Sprintf("node %d was removed from cluster %d for ever, and what is in its data directory is of no use any more. "+
+		"To take this machine in again, begin with an empty directory, a node id that was never used and `[cluster] join`", id, cluster)
 }

@@ -11,6 +11,9 @@ import (
 // not wait. An error means that the bytes are not what a member sends: the
 // sender's stream should be ended.
 func (g *Group) Receive(from uint64, messages [][]byte) error {
+	if g.facts.Load().members[from].Removed {
+		return &Refusal{RefusedRemoved, removedText(from, g.config.ClusterID)}
+	}
 	for _, data := range messages {
 		m := new(pb.Message)
 		if err := proto.Unmarshal(data, m); err != nil {

@@ -43,7 +43,7 @@ func (g *Group) randomIncarnation() string {
 }
 
 // over is the member with the old addresses where it has none: an empty one
-// never replaces one that is known.
+// never replaces one that is known. What it was made by stays.
 func (m Member) over(old Member) Member {
 	for _, pair := range []struct {
 		field *string
@@ -53,5 +53,6 @@ func (m Member) over(old Member) Member {
 			*pair.field = pair.old
 		}
 	}
+	m.Since, m.Removed = old.Since, old.Removed
 	return m
 }

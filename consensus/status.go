@@ -30,12 +30,17 @@ type Status struct {
 	Fresh           time.Time // everything that was committed before is applied here; zero = it is not known since the start
 	Members         []Member  // the replicated address book, by id
 	Voters          []uint64
-	Low             bool     // this member's disk is nearly full
-	LowMembers      []uint64 // a leader's view: the voters whose disks are
-	LogFirst        uint64   // the oldest entry in this member's log
-	Check           Check    // how far the members' states are known to be equal
-	Held            uint64   // the logs of all members reach this entry
-	Snapshot        uint64   // the index of this member's newest snapshot; 0 for none
+	VotersOutgoing  []uint64 // of the configuration that is being left
+	Learners        []uint64
+	Removed         []uint64         // ids that are nobody's any more
+	Replacement     *Replacement     // that is under way; nil for none
+	Progress        []MemberProgress // the leader's view of all members; nil on others
+	Low             bool             // this member's disk is nearly full
+	LowMembers      []uint64         // a leader's view: the voters whose disks are
+	LogFirst        uint64           // the oldest entry in this member's log
+	Check           Check            // how far the members' states are known to be equal
+	Held            uint64           // the logs of all members reach this entry
+	Snapshot        uint64           // the index of this member's newest snapshot; 0 for none
 }
 
 // Status is as of the owner's last turn. A call that returned is part of it.
@@ -43,10 +48,13 @@ func (g *Group) Status() Status {
 	s := *g.status.Load()
 	f := g.facts.Load()
 	s.Incarnation, s.FeatureLevel, s.Members, s.Voters = f.incarnation, f.featureLevel, f.book(), slices.Clone(f.conf.GetVoters())
+	s.VotersOutgoing, s.Learners = slices.Clone(f.conf.GetVotersOutgoing()), slices.Clone(f.conf.GetLearners())
+	s.Removed, s.Replacement = f.removed(), f.replacement
 	s.LogFirst, s.Held, s.Snapshot = g.config.Log.FirstIndex(), f.held, g.newestSnapshot()
 	s.Low, s.Check = g.Low(), f.checkStatus()
 	if s.Role == RoleLeader {
 		s.LowMembers = g.lowMembers()
+		s.Progress = *g.progress.Load()
 	}
 	return s
 }

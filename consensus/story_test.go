@@ -46,6 +46,7 @@ func (s *story) handle() string {
 		"cluster": s.makeCluster, "tick": s.tick, "status": s.status, "propose": s.propose, "barrier": s.barrier, "ask": s.ask,
 		"wait": s.wait, "cut": s.cut, "heal": s.heal, "stop": s.stop, "crash": s.crash, "start": s.start, "wipe": s.wipe,
 		"inject": s.inject, "book": s.book, "leadership": s.leadership, "ended": s.ended,
+		"join": s.join, "change": s.change, "members": s.members, "hand-over": s.handOver,
 		"lose-identity": s.loseIdentity, "disk": s.disk, "space": s.space, "compact": s.compact, "log": s.logs, "fill": s.fill,
 		"spoil": s.spoil, "checks": s.checks,
 	}
@@ -299,6 +300,78 @@ func (s *story) loseIdentity() string {
 		return err.Error() + "\n"
 	}
 	return ""
+}
+
+// join at=4 via=1: a node with an empty directory is taken in and runs.
+func (s *story) join() string {
+	id := s.arg("at", 0)
+	n := s.cluster.nodes[id]
+	if n == nil {
+		n = &node{cluster: s.cluster, id: id, fs: vfs.NewCrashableMem(), gone: true}
+		s.cluster.nodes[id] = n
+	}
+	n.joins, n.via = true, s.arg("via", 0)
+	if err := n.start(); err != nil {
+		return err.Error() + "\n"
+	}
+	s.cluster.settle()
+	return ""
+}
+
+// change at=1 promote=4; remove=2 force; replace=2 by=4; abandon; transfer=3.
+func (s *story) change() string {
+	n, c := s.node(), MemberChange{By: s.arg("by", 0), Force: s.d.HasArg("force")}
+	for word, kind := range map[string]MemberChangeKind{
+		"add-learner": AddLearner, "promote": Promote, "remove": Remove, "replace": Replace, "abandon": AbandonReplace, "transfer": TransferLeader,
+	} {
+		if s.d.HasArg(word) {
+			c.Kind = kind
+		}
+		if s.d.HasArg(word) && kind != AbandonReplace {
+			c.ID = s.arg(word, 0)
+		}
+	}
+	if c.Kind == AddLearner {
+		c.Member = (&node{id: c.ID}).self()
+	}
+	return s.begin(func() string {
+		index, err := n.ChangeMembers(context.Background(), c)
+		if err != nil {
+			return err.Error() + "\n"
+		}
+		return fmt.Sprintf("done, applied up to %d\n", index)
+	})
+}
+
+// hand-over at=1: what a member does that is about to stop.
+func (s *story) handOver() string {
+	n := s.node()
+	return s.begin(func() string {
+		if err := n.HandOver(context.Background()); err != nil {
+			return err.Error() + "\n"
+		}
+		return "done\n"
+	})
+}
+
+// members at=1: who votes and who learns, and how far they are.
+func (s *story) members() string {
+	s.cluster.settle()
+	st := s.node().Status()
+	var b strings.Builder
+	fmt.Fprintf(&b, "voters %v", st.Voters)
+	if len(st.VotersOutgoing) > 0 {
+		fmt.Fprintf(&b, " outgoing %v", st.VotersOutgoing)
+	}
+	fmt.Fprintf(&b, " learners %v removed %v", st.Learners, st.Removed)
+	if r := st.Replacement; r != nil {
+		fmt.Fprintf(&b, ", %d takes the place of %d", r.New, r.Old)
+	}
+	b.WriteString("\n")
+	for _, p := range st.Progress {
+		fmt.Fprintf(&b, "%d: match %d, %d behind, learner %v, active %v, %s\n", p.ID, p.Match, p.Behind, p.Learner, p.Active, p.State)
+	}
+	return b.String()
 }
 
 // disk at=1 blocks, fails or works: it is about the log's syncs.

@@ -30,6 +30,7 @@ const (
 	ForwardPropose ForwardKind = iota + 1
 	ForwardAsk
 	ForwardChecked // proposes the hash of a member's state
+	ForwardMembers // a change of the members, or how far they are; it may be sent again
 )
 
 // ForwardRequest is a call that a follower passes on to its leader.

@@ -37,6 +37,9 @@ func (g *Group) tick() {
 	g.proposeRecords()
 	g.proposeHeld()
 	g.proposeCheck()
+	g.carryOn()
+	g.callOut()
+	g.publishProgress()
 }
 
 // takeDone takes in what the executors finished.
@@ -123,10 +126,10 @@ func (g *Group) noticeLeadership() {
 // and returns what it took.
 func (g *Group) propose() []*call {
 	g.noticeLeadership()
-	mine, entries := g.takeBacklog()
-	if len(mine) == 0 {
-		return nil
+	if len(g.backlog) == 0 || g.successor() != 0 {
+		return nil // Raft takes nothing while the leadership is handed over; it does not last
 	}
+	mine, entries := g.takeBacklog()
 	err := g.node.Step(&pb.Message{Type: pb.MsgProp.Enum(), From: new(g.config.ID), Entries: entries})
 	if err == nil {
 		g.metrics.proposals.Add(float64(len(mine)))
@@ -145,8 +148,9 @@ func (g *Group) takeBacklog() ([]*call, []*pb.Entry) {
 	for n < len(g.backlog) && size < proposalsPerTurnBytes {
 		c := g.backlog[n]
 		n++
-		c.entry = envelope{kind: c.entryKind, time: now, requestID: c.requestID, payload: c.data}.encode()
-		entries = append(entries, &pb.Entry{Data: c.entry})
+		e := c.encode(now)
+		c.entry = e.GetData()
+		entries = append(entries, e)
 		size += len(c.entry)
 	}
 	mine := g.backlog[:n]
@@ -154,6 +158,16 @@ func (g *Group) takeBacklog() ([]*call, []*pb.Entry) {
 		notify(g.wakeOwner)
 	}
 	return mine, entries
+}
+
+// encode makes the entry that is proposed.
+func (c *call) encode(now int64) *pb.Entry {
+	env := envelope{kind: c.entryKind, time: now, requestID: c.requestID, payload: c.data}.encode()
+	if c.conf == nil {
+		return &pb.Entry{Data: env}
+	}
+	c.conf.Context = env
+	return &pb.Entry{Type: pb.EntryConfChangeV2.Enum(), Data: marshal(c.conf)}
 }
 
 // handle gives out a Ready. The last entries are those of the proposals made
@@ -182,6 +196,10 @@ func (g *Group) handle(rd raft.Ready, mine []*call) {
 func (g *Group) number(entries []*pb.Entry, mine []*call) {
 	first := len(entries) - len(mine)
 	for i, c := range mine {
+		if first >= 0 && c.conf != nil && len(entries[first+i].GetData()) == 0 {
+			c.finish(outcome{err: fmt.Errorf("%w: another change of the members is under way", ErrBusy)})
+			continue // an empty entry stands in its place
+		}
 		if first < 0 || !bytes.Equal(entries[first+i].GetData(), c.entry) {
 			panic(fmt.Sprintf("consensus: %d proposals of node %d are not the last of %d new entries", len(mine), g.config.ID, len(entries)))
 		}

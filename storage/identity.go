@@ -17,14 +17,16 @@ type Identity struct {
 	NodeID    uint64            `json:"nodeId"`
 	ClusterID uint64            `json:"clusterId"`
 	UUID      string            `json:"uuid"`
-	Stage     string            `json:"stage"`    // StageFounding, StageReady or StageRestoring
-	Founders  string            `json:"founders"` // digest of the cluster's first members
-	Peers     map[uint64]string `json:"peers"`    // node id → UUID of every peer met so far
+	Stage     string            `json:"stage"`            // StageFounding, StageJoining, StageReady or StageRestoring
+	Joined    bool              `json:"joined,omitempty"` // it did not found the cluster
+	Founders  string            `json:"founders"`         // digest of the cluster's first members
+	Peers     map[uint64]string `json:"peers"`            // node id → UUID of every peer met so far
 }
 
 // Stages of an Identity.
 const (
 	StageFounding  = "founding" // the log and the state may be half made; nobody was spoken to
+	StageJoining   = "joining"  // it asks to be taken in, and has no state yet; it has voted for nobody
 	StageReady     = "ready"
 	StageRestoring = "restoring" // a restore from a backup has begun and not ended
 )

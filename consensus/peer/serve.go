@@ -82,12 +82,8 @@ func (s *service) Forward(ctx context.Context, r *peerv1.ForwardRequest) (*peerv
 	if r.GetClusterId() != s.transport.group.Introduce().ClusterID || !s.transport.group.Known(r.GetFrom(), r.GetUuid()) {
 		return &peerv1.ForwardResponse{Code: peerv1.ForwardResponse_CODE_NOT_LEADER, Text: "the caller was not introduced"}, nil
 	}
-	kind := consensus.ForwardPropose
-	if r.GetKind() == peerv1.ForwardRequest_KIND_ASK {
-		kind = consensus.ForwardAsk
-	} else if r.GetKind() == peerv1.ForwardRequest_KIND_CHECKED {
-		kind = consensus.ForwardChecked
-	} else if r.GetKind() != peerv1.ForwardRequest_KIND_PROPOSE {
+	kind, known := forwardKindOf(r.GetKind())
+	if !known {
 		return &peerv1.ForwardResponse{Code: peerv1.ForwardResponse_CODE_INVALID, Text: "a call of this kind is not known to this version"}, nil
 	}
 	reply, err := s.transport.group.HandleForward(ctx, consensus.ForwardRequest{Kind: kind, RequestID: r.GetRequestId(), Data: r.GetData()})

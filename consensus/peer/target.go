@@ -235,8 +235,8 @@ func (g *target) hello(ctx context.Context, client peerv1.PeerServiceClient) err
 		return fmt.Errorf("node %d is refused: %w", g.id, err)
 	}
 	if r := answer.GetRefusal(); r != nil {
-		if r.GetReason() == peerv1.Refusal_REASON_UUID {
-			group.Refused(g.id, r.GetText())
+		if reason := refusalReasonOf(r.GetReason()); reason == consensus.RefusedUUID || reason == consensus.RefusedRemoved {
+			group.Refused(g.id, &consensus.Refusal{Reason: reason, Text: r.GetText()})
 		}
 		return fmt.Errorf("node %d refuses this node: %s", g.id, r.GetText())
 	}

@@ -12,7 +12,7 @@ func introductionTo(i consensus.Introduction) *peerv1.Introduction {
 	m := i.Member
 	return &peerv1.Introduction{
 		ClusterId: i.ClusterID, Founders: i.Founders, Incarnation: i.Incarnation,
-		Member: &peerv1.Member{Id: m.ID, Uuid: m.UUID, Http: m.HTTP, Xds: m.XDS, Grpc: m.GRPC, Admin: m.Admin},
+		Member: &peerv1.Member{Id: m.ID, Uuid: m.UUID, Http: m.HTTP, Xds: m.XDS, Grpc: m.GRPC, Admin: m.Admin, Since: m.Since},
 	}
 }
 
@@ -20,28 +20,67 @@ func introductionOf(p *peerv1.Introduction) consensus.Introduction {
 	m := p.GetMember()
 	return consensus.Introduction{
 		ClusterID: p.GetClusterId(), Founders: p.GetFounders(), Incarnation: p.GetIncarnation(),
-		Member: consensus.Member{ID: m.GetId(), UUID: m.GetUuid(), HTTP: m.GetHttp(), XDS: m.GetXds(), GRPC: m.GetGrpc(), Admin: m.GetAdmin()},
+		Member: consensus.Member{ID: m.GetId(), UUID: m.GetUuid(), HTTP: m.GetHttp(), XDS: m.GetXds(), GRPC: m.GetGrpc(), Admin: m.GetAdmin(), Since: m.GetSince()},
 	}
+}
+
+// sameReason pairs the reasons of refusals.
+var sameReason = [...]struct {
+	reason consensus.RefusalReason
+	wire   peerv1.Refusal_Reason
+}{
+	{consensus.RefusedID, peerv1.Refusal_REASON_ID}, // also for those that this version does not know
+	{consensus.RefusedCluster, peerv1.Refusal_REASON_CLUSTER},
+	{consensus.RefusedUUID, peerv1.Refusal_REASON_UUID},
+	{consensus.RefusedRemoved, peerv1.Refusal_REASON_REMOVED},
 }
 
 func refusalReason(r consensus.RefusalReason) peerv1.Refusal_Reason {
-	switch r {
-	case consensus.RefusedCluster:
-		return peerv1.Refusal_REASON_CLUSTER
-	case consensus.RefusedUUID:
-		return peerv1.Refusal_REASON_UUID
+	for _, pair := range sameReason {
+		if pair.reason == r {
+			return pair.wire
+		}
 	}
-	return peerv1.Refusal_REASON_ID
+	return sameReason[0].wire
+}
+
+func refusalReasonOf(r peerv1.Refusal_Reason) consensus.RefusalReason {
+	for _, pair := range sameReason {
+		if pair.wire == r {
+			return pair.reason
+		}
+	}
+	return sameReason[0].reason
+}
+
+// sameKind pairs the kinds of forwarded calls.
+var sameKind = [...]struct {
+	kind consensus.ForwardKind
+	wire peerv1.ForwardRequest_Kind
+}{
+	{consensus.ForwardPropose, peerv1.ForwardRequest_KIND_PROPOSE},
+	{consensus.ForwardAsk, peerv1.ForwardRequest_KIND_ASK},
+	{consensus.ForwardMembers, peerv1.ForwardRequest_KIND_MEMBERS},
+	{consensus.ForwardChecked, peerv1.ForwardRequest_KIND_CHECKED},
 }
 
 func forwardKind(k consensus.ForwardKind) peerv1.ForwardRequest_Kind {
-	switch k {
-	case consensus.ForwardAsk:
-		return peerv1.ForwardRequest_KIND_ASK
-	case consensus.ForwardChecked:
-		return peerv1.ForwardRequest_KIND_CHECKED
+	for _, pair := range sameKind {
+		if pair.kind == k {
+			return pair.wire
+		}
 	}
-	return peerv1.ForwardRequest_KIND_PROPOSE
+	return peerv1.ForwardRequest_KIND_UNSPECIFIED
+}
+
+// forwardKindOf is false for a kind that this version does not know.
+func forwardKindOf(k peerv1.ForwardRequest_Kind) (consensus.ForwardKind, bool) {
+	for _, pair := range sameKind {
+		if pair.wire == k {
+			return pair.kind, true
+		}
+	}
+	return 0, false
 }
 
 // sameMeaning pairs errors with their codes. Of two that match, the first counts.

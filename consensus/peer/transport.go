@@ -49,7 +49,7 @@ type Group interface {
 	Introduce() consensus.Introduction
 	Greet(consensus.Introduction) error
 	Known(id uint64, uuid string) bool
-	Refused(by uint64, text string)
+	Refused(by uint64, r *consensus.Refusal)
 	Receive(from uint64, messages [][]byte) error
 	Low() bool                     // of this member's disk
 	HearLow(from uint64, low bool) // of another's

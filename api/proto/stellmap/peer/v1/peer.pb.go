@@ -24,6 +24,132 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type MemberRequest_Kind int32
+
+const (
+	MemberRequest_KIND_UNSPECIFIED MemberRequest_Kind = 0
+	MemberRequest_KIND_ADD_LEARNER MemberRequest_Kind = 1
+	MemberRequest_KIND_PROMOTE     MemberRequest_Kind = 2
+	MemberRequest_KIND_REMOVE      MemberRequest_Kind = 3
+	MemberRequest_KIND_REPLACE     MemberRequest_Kind = 4
+	MemberRequest_KIND_ABANDON     MemberRequest_Kind = 5
+	MemberRequest_KIND_TRANSFER    MemberRequest_Kind = 6
+	// Nothing is changed: how far the others are.
+	MemberRequest_KIND_PROGRESS MemberRequest_Kind = 7
+)
+
+// Enum value maps for MemberRequest_Kind.
+var (
+	MemberRequest_Kind_name = map[int32]string{
+		0: "KIND_UNSPECIFIED",
+		1: "KIND_ADD_LEARNER",
+		2: "KIND_PROMOTE",
+		3: "KIND_REMOVE",
+		4: "KIND_REPLACE",
+		5: "KIND_ABANDON",
+		6: "KIND_TRANSFER",
+		7: "KIND_PROGRESS",
+	}
+	MemberRequest_Kind_value = map[string]int32{
+		"KIND_UNSPECIFIED": 0,
+		"KIND_ADD_LEARNER": 1,
+		"KIND_PROMOTE":     2,
+		"KIND_REMOVE":      3,
+		"KIND_REPLACE":     4,
+		"KIND_ABANDON":     5,
+		"KIND_TRANSFER":    6,
+		"KIND_PROGRESS":    7,
+	}
+)
+
+func (x MemberRequest_Kind) Enum() *MemberRequest_Kind {
+	p := new(MemberRequest_Kind)
+	*p = x
+	return p
+}
+
+func (x MemberRequest_Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (MemberRequest_Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_stellmap_peer_v1_peer_proto_enumTypes[0].Descriptor()
+}
+
+func (MemberRequest_Kind) Type() protoreflect.EnumType {
+	return &file_stellmap_peer_v1_peer_proto_enumTypes[0]
+}
+
+func (x MemberRequest_Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use MemberRequest_Kind.Descriptor instead.
+func (MemberRequest_Kind) EnumDescriptor() ([]byte, []int) {
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{3, 0}
+}
+
+type MemberAnswer_Reason int32
+
+const (
+	MemberAnswer_REASON_UNSPECIFIED MemberAnswer_Reason = 0
+	MemberAnswer_REASON_INVALID     MemberAnswer_Reason = 1
+	MemberAnswer_REASON_UNKNOWN     MemberAnswer_Reason = 2
+	MemberAnswer_REASON_REMOVED     MemberAnswer_Reason = 3
+	MemberAnswer_REASON_CONFLICT    MemberAnswer_Reason = 4
+	MemberAnswer_REASON_BEHIND      MemberAnswer_Reason = 5
+	MemberAnswer_REASON_QUORUM      MemberAnswer_Reason = 6
+)
+
+// Enum value maps for MemberAnswer_Reason.
+var (
+	MemberAnswer_Reason_name = map[int32]string{
+		0: "REASON_UNSPECIFIED",
+		1: "REASON_INVALID",
+		2: "REASON_UNKNOWN",
+		3: "REASON_REMOVED",
+		4: "REASON_CONFLICT",
+		5: "REASON_BEHIND",
+		6: "REASON_QUORUM",
+	}
+	MemberAnswer_Reason_value = map[string]int32{
+		"REASON_UNSPECIFIED": 0,
+		"REASON_INVALID":     1,
+		"REASON_UNKNOWN":     2,
+		"REASON_REMOVED":     3,
+		"REASON_CONFLICT":    4,
+		"REASON_BEHIND":      5,
+		"REASON_QUORUM":      6,
+	}
+)
+
+func (x MemberAnswer_Reason) Enum() *MemberAnswer_Reason {
+	p := new(MemberAnswer_Reason)
+	*p = x
+	return p
+}
+
+func (x MemberAnswer_Reason) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (MemberAnswer_Reason) Descriptor() protoreflect.EnumDescriptor {
+	return file_stellmap_peer_v1_peer_proto_enumTypes[1].Descriptor()
+}
+
+func (MemberAnswer_Reason) Type() protoreflect.EnumType {
+	return &file_stellmap_peer_v1_peer_proto_enumTypes[1]
+}
+
+func (x MemberAnswer_Reason) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use MemberAnswer_Reason.Descriptor instead.
+func (MemberAnswer_Reason) EnumDescriptor() ([]byte, []int) {
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{4, 0}
+}
+
 type Refusal_Reason int32
 
 const (
@@ -34,6 +160,8 @@ const (
 	Refusal_REASON_UUID Refusal_Reason = 2
 	// The id is not one of the cluster's, is the refuser's own, or is not the one meant.
 	Refusal_REASON_ID Refusal_Reason = 3
+	// The id was a member's that was removed.
+	Refusal_REASON_REMOVED Refusal_Reason = 4
 )
 
 // Enum value maps for Refusal_Reason.
@@ -43,12 +171,14 @@ var (
 		1: "REASON_CLUSTER",
 		2: "REASON_UUID",
 		3: "REASON_ID",
+		4: "REASON_REMOVED",
 	}
 	Refusal_Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED": 0,
 		"REASON_CLUSTER":     1,
 		"REASON_UUID":        2,
 		"REASON_ID":          3,
+		"REASON_REMOVED":     4,
 	}
 )
 
@@ -63,11 +193,11 @@ func (x Refusal_Reason) String() string {
 }
 
 func (Refusal_Reason) Descriptor() protoreflect.EnumDescriptor {
-	return file_stellmap_peer_v1_peer_proto_enumTypes[0].Descriptor()
+	return file_stellmap_peer_v1_peer_proto_enumTypes[2].Descriptor()
 }
 
 func (Refusal_Reason) Type() protoreflect.EnumType {
-	return &file_stellmap_peer_v1_peer_proto_enumTypes[0]
+	return &file_stellmap_peer_v1_peer_proto_enumTypes[2]
 }
 
 func (x Refusal_Reason) Number() protoreflect.EnumNumber {
@@ -76,7 +206,7 @@ func (x Refusal_Reason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Refusal_Reason.Descriptor instead.
 func (Refusal_Reason) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{5, 0}
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{9, 0}
 }
 
 type ForwardRequest_Kind int32
@@ -87,6 +217,8 @@ const (
 	ForwardRequest_KIND_ASK         ForwardRequest_Kind = 2
 	// A Checked message is proposed for the log.
 	ForwardRequest_KIND_CHECKED ForwardRequest_Kind = 8
+	// The data is a MemberRequest, that of the answer a MemberAnswer.
+	ForwardRequest_KIND_MEMBERS ForwardRequest_Kind = 3
 )
 
 // Enum value maps for ForwardRequest_Kind.
@@ -96,12 +228,14 @@ var (
 		1: "KIND_PROPOSE",
 		2: "KIND_ASK",
 		8: "KIND_CHECKED",
+		3: "KIND_MEMBERS",
 	}
 	ForwardRequest_Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED": 0,
 		"KIND_PROPOSE":     1,
 		"KIND_ASK":         2,
 		"KIND_CHECKED":     8,
+		"KIND_MEMBERS":     3,
 	}
 )
 
@@ -116,11 +250,11 @@ func (x ForwardRequest_Kind) String() string {
 }
 
 func (ForwardRequest_Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_stellmap_peer_v1_peer_proto_enumTypes[1].Descriptor()
+	return file_stellmap_peer_v1_peer_proto_enumTypes[3].Descriptor()
 }
 
 func (ForwardRequest_Kind) Type() protoreflect.EnumType {
-	return &file_stellmap_peer_v1_peer_proto_enumTypes[1]
+	return &file_stellmap_peer_v1_peer_proto_enumTypes[3]
 }
 
 func (x ForwardRequest_Kind) Number() protoreflect.EnumNumber {
@@ -129,7 +263,7 @@ func (x ForwardRequest_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ForwardRequest_Kind.Descriptor instead.
 func (ForwardRequest_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{8, 0}
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{12, 0}
 }
 
 type ForwardResponse_Code int32
@@ -190,11 +324,11 @@ func (x ForwardResponse_Code) String() string {
 }
 
 func (ForwardResponse_Code) Descriptor() protoreflect.EnumDescriptor {
-	return file_stellmap_peer_v1_peer_proto_enumTypes[2].Descriptor()
+	return file_stellmap_peer_v1_peer_proto_enumTypes[4].Descriptor()
 }
 
 func (ForwardResponse_Code) Type() protoreflect.EnumType {
-	return &file_stellmap_peer_v1_peer_proto_enumTypes[2]
+	return &file_stellmap_peer_v1_peer_proto_enumTypes[4]
 }
 
 func (x ForwardResponse_Code) Number() protoreflect.EnumNumber {
@@ -203,7 +337,7 @@ func (x ForwardResponse_Code) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ForwardResponse_Code.Descriptor instead.
 func (ForwardResponse_Code) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{9, 0}
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{13, 0}
 }
 
 // Introduction is who a member says it is.
@@ -281,13 +415,17 @@ func (x *Introduction) GetMember() *Member {
 // Member is one line of the address book. It is also the payload of a member
 // entry in the log.
 type Member struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	Uuid          string                 `protobuf:"bytes,2,opt,name=uuid,proto3" json:"uuid,omitempty"`
-	Http          string                 `protobuf:"bytes,3,opt,name=http,proto3" json:"http,omitempty"`
-	Xds           string                 `protobuf:"bytes,4,opt,name=xds,proto3" json:"xds,omitempty"`
-	Grpc          string                 `protobuf:"bytes,5,opt,name=grpc,proto3" json:"grpc,omitempty"`
-	Admin         string                 `protobuf:"bytes,6,opt,name=admin,proto3" json:"admin,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Uuid  string                 `protobuf:"bytes,2,opt,name=uuid,proto3" json:"uuid,omitempty"`
+	Http  string                 `protobuf:"bytes,3,opt,name=http,proto3" json:"http,omitempty"`
+	Xds   string                 `protobuf:"bytes,4,opt,name=xds,proto3" json:"xds,omitempty"`
+	Grpc  string                 `protobuf:"bytes,5,opt,name=grpc,proto3" json:"grpc,omitempty"`
+	Admin string                 `protobuf:"bytes,6,opt,name=admin,proto3" json:"admin,omitempty"`
+	// It was a member and is none any more. The id is never given out again.
+	Removed bool `protobuf:"varint,7,opt,name=removed,proto3" json:"removed,omitempty"`
+	// The index of the entry that made it a member; 0 for the first members.
+	Since         uint64 `protobuf:"varint,8,opt,name=since,proto3" json:"since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -364,6 +502,321 @@ func (x *Member) GetAdmin() string {
 	return ""
 }
 
+func (x *Member) GetRemoved() bool {
+	if x != nil {
+		return x.Removed
+	}
+	return false
+}
+
+func (x *Member) GetSince() uint64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+// Replacement is the payload of a replacement entry in the log: one voter takes
+// another's place. Without ids one that is under way is given up.
+type Replacement struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Old   uint64                 `protobuf:"varint,1,opt,name=old,proto3" json:"old,omitempty"`
+	New   uint64                 `protobuf:"varint,2,opt,name=new,proto3" json:"new,omitempty"`
+	// The index of the entry that began it; not in the entry itself.
+	Since         uint64 `protobuf:"varint,3,opt,name=since,proto3" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Replacement) Reset() {
+	*x = Replacement{}
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Replacement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Replacement) ProtoMessage() {}
+
+func (x *Replacement) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Replacement.ProtoReflect.Descriptor instead.
+func (*Replacement) Descriptor() ([]byte, []int) {
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Replacement) GetOld() uint64 {
+	if x != nil {
+		return x.Old
+	}
+	return 0
+}
+
+func (x *Replacement) GetNew() uint64 {
+	if x != nil {
+		return x.New
+	}
+	return 0
+}
+
+func (x *Replacement) GetSince() uint64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+// MemberRequest is what a member asks its leader about the members.
+type MemberRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Kind  MemberRequest_Kind     `protobuf:"varint,1,opt,name=kind,proto3,enum=stellmap.peer.v1.MemberRequest_Kind" json:"kind,omitempty"`
+	// Of KIND_ADD_LEARNER.
+	Member *Member `protobuf:"bytes,2,opt,name=member,proto3" json:"member,omitempty"`
+	// Whom it is about. Of KIND_TRANSFER: who leads next, 0 for whoever is nearest.
+	Id uint64 `protobuf:"varint,3,opt,name=id,proto3" json:"id,omitempty"`
+	// Of KIND_REPLACE: who takes the place.
+	By uint64 `protobuf:"varint,4,opt,name=by,proto3" json:"by,omitempty"`
+	// Also when no quorum would be left.
+	Force         bool `protobuf:"varint,5,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MemberRequest) Reset() {
+	*x = MemberRequest{}
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MemberRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MemberRequest) ProtoMessage() {}
+
+func (x *MemberRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MemberRequest.ProtoReflect.Descriptor instead.
+func (*MemberRequest) Descriptor() ([]byte, []int) {
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *MemberRequest) GetKind() MemberRequest_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return MemberRequest_KIND_UNSPECIFIED
+}
+
+func (x *MemberRequest) GetMember() *Member {
+	if x != nil {
+		return x.Member
+	}
+	return nil
+}
+
+func (x *MemberRequest) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *MemberRequest) GetBy() uint64 {
+	if x != nil {
+		return x.By
+	}
+	return 0
+}
+
+func (x *MemberRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+// MemberAnswer is the leader's answer to a MemberRequest.
+type MemberAnswer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Not unspecified: nothing was done, and text says why.
+	Reason MemberAnswer_Reason `protobuf:"varint,1,opt,name=reason,proto3,enum=stellmap.peer.v1.MemberAnswer_Reason" json:"reason,omitempty"`
+	Text   string              `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	// With REASON_BEHIND: how many entries are missing.
+	Behind uint64 `protobuf:"varint,3,opt,name=behind,proto3" json:"behind,omitempty"`
+	// Of KIND_PROGRESS.
+	Progress      []*MemberProgress `protobuf:"bytes,4,rep,name=progress,proto3" json:"progress,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MemberAnswer) Reset() {
+	*x = MemberAnswer{}
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MemberAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MemberAnswer) ProtoMessage() {}
+
+func (x *MemberAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MemberAnswer.ProtoReflect.Descriptor instead.
+func (*MemberAnswer) Descriptor() ([]byte, []int) {
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *MemberAnswer) GetReason() MemberAnswer_Reason {
+	if x != nil {
+		return x.Reason
+	}
+	return MemberAnswer_REASON_UNSPECIFIED
+}
+
+func (x *MemberAnswer) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *MemberAnswer) GetBehind() uint64 {
+	if x != nil {
+		return x.Behind
+	}
+	return 0
+}
+
+func (x *MemberAnswer) GetProgress() []*MemberProgress {
+	if x != nil {
+		return x.Progress
+	}
+	return nil
+}
+
+// MemberProgress is how far a member's log is, as the leader knows.
+type MemberProgress struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Match         uint64                 `protobuf:"varint,2,opt,name=match,proto3" json:"match,omitempty"`
+	Behind        uint64                 `protobuf:"varint,3,opt,name=behind,proto3" json:"behind,omitempty"`
+	Learner       bool                   `protobuf:"varint,4,opt,name=learner,proto3" json:"learner,omitempty"`
+	Active        bool                   `protobuf:"varint,5,opt,name=active,proto3" json:"active,omitempty"`
+	State         string                 `protobuf:"bytes,6,opt,name=state,proto3" json:"state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MemberProgress) Reset() {
+	*x = MemberProgress{}
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MemberProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MemberProgress) ProtoMessage() {}
+
+func (x *MemberProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MemberProgress.ProtoReflect.Descriptor instead.
+func (*MemberProgress) Descriptor() ([]byte, []int) {
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *MemberProgress) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *MemberProgress) GetMatch() uint64 {
+	if x != nil {
+		return x.Match
+	}
+	return 0
+}
+
+func (x *MemberProgress) GetBehind() uint64 {
+	if x != nil {
+		return x.Behind
+	}
+	return 0
+}
+
+func (x *MemberProgress) GetLearner() bool {
+	if x != nil {
+		return x.Learner
+	}
+	return false
+}
+
+func (x *MemberProgress) GetActive() bool {
+	if x != nil {
+		return x.Active
+	}
+	return false
+}
+
+func (x *MemberProgress) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
 // Cluster is the payload of a cluster entry in the log.
 type Cluster struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -376,7 +829,7 @@ type Cluster struct {
 
 func (x *Cluster) Reset() {
 	*x = Cluster{}
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[2]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -388,7 +841,7 @@ func (x *Cluster) String() string {
 func (*Cluster) ProtoMessage() {}
 
 func (x *Cluster) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[2]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -401,7 +854,7 @@ func (x *Cluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cluster.ProtoReflect.Descriptor instead.
 func (*Cluster) Descriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{2}
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Cluster) GetIncarnation() string {
@@ -429,7 +882,7 @@ type HelloRequest struct {
 
 func (x *HelloRequest) Reset() {
 	*x = HelloRequest{}
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[3]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -441,7 +894,7 @@ func (x *HelloRequest) String() string {
 func (*HelloRequest) ProtoMessage() {}
 
 func (x *HelloRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[3]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -454,7 +907,7 @@ func (x *HelloRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HelloRequest.ProtoReflect.Descriptor instead.
 func (*HelloRequest) Descriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{3}
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *HelloRequest) GetIntroduction() *Introduction {
@@ -482,7 +935,7 @@ type HelloResponse struct {
 
 func (x *HelloResponse) Reset() {
 	*x = HelloResponse{}
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[4]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -494,7 +947,7 @@ func (x *HelloResponse) String() string {
 func (*HelloResponse) ProtoMessage() {}
 
 func (x *HelloResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[4]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -507,7 +960,7 @@ func (x *HelloResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HelloResponse.ProtoReflect.Descriptor instead.
 func (*HelloResponse) Descriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{4}
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *HelloResponse) GetIntroduction() *Introduction {
@@ -535,7 +988,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[5]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -547,7 +1000,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[5]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -560,7 +1013,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{5}
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Refusal) GetReason() Refusal_Reason {
@@ -591,7 +1044,7 @@ type MessagesRequest struct {
 
 func (x *MessagesRequest) Reset() {
 	*x = MessagesRequest{}
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[6]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -603,7 +1056,7 @@ func (x *MessagesRequest) String() string {
 func (*MessagesRequest) ProtoMessage() {}
 
 func (x *MessagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[6]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -616,7 +1069,7 @@ func (x *MessagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessagesRequest.ProtoReflect.Descriptor instead.
 func (*MessagesRequest) Descriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{6}
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *MessagesRequest) GetIntroduction() *Introduction {
@@ -648,7 +1101,7 @@ type MessagesResponse struct {
 
 func (x *MessagesResponse) Reset() {
 	*x = MessagesResponse{}
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[7]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -660,7 +1113,7 @@ func (x *MessagesResponse) String() string {
 func (*MessagesResponse) ProtoMessage() {}
 
 func (x *MessagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[7]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -673,7 +1126,7 @@ func (x *MessagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessagesResponse.ProtoReflect.Descriptor instead.
 func (*MessagesResponse) Descriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{7}
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{11}
 }
 
 type ForwardRequest struct {
@@ -690,7 +1143,7 @@ type ForwardRequest struct {
 
 func (x *ForwardRequest) Reset() {
 	*x = ForwardRequest{}
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[8]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -702,7 +1155,7 @@ func (x *ForwardRequest) String() string {
 func (*ForwardRequest) ProtoMessage() {}
 
 func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[8]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -715,7 +1168,7 @@ func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardRequest.ProtoReflect.Descriptor instead.
 func (*ForwardRequest) Descriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{8}
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ForwardRequest) GetFrom() uint64 {
@@ -772,7 +1225,7 @@ type ForwardResponse struct {
 
 func (x *ForwardResponse) Reset() {
 	*x = ForwardResponse{}
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[9]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -784,7 +1237,7 @@ func (x *ForwardResponse) String() string {
 func (*ForwardResponse) ProtoMessage() {}
 
 func (x *ForwardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[9]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -797,7 +1250,7 @@ func (x *ForwardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardResponse.ProtoReflect.Descriptor instead.
 func (*ForwardResponse) Descriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{9}
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ForwardResponse) GetCode() ForwardResponse_Code {
@@ -838,14 +1291,55 @@ const file_stellmap_peer_v1_peer_proto_rawDesc = "" +
 	"cluster_id\x18\x01 \x01(\x04R\tclusterId\x12\x1a\n" +
 	"\bfounders\x18\x02 \x01(\tR\bfounders\x12 \n" +
 	"\vincarnation\x18\x03 \x01(\tR\vincarnation\x120\n" +
-	"\x06member\x18\x04 \x01(\v2\x18.stellmap.peer.v1.MemberR\x06member\"|\n" +
+	"\x06member\x18\x04 \x01(\v2\x18.stellmap.peer.v1.MemberR\x06member\"\xac\x01\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04uuid\x18\x02 \x01(\tR\x04uuid\x12\x12\n" +
 	"\x04http\x18\x03 \x01(\tR\x04http\x12\x10\n" +
 	"\x03xds\x18\x04 \x01(\tR\x03xds\x12\x12\n" +
 	"\x04grpc\x18\x05 \x01(\tR\x04grpc\x12\x14\n" +
-	"\x05admin\x18\x06 \x01(\tR\x05admin\"P\n" +
+	"\x05admin\x18\x06 \x01(\tR\x05admin\x12\x18\n" +
+	"\aremoved\x18\a \x01(\bR\aremoved\x12\x14\n" +
+	"\x05since\x18\b \x01(\x04R\x05since\"G\n" +
+	"\vReplacement\x12\x10\n" +
+	"\x03old\x18\x01 \x01(\x04R\x03old\x12\x10\n" +
+	"\x03new\x18\x02 \x01(\x04R\x03new\x12\x14\n" +
+	"\x05since\x18\x03 \x01(\x04R\x05since\"\xd3\x02\n" +
+	"\rMemberRequest\x128\n" +
+	"\x04kind\x18\x01 \x01(\x0e2$.stellmap.peer.v1.MemberRequest.KindR\x04kind\x120\n" +
+	"\x06member\x18\x02 \x01(\v2\x18.stellmap.peer.v1.MemberR\x06member\x12\x0e\n" +
+	"\x02id\x18\x03 \x01(\x04R\x02id\x12\x0e\n" +
+	"\x02by\x18\x04 \x01(\x04R\x02by\x12\x14\n" +
+	"\x05force\x18\x05 \x01(\bR\x05force\"\x9f\x01\n" +
+	"\x04Kind\x12\x14\n" +
+	"\x10KIND_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10KIND_ADD_LEARNER\x10\x01\x12\x10\n" +
+	"\fKIND_PROMOTE\x10\x02\x12\x0f\n" +
+	"\vKIND_REMOVE\x10\x03\x12\x10\n" +
+	"\fKIND_REPLACE\x10\x04\x12\x10\n" +
+	"\fKIND_ABANDON\x10\x05\x12\x11\n" +
+	"\rKIND_TRANSFER\x10\x06\x12\x11\n" +
+	"\rKIND_PROGRESS\x10\a\"\xd1\x02\n" +
+	"\fMemberAnswer\x12=\n" +
+	"\x06reason\x18\x01 \x01(\x0e2%.stellmap.peer.v1.MemberAnswer.ReasonR\x06reason\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\x12\x16\n" +
+	"\x06behind\x18\x03 \x01(\x04R\x06behind\x12<\n" +
+	"\bprogress\x18\x04 \x03(\v2 .stellmap.peer.v1.MemberProgressR\bprogress\"\x97\x01\n" +
+	"\x06Reason\x12\x16\n" +
+	"\x12REASON_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eREASON_INVALID\x10\x01\x12\x12\n" +
+	"\x0eREASON_UNKNOWN\x10\x02\x12\x12\n" +
+	"\x0eREASON_REMOVED\x10\x03\x12\x13\n" +
+	"\x0fREASON_CONFLICT\x10\x04\x12\x11\n" +
+	"\rREASON_BEHIND\x10\x05\x12\x11\n" +
+	"\rREASON_QUORUM\x10\x06\"\x96\x01\n" +
+	"\x0eMemberProgress\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
+	"\x05match\x18\x02 \x01(\x04R\x05match\x12\x16\n" +
+	"\x06behind\x18\x03 \x01(\x04R\x06behind\x12\x18\n" +
+	"\alearner\x18\x04 \x01(\bR\alearner\x12\x16\n" +
+	"\x06active\x18\x05 \x01(\bR\x06active\x12\x14\n" +
+	"\x05state\x18\x06 \x01(\tR\x05state\"P\n" +
 	"\aCluster\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\tR\vincarnation\x12#\n" +
 	"\rfeature_level\x18\x02 \x01(\rR\ffeatureLevel\"b\n" +
@@ -854,20 +1348,21 @@ const file_stellmap_peer_v1_peer_proto_rawDesc = "" +
 	"\x02to\x18\x02 \x01(\x04R\x02to\"\x88\x01\n" +
 	"\rHelloResponse\x12B\n" +
 	"\fintroduction\x18\x01 \x01(\v2\x1e.stellmap.peer.v1.IntroductionR\fintroduction\x123\n" +
-	"\arefusal\x18\x02 \x01(\v2\x19.stellmap.peer.v1.RefusalR\arefusal\"\xad\x01\n" +
+	"\arefusal\x18\x02 \x01(\v2\x19.stellmap.peer.v1.RefusalR\arefusal\"\xc1\x01\n" +
 	"\aRefusal\x128\n" +
 	"\x06reason\x18\x01 \x01(\x0e2 .stellmap.peer.v1.Refusal.ReasonR\x06reason\x12\x12\n" +
-	"\x04text\x18\x02 \x01(\tR\x04text\"T\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"h\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eREASON_CLUSTER\x10\x01\x12\x0f\n" +
 	"\vREASON_UUID\x10\x02\x12\r\n" +
-	"\tREASON_ID\x10\x03\"\x8e\x01\n" +
+	"\tREASON_ID\x10\x03\x12\x12\n" +
+	"\x0eREASON_REMOVED\x10\x04\"\x8e\x01\n" +
 	"\x0fMessagesRequest\x12B\n" +
 	"\fintroduction\x18\x01 \x01(\v2\x1e.stellmap.peer.v1.IntroductionR\fintroduction\x12\x1a\n" +
 	"\bmessages\x18\x02 \x03(\fR\bmessages\x12\x1b\n" +
 	"\tlow_space\x18\x03 \x01(\bR\blowSpace\"\x12\n" +
-	"\x10MessagesResponse\"\x95\x02\n" +
+	"\x10MessagesResponse\"\xa7\x02\n" +
 	"\x0eForwardRequest\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x12\n" +
 	"\x04uuid\x18\x02 \x01(\tR\x04uuid\x12\x1d\n" +
@@ -876,12 +1371,13 @@ const file_stellmap_peer_v1_peer_proto_rawDesc = "" +
 	"\x04kind\x18\x04 \x01(\x0e2%.stellmap.peer.v1.ForwardRequest.KindR\x04kind\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x05 \x01(\tR\trequestId\x12\x12\n" +
-	"\x04data\x18\x06 \x01(\fR\x04data\"N\n" +
+	"\x04data\x18\x06 \x01(\fR\x04data\"`\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fKIND_PROPOSE\x10\x01\x12\f\n" +
 	"\bKIND_ASK\x10\x02\x12\x10\n" +
-	"\fKIND_CHECKED\x10\b\"\xba\x02\n" +
+	"\fKIND_CHECKED\x10\b\x12\x10\n" +
+	"\fKIND_MEMBERS\x10\x03\"\xba\x02\n" +
 	"\x0fForwardResponse\x12:\n" +
 	"\x04code\x18\x01 \x01(\x0e2&.stellmap.peer.v1.ForwardResponse.CodeR\x04code\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\x12\x14\n" +
@@ -914,43 +1410,53 @@ func file_stellmap_peer_v1_peer_proto_rawDescGZIP() []byte {
 	return file_stellmap_peer_v1_peer_proto_rawDescData
 }
 
-var file_stellmap_peer_v1_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_stellmap_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_stellmap_peer_v1_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_stellmap_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_stellmap_peer_v1_peer_proto_goTypes = []any{
-	(Refusal_Reason)(0),       // 0: stellmap.peer.v1.Refusal.Reason
-	(ForwardRequest_Kind)(0),  // 1: stellmap.peer.v1.ForwardRequest.Kind
-	(ForwardResponse_Code)(0), // 2: stellmap.peer.v1.ForwardResponse.Code
-	(*Introduction)(nil),      // 3: stellmap.peer.v1.Introduction
-	(*Member)(nil),            // 4: stellmap.peer.v1.Member
-	(*Cluster)(nil),           // 5: stellmap.peer.v1.Cluster
-	(*HelloRequest)(nil),      // 6: stellmap.peer.v1.HelloRequest
-	(*HelloResponse)(nil),     // 7: stellmap.peer.v1.HelloResponse
-	(*Refusal)(nil),           // 8: stellmap.peer.v1.Refusal
-	(*MessagesRequest)(nil),   // 9: stellmap.peer.v1.MessagesRequest
-	(*MessagesResponse)(nil),  // 10: stellmap.peer.v1.MessagesResponse
-	(*ForwardRequest)(nil),    // 11: stellmap.peer.v1.ForwardRequest
-	(*ForwardResponse)(nil),   // 12: stellmap.peer.v1.ForwardResponse
+	(MemberRequest_Kind)(0),   // 0: stellmap.peer.v1.MemberRequest.Kind
+	(MemberAnswer_Reason)(0),  // 1: stellmap.peer.v1.MemberAnswer.Reason
+	(Refusal_Reason)(0),       // 2: stellmap.peer.v1.Refusal.Reason
+	(ForwardRequest_Kind)(0),  // 3: stellmap.peer.v1.ForwardRequest.Kind
+	(ForwardResponse_Code)(0), // 4: stellmap.peer.v1.ForwardResponse.Code
+	(*Introduction)(nil),      // 5: stellmap.peer.v1.Introduction
+	(*Member)(nil),            // 6: stellmap.peer.v1.Member
+	(*Replacement)(nil),       // 7: stellmap.peer.v1.Replacement
+	(*MemberRequest)(nil),     // 8: stellmap.peer.v1.MemberRequest
+	(*MemberAnswer)(nil),      // 9: stellmap.peer.v1.MemberAnswer
+	(*MemberProgress)(nil),    // 10: stellmap.peer.v1.MemberProgress
+	(*Cluster)(nil),           // 11: stellmap.peer.v1.Cluster
+	(*HelloRequest)(nil),      // 12: stellmap.peer.v1.HelloRequest
+	(*HelloResponse)(nil),     // 13: stellmap.peer.v1.HelloResponse
+	(*Refusal)(nil),           // 14: stellmap.peer.v1.Refusal
+	(*MessagesRequest)(nil),   // 15: stellmap.peer.v1.MessagesRequest
+	(*MessagesResponse)(nil),  // 16: stellmap.peer.v1.MessagesResponse
+	(*ForwardRequest)(nil),    // 17: stellmap.peer.v1.ForwardRequest
+	(*ForwardResponse)(nil),   // 18: stellmap.peer.v1.ForwardResponse
 }
 var file_stellmap_peer_v1_peer_proto_depIdxs = []int32{
-	4,  // 0: stellmap.peer.v1.Introduction.member:type_name -> stellmap.peer.v1.Member
-	3,  // 1: stellmap.peer.v1.HelloRequest.introduction:type_name -> stellmap.peer.v1.Introduction
-	3,  // 2: stellmap.peer.v1.HelloResponse.introduction:type_name -> stellmap.peer.v1.Introduction
-	8,  // 3: stellmap.peer.v1.HelloResponse.refusal:type_name -> stellmap.peer.v1.Refusal
-	0,  // 4: stellmap.peer.v1.Refusal.reason:type_name -> stellmap.peer.v1.Refusal.Reason
-	3,  // 5: stellmap.peer.v1.MessagesRequest.introduction:type_name -> stellmap.peer.v1.Introduction
-	1,  // 6: stellmap.peer.v1.ForwardRequest.kind:type_name -> stellmap.peer.v1.ForwardRequest.Kind
-	2,  // 7: stellmap.peer.v1.ForwardResponse.code:type_name -> stellmap.peer.v1.ForwardResponse.Code
-	6,  // 8: stellmap.peer.v1.PeerService.Hello:input_type -> stellmap.peer.v1.HelloRequest
-	9,  // 9: stellmap.peer.v1.PeerService.Messages:input_type -> stellmap.peer.v1.MessagesRequest
-	11, // 10: stellmap.peer.v1.PeerService.Forward:input_type -> stellmap.peer.v1.ForwardRequest
-	7,  // 11: stellmap.peer.v1.PeerService.Hello:output_type -> stellmap.peer.v1.HelloResponse
-	10, // 12: stellmap.peer.v1.PeerService.Messages:output_type -> stellmap.peer.v1.MessagesResponse
-	12, // 13: stellmap.peer.v1.PeerService.Forward:output_type -> stellmap.peer.v1.ForwardResponse
-	11, // [11:14] is the sub-list for method output_type
-	8,  // [8:11] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	6,  // 0: stellmap.peer.v1.Introduction.member:type_name -> stellmap.peer.v1.Member
+	0,  // 1: stellmap.peer.v1.MemberRequest.kind:type_name -> stellmap.peer.v1.MemberRequest.Kind
+	6,  // 2: stellmap.peer.v1.MemberRequest.member:type_name -> stellmap.peer.v1.Member
+	1,  // 3: stellmap.peer.v1.MemberAnswer.reason:type_name -> stellmap.peer.v1.MemberAnswer.Reason
+	10, // 4: stellmap.peer.v1.MemberAnswer.progress:type_name -> stellmap.peer.v1.MemberProgress
+	5,  // 5: stellmap.peer.v1.HelloRequest.introduction:type_name -> stellmap.peer.v1.Introduction
+	5,  // 6: stellmap.peer.v1.HelloResponse.introduction:type_name -> stellmap.peer.v1.Introduction
+	14, // 7: stellmap.peer.v1.HelloResponse.refusal:type_name -> stellmap.peer.v1.Refusal
+	2,  // 8: stellmap.peer.v1.Refusal.reason:type_name -> stellmap.peer.v1.Refusal.Reason
+	5,  // 9: stellmap.peer.v1.MessagesRequest.introduction:type_name -> stellmap.peer.v1.Introduction
+	3,  // 10: stellmap.peer.v1.ForwardRequest.kind:type_name -> stellmap.peer.v1.ForwardRequest.Kind
+	4,  // 11: stellmap.peer.v1.ForwardResponse.code:type_name -> stellmap.peer.v1.ForwardResponse.Code
+	12, // 12: stellmap.peer.v1.PeerService.Hello:input_type -> stellmap.peer.v1.HelloRequest
+	15, // 13: stellmap.peer.v1.PeerService.Messages:input_type -> stellmap.peer.v1.MessagesRequest
+	17, // 14: stellmap.peer.v1.PeerService.Forward:input_type -> stellmap.peer.v1.ForwardRequest
+	13, // 15: stellmap.peer.v1.PeerService.Hello:output_type -> stellmap.peer.v1.HelloResponse
+	16, // 16: stellmap.peer.v1.PeerService.Messages:output_type -> stellmap.peer.v1.MessagesResponse
+	18, // 17: stellmap.peer.v1.PeerService.Forward:output_type -> stellmap.peer.v1.ForwardResponse
+	15, // [15:18] is the sub-list for method output_type
+	12, // [12:15] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_stellmap_peer_v1_peer_proto_init() }
@@ -963,8 +1469,8 @@ func file_stellmap_peer_v1_peer_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stellmap_peer_v1_peer_proto_rawDesc), len(file_stellmap_peer_v1_peer_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   10,
+			NumEnums:      5,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

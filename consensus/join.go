@@ -1,0 +1,72 @@
+package consensus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	pb "go.etcd.io/raft/v3/raftpb"
+
+	"github.com/stellmap/stellmap/storage"
+)
+
+// A member that did not found the cluster begins with nothing but its id and the
+// UUID of its directory. It asks any member to be taken in, by which it becomes a
+// learner, and is told what it cannot know. From then on it is sent all that the
+// others have.
+//
+// Its identity is "joining" until it has its first state. Up to there it has
+// promised nothing, so a directory that is joining may begin anew.
+
+// Joining is what whoever is taken in is told of the cluster.
+type Joining struct {
+	ClusterID   uint64
+	Founders    string
+	Incarnation string
+	Members     []Member
+}
+
+// LogBase is where the log of a member begins that is opened for the first time.
+func LogBase(storage.Identity) storage.Position { return Base() }
+
+// Join writes down what a member that is joining was told. It comes before the
+// log is opened, and may come again after a start that did not get further.
+func Join(file IdentityFile, id storage.Identity, j Joining) (storage.Identity, error) {
+	switch {
+	case id.Stage != storage.StageJoining:
+		return id, fmt.Errorf("the data directory is %s: only one that is joining is told of its cluster", id.Stage)
+	case j.ClusterID != id.ClusterID:
+		return id, fmt.Errorf("the members that were asked are of cluster %d, and the configuration says %d", j.ClusterID, id.ClusterID)
+	case j.Founders == "" || j.Incarnation == "":
+		return id, errors.New("the cluster told neither who founded it nor its incarnation: ask a newer member of it")
+	}
+	id.Founders, id.Peers = j.Founders, make(map[uint64]string)
+	for _, m := range j.Members {
+		if m.UUID != "" && m.ID != id.NodeID {
+			id.Peers[m.ID] = m.UUID
+		}
+	}
+	if err := file.Save(id); err != nil {
+		return id, fmt.Errorf("save the identity: %w", err)
+	}
+	return id, nil
+}
+
+// TakeIn makes a node that asks for it a learner, unless it is a member already,
+// and returns what it has to know.
+func (g *Group) TakeIn(ctx context.Context, m Member) (Joining, error) {
+	if m.UUID == "" {
+		return Joining{}, refuse(ChangeInvalid, "node %d did not name its data directory", m.ID)
+	}
+	if _, err := g.ChangeMembers(ctx, MemberChange{Kind: AddLearner, Member: m}); err != nil {
+		return Joining{}, err
+	}
+	f := g.facts.Load()
+	if f.incarnation == "" {
+		return Joining{}, fmt.Errorf("%w: the cluster has no incarnation yet", ErrBusy)
+	}
+	return Joining{ClusterID: g.config.ClusterID, Founders: g.config.Identity.Founders, Incarnation: f.incarnation, Members: f.book()}, nil
+}
+
+// firstConf is what the log begins with.
+func (c *Config) firstConf() *pb.ConfState { return &pb.ConfState{Voters: memberIDs(c.Members)} }
