@@ -23,14 +23,23 @@ func TestDescribeEntry(t *testing.T) {
 		"term":          {storage.Entry{}, "term 0   "},
 		"configuration": {storage.Entry{Kind: storage.EntryKind(pb.EntryConfChange), Data: marshal(&conf)}, `configuration 0   {"type":"ConfChangeAddNode","nodeId":"7"}`},
 		"joint":         {storage.Entry{Kind: storage.EntryKind(pb.EntryConfChangeV2), Data: marshal(&pb.ConfChangeV2{})}, `configuration 0   {}`},
-		"command":       {entry(envelope{kind: kindCommand, time: 5, requestID: "r-1", payload: []byte("do")}), "command 5 r-1 do "},
-		"cluster":       {entry(envelope{kind: kindCluster, payload: marshal(&peerv1.Cluster{Incarnation: "i", FeatureLevel: 1})}), `cluster 0   {"incarnation":"i","featureLevel":1}`},
-		"member":        {entry(envelope{kind: kindMember, payload: marshal(&peerv1.Member{Id: 3, Http: "h:1"})}), `member 0   {"id":"3","http":"h:1"}`},
-		"held":          {entry(envelope{kind: kindHeld, payload: []byte{0, 0, 0, 0, 0, 0, 1, 0}}), "held 0   256"},
-		"too short":     {storage.Entry{Data: []byte{1}}, "envelope of 1 bytes"},
-		"newer":         {entry(envelope{kind: 200}), "kind 200"},
-		"no number":     {entry(envelope{kind: kindHeld, payload: []byte{1}}), "a number of 1 bytes"},
-		"no message":    {entry(envelope{kind: kindMember, payload: []byte{0xff}}), "cannot parse"},
+		"change": {
+			storage.Entry{Kind: storage.EntryKind(pb.EntryConfChangeV2), Data: marshal(&pb.ConfChangeV2{
+				Changes: []*pb.ConfChangeSingle{single(pb.ConfChangeAddLearnerNode, 4)},
+				Context: envelope{kind: kindChange, time: 6, payload: marshal(&peerv1.Member{Id: 4, Grpc: "g:4"})}.encode(),
+			})},
+			`configuration 6   {"change":{"changes":[{"type":"ConfChangeAddLearnerNode","nodeId":"4"}]},"member":{"id":"4","grpc":"g:4"}}`,
+		},
+		"replacement":  {entry(envelope{kind: kindReplacement, payload: marshal(&peerv1.Replacement{Old: 2, New: 4})}), `replacement 0   {"old":"2","new":"4"}`},
+		"change alone": {entry(envelope{kind: kindChange, payload: marshal(&peerv1.Member{Id: 4})}), "without one of the configuration"},
+		"command":      {entry(envelope{kind: kindCommand, time: 5, requestID: "r-1", payload: []byte("do")}), "command 5 r-1 do "},
+		"cluster":      {entry(envelope{kind: kindCluster, payload: marshal(&peerv1.Cluster{Incarnation: "i", FeatureLevel: 1})}), `cluster 0   {"incarnation":"i","featureLevel":1}`},
+		"member":       {entry(envelope{kind: kindMember, payload: marshal(&peerv1.Member{Id: 3, Http: "h:1"})}), `member 0   {"id":"3","http":"h:1"}`},
+		"held":         {entry(envelope{kind: kindHeld, payload: []byte{0, 0, 0, 0, 0, 0, 1, 0}}), "held 0   256"},
+		"too short":    {storage.Entry{Data: []byte{1}}, "envelope of 1 bytes"},
+		"newer":        {entry(envelope{kind: 200}), "kind 200"},
+		"no number":    {entry(envelope{kind: kindHeld, payload: []byte{1}}), "a number of 1 bytes"},
+		"no message":   {entry(envelope{kind: kindMember, payload: []byte{0xff}}), "cannot parse"},
 	} {
 		d, err := DescribeEntry(one.entry)
 		got := strings.Join([]string{d.Kind, jsonText(d.Time), d.RequestID, string(d.Command), string(d.Value)}, " ")
@@ -75,13 +84,16 @@ func TestEveryKeyHasADescription(t *testing.T) {
 		if _, err := leader.propose(c, "request", "a"); err != nil {
 			t.Fatal(err)
 		}
+		if err := leader.change(c, MemberChange{Kind: Replace, ID: 1, By: 4}); err != nil {
+			t.Fatal(err)
+		}
 		seen := make(map[string]bool)
 		for _, text := range leader.pairs(t) {
 			kind, _, _ := strings.Cut(text, " ")
 			seen[kind] = true
 		}
 		for _, k := range keyKinds {
-			if !seen[k.name] && k.name != "held" && k.name != "replacement" { // no log is cut and no member replaced here
+			if !seen[k.name] && k.name != "held" { // no log is cut here
 				t.Errorf("the cluster has no %s", k.name)
 			}
 			if k.restore == 0 {

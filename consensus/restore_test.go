@@ -128,6 +128,11 @@ func TestARestoredClusterIsANewOne(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		for _, m := range []MemberChange{{Kind: AddLearner, Member: Member{ID: 4}}, {Kind: Remove, ID: 4}, {Kind: Replace, ID: 3, By: 5}} {
+			if err := leader.change(c, m); err != nil { // all this is the old cluster's alone
+				t.Fatal(err)
+			}
+		}
 		old := leader.Status()
 		data := leader.backup(t)
 		if _, err := leader.propose(c, "", "after the backup"); err != nil {
@@ -146,7 +151,7 @@ func TestARestoredClusterIsANewOne(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if made.Base.Index != 1<<40 || made.Base.Term != old.Term || made.Incarnation == old.Incarnation || made.Members != 3 || made.Requests != 2 {
+		if made.Base.Index != 1<<40 || made.Base.Term != old.Term || made.Incarnation == old.Incarnation || made.Members != 4 || made.Requests != 2 {
 			t.Errorf("restored %+v from a cluster in term %d", made, old.Term)
 		}
 		if again, err := restore(second.fs, data, 2, c.members(), made.Incarnation); err != nil || again.Incarnation != made.Incarnation || again.Base != made.Base {
@@ -163,6 +168,9 @@ func TestARestoredClusterIsANewOne(t *testing.T) {
 		s := first.Status()
 		if s.LeaderID != 1 && s.LeaderID != 2 || s.Incarnation != made.Incarnation || s.Term <= old.Term || s.Applied <= 1<<40 {
 			t.Fatalf("the status is %+v", s)
+		}
+		if len(s.Learners) > 0 || len(s.Removed) > 0 || s.Replacement != nil {
+			t.Errorf("the old cluster's members: %+v", s)
 		}
 		if l := third.Status().LeaderID; l != 0 {
 			t.Errorf("the old member follows %d", l)

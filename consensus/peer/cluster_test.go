@@ -27,8 +27,10 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type cluster struct {
 	t         *testing.T
 	members   []consensus.Member
-	listeners map[uint64]net.Listener
 	addresses sync.Map // id → address, where it is not the listener's
+
+	mu        sync.Mutex // guards what follows
+	listeners map[uint64]net.Listener
 }
 
 func newCluster(t *testing.T, size int) *cluster {
@@ -60,7 +62,25 @@ func (c *cluster) address(id uint64) string {
 	if a, ok := c.addresses.Load(id); ok {
 		return a.(string)
 	}
-	return c.listeners[id].Addr().String()
+	return c.listener(id).Addr().String()
+}
+
+func (c *cluster) listener(id uint64) net.Listener {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.listeners[id]
+}
+
+// listen gives a member a port: a new one, or the one that it had when it ran last.
+func (c *cluster) listen(id uint64) {
+	address := "127.0.0.1:0"
+	if l := c.listener(id); l != nil {
+		address = l.Addr().String()
+	}
+	l := listenAt(c.t, address)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.listeners[id] = l
 }
 
 // member is one that runs.
@@ -76,7 +96,15 @@ type member struct {
 }
 
 // start runs a member with its data on fs until the test ends.
-func (c *cluster) start(id uint64, fs vfs.FS) *member {
+func (c *cluster) start(id uint64, fs vfs.FS) *member { return c.open(id, fs, nil) }
+
+// join runs a member that another one takes in.
+func (c *cluster) join(id uint64, via *member) *member {
+	c.listen(id)
+	return c.open(id, vfs.NewMem(), via)
+}
+
+func (c *cluster) open(id uint64, fs vfs.FS, via *member) *member {
 	c.t.Helper()
 	m := &member{fs: fs, machine: &echo{}, metrics: prometheus.NewRegistry(), ended: make(chan error, 1)}
 	must(c.t, fs.MkdirAll("data", 0o700))
@@ -85,28 +113,37 @@ func (c *cluster) start(id uint64, fs vfs.FS) *member {
 		Save:     func(i storage.Identity) error { return storage.SaveIdentity(fs, "data", i) },
 		Occupied: func() (bool, error) { return storage.HasLogOrState(fs, "data") },
 	}
-	identity, err := consensus.Found(file, consensus.Founding{NodeID: id, ClusterID: 100, Members: c.members})
+	self := consensus.Member{ID: id, GRPC: c.address(id)}
+	identity, err := consensus.Found(file, consensus.Founding{NodeID: id, ClusterID: 100, Members: c.members, Join: via != nil})
 	must(c.t, err)
+	var joining consensus.Joining
+	if via != nil {
+		self.UUID = identity.UUID
+		joining, err = via.TakeIn(c.t.Context(), self)
+		must(c.t, err)
+		identity, err = consensus.Join(file, identity, joining)
+		must(c.t, err)
+	}
 	engine, err := storage.OpenEngine(storage.EngineOptions{FS: fs, Dir: "data/state"})
 	must(c.t, err)
 	log, err := storage.OpenLog(storage.LogOptions{
-		FS: fs, Dir: "data/wal", Base: consensus.Base(), Applied: engine.AppliedIndex().Index, Salt: rand.Uint64,
+		FS: fs, Dir: "data/wal", Base: consensus.LogBase(identity), Applied: engine.AppliedIndex().Index, Salt: rand.Uint64,
 	})
 	must(c.t, err)
 	m.transport, err = New(Config{Address: c.address, Registerer: m.metrics, Random: rand.Int64N})
 	must(c.t, err)
 	m.Group, err = consensus.Open(consensus.Config{
-		ID: id, ClusterID: 100, Members: c.members, Identity: identity, IdentityFile: file, Log: log, Engine: engine,
+		ID: id, ClusterID: 100, Members: c.members, Self: self, Joining: joining, Identity: identity, IdentityFile: file, Log: log, Engine: engine,
 		Machine: m.machine, Transport: m.transport, Tick: 20 * time.Millisecond, CallTimeout: 5 * time.Second, CommitTimeout: 10 * time.Second,
 		Low: m.low.Load, CheckEvery: 200 * time.Millisecond,
 	})
 	must(c.t, err)
 	m.transport.Bind(m.Group)
-	m.run(c.t, c.listeners[id])
+	m.run(c.t, c.listener(id))
 	stop := m.stop
 	m.stop = sync.OnceValue(func() error { return errors.Join(stop(), log.Close(), engine.Close()) })
 	c.t.Cleanup(func() {
-		if err := m.stop(); err != nil && !errors.Is(err, consensus.ErrRefused) {
+		if err := m.stop(); err != nil && !errors.Is(err, consensus.ErrRefused) && !errors.Is(err, consensus.ErrRemoved) {
 			c.t.Errorf("member %d ended with: %v", id, err)
 		}
 	})
@@ -266,7 +303,7 @@ func TestAWipedVoterIsRefused(t *testing.T) {
 	propose(t, members[0], "before")
 	until(t, "all have met", func() bool { return len(members[2].Status().Members) == 3 })
 	must(t, members[2].stop())
-	c.listeners[3] = listenAt(t, c.listeners[3].Addr().String())
+	c.listen(3)
 	wiped := c.start(3, vfs.NewMem())
 	until(t, "the wiped member ends", func() bool { return len(wiped.ended) > 0 })
 	err := <-wiped.ended

@@ -50,7 +50,7 @@ func TestAStreamThatTakesNothingHoldsUpNobodyElse(t *testing.T) {
 	server := grpc.NewServer(ServerOptions(nil)...)
 	peerv1.RegisterPeerServiceServer(server, deaf)
 	var serving sync.WaitGroup
-	serving.Go(func() { must(t, server.Serve(c.listeners[3])) })
+	serving.Go(func() { must(t, server.Serve(c.listener(3))) })
 	t.Cleanup(func() { server.Stop(); serving.Wait() })
 
 	propose(t, one, "first")
@@ -75,7 +75,7 @@ func TestAMemberThatWasAwayCatchesUp(t *testing.T) {
 	must(t, three.stop())
 	propose(t, one, "two")
 	propose(t, two, "only")
-	c.listeners[3] = listenAt(t, c.listeners[3].Addr().String())
+	c.listen(3)
 	three = c.start(3, disk)
 	until(t, "the third has the rest", func() bool { return strings.HasSuffix(three.machine.all(), "two only") })
 }

@@ -68,34 +68,89 @@ tick times=2
 3: follower of term 5, leader 1, commit 12, applied 12 [a]
 4: follower of term 5, leader 1, commit 12, applied 12 [a]
 
-leadership at=3
+crash at=1
 ----
-lead 4, follow
 
-status
+tick times=12
 ----
-1: leader of term 5, leader 1, commit 12, applied 12 [a]
+1: down
 2: follower of term 5, leader 1, commit 12, applied 12 [a]
 3: follower of term 5, leader 1, commit 12, applied 12 [a]
 4: follower of term 5, leader 1, commit 12, applied 12 [a]
 
+members at=2
+----
+voters [1 2 3] learners [4] removed [], 4 takes the place of 3
+
+tick times=3
+----
+1: down
+2: leader of term 7, leader 2, commit 15, applied 15 [a]
+3: follower of term 7, leader 2, commit 15, applied 15 [a]
+4: follower of term 7, leader 2, commit 15, applied 15 [a]
+
+members at=2
+----
+voters [1 2 4] outgoing [1 2 3] learners [] removed [], 4 takes the place of 3
+1: match 0, 14 behind, learner false, active true, probe
+2: match 14, 0 behind, learner false, active true, replicate
+3: match 14, 0 behind, learner false, active true, replicate
+4: match 14, 0 behind, learner true, active true, replicate
+
+members at=3
+----
+voters [1 2 4] outgoing [1 2 3] learners [] removed [], 4 takes the place of 3
+
+# In the joint configuration the one that entered it is killed. Both halves have a
+# quorum without it, and the next leader leaves the old one.
+start at=1
+----
+state at 1, log 2 to 12, committed 11, replayed 10, torn bytes 0, founded false
+
 crash at=2
 ----
 
-tick times=40
+tick times=16
 ----
-1: leader of term 5, leader 1, commit 14, applied 14 [a]
+1: follower of term 8, leader 4, commit 17, applied 17 [a]
 2: down
 3: ended
-4: follower of term 5, leader 1, commit 14, applied 14 [a]
-
-start at=2
-----
-state at 1, log 2 to 12, committed 11, replayed 10, torn bytes 0, founded false
+4: leader of term 8, leader 4, commit 17, applied 17 [a]
 
 members at=1
 ----
 voters [1 2 4] learners [] removed [3]
-1: match 14, 0 behind, learner false, active true, replicate
-2: match 12, 2 behind, learner false, active false, replicate
-4: match 14, 0 behind, learner false, active true, replicate
+
+ended at=3
+----
+consensus: removed from the cluster: node 3 was removed from cluster 100 for ever, and what is in its data directory is of no use any more. To take this machine in again, begin with an empty directory, a node id that was never used and `[cluster] join`
+
+stop at=3
+----
+
+start at=2
+----
+state at 1, log 2 to 15, committed 14, replayed 13, torn bytes 0, founded false
+
+tick times=30
+----
+1: follower of term 8, leader 4, commit 17, applied 17 [a]
+2: follower of term 8, leader 4, commit 17, applied 17 [a]
+3: down
+4: leader of term 8, leader 4, commit 17, applied 17 [a]
+
+members at=2
+----
+voters [1 2 4] learners [] removed [3]
+
+propose at=4
+b
+----
+index 18: did b
+
+book at=4
+----
+incarnation of 32 digits, feature level 1, voters [1 2 4]
+1: uuid-1-1 http-1
+2: uuid-2-1 http-2
+4: uuid-4-1 http-4
