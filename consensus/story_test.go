@@ -137,16 +137,17 @@ func (s *story) logs() string {
 	return b.String()
 }
 
-// tick at=1 times=3: all members, or one.
+// tick at=1 times=3: all members, or one; until-leader=1, until it knows one,
+// until-leads=1, until it leads.
 func (s *story) tick() string {
 	ids := s.cluster.ids()
 	if s.d.HasArg("at") {
 		ids = []uint64{s.arg("at", 0)}
 	}
-	until := s.arg("until-leader", 0)
+	until, leads := s.arg("until-leader", 0), s.arg("until-leads", 0)
 	for range s.arg("times", 1) {
 		s.cluster.tick(ids)
-		if until != 0 && s.cluster.nodes[until].Status().LeaderID != 0 {
+		if until != 0 && s.cluster.nodes[until].Status().LeaderID != 0 || leads != 0 && s.cluster.nodes[leads].Status().Role == RoleLeader {
 			break
 		}
 	}

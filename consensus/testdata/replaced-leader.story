@@ -59,21 +59,18 @@ voters [1 2 3] learners [] removed [], 4 takes the place of 3
 join at=4 via=1
 ----
 
-# It gives the leadership away, and the next leader is killed before it has done
-# anything.
-tick times=2
+# It gives the leadership away as soon as the new one has caught up, and the next
+# leader is killed before it has done anything.
+tick at=3
+----
+1: follower of term 4, leader 3, commit 11, applied 11 [a]
+2: follower of term 4, leader 3, commit 11, applied 11 [a]
+3: leader of term 4, leader 3, commit 11, applied 11 [a]
+4: follower of term 4, leader 3, commit 11, applied 11 [a]
+
+tick at=3
 ----
 1: leader of term 5, leader 1, commit 12, applied 12 [a]
-2: follower of term 5, leader 1, commit 12, applied 12 [a]
-3: follower of term 5, leader 1, commit 12, applied 12 [a]
-4: follower of term 5, leader 1, commit 12, applied 12 [a]
-
-crash at=1
-----
-
-tick times=12
-----
-1: down
 2: follower of term 5, leader 1, commit 12, applied 12 [a]
 3: follower of term 5, leader 1, commit 12, applied 12 [a]
 4: follower of term 5, leader 1, commit 12, applied 12 [a]
@@ -82,27 +79,43 @@ members at=2
 ----
 voters [1 2 3] learners [4] removed [], 4 takes the place of 3
 
-tick times=3
+crash at=1
+----
+
+tick at=3 times=8
 ----
 1: down
-2: leader of term 7, leader 2, commit 15, applied 15 [a]
-3: follower of term 7, leader 2, commit 15, applied 15 [a]
-4: follower of term 7, leader 2, commit 15, applied 15 [a]
+2: follower of term 5, leader 1, commit 12, applied 12 [a]
+3: follower of term 5, leader 1, commit 12, applied 12 [a]
+4: follower of term 5, leader 1, commit 12, applied 12 [a]
+
+tick at=2 times=16 until-leads=2
+----
+1: down
+2: leader of term 6, leader 2, commit 13, applied 13 [a]
+3: follower of term 6, leader 2, commit 13, applied 13 [a]
+4: follower of term 6, leader 2, commit 13, applied 13 [a]
+
+# The one after it enters the joint configuration, and is killed there.
+tick at=2
+----
+1: down
+2: leader of term 6, leader 2, commit 14, applied 14 [a]
+3: follower of term 6, leader 2, commit 14, applied 14 [a]
+4: follower of term 6, leader 2, commit 14, applied 14 [a]
 
 members at=2
 ----
 voters [1 2 4] outgoing [1 2 3] learners [] removed [], 4 takes the place of 3
-1: match 0, 14 behind, learner false, active true, probe
-2: match 14, 0 behind, learner false, active true, replicate
-3: match 14, 0 behind, learner false, active true, replicate
-4: match 14, 0 behind, learner true, active true, replicate
+1: match 0, 13 behind, learner false, active true, probe
+2: match 13, 0 behind, learner false, active true, replicate
+3: match 13, 0 behind, learner false, active true, replicate
+4: match 13, 0 behind, learner true, active true, replicate
 
 members at=3
 ----
 voters [1 2 4] outgoing [1 2 3] learners [] removed [], 4 takes the place of 3
 
-# In the joint configuration the one that entered it is killed. Both halves have a
-# quorum without it, and the next leader leaves the old one.
 start at=1
 ----
 state at 1, log 2 to 12, committed 11, replayed 10, torn bytes 0, founded false
@@ -110,7 +123,8 @@ state at 1, log 2 to 12, committed 11, replayed 10, torn bytes 0, founded false
 crash at=2
 ----
 
-tick times=16
+# Both halves have a quorum without it, and the next leader leaves the old one.
+tick times=40
 ----
 1: follower of term 8, leader 4, commit 17, applied 17 [a]
 2: down
@@ -130,7 +144,7 @@ stop at=3
 
 start at=2
 ----
-state at 1, log 2 to 15, committed 14, replayed 13, torn bytes 0, founded false
+state at 1, log 2 to 14, committed 13, replayed 12, torn bytes 0, founded false
 
 tick times=30
 ----
