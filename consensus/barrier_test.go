@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	pb "go.etcd.io/raft/v3/raftpb"
 )
 
 // rounds is how many rounds the member has begun.
@@ -144,5 +146,25 @@ func TestAMemberKnowsTheAgeOfItsState(t *testing.T) {
 		if age(follower) > young {
 			t.Errorf("after the cut the state of node %d is %v old", follower.id, age(follower))
 		}
+	})
+}
+
+// A question for a leader that has gone is not passed on: it would go to the new
+// one in its asker's name, and end the stream of the member that passes it on.
+func TestAQuestionForAnotherLeaderIsNotPassedOn(t *testing.T) {
+	inBubble(t, 3, func(t *testing.T, c *cluster) {
+		for range 20 {
+			c.tick(c.ids())
+		}
+		leader := c.nodes[1].Status().LeaderID
+		follower := c.nodes[leader%3+1]
+		asker := c.nodes[follower.id%3+1]
+		question := marshal(&pb.Message{
+			Type: pb.MsgReadIndex.Enum(), From: &asker.id, To: &follower.id, Entries: []*pb.Entry{{Data: []byte("a question")}},
+		})
+		if err := follower.Receive(asker.id, [][]byte{question}); err != nil {
+			t.Fatalf("receive: %v", err)
+		}
+		c.settle() // which fails for a message that a member refuses
 	})
 }

@@ -180,6 +180,12 @@ func (g *Group) handle(rd raft.Ready, mine []*call) {
 		g.roundAnswered(s)
 	}
 	for _, m := range rd.Messages {
+		// Raft passes a question that came for the leader of before on to the new
+		// one, in the name of the asker, whom this member is not: its stream would be
+		// ended for that. Who asked asks again.
+		if m.GetFrom() != 0 && m.GetFrom() != g.config.ID && m.GetType() == pb.MsgReadIndex {
+			continue
+		}
 		switch m.GetTo() {
 		case raft.LocalAppendThread:
 			g.appender.queue.put(m, messageSize(m))
