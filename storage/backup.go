@@ -43,11 +43,7 @@ type Backup struct {
 // about it takes cluster, incarnation and time.
 func WriteBackup(ctx context.Context, w io.Writer, state *EngineSnapshot, about SnapshotMeta) (SnapshotMeta, error) {
 	at := state.Applied()
-	m := SnapshotMeta{
-		Format: snapshotFormat, Index: at.Index, Term: at.Term,
-		ClusterID: about.ClusterID, Incarnation: about.Incarnation, Created: about.Created,
-	}
-	m, err := writeBackup(ctx, w, state, m)
+	m, err := writeBackup(ctx, w, state, newSnapshotMeta(at, about))
 	if err != nil {
 		return SnapshotMeta{}, fmt.Errorf("write a backup of the state at index %d: %w", at.Index, err)
 	}

@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -54,8 +55,7 @@ type Engine struct {
 	broken breakage
 
 	mu      sync.RWMutex // held shared by whoever uses db, alone by Restore and Close
-	db      *pebble.DB
-	dirName string // of the active folder, a number
+	db      *stateDB
 	applied Position
 }
 
@@ -79,19 +79,16 @@ func OpenEngine(o EngineOptions) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open engine: %w", err)
 	}
-	e := &Engine{o: o, dirName: name, broken: breakage{told: make(chan struct{})}}
+	e := &Engine{o: o, broken: breakage{told: make(chan struct{})}}
 	e.o.OnFatal = func(err error) { e.broken.tell(err); o.OnFatal(err) }
-	if name == "" {
-		e.dirName = firstFolder
-	}
 	if err := removeOthers(o.FS, o.Dir, name); err != nil {
 		return nil, fmt.Errorf("open engine: %w", err)
 	}
-	if e.db, err = e.openPebble(e.dirName); err != nil {
+	if e.db, err = e.openPebble(cmp.Or(name, firstFolder)); err != nil {
 		return nil, fmt.Errorf("open engine: %w", err)
 	}
 	if name == "" {
-		err = writeFileAtomic(o.FS, o.Dir, currentFile, []byte(e.dirName))
+		err = writeFileAtomic(o.FS, o.Dir, currentFile, []byte(e.db.name))
 	}
 	if err == nil {
 		e.applied, err = readApplied(e.db, nil)
@@ -118,12 +115,55 @@ func (o EngineOptions) withDefaults() EngineOptions {
 	return o
 }
 
+// stateDB is Pebble in one folder below Dir, and how many look at moments of it.
+type stateDB struct {
+	*pebble.DB
+	name string // of the folder, a number
+
+	mu        sync.Mutex // guards what follows
+	snapshots int        // open ones
+	replaced  func()     // what is done when the last of them is closed; nil while it is the state
+}
+
+// snapshot is the moment. The caller knows that the database is the state.
+func (db *stateDB) snapshot() *pebble.Snapshot {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	db.snapshots++
+	return db.NewSnapshot()
+}
+
+// replace does what ends the database when nobody looks at it any more.
+func (db *stateDB) replace(end func()) {
+	db.mu.Lock()
+	db.replaced = end
+	unused := db.snapshots == 0
+	db.mu.Unlock()
+	if unused {
+		end()
+	}
+}
+
+// release closes a moment.
+func (db *stateDB) release(s *pebble.Snapshot) error {
+	err := s.Close()
+	db.mu.Lock()
+	db.snapshots--
+	end := db.replaced
+	last := db.snapshots == 0 && end != nil
+	db.mu.Unlock()
+	if last {
+		end()
+	}
+	return err
+}
+
 // openPebble opens one folder below Dir.
-func (e *Engine) openPebble(name string) (*pebble.DB, error) {
+func (e *Engine) openPebble(name string) (*stateDB, error) {
 	o := e.o
 	cache := pebble.NewCache(o.CacheBytes)
 	defer cache.Unref() // the database holds its own reference
-	return e.broken.open(o.FS.PathJoin(o.Dir, name), &pebble.Options{
+	db, err := e.broken.open(o.FS.PathJoin(o.Dir, name), &pebble.Options{
 		FS:                 haltFS{o.FS, &e.broken},
 		Cache:              cache,
 		MemTableSize:       uint64(o.MemTableBytes),
@@ -135,6 +175,10 @@ func (e *Engine) openPebble(name string) (*pebble.DB, error) {
 			DataCorruption:  func(info pebble.DataCorruptionInfo) { o.OnFatal(damagedState("pebble: %s", info)) },
 		},
 	})
+	if err != nil {
+		return nil, err
+	}
+	return &stateDB{DB: db, name: name}, nil
 }
 
 // pebbleLogger passes on what an operator should see of Pebble's messages.
@@ -162,6 +206,9 @@ type Batch struct{ b *pebble.Batch }
 func (e *Engine) NewBatch() *Batch {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
+	if e.db == nil {
+		return &Batch{new(pebble.Batch)} // Apply says that the engine is closed
+	}
 	return &Batch{e.db.NewBatch()}
 }
 
@@ -224,7 +271,12 @@ func (e *Engine) Get(key []byte) ([]byte, bool, error) {
 	if e.db == nil {
 		return nil, false, ErrClosed
 	}
-	value, closer, err := e.db.Get(key)
+	return get(e.db, key)
+}
+
+// get reads one value of a database or a snapshot of one.
+func get(r pebble.Reader, key []byte) ([]byte, bool, error) {
+	value, closer, err := r.Get(key)
 	if errors.Is(err, pebble.ErrNotFound) {
 		return nil, false, nil
 	}
@@ -292,13 +344,14 @@ func (e *Engine) Flush() error {
 	if e.db == nil {
 		return ErrClosed
 	}
-	if err := e.broken.flush(e.db); err != nil {
+	if err := e.broken.flush(e.db.DB); err != nil {
 		return fmt.Errorf("flush the engine: %w", err)
 	}
 	return nil
 }
 
-// Close flushes and closes. Snapshots must have been closed before.
+// Close flushes and closes. Snapshots must have been closed before, those of
+// states that Restore replaced, too.
 func (e *Engine) Close() error {
 	flushed := e.Flush()
 	if errors.Is(flushed, ErrClosed) {

@@ -235,6 +235,40 @@ func TestASnapshotIsOneMoment(t *testing.T) {
 	}
 }
 
+// Whoever reads a moment of a state that is replaced reads it to its end. Its folder goes when the last has closed it.
+func TestASnapshotOutlivesARestore(t *testing.T) {
+	leavesNothingRunning(t)
+	fs := vfs.NewMem()
+	e := openTestEngine(t, fs)
+	put(t, e, Position{5, 2}, "a", "1")
+	one, err := e.Snapshot()
+	check(err)
+	two, err := e.Snapshot()
+	check(err)
+	if err := e.Restore(bytes.NewReader(stateStream(t, Position{9, 3}, "a", "2"))); err != nil {
+		t.Fatal(err)
+	}
+	put(t, e, Position{10, 3}, "b", "3")
+	for _, s := range []*EngineSnapshot{one, two} {
+		value, ok, err := s.Get([]byte("a"))
+		if err != nil || !ok || string(value) != "1" || s.Applied() != (Position{5, 2}) {
+			t.Errorf("at %v it says %q, %v: %v", s.Applied(), value, ok, err)
+		}
+		if names, err := fs.List("state"); err != nil || len(names) != 3 {
+			t.Errorf("while it is read there are %v: %v", names, err)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if names, err := fs.List("state"); err != nil || len(names) != 2 {
+		t.Errorf("left in the folder: %v: %v", names, err)
+	}
+	if err := errors.Join(is(t, e, Position{10, 3}, "a=2 b=3"), e.Close()); err != nil {
+		t.Error(err)
+	}
+}
+
 // stateStream is a small state as a stream.
 func stateStream(t testing.TB, at Position, pairs ...string) []byte {
 	t.Helper()

@@ -91,7 +91,7 @@ func FuzzSegment(f *testing.F) {
 
 // A meta that is accepted is spelled as it was written, to the byte.
 func FuzzSnapshotMeta(f *testing.F) {
-	for _, m := range []SnapshotMeta{{Format: snapshotFormat}, {Format: snapshotFormat, Index: 9, Term: 2, Incarnation: "abc", ClusterID: 7, StateBytes: 100, FileBytes: 50, SHA256: "00", Created: 1}} {
+	for _, m := range []SnapshotMeta{{Format: snapshotFormatAlone}, {Format: snapshotFormat, Index: 9, Term: 2, Incarnation: "abc", ClusterID: 7, StateBytes: 100, FileBytes: 50, SHA256: "00", Created: 1, Configuration: "of all"}} {
 		line, err := encodeSnapshotMeta(m)
 		check(err)
 		f.Add(line)

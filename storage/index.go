@@ -129,9 +129,10 @@ func (x *logIndex) trim(most int) {
 	x.tail = x.tail[drop:]
 }
 
-// dropSegment forgets the oldest segment and returns its number.
-func (x *logIndex) dropSegment() uint64 {
-	dropped := x.segments[0].sequence
+// dropSegment forgets the oldest segment and returns it.
+func (x *logIndex) dropSegment() segmentPlace {
+	oldest := x.segments[0]
+	dropped := oldest.sequence
 	x.segments = x.segments[1:]
 	first := x.first()
 	x.spans = x.spans[sort.Search(len(x.spans), func(i int) bool { return x.spans[i].sequence > dropped }):]
@@ -146,7 +147,7 @@ func (x *logIndex) dropSegment() uint64 {
 		clear(x.tail[:gone])
 		x.tail = x.tail[gone:]
 	}
-	return dropped
+	return oldest
 }
 
 // Entries returns entries from lo on and below hi, at least one and as many as

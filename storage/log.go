@@ -63,7 +63,7 @@ var (
 
 // Log is what Raft must not forget, in segment files.
 //
-// Append, Sync, Mark, TruncatePrefix and Close are one goroutine's; the others
+// Append, Sync, Mark, TruncatePrefix, Reset and Close are one goroutine's; the others
 // are anybody's, at the same time. The newest entries are in memory, the rest
 // is read from the segments by a sparse index.
 //
@@ -312,13 +312,74 @@ func (l *Log) TruncatePrefix(index uint64) error {
 		l.mu.Lock()
 		oldest := l.dropSegment()
 		l.mu.Unlock()
-		// One after the other: a gap between segments is a damaged log.
-		err := l.o.FS.Remove(l.o.FS.PathJoin(l.o.Dir, segmentName(oldest)))
+		if err := removeSegments(l.o, []segmentPlace{oldest}); err != nil {
+			return l.fail(err)
+		}
+	}
+	return nil
+}
+
+// Reset replaces the log by an empty one that begins after base, with a hard
+// state whose commit index is base's: the state comes from elsewhere. It is
+// durable when the call returns; after a crash the old log is there or the new
+// one. The new one begins in a segment that says so; those before it are no part
+// of the log from the moment on at which that has its name, and go one by one.
+func (l *Log) Reset(base Position, hard HardState) error {
+	if l.closed {
+		return ErrClosed
+	}
+	if l.broken != nil {
+		return l.broken
+	}
+	if err := l.reset(base, hard); err != nil {
+		return l.fail(fmt.Errorf("begin anew after entry %d: %w", base.Index, err))
+	}
+	return nil
+}
+
+func (l *Log) reset(base Position, hard HardState) error {
+	hard.Commit = base.Index
+	head := segmentHead{salt: l.o.Salt(), sequence: l.active.head.sequence + 1, before: base, reset: true}
+	before := l.segments
+	if mutant("reset_removes_first") {
+		if err := removeSegments(l.o, before); err != nil {
+			return err
+		}
+		before = nil
+	}
+	created, err := createSegment(l.o.FS, l.o.Dir, head, func(s *segment) error {
+		if err := s.add(frameData, record{hard: &hard}.appendTo(nil)); err != nil {
+			return err
+		}
+		if err := s.sync(); err != nil {
+			return err
+		}
+		return s.add(frameMark, nil)
+	})
+	if err != nil {
+		return err
+	}
+	old := l.active
+	l.active = created
+	l.mu.Lock()
+	l.logIndex, l.hard = logIndex{segments: []segmentPlace{{head.sequence, base}}, last: base.Index}, hard
+	l.mu.Unlock()
+	if err := old.file.Close(); err != nil {
+		return err
+	}
+	return removeSegments(l.o, before)
+}
+
+// removeSegments removes segments one after the other: what a crash leaves has
+// no gap.
+func removeSegments(o LogOptions, all []segmentPlace) error {
+	for _, s := range all {
+		err := o.FS.Remove(o.FS.PathJoin(o.Dir, segmentName(s.sequence)))
 		if err == nil {
-			err = unless("skip_removal_dir_sync", func() error { return syncDir(l.o.FS, l.o.Dir) })
+			err = unless("skip_removal_dir_sync", func() error { return syncDir(o.FS, o.Dir) })
 		}
 		if err != nil {
-			return l.fail(fmt.Errorf("remove segment %s: %w", segmentName(oldest), err))
+			return fmt.Errorf("remove segment %s: %w", segmentName(s.sequence), err)
 		}
 	}
 	return nil

@@ -46,7 +46,7 @@ type logStory struct {
 
 func (s *logStory) handle() string {
 	commands := map[string]func() string{
-		"open": s.open, "close": s.close, "append": s.append, "sync": s.sync, "mark": s.mark, "truncate": s.truncate,
+		"open": s.open, "close": s.close, "append": s.append, "sync": s.sync, "mark": s.mark, "truncate": s.truncate, "reset": s.reset,
 		"entries": s.entries, "term": s.term, "crash": s.crash, "show": s.show, "memory": s.memory,
 		"remove": s.remove, "rename": s.rename, "cut": s.cut, "flip": s.flip,
 	}
@@ -150,6 +150,25 @@ func (s *logStory) truncate() string {
 	return said(err, s.extent())
 }
 
+// reset index=9 term=2 hard=2/1/9; with "unremoved" no file can be removed
+func (s *logStory) reset() string {
+	if s.d.HasArg("unremoved") {
+		s.disk.before = func(op, _ string) error {
+			if op == "remove" {
+				return errors.New("no removing")
+			}
+			return nil
+		}
+		defer func() { s.disk.before = nil }()
+	}
+	var h HardState
+	scan3(s.text("hard"), &h.Term, &h.Vote, &h.Commit)
+	if err := s.log.Reset(Position{s.number("index", 0), s.number("term", 1)}, h); err != nil {
+		return err.Error() + "\n"
+	}
+	return s.extent() + "\n"
+}
+
 // entries lo=1 hi=4 max=100
 func (s *logStory) entries() string {
 	entries, err := s.log.Entries(s.number("lo", 0), s.number("hi", 0), s.number("max", 1<<20))
@@ -203,7 +222,11 @@ func (s *logStory) show() string {
 		}
 		r, err := openSegment(s.disk, "wal", sequence)
 		check(err)
-		fmt.Fprintf(&b, ": after entry %d of term %d\n", r.head.before.Index, r.head.before.Term)
+		how := "after"
+		if r.head.reset {
+			how = "anew after"
+		}
+		fmt.Fprintf(&b, ": %s entry %d of term %d\n", how, r.head.before.Index, r.head.before.Term)
 		showFrames(&b, r)
 		check(r.close())
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"sync"
 
@@ -16,6 +17,7 @@ import (
 type Rebuilt struct {
 	From    SnapshotMeta // the snapshot that it was built from
 	Because error        // what was wrong with the state
+	Install bool         // nothing was: a crash came between the two steps of an install
 	Damaged []error      // newer snapshots that could not be used
 	Aside   string       // the folder in which the damaged state is kept
 }
@@ -44,40 +46,41 @@ func IsDamagedState(err error) bool {
 	return errors.Is(err, ErrDamagedState) || pebble.IsCorruptionError(err) || errors.Is(err, fs.ErrNotExist)
 }
 
-// OpenState opens the state as OpenEngine does. Where it is damaged or gone
-// and there are snapshots, it is built anew from the newest intact one; what
-// came after that, the log applies again. The damaged one is moved aside.
+// openOrRebuild opens the state as OpenEngine does. Where it is damaged or gone
+// and the log follows some snapshot, it is built anew
+// from the newest intact one; what came after that, the log applies again. The
+// damaged one is moved aside.
 //
 // Errors in the background are kept back until Trust: those of a state that
 // proves damaged while it is read concern nobody, since it is built anew. After
-// Trust damage ends the process, and the next OpenState builds anew.
-func OpenState(ctx context.Context, o EngineOptions, snapshots *Snapshots) (*Engine, *Rebuilt, error) {
+// Trust damage ends the process, and the next start builds anew.
+func openOrRebuild(ctx context.Context, o EngineOptions, snapshots *Snapshots, usable whichSnapshots) (*Engine, *Rebuilt, error) {
 	o = o.withDefaults()
 	found, marked, err := readFile(o.FS, o.FS.PathJoin(o.Dir, damagedFile))
 	if err != nil {
 		return nil, nil, fmt.Errorf("open the state: %w", err)
 	}
-	if marked && len(snapshots.List()) > 0 {
-		return RebuildState(ctx, o, snapshots, damagedState("it was found damaged in use: %s", found))
+	if marked && snapshots.hasListed(usable) {
+		return rebuildState(ctx, o, snapshots, usable, damagedState("it was found damaged in use: %s", found))
 	}
 	e, err := openHeld(o)
 	switch {
-	case err == nil && (e.AppliedIndex().Index > 0 || !snapshots.hasAny()):
+	case err == nil && (e.AppliedIndex().Index > 0 || !snapshots.hasAny(usable)):
 		return e, nil, nil
 	case err == nil:
-		return rebuild(ctx, e, snapshots, &Rebuilt{Because: errors.New("it is empty, though snapshots of it are there")})
-	case !IsDamagedState(err) || !snapshots.hasAny():
+		return rebuild(ctx, e, snapshots, usable, &Rebuilt{Because: errors.New("it is empty, though snapshots of it are there")})
+	case !IsDamagedState(err) || !snapshots.hasAny(usable):
 		return nil, nil, err
 	}
-	return RebuildState(ctx, o, snapshots, err)
+	return rebuildState(ctx, o, snapshots, usable, err)
 }
 
-// RebuildState moves the state aside and builds it anew from the newest intact
+// rebuildState moves the state aside and builds it anew from the newest intact
 // snapshot. Nothing may have it open.
-func RebuildState(ctx context.Context, o EngineOptions, snapshots *Snapshots, because error) (*Engine, *Rebuilt, error) {
+func rebuildState(ctx context.Context, o EngineOptions, snapshots *Snapshots, usable whichSnapshots, because error) (*Engine, *Rebuilt, error) {
 	o = o.withDefaults()
 	r := &Rebuilt{Because: because, Aside: o.Dir + asideSuffix}
-	if _, damaged, err := snapshots.Newest(ctx); err != nil {
+	if _, damaged, err := snapshots.newestOf(ctx, usable); err != nil {
 		return nil, nil, r.cannot(err, damaged)
 	}
 	if err := moveAside(o, r.Aside); err != nil {
@@ -87,7 +90,7 @@ func RebuildState(ctx context.Context, o EngineOptions, snapshots *Snapshots, be
 	if err != nil {
 		return nil, nil, err
 	}
-	return rebuild(ctx, e, snapshots, r)
+	return rebuild(ctx, e, snapshots, usable, r)
 }
 
 // heldErrors keeps an error in the background back until it matters.
@@ -154,9 +157,9 @@ func (e *Engine) Trust() {
 	}
 }
 
-// rebuild fills an empty engine, which it closes when it cannot.
-func rebuild(ctx context.Context, e *Engine, snapshots *Snapshots, r *Rebuilt) (*Engine, *Rebuilt, error) {
-	newest, damaged, err := snapshots.Newest(ctx)
+// rebuild fills an engine, which it closes when it cannot.
+func rebuild(ctx context.Context, e *Engine, snapshots *Snapshots, usable whichSnapshots, r *Rebuilt) (*Engine, *Rebuilt, error) {
+	newest, damaged, err := snapshots.newestOf(ctx, usable)
 	if err != nil {
 		return nil, nil, errors.Join(r.cannot(err, damaged), e.Close())
 	}
@@ -172,8 +175,18 @@ func (r *Rebuilt) cannot(err error, damaged []error) error {
 	return errors.Join(fmt.Errorf("the state cannot be used: %w", r.Because), fmt.Errorf("and it cannot be built anew: %w", err), errors.Join(damaged...))
 }
 
+// hasListed tells whether there are snapshots that may be intact.
+func (s *Snapshots) hasListed(usable whichSnapshots) bool {
+	return slices.ContainsFunc(s.List(), func(m SnapshotMeta) bool { return usable(m.Position()) })
+}
+
 // hasAny tells whether there are snapshots, be they intact or not.
-func (s *Snapshots) hasAny() bool { return len(s.List())+len(s.Damaged()) > 0 }
+func (s *Snapshots) hasAny(usable whichSnapshots) bool {
+	s.mu.Lock()
+	damaged := slices.ContainsFunc(s.damaged, func(d damagedSnapshot) bool { return usable(d.at) })
+	s.mu.Unlock()
+	return damaged || s.hasListed(usable)
+}
 
 // moveAside renames the folder. One that was moved before makes way: it is the
 // same damage, met again by a start that was cut short, or an older one.

@@ -91,7 +91,7 @@ func openState(t *testing.T, disk vfs.FS, fatal *[]error) (*Engine, *Rebuilt, er
 	t.Helper()
 	o := rebuildOptions
 	o.FS, o.OnFatal = disk, func(err error) { *fatal = append(*fatal, err) }
-	return OpenState(t.Context(), o, openTestSnapshots(t, disk, 2))
+	return openOrRebuild(t.Context(), o, openTestSnapshots(t, disk, 2), everySnapshot)
 }
 
 // A state that cannot be opened is built anew from the newest snapshot, and one whose newest snapshot is damaged,

@@ -41,8 +41,15 @@ func OpenLog(o LogOptions) (*Log, error) {
 	if o.TailBytes == 0 {
 		o.TailBytes = tailBytesDefault
 	}
+	return openLog(o, nil)
+}
+
+// openLog has the state opened between the reading of the log and the writing,
+// unless it is open, so that each may be held against the other. The log that it
+// is given may prove to be damaged.
+func openLog(o LogOptions, openState func(*Log) (applied uint64, err error)) (*Log, error) {
 	l := &Log{o: o}
-	if err := l.open(); err != nil {
+	if err := l.open(openState); err != nil {
 		err = fmt.Errorf("open the log in %s: %w", o.Dir, err)
 		if l.active != nil {
 			err = errors.Join(err, l.active.file.Close())
@@ -52,7 +59,7 @@ func OpenLog(o LogOptions) (*Log, error) {
 	return l, nil
 }
 
-func (l *Log) open() error {
+func (l *Log) open(openState func(*Log) (uint64, error)) error {
 	if err := makeDir(l.o.FS, l.o.Dir); err != nil {
 		return err
 	}
@@ -60,12 +67,24 @@ func (l *Log) open() error {
 	if err != nil {
 		return err
 	}
-	if len(sequences) == 0 {
-		return l.begin()
+	var end int64
+	isNew := len(sequences) == 0
+	if !isNew {
+		end, err = l.replay(sequences)
 	}
-	end, err := l.replay(sequences)
 	if err != nil {
 		return err
+	}
+	if openState != nil {
+		if isNew {
+			l.segments, l.last = []segmentPlace{{1, l.o.Base}}, l.o.Base.Index
+		}
+		if l.o.Applied, err = openState(l); err != nil {
+			return err
+		}
+	}
+	if isNew {
+		return l.begin()
 	}
 	if err := l.check(); err != nil {
 		return err
@@ -84,7 +103,47 @@ func (l *Log) tidy() ([]uint64, error) {
 			return nil, fmt.Errorf("remove a leftover: %w", err)
 		}
 	}
-	return unbroken(sequences)
+	whole, err := unbroken(sequences)
+	if err != nil {
+		return nil, err
+	}
+	return l.removeReplaced(whole)
+}
+
+// removeReplaced removes what a crash has left of a log that was replaced, and
+// lists the rest.
+func (l *Log) removeReplaced(sequences []uint64) ([]uint64, error) {
+	begins, err := l.newestReset(sequences)
+	if err != nil {
+		return nil, err
+	}
+	var replaced []segmentPlace
+	for _, n := range sequences[:begins] {
+		replaced = append(replaced, segmentPlace{sequence: n})
+	}
+	return sequences[begins:], removeSegments(l.o, replaced)
+}
+
+// newestReset is where the newest segment is with which the log begins anew,
+// or 0. A header that cannot be read is told of when the segment is replayed.
+func (l *Log) newestReset(sequences []uint64) (int, error) {
+	for i, n := range slices.Backward(sequences) {
+		r, err := openSegment(l.o.FS, l.o.Dir, n)
+		var damaged *DamageError
+		if errors.As(err, &damaged) {
+			continue
+		}
+		if err != nil {
+			return 0, err
+		}
+		if err := r.close(); err != nil {
+			return 0, err
+		}
+		if r.head.reset {
+			return i, nil
+		}
+	}
+	return 0, nil
 }
 
 // list is the segments in order, and the files of those that were never finished.
@@ -258,7 +317,7 @@ func (l *Log) rewriteLast(end int64) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
-	head := segmentHead{salt: l.o.Salt(), sequence: last.sequence, before: last.before}
+	head := segmentHead{salt: l.o.Salt(), sequence: last.sequence, before: last.before, reset: r.head.reset}
 	l.active, err = createSegment(l.o.FS, l.o.Dir, head, func(s *segment) error {
 		if err := l.copyFrames(s, r, end); err != nil {
 			return err

@@ -16,7 +16,7 @@ import (
 
 // A segment's header:
 //
-//	0   "SMLOG001"
+//	0   "SMLOG001", or "SMLOG00R" when the log begins anew with it
 //	8   salt
 //	16  sequence number, as in the name
 //	24  first index: the last of the segment before + 1
@@ -24,6 +24,7 @@ import (
 //	40  CRC32C of all before, then four zero bytes
 const (
 	segmentMagic     = "SMLOG001"
+	resetMagic       = "SMLOG00R"
 	segmentHeadBytes = 48
 	segmentSuffix    = ".wal"
 )
@@ -32,10 +33,15 @@ type segmentHead struct {
 	salt     uint64
 	sequence uint64
 	before   Position // the entry before the first
+	reset    bool     // the log begins anew: segments before it are no part of it
 }
 
 func (h segmentHead) encode() []byte {
-	b := append(make([]byte, 0, segmentHeadBytes), segmentMagic...)
+	magic := segmentMagic
+	if h.reset {
+		magic = resetMagic
+	}
+	b := append(make([]byte, 0, segmentHeadBytes), magic...)
 	b = binary.LittleEndian.AppendUint64(b, h.salt)
 	b = binary.LittleEndian.AppendUint64(b, h.sequence)
 	b = binary.LittleEndian.AppendUint64(b, h.before.Index+1)
@@ -48,13 +54,15 @@ func decodeSegmentHead(b []byte, sequence uint64) (segmentHead, error) {
 	if len(b) < segmentHeadBytes {
 		return segmentHead{}, fmt.Errorf("%d bytes are too few for a header", len(b))
 	}
-	if string(b[:8]) != segmentMagic {
-		return segmentHead{}, fmt.Errorf("it begins with %q, not %q", b[:8], segmentMagic)
+	magic := string(b[:8])
+	if magic != segmentMagic && magic != resetMagic {
+		return segmentHead{}, fmt.Errorf("it begins with %q, not %q", magic, segmentMagic)
 	}
 	if crc32.Checksum(b[:40], castagnoli) != binary.LittleEndian.Uint32(b[40:]) || binary.LittleEndian.Uint32(b[44:]) != 0 {
 		return segmentHead{}, errors.New("the header's checksum is wrong")
 	}
 	h := segmentHead{salt: binary.LittleEndian.Uint64(b[8:]), sequence: binary.LittleEndian.Uint64(b[16:])}
+	h.reset = magic == resetMagic
 	h.before = Position{binary.LittleEndian.Uint64(b[24:]) - 1, binary.LittleEndian.Uint64(b[32:])}
 	if h.sequence != sequence {
 		return segmentHead{}, fmt.Errorf("the header says segment %d: the file was renamed", h.sequence)

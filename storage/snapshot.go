@@ -33,8 +33,10 @@ const (
 	restoreBatchBytes = 1 << 20
 )
 
-// EngineSnapshot is the state at one moment, whatever is applied after.
+// EngineSnapshot is the state at one moment, whatever is applied after, and
+// also when Restore replaces the state.
 type EngineSnapshot struct {
+	db *stateDB
 	s  *pebble.Snapshot
 	at Position
 }
@@ -47,14 +49,17 @@ func (e *Engine) Snapshot() (*EngineSnapshot, error) {
 	if e.db == nil {
 		return nil, ErrClosed
 	}
-	return &EngineSnapshot{e.db.NewSnapshot(), e.applied}, nil
+	return &EngineSnapshot{e.db, e.db.snapshot(), e.applied}, nil
 }
 
 // Applied is the position that the snapshot is the result of.
 func (s *EngineSnapshot) Applied() Position { return s.at }
 
+// Get returns a copy of the value, or false when there is none.
+func (s *EngineSnapshot) Get(key []byte) ([]byte, bool, error) { return get(s.s, key) }
+
 // Close lets go of the moment.
-func (s *EngineSnapshot) Close() error { return s.s.Close() }
+func (s *EngineSnapshot) Close() error { return s.db.release(s.s) }
 
 // WriteTo streams the snapshot with bounded memory.
 func (s *EngineSnapshot) WriteTo(w io.Writer) (int64, error) {
@@ -132,14 +137,14 @@ func (o *stateWriter) write(p []byte) {
 // beside the active one, checked to its last byte, flushed, and then switched
 // to by replacing one small file: after a crash at any moment the old state is
 // there, or the new one. On error the old one stays. Snapshots of the old one
-// must have been closed before.
+// can be read until they are closed; its folder stays as long.
 func (e *Engine) Restore(r io.Reader) error {
 	if e.db == nil { // only this goroutine changes it
 		return ErrClosed
 	}
-	number, err := strconv.ParseUint(e.dirName, 10, 32)
+	number, err := strconv.ParseUint(e.db.name, 10, 32)
 	if err != nil {
-		panic(fmt.Sprintf("storage: active folder %q is not a number", e.dirName))
+		panic(fmt.Sprintf("storage: active folder %q is not a number", e.db.name))
 	}
 	name := strconv.FormatUint(number+1, 10)
 	if err := e.o.FS.RemoveAll(e.o.FS.PathJoin(e.o.Dir, name)); err != nil { // of one that failed
@@ -149,12 +154,12 @@ func (e *Engine) Restore(r io.Reader) error {
 	if err != nil {
 		return fmt.Errorf("restore the state: %w", err)
 	}
-	at, err := fill(db, r)
+	at, err := fill(db.DB, r)
 	if err == nil {
-		err = e.broken.flush(db)
+		err = unless("switch_before_flush", func() error { return e.broken.flush(db.DB) })
 	}
 	if err == nil {
-		err = e.switchTo(db, name, at)
+		err = e.switchTo(db, at)
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("restore the state: %w", err), db.Close(), e.o.FS.RemoveAll(e.o.FS.PathJoin(e.o.Dir, name)))
@@ -162,23 +167,34 @@ func (e *Engine) Restore(r io.Reader) error {
 	return nil
 }
 
-// switchTo makes db the state and removes the old one.
-func (e *Engine) switchTo(db *pebble.DB, name string, at Position) error {
+// switchTo makes db the state and removes the old one, when nobody reads it any
+// more.
+func (e *Engine) switchTo(db *stateDB, at Position) error {
+	old, err := e.exchange(db, at)
+	if err != nil {
+		return err
+	}
+	old.replace(func() {
+		if err := errors.Join(old.Close(), e.o.FS.RemoveAll(e.o.FS.PathJoin(e.o.Dir, old.name))); err != nil {
+			e.o.Logger.Warn("the replaced state is removed at the next start", "folder", old.name, "error", err)
+		}
+	})
+	return nil
+}
+
+func (e *Engine) exchange(db *stateDB, at Position) (old *stateDB, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if err := syncDir(e.o.FS, e.o.Dir); err != nil {
-		return err
+		return nil, err
 	}
-	if err := writeFileAtomic(e.o.FS, e.o.Dir, currentFile, []byte(name)); err != nil {
+	if err := writeFileAtomic(e.o.FS, e.o.Dir, currentFile, []byte(db.name)); err != nil {
 		// Whether the name changed on disk is unknown: neither folder may go.
-		panic(fmt.Sprintf("storage: switch to the restored state %s: %v", name, err))
+		panic(fmt.Sprintf("storage: switch to the restored state %s: %v", db.name, err))
 	}
-	old, oldName := e.db, e.dirName
-	e.db, e.dirName, e.applied = db, name, at
-	if err := errors.Join(old.Close(), e.o.FS.RemoveAll(e.o.FS.PathJoin(e.o.Dir, oldName))); err != nil {
-		e.o.Logger.Warn("the replaced state is removed at the next start", "folder", oldName, "error", err)
-	}
-	return nil
+	old = e.db
+	e.db, e.applied = db, at
+	return old, nil
 }
 
 // fill reads a stream into an empty database.

@@ -64,15 +64,18 @@ func writeSnapshotFile(ctx context.Context, fs vfs.FS, path string, state *Engin
 
 // hasRoom is ErrNoRoom when too little is free. Where that cannot be seen, the
 // disk says so when it is full.
-func hasRoom(fs vfs.FS, dir string) error {
+func hasRoom(fs vfs.FS, dir string) error { return hasRoomFor(fs, dir, 0) }
+
+// hasRoomFor is hasRoom when so many bytes more are written.
+func hasRoomFor(fs vfs.FS, dir string, bytes int64) error {
 	usage, err := fs.GetDiskUsage(dir)
 	switch {
 	case errors.Is(err, vfs.ErrUnsupported):
 		return nil
 	case err != nil:
 		return fmt.Errorf("look at the free space of %s: %w", dir, err)
-	case usage.AvailBytes < snapshotRoomBytes:
-		return fmt.Errorf("%w: %d bytes are free, and %d must stay free", ErrNoRoom, usage.AvailBytes, snapshotRoomBytes)
+	case usage.AvailBytes < snapshotRoomBytes+uint64(bytes):
+		return fmt.Errorf("%w: %d bytes are free, %d are to be written, and %d must stay free", ErrNoRoom, usage.AvailBytes, bytes, snapshotRoomBytes)
 	}
 	return nil
 }
@@ -189,9 +192,18 @@ func VerifySnapshotFile(fs vfs.FS, snapPath, metaPath string) (SnapshotMeta, err
 }
 
 func verifySnapshotFile(ctx context.Context, fs vfs.FS, snapPath, metaPath string) (SnapshotMeta, error) {
-	m, r, err := OpenSnapshotFile(fs, snapPath, metaPath)
+	m, err := ReadSnapshotMeta(fs, metaPath)
 	if err != nil {
 		return SnapshotMeta{}, err
+	}
+	return m, verifySnapshotState(ctx, fs, snapPath, m)
+}
+
+// verifySnapshotState reads a file to its end and holds it against its meta.
+func verifySnapshotState(ctx context.Context, fs vfs.FS, snapPath string, m SnapshotMeta) error {
+	r, err := openSnapshotFile(fs, snapPath, m)
+	if err != nil {
+		return err
 	}
 	at, err := positionInState(stoppable{ctx: ctx, r: r})
 	if err == nil && at != m.Position() {
@@ -202,7 +214,7 @@ func verifySnapshotFile(ctx context.Context, fs vfs.FS, snapPath, metaPath strin
 	if err != nil && !wasStopped(ctx, err) && !errors.As(err, &named) {
 		err = &SnapshotError{snapPath, err}
 	}
-	return m, err
+	return err
 }
 
 // positionInState reads a state's stream to its end.

@@ -24,13 +24,19 @@ type SnapshotMeta struct {
 	FileBytes   int64  `json:"fileBytes"`  // of the file: the stream, compressed
 	SHA256      string `json:"sha256"`     // of the file, in hexadecimal
 	Created     int64  `json:"created"`    // Unix milliseconds
+	// Configuration is the consensus' at Index, as it encodes that; "" when it
+	// was not saved, and then the snapshot is for its own member alone.
+	Configuration string `json:"configuration,omitempty"`
 }
 
 // Position is the last entry in the state.
 func (m SnapshotMeta) Position() Position { return Position{m.Index, m.Term} }
 
 const (
-	snapshotFormat = 1
+	// snapshotFormat is of a meta with a configuration, snapshotFormatAlone of
+	// one without, as older versions write and read it.
+	snapshotFormat      = 2
+	snapshotFormatAlone = 1
 
 	snapSuffix = ".snap"
 	metaSuffix = ".meta"
@@ -56,6 +62,39 @@ func (e *SnapshotError) Error() string {
 }
 
 func (e *SnapshotError) Unwrap() error { return e.Err }
+
+// formatOf is the oldest format that can hold the meta.
+func formatOf(m SnapshotMeta) uint32 {
+	if m.Configuration == "" {
+		return snapshotFormatAlone
+	}
+	return snapshotFormat
+}
+
+// Line is the meta as its file holds it, and as it goes to another member.
+func (m SnapshotMeta) Line() ([]byte, error) { return encodeSnapshotMeta(m) }
+
+// ParseSnapshotMeta reads what Line made, and nothing else.
+func ParseSnapshotMeta(line []byte) (SnapshotMeta, error) {
+	if len(line) > metaBytesMax {
+		return SnapshotMeta{}, fmt.Errorf("a snapshot's meta of %d bytes, more than %d", len(line), metaBytesMax)
+	}
+	m, err := decodeSnapshotMeta(line)
+	if err != nil {
+		return SnapshotMeta{}, fmt.Errorf("a snapshot's meta: %w", err)
+	}
+	return m, nil
+}
+
+// newSnapshotMeta is of a state. Of about it takes what storage does not know.
+func newSnapshotMeta(at Position, about SnapshotMeta) SnapshotMeta {
+	m := SnapshotMeta{
+		Index: at.Index, Term: at.Term, ClusterID: about.ClusterID, Incarnation: about.Incarnation,
+		Created: about.Created, Configuration: about.Configuration,
+	}
+	m.Format = formatOf(m)
+	return m
+}
 
 // encodeSnapshotMeta makes the line, and checks that it will be read as m.
 func encodeSnapshotMeta(m SnapshotMeta) ([]byte, error) {
@@ -95,8 +134,11 @@ func decodeSnapshotMeta(line []byte) (SnapshotMeta, error) {
 	if err := json.Unmarshal(r.Snapshot, &m); err != nil {
 		return SnapshotMeta{}, err
 	}
-	if m.Format != snapshotFormat {
-		return SnapshotMeta{}, fmt.Errorf("it has format %d, and this version reads format %d", m.Format, snapshotFormat)
+	if m.Format < snapshotFormatAlone || m.Format > snapshotFormat {
+		return SnapshotMeta{}, fmt.Errorf("it has format %d, and this version reads formats up to %d", m.Format, snapshotFormat)
+	}
+	if m.Format != formatOf(m) {
+		return SnapshotMeta{}, fmt.Errorf("it has format %d and the configuration %q, which do not go together", m.Format, m.Configuration)
 	}
 	if same, err := metaLine(m); err != nil || !bytes.Equal(same, line) {
 		return SnapshotMeta{}, errors.Join(errors.New("it is not spelled as it was written"), err)

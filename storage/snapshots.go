@@ -49,13 +49,16 @@ type SnapshotsOptions struct {
 // the states are intact is known to whoever has read one to its end.
 //
 // Save is one goroutine's; the others are anybody's, at the same time. The
-// first error of the disk in Save is final: every later Save returns it too.
-// To be stopped by its context is no such error, and neither is ErrNoRoom.
+// first error of the disk in Save, or in what Receive began, is final: every
+// later one returns it too. To be stopped by its context is no such error, and
+// neither is ErrNoRoom.
 type Snapshots struct {
 	o SnapshotsOptions
 
 	saving sync.Mutex // held by Save, and by it alone
-	broken error      // guarded by saving
+
+	changing sync.Mutex // guards broken; held while snapshots come and go
+	broken   error
 
 	mu      sync.Mutex     // guards what follows
 	list    []SnapshotMeta // newest first
@@ -113,8 +116,9 @@ func (s *Snapshots) open() error {
 func isLeftover(name string, names []string) bool {
 	whole, temporary := strings.CutSuffix(name, tempSuffix)
 	at, isState := positionInName(whole, snapSuffix)
-	if _, isMeta := positionInName(whole, metaSuffix); temporary {
-		return isState || isMeta
+	_, isMeta := positionInName(whole, metaSuffix)
+	if _, isReceived := positionInName(whole, receivedSuffix); temporary {
+		return isState || isMeta || isReceived
 	}
 	_, found := slices.BinarySearch(names, snapshotName(at)+metaSuffix)
 	return isState && !found
@@ -200,8 +204,14 @@ func (s *Snapshots) Damaged() []error {
 // the newest on, until one is. The list is what Damaged says then. Whether an
 // intact one is as new as it should be, the log knows: it begins after it.
 func (s *Snapshots) Newest(ctx context.Context) (SnapshotMeta, []error, error) {
+	return s.newestOf(ctx, everySnapshot)
+}
+
+// newestOf is Newest among some of them.
+func (s *Snapshots) newestOf(ctx context.Context, usable whichSnapshots) (SnapshotMeta, []error, error) {
 	for {
-		kept := s.List() // anew each time, since Save may be at work, and what is damaged leaves it
+		// Anew each time, since Save may be at work, and what is damaged leaves the list.
+		kept := slices.DeleteFunc(s.List(), func(m SnapshotMeta) bool { return !usable(m.Position()) })
 		if len(kept) == 0 {
 			return SnapshotMeta{}, s.Damaged(), fmt.Errorf("%w in %s", ErrNoSnapshot, s.o.Dir)
 		}
@@ -210,6 +220,38 @@ func (s *Snapshots) Newest(ctx context.Context) (SnapshotMeta, []error, error) {
 			return kept[0], s.Damaged(), err
 		}
 	}
+}
+
+// whichSnapshots tells those that may be used from others.
+type whichSnapshots func(Position) bool
+
+func everySnapshot(Position) bool { return true }
+
+// Find is the snapshot of a position, if it is kept and not known to be damaged.
+func (s *Snapshots) Find(at Position) (SnapshotMeta, bool) {
+	for _, m := range s.List() {
+		if m.Position() == at {
+			return m, true
+		}
+	}
+	return SnapshotMeta{}, false
+}
+
+// SnapshotFile is a snapshot's file, as it is sent to another member.
+type SnapshotFile interface {
+	io.ReaderAt
+	io.Closer
+}
+
+// OpenFile opens the file as it is: m has its size and checksum. It can be read
+// to its end also when the snapshot is removed meanwhile.
+func (s *Snapshots) OpenFile(m SnapshotMeta) (SnapshotFile, error) {
+	path := s.snapPath(m.Position())
+	file, err := s.o.FS.Open(path)
+	if err != nil {
+		return nil, s.report(m, &SnapshotError{path, err})
+	}
+	return file, nil
 }
 
 // Open opens the state's stream, for Engine.Restore. The last read verifies
@@ -271,14 +313,11 @@ func (s *Snapshots) Save(ctx context.Context, state *EngineSnapshot, about Snaps
 		panic("storage: two snapshots are saved at once")
 	}
 	defer s.saving.Unlock()
-	if s.broken != nil {
-		return SnapshotMeta{}, s.broken
+	if err := s.failed(); err != nil {
+		return SnapshotMeta{}, err
 	}
 	at := state.Applied()
-	m := SnapshotMeta{
-		Format: snapshotFormat, Index: at.Index, Term: at.Term,
-		ClusterID: about.ClusterID, Incarnation: about.Incarnation, Created: about.Created,
-	}
+	m := newSnapshotMeta(at, about)
 	_, err := encodeSnapshotMeta(m) // before anything is written: a text may be none that JSON can hold
 	var found SnapshotMeta
 	var ok bool
@@ -336,20 +375,45 @@ func (s *Snapshots) save(ctx context.Context, state *EngineSnapshot, m SnapshotM
 		if removed == nil && (wasStopped(ctx, err) || errors.Is(err, ErrNoRoom)) {
 			return SnapshotMeta{}, err
 		}
+		s.changing.Lock()
+		defer s.changing.Unlock()
 		return SnapshotMeta{}, s.fail(errors.Join(err, removed))
 	}
+	return s.keep(temp, m, s.tooOld)
+}
+
+// keep takes a durable file among the snapshots, and lets go of what is too old then.
+func (s *Snapshots) keep(temp string, m SnapshotMeta, tooOld func(SnapshotMeta) []SnapshotMeta) (SnapshotMeta, error) {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	if s.broken != nil {
+		return SnapshotMeta{}, s.broken
+	}
+	if there, ok := s.Find(m.Position()); ok { // it was received while it was saved
+		return there, s.o.FS.Remove(temp)
+	}
 	if mutant("list_before_durable") {
-		return m, errors.Join(s.remove(s.add(m)), s.commit(temp, m))
+		s.add(m)
+		return m, errors.Join(s.remove(tooOld(m)), s.commit(temp, m))
 	}
 	if err := s.commit(temp, m); err != nil {
 		return SnapshotMeta{}, s.fail(err)
 	}
-	if err := s.remove(s.add(m)); err != nil {
+	s.add(m)
+	if err := s.remove(tooOld(m)); err != nil {
 		return SnapshotMeta{}, s.fail(fmt.Errorf("it is durable, but older ones: %w", err))
 	}
 	return m, nil
 }
 
+// failed is the error that ended it, if any.
+func (s *Snapshots) failed() error {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	return s.broken
+}
+
+// fail makes an error final; the caller holds changing.
 func (s *Snapshots) fail(err error) error {
 	s.broken = fmt.Errorf("an error of the disk ended the saving of snapshots: %w", err)
 	return err
@@ -388,18 +452,28 @@ func (s *Snapshots) makeWay(at Position) error {
 	return errors.Join(err, syncDir(s.o.FS, s.o.Dir))
 }
 
-// add lists a new snapshot and takes from the list what is too old by now.
-func (s *Snapshots) add(m SnapshotMeta) []SnapshotMeta {
+// add lists a new snapshot.
+func (s *Snapshots) add(m SnapshotMeta) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.damaged = slices.DeleteFunc(s.damaged, func(d damagedSnapshot) bool { return d.at == m.Position() })
 	s.list = append(s.list, m)
 	s.sort()
+}
+
+// tooOld takes from the list what is too old since the state was saved.
+func (s *Snapshots) tooOld(saved SnapshotMeta) []SnapshotMeta {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	kept := min(s.o.Keep, len(s.list))
-	old := slices.Clone(s.list[kept:])
-	s.list = s.list[:kept]
+	old := slices.DeleteFunc(slices.Clone(s.list[kept:]), func(m SnapshotMeta) bool { return m == saved })
+	s.list = slices.DeleteFunc(s.list, func(m SnapshotMeta) bool { return slices.Contains(old, m) })
 	return old
 }
+
+// noneTooOld: what was received is not installed yet, and until then the others
+// are what the state can be built anew from.
+func noneTooOld(SnapshotMeta) []SnapshotMeta { return nil }
 
 // remove removes all metas before the first state: a meta without its state
 // is damage to whoever opens next.

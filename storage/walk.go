@@ -39,7 +39,14 @@ func WalkLog(fs vfs.FS, dir string, fn func(LogFrame) error) error {
 		return err
 	}
 	whole, gap := unbroken(sequences)
+	begins, err := l.newestReset(whole)
+	if err != nil {
+		return err
+	}
 	for i, n := range whole {
+		if i < begins { // what a crash has left of a log that was replaced
+			continue
+		}
 		if _, err := l.replaySegment(n, i == len(sequences)-1); err != nil {
 			return err
 		}

@@ -50,7 +50,6 @@ type node struct {
 	failed    chan error // what must not happen happened, outside any Run; one is enough
 
 	space     *storage.Space
-	snapshots *storage.Snapshots
 	rebuilt   *storage.Rebuilt // nil when the state was whole
 	transport *peer.Transport
 	group     *consensus.Group
@@ -122,27 +121,19 @@ func (n *node) openGroup(ctx context.Context, dir string) (*registry.Machine, er
 	if err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", dir, err)
 	}
-	engine, machineOf, err := n.openState(ctx, dir)
+	store, machineOf, err := n.openStore(ctx, dir)
 	if err != nil {
 		return nil, err
 	}
-	n.opened = append(n.opened, engine)
-	log, err := storage.OpenLog(storage.LogOptions{
-		FS: fs, Dir: filepath.Join(dir, "wal"), Base: consensus.Base(), Applied: engine.AppliedIndex().Index, Salt: rand.Uint64,
-		SegmentBytes: int64(n.config.Storage.Segment),
-	})
-	if err != nil {
-		return nil, err
-	}
-	n.opened = append(n.opened, log)
+	n.opened = append(n.opened, store)
 	n.transport, err = peer.New(peer.Config{Address: n.addressBook(), Logger: n.logger, Registerer: n.metrics, Random: rand.Int64N})
 	if err != nil {
 		return nil, err
 	}
 	n.group, err = consensus.Open(consensus.Config{
 		ID: c.Node.ID, ClusterID: c.Node.ClusterID, Members: c.members(), Self: memberOf(c.self()),
-		Identity: identity, IdentityFile: file, Log: log, Engine: engine, Machine: machine{machineOf}, Transport: n.transport,
-		Snapshots: n.snapshots, SnapshotEntries: c.Snapshot.Entries, SnapshotBytes: c.Snapshot.Bytes, LogTail: c.Snapshot.Tail,
+		Identity: identity, IdentityFile: file, Log: store.Log, Engine: store.Engine, Machine: machine{machineOf}, Transport: n.transport,
+		Snapshots: store.Snapshots, SnapshotEntries: c.Snapshot.Entries, SnapshotBytes: c.Snapshot.Bytes, LogTail: c.Snapshot.Tail,
 		CheckEvery: c.Cluster.CheckEvery, Low: n.space.Low, Grows: registry.Grows,
 		Logger: n.logger, Registerer: n.metrics,
 	})
@@ -155,37 +146,33 @@ func (n *node) openGroup(ctx context.Context, dir string) (*registry.Machine, er
 	return machineOf, nil
 }
 
-// openState opens the state and reads the registry back. A state that is
+// openStore opens the storage and reads the registry back. A state that is
 // damaged is built anew from a snapshot, be it that opening or reading finds it.
-func (n *node) openState(ctx context.Context, dir string) (engine *storage.Engine, m *registry.Machine, err error) {
-	o := storage.EngineOptions{FS: vfs.Default, Dir: filepath.Join(dir, "state"), Logger: n.logger, OnFatal: n.fail}
-	n.snapshots, err = storage.OpenSnapshots(storage.SnapshotsOptions{
-		FS: vfs.Default, Dir: filepath.Join(dir, "snapshot"), Keep: int(n.config.Snapshot.Keep), Logger: n.logger,
+func (n *node) openStore(ctx context.Context, dir string) (*storage.Store, *registry.Machine, error) {
+	var m *registry.Machine
+	s, err := storage.OpenStore(ctx, storage.StoreOptions{
+		Snapshots: storage.SnapshotsOptions{FS: vfs.Default, Dir: filepath.Join(dir, "snapshot"), Keep: int(n.config.Snapshot.Keep), Logger: n.logger},
+		Engine:    storage.EngineOptions{FS: vfs.Default, Dir: filepath.Join(dir, "state"), Logger: n.logger, OnFatal: n.fail},
+		Log: storage.LogOptions{
+			FS: vfs.Default, Dir: filepath.Join(dir, "wal"), Base: consensus.Base(), Salt: rand.Uint64, SegmentBytes: int64(n.config.Storage.Segment),
+		},
+		Read: func(engine *storage.Engine) (err error) {
+			m, err = n.openMachine(engine)
+			return err
+		},
 	})
 	if err != nil {
 		return nil, nil, err
 	}
-	if engine, n.rebuilt, err = storage.OpenState(ctx, o, n.snapshots); err != nil {
-		return nil, nil, err
-	}
-	m, err = n.openMachine(engine)
-	if err != nil && storage.IsDamagedState(err) && n.rebuilt == nil && len(n.snapshots.List()) > 0 {
-		if err := engine.Close(); err != nil {
-			n.logger.Warn("the damaged state does not close", "error", err)
-		}
-		if engine, n.rebuilt, err = storage.RebuildState(ctx, o, n.snapshots, err); err != nil {
-			return nil, nil, err
-		}
-		m, err = n.openMachine(engine)
-	}
-	if err != nil {
-		return nil, nil, errors.Join(err, engine.Close())
-	}
-	engine.Trust()
-	if r := n.rebuilt; r != nil {
+	n.rebuilt = s.Rebuilt
+	switch r := s.Rebuilt; {
+	case r == nil:
+	case r.Install:
+		n.logger.Warn("the last process ended while it installed a snapshot, which is done now", "because", r.Because, "snapshot_index", r.From.Index)
+	default:
 		n.logger.Error("the state was damaged and was built anew from a snapshot and the log", "because", r.Because, "snapshot_index", r.From.Index, "damaged_snapshots", r.Damaged, "kept_aside", r.Aside)
 	}
-	return engine, m, nil
+	return s, m, nil
 }
 
 // openMachine reads the whole state. What consensus keeps in it is looked at
@@ -327,7 +314,9 @@ func (n *node) close() error {
 
 func (n *node) started() started {
 	text := replayed(n.group.Recovery())
-	if n.rebuilt != nil {
+	if n.rebuilt != nil && n.rebuilt.Install {
+		text += fmt.Sprintf(", after the install of the snapshot at %d was finished", n.rebuilt.From.Index)
+	} else if n.rebuilt != nil {
 		text += fmt.Sprintf(", after the damaged state was built anew from the snapshot at %d", n.rebuilt.From.Index)
 	}
 	return started{config: n.config, dev: n.dev, temporary: n.temporary, replayed: text, tokenFile: n.tokenFile}

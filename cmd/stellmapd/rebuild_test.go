@@ -117,19 +117,24 @@ func TestDamageInWhatConsensusKeepsIsFoundAtTheStart(t *testing.T) {
 	dir := t.TempDir()
 	n := &node{nodeOptions: nodeOptions{logger: slog.New(slog.DiscardHandler)}, metrics: prometheus.NewRegistry(), failed: make(chan error, 1)}
 	n.config.Snapshot.Keep = 2
-	engine, _, err := n.openState(t.Context(), dir)
+	store, _, err := n.openStore(t.Context(), dir)
 	must(t, err)
-	b := engine.NewBatch()
+	var entries []storage.Entry
+	for i := uint64(2); i <= 9; i++ {
+		entries = append(entries, storage.Entry{Index: i, Term: 1})
+	}
+	must(t, store.Log.Append(entries, &storage.HardState{Term: 1, Commit: 9}))
+	b := store.Engine.NewBatch()
 	for i := range 1000 { // many blocks
 		b.Set(fmt.Appendf(nil, "%srequest/%020d", storage.MetaPrefix, i), make([]byte, 100))
 	}
-	must(t, engine.Apply(b, storage.Position{Index: 9, Term: 1}))
-	state, err := engine.Snapshot()
+	must(t, store.Engine.Apply(b, storage.Position{Index: 9, Term: 1}))
+	state, err := store.Engine.Snapshot()
 	must(t, err)
-	_, err = n.snapshots.Save(t.Context(), state, storage.SnapshotMeta{ClusterID: 1})
+	_, err = store.Snapshots.Save(t.Context(), state, storage.SnapshotMeta{ClusterID: 1})
 	must(t, err)
 	must(t, state.Close())
-	must(t, engine.Close())
+	must(t, store.Close())
 
 	tables, err := filepath.Glob(filepath.Join(dir, "state", "*", "*.sst"))
 	if err != nil || len(tables) != 1 {
@@ -141,12 +146,12 @@ func TestDamageInWhatConsensusKeepsIsFoundAtTheStart(t *testing.T) {
 	must(t, os.WriteFile(tables[0], table, 0o600))
 
 	n.metrics = prometheus.NewRegistry()
-	engine, _, err = n.openState(t.Context(), dir)
+	store, _, err = n.openStore(t.Context(), dir)
 	must(t, err)
-	if n.rebuilt == nil || n.rebuilt.From.Index != 9 || engine.AppliedIndex().Index != 9 {
-		t.Errorf("it is at %d, built anew: %+v", engine.AppliedIndex().Index, n.rebuilt)
+	if n.rebuilt == nil || n.rebuilt.From.Index != 9 || store.Engine.AppliedIndex().Index != 9 {
+		t.Errorf("it is at %d, built anew: %+v", store.Engine.AppliedIndex().Index, n.rebuilt)
 	}
-	must(t, engine.Close())
+	must(t, store.Close())
 }
 
 func must(t *testing.T, err error) {

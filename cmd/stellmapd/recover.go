@@ -140,21 +140,16 @@ func openSurvivor(ctx context.Context, dir string) (s *survivor, err error) {
 		return nil, err
 	}
 	s.opened = append(s.opened, lock)
-	snapshots, err := storage.OpenSnapshots(storage.SnapshotsOptions{FS: disk, Dir: filepath.Join(dir, "snapshot")})
-	if err != nil {
-		return nil, err
-	}
-	if s.engine, _, err = storage.OpenState(ctx, storage.EngineOptions{FS: disk, Dir: filepath.Join(dir, "state")}, snapshots); err != nil {
-		return nil, err
-	}
-	s.opened = append(s.opened, s.engine)
-	s.log, err = storage.OpenLog(storage.LogOptions{
-		FS: disk, Dir: filepath.Join(dir, "wal"), Base: consensus.Base(), Applied: s.engine.AppliedIndex().Index, Salt: rand.Uint64,
+	store, err := storage.OpenStore(ctx, storage.StoreOptions{
+		Snapshots: storage.SnapshotsOptions{FS: disk, Dir: filepath.Join(dir, "snapshot")},
+		Engine:    storage.EngineOptions{FS: disk, Dir: filepath.Join(dir, "state")},
+		Log:       storage.LogOptions{FS: disk, Dir: filepath.Join(dir, "wal"), Base: consensus.Base(), Salt: rand.Uint64},
 	})
 	if err != nil {
 		return nil, err
 	}
-	s.opened = append(s.opened, s.log)
+	s.opened = append(s.opened, store)
+	s.engine, s.log = store.Engine, store.Log
 	s.last.Index = s.log.LastIndex()
 	s.last.Term, err = s.log.Term(s.last.Index)
 	return s, err

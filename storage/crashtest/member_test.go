@@ -84,14 +84,22 @@ func (m *member) openAll(random *rand.Rand, tell saveIdentity) (err error) {
 	if err := m.openIdentity(tell); err != nil {
 		return err
 	}
-	if err := m.openState(); err != nil {
-		return err
-	}
-	m.settle()
-	m.log, err = storage.OpenLog(storage.LogOptions{
-		FS: m.disk, Dir: "data/wal", Base: base, Applied: m.engine.AppliedIndex().Index, Salt: random.Uint64,
-		SegmentBytes: m.tuning.segmentBytes, TailBytes: m.tuning.tailBytes,
+	s, err := storage.OpenStore(background, storage.StoreOptions{
+		Snapshots: storage.SnapshotsOptions{FS: m.disk, Dir: "data/snapshot", Keep: m.tuning.keep},
+		Engine:    storage.EngineOptions{FS: m.disk, Dir: "data/state", CacheBytes: cacheBytes, MemTableBytes: m.tuning.memTableBytes, OnFatal: m.die},
+		Log: storage.LogOptions{
+			FS: m.disk, Dir: "data/wal", Base: base, Salt: random.Uint64,
+			SegmentBytes: m.tuning.segmentBytes, TailBytes: m.tuning.tailBytes,
+		},
+		Read: func(e *storage.Engine) error {
+			defer m.settle()
+			_, err := stateIn(e)
+			return err
+		},
 	})
+	if err == nil {
+		m.snapshots, m.engine, m.log, m.rebuilt = s.Snapshots, s.Engine, s.Log, s.Rebuilt
+	}
 	return err
 }
 
@@ -116,32 +124,6 @@ func (m *member) save(id storage.Identity, tell saveIdentity) error {
 	err := storage.SaveIdentity(m.disk, "data", id)
 	if err == nil {
 		tell(id, true)
-	}
-	return err
-}
-
-// openState opens the state and reads it to its end; what is damaged then is
-// built anew.
-func (m *member) openState() (err error) {
-	m.snapshots, err = storage.OpenSnapshots(storage.SnapshotsOptions{FS: m.disk, Dir: "data/snapshot", Keep: m.tuning.keep})
-	if err != nil {
-		return err
-	}
-	o := storage.EngineOptions{FS: m.disk, Dir: "data/state", CacheBytes: cacheBytes, MemTableBytes: m.tuning.memTableBytes, OnFatal: m.die}
-	if m.engine, m.rebuilt, err = storage.OpenState(background, o, m.snapshots); err != nil {
-		return err
-	}
-	_, err = stateIn(m.engine)
-	if err != nil && storage.IsDamagedState(err) && m.rebuilt == nil && len(m.snapshots.List()) > 0 {
-		because := errors.Join(err, m.engine.Close())
-		m.engine = nil
-		if m.engine, m.rebuilt, err = storage.RebuildState(background, o, m.snapshots, because); err != nil {
-			return err
-		}
-		_, err = stateIn(m.engine)
-	}
-	if err == nil {
-		m.engine.Trust()
 	}
 	return err
 }
@@ -319,7 +301,13 @@ func (p *player) goOn(found history) {
 		if list := p.snapshots.List(); len(list) > 0 {
 			k.saved = list[0].Index
 		}
-		k.saving = 0
+		k.saving, k.installing = 0, false
+		if p.log.FirstIndex() <= k.reset {
+			k.reset = 0
+		}
+		if at := k.received.last(); at != k.saved || k.now.last() >= at && k.now.term(at) == k.received.term(at) {
+			k.received = history{} // lost, or installed
+		}
 		if id := p.identity; id.Stage != "" {
 			k.identities = []*storage.Identity{&id}
 		}
@@ -350,10 +338,16 @@ var steps = []struct {
 	{"identity", 2, false, (*player).meet},
 	{"restart", 3, false, (*player).restart},
 	{"lose the state", 2, false, (*player).loseState},
+	{"install", 2, false, (*player).install},
+	{"receive damage", 1, false, (*player).receiveDamage},
 }
 
-// step does one thing that a member does.
+// step does one thing that a member does. A snapshot that was received and not
+// installed is of entries that are committed for ever: it is installed first.
 func (p *player) step() error {
+	if p.k.received.last() != base.Index && !p.nested {
+		return p.did("install", (*player).installReceived)
+	}
 	total := 0
 	for _, s := range steps {
 		if !p.nested || s.nested {
@@ -366,19 +360,23 @@ func (p *player) step() error {
 			continue
 		}
 		if at -= s.weight; at < 0 {
-			p.done[s.name]++
-			err := s.do(p)
-			p.settle()
-			if err == nil {
-				err = p.died()
-			}
-			if err != nil {
-				return fmt.Errorf("%s: %w", s.name, err)
-			}
-			return nil
+			return p.did(s.name, s.do)
 		}
 	}
 	panic("crashtest: no step")
+}
+
+func (p *player) did(name string, do func(*player) error) error {
+	p.done[name]++
+	err := do(p)
+	p.settle()
+	if err == nil {
+		err = p.died()
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
 }
 
 // died is what the engine told in the background.

@@ -167,6 +167,11 @@ type knowledge struct {
 	keep    int       // snapshots
 	saved   uint64    // index of the newest snapshot that was acknowledged, 0 = none
 	saving  uint64    // index of the one that may be there as well
+	// received is the history of the snapshot that was received and is not yet
+	// installed; empty when there is none.
+	received   history
+	installing bool   // the log may begin after the snapshot while the state is the old one
+	reset      uint64 // the log began anew after this entry, 0 = it never did
 	// identities that may be there, the last one is wanted; nil is none.
 	identities []*storage.Identity
 }
@@ -196,6 +201,13 @@ func (k *knowledge) digest(index uint64) (digest, error) {
 	if index < base.Index { // before the first configuration
 		return k.digests[0], nil
 	}
+	if index > k.commit() && index == k.received.last() {
+		s := state{}
+		for _, e := range k.received.entries {
+			s.apply(e)
+		}
+		return s.digest(), nil
+	}
 	if index > k.commit() {
 		return digest{}, fmt.Errorf("the state is at %d, though %d is the newest that was committed", index, k.commit())
 	}
@@ -222,7 +234,9 @@ func (k *knowledge) holds(m *member) (history, error) {
 		return history{}, fmt.Errorf("the log begins with %d and the state ends with %d", c.First, at)
 	case c.Last < c.HardState.Commit || c.Last < at:
 		return history{}, fmt.Errorf("the log ends at %d, %d was committed and %d applied", c.Last, c.HardState.Commit, at)
-	case !k.losing && m.rebuilt != nil:
+	case !k.installing && m.rebuilt != nil && m.rebuilt.Install:
+		return history{}, fmt.Errorf("an install was finished, and none was begun: %w", m.rebuilt.Because)
+	case !k.losing && m.rebuilt != nil && !m.rebuilt.Install:
 		return history{}, fmt.Errorf("the state was lost and had to be built anew: %w", m.rebuilt.Because)
 	case !k.losing && at < k.durable:
 		return history{}, fmt.Errorf("the state is at %d, though it was durable at %d", at, k.durable)
@@ -279,10 +293,32 @@ func (k *knowledge) snapshotsAre(m *member) error {
 	if newest := list[0].Index; newest < k.saved || newest != k.saved && newest != k.saving {
 		return fmt.Errorf("the newest snapshot is at %d, the acknowledged one is at %d", newest, k.saved)
 	}
-	if oldest := list[min(k.keep, len(list))-1].Index; first > oldest+1 {
-		return fmt.Errorf("the log begins with %d, and the oldest snapshot that counts is at %d: from it nothing can be built", first, oldest)
+	return k.reaches(list, m.log)
+}
+
+// reaches: the log goes on from the oldest snapshot that counts. Those before a
+// reset do not, and neither does one that is not installed.
+func (k *knowledge) reaches(list []storage.SnapshotMeta, l *storage.Log) error {
+	first, counts := l.FirstIndex(), false
+	for i, s := range list {
+		if s.Index == k.received.last() && !installed(l, s) || first > k.reset && s.Index < k.reset {
+			continue
+		}
+		if i < k.keep && first > s.Index+1 {
+			return fmt.Errorf("the log begins with %d, and a snapshot that counts is at %d: from it nothing can be built", first, s.Index)
+		}
+		counts = counts || first <= s.Index+1
+	}
+	if !counts && first != base.Index+1 {
+		return fmt.Errorf("the log begins with %d, and of the snapshots %v none is of a state that it goes on from", first, list)
 	}
 	return nil
+}
+
+// installed tells whether the log goes on from a snapshot that was received.
+func installed(l *storage.Log, s storage.SnapshotMeta) bool {
+	term, err := l.Term(s.Index)
+	return err == nil && term == s.Term
 }
 
 func (k *knowledge) identityIs(got storage.Identity) error {

@@ -51,6 +51,12 @@ var mutants = []mutant{
 	{"list_before_durable", "a snapshot counts, and the old one goes, before it is durable"},
 	{"ack_before_sync", "the caller acknowledges what is appended and not synced"},
 	{"apply_before_sync", "the caller applies what is committed and not synced"},
+	{"receive_without_sync", "a received snapshot gets its name before its bytes are durable"},
+	{"receive_unverified", "a received snapshot is not held against its checksums"},
+	{"reset_removes_first", "the old log goes before the one that replaces it is there"},
+	{"switch_before_flush", "an installed state is switched to before it is durable"},
+	{"reset_before_snapshot", "the caller begins the log anew before the snapshot is durable"},
+	{"restore_before_reset", "the caller replaces the state before the log"},
 }
 
 // control is no bug: nothing must be found.

@@ -96,6 +96,7 @@ func (im *image) plainly() error {
 // the undisturbed one did.
 func (im *image) recoverAgain(before *crashfs.FS, want knowledge, hadIdentity bool, random *rand.Rand) error {
 	want.losing, want.durable, want.saving = im.k.losing, im.k.durable, im.k.saving
+	want.installing, want.received, want.reset = im.k.installing, im.k.received, im.k.reset
 	if !hadIdentity {
 		want.identities = append([]*storage.Identity{nil, &founding}, want.identities...)
 	} else {
