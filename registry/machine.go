@@ -15,8 +15,8 @@ import (
 )
 
 // A Machine is the replicated state of the registry. One goroutine, the one
-// that applies the log, calls Apply, Publish, Lead and Follow; everything else
-// may be called from anywhere.
+// that applies the log, calls Apply, Publish, Install, Lead and Follow; everything
+// else may be called from anywhere.
 //
 // Apply changes the working state only. Publish, called when the entries are in
 // the engine, makes the same changes to the published state in one step and
@@ -37,7 +37,7 @@ type Machine struct {
 	applied Revision // the last entry applied
 	pending []change // applied and not yet published
 
-	mu        sync.RWMutex // guards what follows; Publish alone writes
+	mu        sync.RWMutex // guards what follows; Publish and Install alone write
 	published *state
 	revision  Revision
 }
@@ -70,10 +70,11 @@ func OpenMachine(c MachineConfig) (*Machine, error) {
 	m := &Machine{
 		engine: c.Engine, log: loggerOr(c.Logger), reader: newReader(c.Region),
 		ring: newRing(ringEventsMax, ringBytesMax, at), leases: newLeases(now), metrics: newMachineMetrics(),
-		working: newState(), applied: at, published: newState(), revision: at,
+		applied: at, revision: at,
 	}
 	m.term.Store(applied.Term)
-	if err := m.load(); err != nil {
+	var err error
+	if m.working, m.published, err = m.load(); err != nil {
 		return nil, fmt.Errorf("read the registry from the engine: %w", err)
 	}
 	if err := m.registerMetrics(c.Registerer); err != nil {
@@ -90,37 +91,38 @@ func loggerOr(l *slog.Logger) *slog.Logger {
 	return l
 }
 
-// load fills both states.
-func (m *Machine) load() error {
-	err := m.scan(storage.ServicePrefix, 2, func(name [][]byte, value []byte) error {
+// load reads both states.
+func (m *Machine) load() (working, published *state, err error) {
+	working, published = newState(), newState()
+	loaded := func(c change) {
+		working.apply(&c)
+		published.apply(&c)
+	}
+	err = m.scan(storage.ServicePrefix, 2, func(name [][]byte, value []byte) error {
 		k := ServiceKey{Namespace: m.reader.share(string(name[0])), Service: m.reader.share(string(name[1]))}
 		record, err := m.reader.decodeService(k, value)
 		if err != nil {
 			return err
 		}
-		m.loaded(change{service: k, op: opServicePut, record: record})
+		loaded(change{service: k, op: opServicePut, record: record})
 		return nil
 	})
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	return m.scan(storage.InstancePrefix, 3, func(name [][]byte, value []byte) error {
+	err = m.scan(storage.InstancePrefix, 3, func(name [][]byte, value []byte) error {
 		k := InstanceKey{Namespace: m.reader.share(string(name[0])), Service: m.reader.share(string(name[1])), ID: string(name[2])}
 		i, err := m.reader.decodeInstance(k, value)
 		if err != nil {
 			return err
 		}
-		if m.working.services[k.ServiceKey()] == nil {
+		if working.services[k.ServiceKey()] == nil {
 			return fmt.Errorf("instance %q belongs to service %q in namespace %q, which is not there", k.ID, k.Service, k.Namespace)
 		}
-		m.loaded(change{service: k.ServiceKey(), op: opPut, instance: i})
+		loaded(change{service: k.ServiceKey(), op: opPut, instance: i})
 		return nil
 	})
-}
-
-func (m *Machine) loaded(c change) {
-	m.working.apply(&c)
-	m.published.apply(&c)
+	return working, published, err
 }
 
 // scan reads all keys under a prefix, each cut at its slashes.
@@ -173,6 +175,31 @@ func (m *Machine) Publish(revision Revision) {
 	m.ring.publish(revision, m.events())
 	clear(m.pending) // lets go of the instances
 	m.pending = m.pending[:0]
+}
+
+// Install takes over the state that the engine has now, another member's of a
+// later revision. Readers see all of it at once. What led to it nobody here knows:
+// every watcher that has not come so far gets ErrCompacted, so that none misses
+// anything, and none is told of anything older than it knows.
+func (m *Machine) Install(revision Revision) error {
+	at := m.engine.AppliedIndex()
+	if revision <= m.applied || Revision(at.Index) != revision {
+		panic(fmt.Sprintf("registry: install of revision %d over %d, with an engine at %d", revision, m.applied, at.Index))
+	}
+	working, published, err := m.load()
+	if err != nil {
+		return fmt.Errorf("read the registry of revision %d from the engine: %w", revision, err)
+	}
+	m.working, m.applied = working, revision
+	clear(m.pending) // of entries that were applied and never published
+	m.pending = m.pending[:0]
+	m.term.Store(at.Term)
+	m.mu.Lock()
+	m.published, m.revision = published, revision
+	m.mu.Unlock()
+	m.ring.restart(revision)
+	m.log.Info("registry installed", "revision", revision, "services", len(published.order), "instances", published.passing+published.expired)
+	return nil
 }
 
 func (m *Machine) events() []Event {

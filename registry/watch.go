@@ -16,7 +16,7 @@ type Watch struct {
 // Next waits for something new and tells it: whole revisions, in order, without
 // a gap. A batch without events says that the revision moved without a change.
 // The error is ErrCompacted when the watcher has fallen behind the events that
-// are kept, for good: read the state anew and watch from its revision.
+// are kept, or this member took over another's state, for good: read the state anew and watch from its revision.
 func (w *Watch) Next(ctx context.Context) (Batch, error) {
 	for {
 		batch, wake, err := w.ring.read(w.after)
@@ -111,6 +111,16 @@ func (r *ring) publish(revision Revision, events []Event) {
 		r.push(&events[i])
 	}
 	r.head = revision
+	close(r.wake)
+	r.wake = make(chan struct{})
+}
+
+// restart forgets all events: what led to the revision is not known.
+func (r *ring) restart(revision Revision) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.events, r.first, r.count, r.bytes = nil, 0, 0, 0
+	r.floor, r.head = revision, revision
 	close(r.wake)
 	r.wake = make(chan struct{})
 }

@@ -63,3 +63,5 @@ func (m machine) Apply(b *storage.Batch, e consensus.Entry) []byte {
 }
 
 func (m machine) Publish(index uint64) { m.Machine.Publish(registry.Revision(index)) }
+
+func (m machine) Install(index uint64) error { return m.Machine.Install(registry.Revision(index)) }
