@@ -14,7 +14,7 @@ func (a *API) adminRoutes() []route {
 	if a.snapshot != nil {
 		routes = append(routes, route{method: http.MethodGet, pattern: "/admin/v1/snapshot", surface: surfaceAdmin, reads: true, long: true, serve: a.sendSnapshot})
 	}
-	return routes
+	return append(routes, a.memberRoutes()...)
 }
 
 // knows says whether the request carries the admin token. Digests are compared,
@@ -29,39 +29,35 @@ func (a *API) knows(q *http.Request) bool {
 }
 
 type adminStatus struct {
-	ClusterID    uint64            `json:"clusterId"`
-	LocalNodeID  uint64            `json:"localNodeId"`
-	LeaderID     uint64            `json:"leaderId"`
-	Region       string            `json:"region"`
-	Role         string            `json:"role"`
-	Term         uint64            `json:"term"`
-	CommitIndex  uint64            `json:"commitIndex"`
-	AppliedIndex uint64            `json:"appliedIndex"`
-	Confirmed    bool              `json:"confirmed"`
-	Incarnation  string            `json:"incarnation"`
-	Version      string            `json:"version"`
-	Voters       []uint64          `json:"voters"`
-	HTTPAddrs    map[uint64]string `json:"httpAddrs"`
-	GRPCAddrs    map[uint64]string `json:"grpcAddrs"`
-	AdminAddrs   map[uint64]string `json:"adminAddrs"`
-	XDSAddrs     map[uint64]string `json:"xdsAddrs"`
+	ClusterID    uint64 `json:"clusterId"`
+	LocalNodeID  uint64 `json:"localNodeId"`
+	Region       string `json:"region"`
+	Role         string `json:"role"`
+	Term         uint64 `json:"term"`
+	CommitIndex  uint64 `json:"commitIndex"`
+	AppliedIndex uint64 `json:"appliedIndex"`
+	Confirmed    bool   `json:"confirmed"`
+	Incarnation  string `json:"incarnation"`
+	Version      string `json:"version"`
+	adminMembers
+	HTTPAddrs  map[uint64]string `json:"httpAddrs"`
+	GRPCAddrs  map[uint64]string `json:"grpcAddrs"`
+	AdminAddrs map[uint64]string `json:"adminAddrs"`
+	XDSAddrs   map[uint64]string `json:"xdsAddrs"`
 }
 
 func (a *API) status(w http.ResponseWriter, _ *http.Request) error {
 	s := a.cluster()
 	data := adminStatus{
-		ClusterID: s.ClusterID, LocalNodeID: s.ID, LeaderID: s.LeaderID, Region: s.Region, Role: s.Role,
+		ClusterID: s.ClusterID, LocalNodeID: s.ID, Region: s.Region, Role: s.Role,
 		Term: s.Term, CommitIndex: s.Commit, AppliedIndex: s.Applied, Confirmed: s.Confirmed,
-		Incarnation: s.Incarnation, Version: version.Number, Voters: append([]uint64{}, s.Voters...),
+		Incarnation: s.Incarnation, Version: version.Number, adminMembers: s.adminMembers(),
 		HTTPAddrs:  s.addresses(func(m *Member) string { return m.HTTP }),
 		GRPCAddrs:  s.addresses(func(m *Member) string { return m.GRPC }),
 		AdminAddrs: s.addresses(func(m *Member) string { return m.Admin }),
 		XDSAddrs:   s.addresses(func(m *Member) string { return m.XDS }),
 	}
-	writeJSON(w, http.StatusOK, typeJSON, &struct {
-		Code string      `json:"code"`
-		Data adminStatus `json:"data"`
-	}{"ok", data})
+	writeData(w, &data)
 	return nil
 }
 

@@ -17,15 +17,16 @@ import (
 
 // An API serves one member's registry over HTTP.
 type API struct {
-	registry *registry.Registry
-	cluster  func() ClusterStatus
-	xdsReady func() error
-	withheld func(registry.ServiceKey) []Withheld
-	snapshot func(context.Context, io.Writer) error
-	token    string
-	log      *slog.Logger
-	metrics  *metrics
-	limits   limits
+	registry   *registry.Registry
+	cluster    func() ClusterStatus
+	xdsReady   func() error
+	withheld   func(registry.ServiceKey) []Withheld
+	snapshot   func(context.Context, io.Writer) error
+	membership Membership
+	token      string
+	log        *slog.Logger
+	metrics    *metrics
+	limits     limits
 
 	public, admin *router
 
@@ -39,6 +40,7 @@ type Config struct {
 	XDSReady   func() error                           // nil error = new ADS streams are served; nil func = always
 	Withheld   func(registry.ServiceKey) []Withheld   // what proxies are not told of a service; nil = nothing
 	Snapshot   func(context.Context, io.Writer) error // writes a backup of the state as it is; nil = there is no such path
+	Membership Membership                             // changes who the members are; nil = there are no such paths
 	AdminToken string                                 // what /admin/ asks for; "" = nothing is asked
 	Gatherer   prometheus.Gatherer                    // for /metrics; nil = there is no such page
 	Registerer prometheus.Registerer                  // nil = none
@@ -55,7 +57,11 @@ type ClusterStatus struct {
 	Incarnation             string
 	Members                 []Member // by id
 	Voters                  []uint64
-	LowSpace                bool // this member's disk is nearly full
+	VotersOutgoing          []uint64 // of the configuration that is being left
+	Learners                []uint64
+	Removed                 []uint64     // ids that are nobody's any more
+	Replacement             *Replacement // that is under way; nil for none
+	LowSpace                bool         // this member's disk is nearly full
 }
 
 // A Member is one line of the address book.
@@ -92,7 +98,8 @@ func New(c Config) (*API, error) {
 	}
 	a := &API{
 		registry: c.Registry, cluster: c.Cluster, xdsReady: c.XDSReady, withheld: c.Withheld, snapshot: c.Snapshot,
-		token: c.AdminToken, log: loggerOr(c.Logger), metrics: newMetrics(),
+		membership: c.Membership,
+		token:      c.AdminToken, log: loggerOr(c.Logger), metrics: newMetrics(),
 		limits: limits{inflight: requestsInflightMax, timeout: requestTimeout, stall: writeTimeout},
 	}
 	if a.xdsReady == nil {

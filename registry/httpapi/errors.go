@@ -107,7 +107,10 @@ var (
 func failureOf(err error, reads bool) *failure {
 	var invalid *registry.ValidationError
 	var method *methodError
+	var membership *MembershipError
 	switch {
+	case errors.As(err, &membership):
+		return membershipFailures[membership.Reason]
 	case errors.As(err, &invalid):
 		return &badRequest
 	case errors.As(err, &method):
@@ -150,9 +153,27 @@ func (a *API) refuse(w http.ResponseWriter, q *http.Request, one *route, err err
 		writeProblem(w, f, says, err)
 	case f == &wrongMethod:
 		http.Error(w, says, f.status) // as the existing server does
+	case one.surface == surfaceAdmin:
+		writeAdminError(w, f, says, err)
 	default:
 		writeEnvelopeError(w, f, says)
 	}
+}
+
+// writeAdminError tells programs more than v1 may.
+func writeAdminError(w http.ResponseWriter, f *failure, says string, err error) {
+	e := struct {
+		envelopeError
+		Behind uint64 `json:"behind,omitempty"`
+	}{envelopeError: envelopeError{Code: f.code, Message: says}}
+	if f.v1 != "" {
+		e.Code = f.v1
+	}
+	var membership *MembershipError
+	if errors.As(err, &membership) {
+		e.Behind = membership.Behind
+	}
+	writeJSON(w, f.status, typeJSON, &e)
 }
 
 // An envelopeError is an error in v1. The Java SDK does not take another key.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -17,14 +18,21 @@ import (
 // TestStories runs the stories in testdata: requests, and the answers byte for byte.
 func TestStories(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
-		s := &story{t: t, member: newMember(t, nil)}
+		s := &story{t: t}
+		s.member = newMember(t, nil)
+		if strings.HasPrefix(filepath.Base(path), "members") {
+			s.membership = &fakeMembership{}
+			s.member = newMember(t, func(c *Config) { c.Membership, c.AdminToken = s.membership, "s3cret" })
+			s.membership.member = s.member
+		}
 		datadriven.RunTest(t, path, s.command)
 	})
 }
 
 type story struct {
-	t      *testing.T
-	member *member
+	t          *testing.T
+	member     *member
+	membership *fakeMembership // of stories about members only
 }
 
 // faults are what can be wrong with the log, by the word that a story uses.
@@ -63,6 +71,8 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 	case "low": // true or false: this member's disk
 		s.member.set(func() { s.member.status.LowSpace = d.CmdArgs[0].Key == "true" })
 		return "ok\n"
+	case "asked": // of the membership, since the last time
+		return s.membership.takeAsked()
 	case "withhold":
 		return s.withhold(d)
 	}

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/stellmap/stellmap/registry"
 )
@@ -404,43 +406,79 @@ type v2Member struct {
 	ID    uint64 `json:"id"`
 	Role  string `json:"role"`
 	Voter bool   `json:"voter"`
-	Local bool   `json:"local"`
-	HTTP  string `json:"http"`
-	XDS   string `json:"xds"`
-	GRPC  string `json:"grpc"`
-	Admin string `json:"admin"`
+	// Learner is sent everything and does not vote. Behind is how many entries it
+	// lacks, and Heard whether it was heard lately, where the leader could be asked.
+	Learner bool    `json:"learner"`
+	Behind  *uint64 `json:"behindEntries,omitempty"`
+	Heard   *bool   `json:"heard,omitempty"`
+	Local   bool    `json:"local"`
+	HTTP    string  `json:"http"`
+	XDS     string  `json:"xds"`
+	GRPC    string  `json:"grpc"`
+	Admin   string  `json:"admin"`
 }
 
-// v2Members is what this member knows by itself: it needs no quorum.
+// v2Members is what this member knows by itself: it needs no quorum. How far the
+// others are only the leader knows; it is asked, for a moment.
 func (a *API) v2Members(w http.ResponseWriter, q *http.Request) error {
 	if err := noParameters(q); err != nil {
 		return err
 	}
 	s := a.cluster()
+	progress := a.progress(q.Context())
 	members := make([]v2Member, len(s.Members))
 	for i, m := range s.Members {
 		members[i] = v2Member{
-			ID: m.ID, Role: s.roleOf(m.ID), Voter: slices.Contains(s.Voters, m.ID), Local: m.ID == s.ID,
+			ID: m.ID, Role: s.roleOf(m.ID), Voter: slices.Contains(s.Voters, m.ID) || slices.Contains(s.VotersOutgoing, m.ID), Learner: slices.Contains(s.Learners, m.ID), Local: m.ID == s.ID,
 			HTTP: m.HTTP, XDS: m.XDS, GRPC: m.GRPC, Admin: m.Admin,
+		}
+		if p, ok := progress[m.ID]; ok {
+			members[i].Behind, members[i].Heard = &p.Behind, &p.Active
 		}
 	}
 	setRevision(w, registry.Revision(s.Applied))
 	writeJSON(w, http.StatusOK, typeJSON, &struct {
-		ClusterID   uint64     `json:"clusterId"`
-		LocalNodeID uint64     `json:"localNodeId"`
-		LeaderID    uint64     `json:"leaderId"`
-		Region      string     `json:"region"`
-		Term        uint64     `json:"term"`
-		Revision    uint64     `json:"revision"`
-		Members     []v2Member `json:"members"`
-	}{s.ClusterID, s.ID, s.LeaderID, s.Region, s.Term, s.Applied, members})
+		ClusterID   uint64            `json:"clusterId"`
+		LocalNodeID uint64            `json:"localNodeId"`
+		LeaderID    uint64            `json:"leaderId"`
+		Region      string            `json:"region"`
+		Term        uint64            `json:"term"`
+		Revision    uint64            `json:"revision"`
+		Members     []v2Member        `json:"members"`
+		Replacement *adminReplacement `json:"replacement,omitempty"`
+	}{s.ClusterID, s.ID, s.LeaderID, s.Region, s.Term, s.Applied, members, s.adminMembers().Replacement})
 	return nil
+}
+
+// progressTimeMax bounds the question to the leader: the list of members must not
+// wait for one that does not answer.
+const progressTimeMax = 300 * time.Millisecond
+
+// progress is how far the members are; empty when the leader does not say.
+func (a *API) progress(ctx context.Context) map[uint64]MemberProgress {
+	if a.membership == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, progressTimeMax)
+	defer cancel()
+	list, err := a.membership.Progress(ctx)
+	if err != nil {
+		return nil // the list is good without it
+	}
+	all := make(map[uint64]MemberProgress, len(list))
+	for _, p := range list {
+		all[p.ID] = p
+	}
+	return all
 }
 
 // roleOf is a member's role as far as this one knows it.
 func (s *ClusterStatus) roleOf(id uint64) string {
-	if id == s.LeaderID {
+	switch {
+	case id == s.LeaderID:
 		return "leader"
+	case slices.Contains(s.Learners, id):
+		return "learner"
 	}
 	return "follower"
 }
