@@ -190,9 +190,11 @@ func setTime(b *storage.Batch, ms int64) {
 
 // book is the address book, by id, without those that were removed.
 func (f *facts) book() []Member {
-	all := slices.SortedFunc(maps.Values(f.members), func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
+	all := slices.SortedFunc(maps.Values(f.members), byID)
 	return slices.DeleteFunc(all, func(m Member) bool { return m.Removed })
 }
+
+func byID(a, b Member) int { return cmp.Compare(a.ID, b.ID) }
 
 // removed are the ids of those that were, in order.
 func (f *facts) removed() []uint64 {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	pb "go.etcd.io/raft/v3/raftpb"
 
@@ -23,7 +25,7 @@ type Joining struct {
 	ClusterID   uint64
 	Founders    string
 	Incarnation string
-	Members     []Member
+	Members     []Member // those that were removed too
 }
 
 // LogBase is where the log of a member begins that is opened for the first time.
@@ -65,8 +67,19 @@ func (g *Group) TakeIn(ctx context.Context, m Member) (Joining, error) {
 	if f.incarnation == "" {
 		return Joining{}, fmt.Errorf("%w: the cluster has no incarnation yet", ErrBusy)
 	}
-	return Joining{ClusterID: g.config.ClusterID, Founders: g.config.Identity.Founders, Incarnation: f.incarnation, Members: f.book()}, nil
+	return Joining{
+		ClusterID: g.config.ClusterID, Founders: g.config.Identity.Founders, Incarnation: f.incarnation,
+		Members: slices.SortedFunc(maps.Values(f.members), byID),
+	}, nil
 }
 
 // firstConf is what the log begins with.
-func (c *Config) firstConf() *pb.ConfState { return &pb.ConfState{Voters: memberIDs(c.Members)} }
+func (c *Config) firstConf() *pb.ConfState {
+	founders := c.Members
+	for _, m := range c.Joining.Members {
+		if m.Since == 0 {
+			founders = append(founders[:len(founders):len(founders)], m)
+		}
+	}
+	return &pb.ConfState{Voters: slices.Compact(memberIDs(founders))}
+}

@@ -59,6 +59,13 @@ func (g *Group) Status() Status {
 	return s
 }
 
+// IDs are those of all members, learners included, in order.
+func (s *Status) IDs() []uint64 {
+	all := slices.Concat(s.Voters, s.VotersOutgoing, s.Learners)
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
 // publishStatus shows others what the owner knows.
 func (g *Group) publishStatus() {
 	if g.confirms != 0 && g.applied >= g.confirms {

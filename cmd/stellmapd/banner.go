@@ -11,6 +11,7 @@ import (
 // started is what the banner tells.
 type started struct {
 	config    Config
+	members   int // how many the cluster has; 0 for a node that was just taken in
 	dev       bool
 	temporary bool   // dev's data goes with a clean stop
 	replayed  string // one sentence on what was found in the data folder
@@ -31,8 +32,12 @@ func (s started) print(w io.Writer) error {
 	if s.tokenFile != "" {
 		admin = "token in " + s.tokenFile
 	}
+	of := "joining"
+	if s.members > 0 {
+		of = fmt.Sprintf("of %d", s.members)
+	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s %s   node %d of %d, cluster %d, region %s\n", name, version.Number, c.Node.ID, len(c.Cluster.Members), c.Node.ClusterID, c.Node.Region)
+	fmt.Fprintf(&b, "%s %s   node %d %s, cluster %d, region %s\n", name, version.Number, c.Node.ID, of, c.Node.ClusterID, c.Node.Region)
 	for _, row := range [][3]string{
 		{"HTTP", "http://" + c.Server.AdvertiseHTTPAddr, "registry, /readyz, /metrics"},
 		{"xDS", c.Server.AdvertiseXDSAddr, "ADS for Envoy"},

@@ -35,6 +35,7 @@ type Config struct {
 	} `mapstructure:"server"`
 	Cluster struct {
 		Members    []MemberConfig `mapstructure:"members"`
+		Join       []string       `mapstructure:"join"`
 		CheckEvery time.Duration  `mapstructure:"check_every"`
 	} `mapstructure:"cluster"`
 	XDS struct {
@@ -233,11 +234,24 @@ func (l *loader) checkValues() {
 			l.addAt(at.pos, "%s: want %s, got %s", s.key, s.kind.wants(), at.what)
 			continue
 		}
-		if reason := s.kind.check(l.viper.GetString(s.key)); reason != "" {
+		if reason := s.kind.check(l.text(s)); reason != "" {
 			l.add(l.origin(s), "%s: %s", s.key, reason)
 		}
 	}
 	l.checkMembers()
+}
+
+// text is a setting's value as a variable or a flag would give it.
+func (l *loader) text(s setting) string {
+	list, ok := l.viper.Get(s.key).([]any)
+	if !ok {
+		return l.viper.GetString(s.key)
+	}
+	parts := make([]string, len(list))
+	for i, one := range list {
+		parts[i] = fmt.Sprint(one)
+	}
+	return strings.Join(parts, ",")
 }
 
 // countBytes puts numbers in place of sizes, which have been checked.
@@ -284,7 +298,7 @@ func (c *Config) fill() {
 			*p.advertise = *p.listen
 		}
 	}
-	if len(c.Cluster.Members) == 0 {
+	if len(c.Cluster.Members) == 0 && len(c.Cluster.Join) == 0 {
 		c.Cluster.Members = []MemberConfig{c.self()}
 	}
 }
@@ -298,6 +312,10 @@ func (c *Config) self() MemberConfig {
 // checkTogether looks at what only several settings together can get wrong.
 func (l *loader) checkTogether(c Config) {
 	l.checkListeners(c)
+	if len(c.Cluster.Join) > 0 {
+		l.checkJoin()
+		return
+	}
 	seen := make(map[uint64]int)
 	for i, m := range c.Cluster.Members {
 		if first, ok := seen[m.ID]; ok {
@@ -310,6 +328,13 @@ func (l *loader) checkTogether(c Config) {
 		l.add(l.origin(settings[0]), "node.id: %d is not among %s; add its table or correct the id", c.Node.ID, membersKey)
 	} else if len(l.file.members) > 0 {
 		l.checkSelf(i, c.Cluster.Members[i], c.self())
+	}
+}
+
+// checkJoin: whoever asks to be taken in has no say in who the members are.
+func (l *loader) checkJoin() {
+	if len(l.file.members) > 0 {
+		l.addAt(l.file.members[0], "%s: these found a cluster, and %s enters one that is there: leave one of the two out", membersKey, joinKey)
 	}
 }
 

@@ -46,6 +46,9 @@ func TestConfig(t *testing.T) {
 		for _, m := range c.Cluster.Members {
 			fmt.Fprintf(&b, "member %d: %s %s %s %s\n", m.ID, m.HTTP, m.XDS, m.GRPC, m.Admin)
 		}
+		if len(c.Cluster.Join) > 0 {
+			fmt.Fprintf(&b, "joins %q\n", c.Cluster.Join)
+		}
 		fmt.Fprintf(&b, "xds.stale_start_after %v, log %s %s, snapshot after %d or %d bytes, keep %d, tail %d\n",
 			c.XDS.StaleStartAfter, c.Log.Level, c.Log.Format, c.Snapshot.Entries, c.Snapshot.Bytes, c.Snapshot.Keep, c.Snapshot.Tail)
 		if c.Storage.Reserve != "256MiB" || c.Storage.Ballast != auto {

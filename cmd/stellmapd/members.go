@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 	"sync"
 
@@ -26,12 +25,18 @@ func (c *Config) members() []consensus.Member {
 
 // addressBook says where to reach a peer. The replicated address book rules;
 // where the file says something else, every second attempt goes there: when
-// all members have moved at once, the book can learn of it in no other way.
+// all members have moved at once, the book can learn of it in no other way. A
+// node that is being taken in goes by what it was told.
 func (n *node) addressBook() func(id uint64) string {
 	var mu sync.Mutex
 	attempts := make(map[uint64]int)
 	return func(id uint64) string {
-		book, file := addressIn(n.group.Status().Members, id), addressIn(n.config.members(), id)
+		s := n.group.Status()
+		if slices.Contains(s.Removed, id) {
+			return ""
+		}
+		book := cmp.Or(addressIn(s.Members, id), addressIn(n.joining.Members, id))
+		file := addressIn(n.config.members(), id)
 		mu.Lock()
 		defer mu.Unlock()
 		attempts[id]++
@@ -57,22 +62,37 @@ func (n *node) clusterStatus() httpapi.ClusterStatus {
 	return httpapi.ClusterStatus{
 		ID: s.ID, ClusterID: s.ClusterID, LeaderID: s.LeaderID, Region: n.config.Node.Region,
 		Term: s.Term, Commit: s.Commit, Applied: s.Applied, Role: string(s.Role),
-		Confirmed: s.Confirmed, Incarnation: s.Incarnation, Members: n.knownMembers(s.Members), Voters: s.Voters,
+		Confirmed: s.Confirmed, Incarnation: s.Incarnation, Members: n.knownMembers(&s), Voters: s.Voters,
+		VotersOutgoing: s.VotersOutgoing, Learners: s.Learners, Removed: s.Removed, Replacement: replacementOf(s.Replacement),
 		LowSpace: s.Low,
 	}
 }
 
-// knownMembers are the founders as the file has them, overruled by the book,
-// in which a member stands once it has introduced itself.
-func (n *node) knownMembers(book []consensus.Member) []httpapi.Member {
-	known := make(map[uint64]httpapi.Member)
-	for _, m := range append(n.config.members(), book...) {
-		old := known[m.ID]
-		known[m.ID] = httpapi.Member{
+func replacementOf(r *consensus.Replacement) *httpapi.Replacement {
+	if r == nil {
+		return nil
+	}
+	return &httpapi.Replacement{Old: r.Old, New: r.New}
+}
+
+// knownMembers are those of the configuration, with their addresses in the book.
+// In it a member stands once it has introduced itself, or was taken in; until
+// then the file has to do, or what a node that joins was told.
+func (n *node) knownMembers(s *consensus.Status) []httpapi.Member {
+	lines := make(map[uint64]httpapi.Member)
+	for _, m := range slices.Concat(n.config.members(), n.joining.Members, s.Members) {
+		old := lines[m.ID]
+		lines[m.ID] = httpapi.Member{
 			ID: m.ID, HTTP: cmp.Or(m.HTTP, old.HTTP), XDS: cmp.Or(m.XDS, old.XDS), GRPC: cmp.Or(m.GRPC, old.GRPC), Admin: cmp.Or(m.Admin, old.Admin),
 		}
 	}
-	return slices.SortedFunc(maps.Values(known), func(a, b httpapi.Member) int { return cmp.Compare(a.ID, b.ID) })
+	var known []httpapi.Member
+	for _, id := range s.IDs() {
+		m := lines[id]
+		m.ID = id
+		known = append(known, m)
+	}
+	return known
 }
 
 // withheld is what proxies are not told of a service.

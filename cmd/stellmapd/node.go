@@ -50,7 +50,8 @@ type node struct {
 	failed    chan error // what must not happen happened, outside any Run; one is enough
 
 	space     *storage.Space
-	rebuilt   *storage.Rebuilt // nil when the state was whole
+	rebuilt   *storage.Rebuilt  // nil when the state was whole
+	joining   consensus.Joining // what a node was told that has just been taken in
 	transport *peer.Transport
 	group     *consensus.Group
 	backups   *backups
@@ -117,11 +118,16 @@ func (n *node) open(ctx context.Context) error {
 func (n *node) openGroup(ctx context.Context, dir string) (*registry.Machine, error) {
 	fs, c := vfs.Default, n.config
 	file := identityFile(fs, dir)
-	identity, err := consensus.Found(file, consensus.Founding{NodeID: c.Node.ID, ClusterID: c.Node.ClusterID, Members: c.members()})
+	identity, err := consensus.Found(file, consensus.Founding{NodeID: c.Node.ID, ClusterID: c.Node.ClusterID, Members: c.members(), Join: len(c.Cluster.Join) > 0})
 	if err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", dir, err)
 	}
-	store, machineOf, err := n.openStore(ctx, dir)
+	if identity.Stage == storage.StageJoining {
+		if identity, err = n.join(ctx, file, identity); err != nil {
+			return nil, err
+		}
+	}
+	store, machineOf, err := n.openStore(ctx, dir, consensus.LogBase(identity))
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +137,7 @@ func (n *node) openGroup(ctx context.Context, dir string) (*registry.Machine, er
 		return nil, err
 	}
 	n.group, err = consensus.Open(consensus.Config{
-		ID: c.Node.ID, ClusterID: c.Node.ClusterID, Members: c.members(), Self: memberOf(c.self()),
+		ID: c.Node.ID, ClusterID: c.Node.ClusterID, Members: c.members(), Self: memberOf(c.self()), Joining: n.joining,
 		Identity: identity, IdentityFile: file, Log: store.Log, Engine: store.Engine, Machine: machine{machineOf}, Transport: n.transport,
 		Snapshots: store.Snapshots, SnapshotEntries: c.Snapshot.Entries, SnapshotBytes: c.Snapshot.Bytes, LogTail: c.Snapshot.Tail,
 		CheckEvery: c.Cluster.CheckEvery, Low: n.space.Low, Grows: registry.Grows,
@@ -148,13 +154,13 @@ func (n *node) openGroup(ctx context.Context, dir string) (*registry.Machine, er
 
 // openStore opens the storage and reads the registry back. A state that is
 // damaged is built anew from a snapshot, be it that opening or reading finds it.
-func (n *node) openStore(ctx context.Context, dir string) (*storage.Store, *registry.Machine, error) {
+func (n *node) openStore(ctx context.Context, dir string, base storage.Position) (*storage.Store, *registry.Machine, error) {
 	var m *registry.Machine
 	s, err := storage.OpenStore(ctx, storage.StoreOptions{
 		Snapshots: storage.SnapshotsOptions{FS: vfs.Default, Dir: filepath.Join(dir, "snapshot"), Keep: int(n.config.Snapshot.Keep), Logger: n.logger},
 		Engine:    storage.EngineOptions{FS: vfs.Default, Dir: filepath.Join(dir, "state"), Logger: n.logger, OnFatal: n.fail},
 		Log: storage.LogOptions{
-			FS: vfs.Default, Dir: filepath.Join(dir, "wal"), Base: consensus.Base(), Salt: rand.Uint64, SegmentBytes: int64(n.config.Storage.Segment),
+			FS: vfs.Default, Dir: filepath.Join(dir, "wal"), Base: base, Salt: rand.Uint64, SegmentBytes: int64(n.config.Storage.Segment),
 		},
 		Read: func(engine *storage.Engine) (err error) {
 			m, err = n.openMachine(engine)
@@ -199,7 +205,7 @@ func (n *node) makeServers(machine *registry.Machine, token string) error {
 		CaughtUp: n.gate.wait, Logger: n.logger, Registerer: n.metrics,
 	})
 	api, err := httpapi.New(httpapi.Config{
-		Registry: n.registry, Cluster: n.clusterStatus, XDSReady: n.gate.ready, Withheld: n.withheld, Snapshot: n.backup, AdminToken: token,
+		Registry: n.registry, Cluster: n.clusterStatus, XDSReady: n.gate.ready, Withheld: n.withheld, Snapshot: n.backup, Membership: membership{n.group}, AdminToken: token,
 		Gatherer: n.metrics, Registerer: n.metrics, Logger: n.logger,
 	})
 	if err != nil {
@@ -260,6 +266,7 @@ func (n *node) run(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		n.logger.Info("stopping: no new calls, those in flight are answered")
+		n.handOver()
 	case <-fallen.Done():
 		n.lastResort = endAnyway(n.logger, os.Exit)
 	}
@@ -269,6 +276,19 @@ func (n *node) run(ctx context.Context) error {
 	stopGroup()
 	n.peerGRPC.Stop()
 	return errors.Join(inner.Wait(), served, drained)
+}
+
+// handOverTime is how long a leader that stops waits for the next one: a little
+// more than Raft gives it.
+const handOverTime = time.Second
+
+// handOver spares the others the time in which they would miss this leader.
+func (n *node) handOver() {
+	ctx, cancel := context.WithTimeout(context.Background(), handOverTime)
+	defer cancel()
+	if err := n.group.HandOver(ctx); err != nil {
+		n.logger.Warn("the leadership is not handed over, the others will elect another leader", "why", err)
+	}
 }
 
 // openGate runs the gate and tells gRPC health checks when it opens.
@@ -319,7 +339,8 @@ func (n *node) started() started {
 	} else if n.rebuilt != nil {
 		text += fmt.Sprintf(", after the damaged state was built anew from the snapshot at %d", n.rebuilt.From.Index)
 	}
-	return started{config: n.config, dev: n.dev, temporary: n.temporary, replayed: text, tokenFile: n.tokenFile}
+	status := n.group.Status()
+	return started{config: n.config, members: len(status.IDs()), dev: n.dev, temporary: n.temporary, replayed: text, tokenFile: n.tokenFile}
 }
 
 // replayed says what the start found.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/stellmap/stellmap/consensus"
 	"github.com/stellmap/stellmap/storage"
 )
 
@@ -117,7 +118,7 @@ func TestDamageInWhatConsensusKeepsIsFoundAtTheStart(t *testing.T) {
 	dir := t.TempDir()
 	n := &node{nodeOptions: nodeOptions{logger: slog.New(slog.DiscardHandler)}, metrics: prometheus.NewRegistry(), failed: make(chan error, 1)}
 	n.config.Snapshot.Keep = 2
-	store, _, err := n.openStore(t.Context(), dir)
+	store, _, err := n.openStore(t.Context(), dir, consensus.Base())
 	must(t, err)
 	var entries []storage.Entry
 	for i := uint64(2); i <= 9; i++ {
@@ -146,7 +147,7 @@ func TestDamageInWhatConsensusKeepsIsFoundAtTheStart(t *testing.T) {
 	must(t, os.WriteFile(tables[0], table, 0o600))
 
 	n.metrics = prometheus.NewRegistry()
-	store, _, err = n.openStore(t.Context(), dir)
+	store, _, err = n.openStore(t.Context(), dir, consensus.Base())
 	must(t, err)
 	if n.rebuilt == nil || n.rebuilt.From.Index != 9 || store.Engine.AppliedIndex().Index != 9 {
 		t.Errorf("it is at %d, built anew: %+v", store.Engine.AppliedIndex().Index, n.rebuilt)

@@ -28,6 +28,7 @@ const (
 	kindBytes
 	kindReserve
 	kindBallast
+	kindJoin
 )
 
 // setting is one key that a file, a variable and a flag can give.
@@ -54,6 +55,7 @@ var settings = [...]setting{
 	{"server.advertise_xds_addr", kindAdvertise, "", "what others use instead of xds_addr"},
 	{"server.advertise_grpc_addr", kindAdvertise, "", "what others use instead of grpc_addr"},
 	{"server.advertise_admin_addr", kindAdvertise, "", "what others use instead of admin_addr"},
+	{joinKey, kindJoin, "", "admin addresses, host:port, of members of the cluster that this node enters at its first start"},
 	{"cluster.check_every", kindDuration, "1m", "how often the members compare their states, if something has changed, 1s to 1h"},
 	{"xds.stale_start_after", kindDuration, "30s", "without a leader for so long, new ADS streams are served from the last state, 1s to 1h"},
 	{"snapshot.entries", kindCount, "500000", "a snapshot is taken after so many log entries"},
@@ -66,6 +68,9 @@ var settings = [...]setting{
 	{"log.level", kindLevel, "info", "debug, info, warn or error"},
 	{"log.format", kindFormat, "text", "text or json"},
 }
+
+// joinKey is whom a node asks that did not found the cluster.
+const joinKey = "cluster.join"
 
 // membersKey is the list of tables that only a file can give.
 const membersKey = "cluster.members"
@@ -113,6 +118,8 @@ func (k kind) wants() string {
 		return `a text such as "256MiB"`
 	case kindDuration:
 		return `a text such as "30s"`
+	case kindJoin:
+		return `a list such as ["127.0.0.1:18080"]`
 	default:
 		return "a text"
 	}
@@ -147,6 +154,8 @@ func (k kind) check(value string) string {
 		if value != "" {
 			return checkHostPort(value)
 		}
+	case kindJoin:
+		return checkJoinList(value)
 	case kindDuration:
 		d, err := time.ParseDuration(value)
 		if err != nil || d < durationMin || d > durationMax {
@@ -222,6 +231,19 @@ func checkHostPort(value string) string {
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
 		return fmt.Sprintf("%q: the port is not a number from 1 to 65535", value)
+	}
+	return ""
+}
+
+// checkJoinList takes the addresses as a variable or a flag gives them.
+func checkJoinList(value string) string {
+	if value == "" {
+		return ""
+	}
+	for one := range strings.SplitSeq(value, ",") {
+		if reason := checkHostPort(one); reason != "" {
+			return reason
+		}
 	}
 	return ""
 }

@@ -48,6 +48,9 @@ func (v tomlValue) wrong(k kind) bool {
 	if k == kindID || k == kindCount {
 		return v.kind != unstable.Integer
 	}
+	if k == kindJoin {
+		return v.kind != unstable.Array
+	}
 	return v.kind != unstable.String
 }
 
