@@ -114,24 +114,35 @@ type serviceList struct {
 }
 
 type member struct {
-	ID    uint64 `json:"id"`
-	Role  string `json:"role"`
-	Voter bool   `json:"voter"`
-	Local bool   `json:"local"`
-	HTTP  string `json:"http"`
-	XDS   string `json:"xds"`
-	GRPC  string `json:"grpc"`
-	Admin string `json:"admin"`
+	ID      uint64  `json:"id"`
+	Role    string  `json:"role"`
+	Voter   bool    `json:"voter"`
+	Learner bool    `json:"learner"`
+	Behind  *uint64 `json:"behindEntries,omitempty"` // log entries that it lacks, where the leader could be asked
+	Heard   *bool   `json:"heard,omitempty"`         // by the leader, lately
+	Local   bool    `json:"local"`
+	HTTP    string  `json:"http"`
+	XDS     string  `json:"xds"`
+	GRPC    string  `json:"grpc"`
+	Admin   string  `json:"admin"`
 }
 
 type memberList struct {
-	ClusterID   uint64   `json:"clusterId"`
-	LocalNodeID uint64   `json:"localNodeId"`
-	LeaderID    uint64   `json:"leaderId"`
-	Region      string   `json:"region"`
-	Term        uint64   `json:"term"`
-	Revision    uint64   `json:"revision"`
-	Members     []member `json:"members"`
+	ClusterID   uint64       `json:"clusterId"`
+	LocalNodeID uint64       `json:"localNodeId"`
+	LeaderID    uint64       `json:"leaderId"`
+	Region      string       `json:"region"`
+	Term        uint64       `json:"term"`
+	Revision    uint64       `json:"revision"`
+	Members     []member     `json:"members"`
+	Replacement *replacement `json:"replacement,omitempty"`
+}
+
+// replacement is one voter taking another's place.
+type replacement struct {
+	NodeID    uint64 `json:"nodeId"`
+	NewNodeID uint64 `json:"newNodeId"`
+	Stage     string `json:"stage"`
 }
 
 // problem is application/problem+json.

@@ -87,6 +87,7 @@ Exit codes: 0 ok, 1 failed check or other failure, 2 usage, 3 not found,
   stellmapctl get instances orders -o wide                              who offers one of them, and since when
   stellmapctl register orders --id orders-1 --addr 127.0.0.1:9001 --keep
   stellmapctl bootstrap envoy --node web-1 > envoy.yaml
+  stellmapctl member replace --node-id 2 --new-node-id 4                a dead member
   stellmapctl snapshot save orders.backup                               all of it, into one file`,
 	})
 	root.SilenceUsage, root.SilenceErrors = true, true
@@ -103,7 +104,7 @@ Exit codes: 0 ok, 1 failed check or other failure, 2 usage, 3 not found,
 		panic(fmt.Sprintf("stellmapctl: completion of --output: %v", err))
 	}
 	root.AddCommand(c.statusCommand(), c.getCommand(), c.registerCommand(), c.deregisterCommand(), c.bootstrapCommand(),
-		c.snapshotCommand(), c.debugCommand(), c.versionCommand())
+		c.memberCommand(), c.leaderCommand(), c.snapshotCommand(), c.debugCommand(), c.versionCommand())
 	return root
 }
 

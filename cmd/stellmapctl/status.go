@@ -131,21 +131,17 @@ func (c *ctl) ready(ctx context.Context, base string, patience time.Duration, to
 }
 
 func (s clusterStatus) view() view {
-	leader := "none"
-	if s.LeaderID != 0 {
-		leader = fmt.Sprint(s.LeaderID)
-	}
 	v := view{
 		whole: s,
-		head:  fmt.Sprintf("cluster %d   region %s   leader %s   term %d   asked member %d at %s", s.ClusterID, s.Region, leader, s.Term, s.LocalNodeID, s.Server),
-		columns: []column{{"ID", false}, {"ROLE", false}, {"VOTER", false}, {"READY", false}, {"HTTP", false}, {"XDS", false},
+		head:  fmt.Sprintf("cluster %d   region %s   leader %s   term %d   asked member %d at %s", s.ClusterID, s.Region, idOrNone(s.LeaderID), s.Term, s.LocalNodeID, s.Server),
+		columns: []column{{"ID", false}, {"ROLE", false}, {"VOTER", false}, {"READY", false}, {"BEHIND", false}, {"HTTP", false}, {"XDS", false},
 			{"GRPC", true}, {"ADMIN", true}, {"REASON", false}},
 		foot: revisionLine(s.Revision),
 	}
 	for _, m := range s.Members {
 		v.items = append(v.items, m)
 		v.names = append(v.names, fmt.Sprint(m.ID))
-		v.rows = append(v.rows, []string{fmt.Sprint(m.ID), m.Role, yesNo(m.Voter), yesNo(m.Ready), m.HTTP, m.XDS, m.GRPC, m.Admin, m.Reason})
+		v.rows = append(v.rows, []string{fmt.Sprint(m.ID), m.Role, yesNo(m.Voter), yesNo(m.Ready), m.behind(), m.HTTP, m.XDS, m.GRPC, m.Admin, m.Reason})
 	}
 	return v
 }

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -339,8 +340,11 @@ func (n *node) started() started {
 	} else if n.rebuilt != nil {
 		text += fmt.Sprintf(", after the damaged state was built anew from the snapshot at %d", n.rebuilt.From.Index)
 	}
-	status := n.group.Status()
-	return started{config: n.config, members: len(status.IDs()), dev: n.dev, temporary: n.temporary, replayed: text, tokenFile: n.tokenFile}
+	members, status := 0, n.group.Status()
+	if ids := status.IDs(); slices.Contains(ids, n.config.Node.ID) {
+		members = len(ids)
+	}
+	return started{config: n.config, members: members, dev: n.dev, temporary: n.temporary, replayed: text, tokenFile: n.tokenFile}
 }
 
 // replayed says what the start found.
