@@ -168,3 +168,32 @@ func TestAQuestionForAnotherLeaderIsNotPassedOn(t *testing.T) {
 		c.settle() // which fails for a message that a member refuses
 	})
 }
+
+// A leader that was leader before, too, may get the answer to a message of its
+// earlier term, which tells of no entry. It must not begin at the log's beginning
+// then, which nobody has: the other would never get anything again.
+func TestAnAnswerToAnEarlierTermTellsNothing(t *testing.T) {
+	inBubble(t, 3, func(t *testing.T, c *cluster) {
+		away := c.nodes[3]
+		for id := range uint64(2) {
+			c.cut[[2]uint64{id + 1, away.id}], c.cut[[2]uint64{away.id, id + 1}] = true, true
+		}
+		for range 40 {
+			c.tick([]uint64{1, 2})
+		}
+		leader := c.nodes[c.nodes[1].Status().LeaderID]
+		term := leader.Status().Term
+		answer := marshal(&pb.Message{Type: pb.MsgAppResp.Enum(), From: &away.id, To: &leader.id, Term: &term})
+		if err := leader.Receive(away.id, [][]byte{answer}); err != nil {
+			t.Fatalf("receive: %v", err)
+		}
+		c.settle()
+		clear(c.cut)
+		for range 20 {
+			c.tick(c.ids())
+		}
+		if got, want := away.Status().Applied, leader.Status().Applied; got != want {
+			t.Errorf("node 3 has applied %d, and the leader %d", got, want)
+		}
+	})
+}

@@ -77,8 +77,19 @@ func (g *Group) takeReceived() {
 		if m.GetType() == pb.MsgReadIndex && g.onlyVoter() && g.committedTerm != g.leads {
 			continue
 		}
+		if g.tellsNothing(m) {
+			continue
+		}
 		g.step(m)
 	}
+}
+
+// tellsNothing: to a message of an earlier term a member answers with an append
+// of no entry, by which a leader of that term learns of the later one. If this
+// member leads the later one, Raft would take it for all that the other has, and
+// would have to send what is before the log's first entry.
+func (g *Group) tellsNothing(m *pb.Message) bool {
+	return m.GetType() == pb.MsgAppResp && m.GetIndex() == 0 && !m.GetReject() && m.GetTerm() == g.node.BasicStatus().HardState.GetTerm()
 }
 
 // diskBehind tells whether the append queue is at its limit.
