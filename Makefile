@@ -12,6 +12,7 @@ E2E_SECONDS   = 240
 BENCH_SECONDS = 900
 CRASH_SECONDS = 1800
 MUTANTS_SECONDS = 900
+CHAOS_SECONDS = 1500
 FUZZ_TOTAL_SECONDS = 900
 # What each fuzz target has.
 FUZZ_SECONDS  = 20
@@ -23,7 +24,7 @@ UNIT_PACKAGES = $$(go list ./... | grep -v /internal/e2e)
 
 within = scripts/within
 
-.PHONY: help build demo test setup lint unit race e2e bench scale crash mutants fuzz generate clean
+.PHONY: help build demo test setup lint unit race e2e bench scale crash chaos mutants fuzz generate clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -66,6 +67,9 @@ crash: ## crash a member's storage after every operation on the disk, fail its s
 	@$(within) $(CRASH_SECONDS) crash go test -count=1 -timeout $(CRASH_SECONDS)s -v ./storage/crashtest -run 'Crash|FailedSync|DamagedLog' -full
 	@$(within) $(CRASH_SECONDS) damage go test -count=1 -timeout $(CRASH_SECONDS)s -v ./storage -run 'TestEveryEndOfTheLastSegmentIsATear|TestNoFlippedBitGoesUnnoticed|TestEachDamagedByte' -full
 	@CI=true $(within) $(CRASH_SECONDS) full-disk go test -count=1 -timeout $(CRASH_SECONDS)s -v ./internal/e2e -run 'FullDisk|DiskIsFull' -fills 50
+
+chaos: ## kill, stop and cut off members of real clusters under load, and check what clients saw; needs root
+	@CI=true $(within) $(CHAOS_SECONDS) chaos go test -count=1 -timeout $(CHAOS_SECONDS)s -v ./internal/e2e -run 'TestChaos$$' -kills 100 -cuts 50 -ops 200000
 
 mutants: ## plant one bug after the other; the harness of crashes has to find each
 	@$(within) $(MUTANTS_SECONDS) mutants go test -v -tags mutants -count=1 -timeout $(MUTANTS_SECONDS)s -run 'TestMutants$$' ./storage/crashtest

@@ -7,8 +7,12 @@
 //
 //	harness_test.go  starting members, calling them, waiting
 //	writers_test.go  a load whose acknowledgements are remembered and checked
+//	chaos_test.go    members that are killed, stopped and cut off under a load
+//	faults_test.go   in which ways, lan_test.go a network of namespaces for it
+//	load_test.go     what clients do, history_test.go whether they saw what may be
 //
 // A full disk is a tmpfs, for which a test must be root; -fills n fills it n times.
+// So it must for namespaces; -kills n, -cuts n and -ops n make more of the chaos.
 // With CI set, a test that lacks Envoy or strace fails; else it is skipped with
 // the reason. SEED=n repeats the random choices of a run.
 package e2e

@@ -30,14 +30,20 @@ const (
 	startTries = 3                // with new ports, when somebody was quicker
 )
 
-// bin is the folder of the binaries, built once.
+// bin is the folder of the binaries, built once. A test that starts itself once
+// more, in a network of its own, names it.
 var bin string
+
+const binVariable = "E2E_BIN"
 
 func TestMain(m *testing.M) {
 	os.Exit(run(m))
 }
 
 func run(m *testing.M) int {
+	if bin = os.Getenv(binVariable); bin != "" {
+		return m.Run()
+	}
 	dir, err := os.MkdirTemp("", "stellmap-e2e-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -105,6 +111,7 @@ func seed(t *testing.T) *rand.Rand {
 // member is one stellmapd, its files and its addresses.
 type member struct {
 	id      int
+	host    string // its address
 	dir     string // of config, data and log
 	config  string
 	ports   [4]int   // HTTP, xDS, peers, admin
@@ -113,14 +120,18 @@ type member struct {
 }
 
 func (m *member) name() string    { return fmt.Sprintf("n%d", m.id) }
-func (m *member) url() string     { return fmt.Sprintf("http://127.0.0.1:%d", m.ports[0]) }
+func (m *member) url() string     { return "http://" + m.address(0) }
 func (m *member) dataDir() string { return filepath.Join(m.dir, "data") }
+
+// address is that of one of its listeners, by the index of its port.
+func (m *member) address(i int) string { return fmt.Sprintf("%s:%d", m.host, m.ports[i]) }
 
 // cluster is a region of one or more members.
 type cluster struct {
 	t       *testing.T
 	members []*member
 	client  *http.Client
+	lan     *lan // what connects them; nil = all are on 127.0.0.1
 }
 
 // newCluster starts members and waits until each is ready.
@@ -132,8 +143,14 @@ func newCluster(t *testing.T, size int) *cluster {
 // newClusterWith is newCluster with something done to each member before it starts.
 func newClusterWith(t *testing.T, size int, prepare func(*member)) *cluster {
 	t.Helper()
+	return newClusterIn(t, nil, size, prepare)
+}
+
+// newClusterIn is newClusterWith in a network.
+func newClusterIn(t *testing.T, lan *lan, size int, prepare func(*member)) *cluster {
+	t.Helper()
 	for try := 1; ; try++ {
-		c := &cluster{t: t, client: newClient(t)}
+		c := &cluster{t: t, client: newClient(t), lan: lan}
 		c.lay(size)
 		for _, m := range c.members {
 			if prepare != nil {
@@ -168,9 +185,12 @@ func (c *cluster) lay(size int) {
 	}
 	top := c.t.TempDir()
 	for i := range size {
-		m := &member{id: i + 1, dir: filepath.Join(top, fmt.Sprintf("n%d", i+1)), ports: [4]int(ports[4*i:])}
+		m := &member{id: i + 1, host: "127.0.0.1", dir: filepath.Join(top, fmt.Sprintf("n%d", i+1)), ports: [4]int(ports[4*i:])}
 		m.config = filepath.Join(m.dir, "stellmapd.toml")
 		m.command = []string{filepath.Join(bin, "stellmapd")}
+		if c.lan != nil {
+			m.host, m.command = lanHost(i), c.lan.inside(i, m.command...)
+		}
 		c.members = append(c.members, m)
 	}
 	for _, m := range c.members {
@@ -186,14 +206,13 @@ func (c *cluster) lay(size int) {
 func (c *cluster) configOf(m *member) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "[node]\nid = %d\ncluster_id = 100\nregion = \"local\"\ndata_dir = %q\n", m.id, m.dataDir())
-	fmt.Fprintf(&b, "[server]\nhttp_addr = \"127.0.0.1:%d\"\nxds_addr = \"127.0.0.1:%d\"\ngrpc_addr = \"127.0.0.1:%d\"\nadmin_addr = \"127.0.0.1:%d\"\n",
-		m.ports[0], m.ports[1], m.ports[2], m.ports[3])
+	fmt.Fprintf(&b, "[server]\nhttp_addr = %q\nxds_addr = %q\ngrpc_addr = %q\nadmin_addr = %q\n", m.address(0), m.address(1), m.address(2), m.address(3))
 	if len(c.members) == 1 {
 		return b.String()
 	}
 	for _, o := range c.members {
-		fmt.Fprintf(&b, "[[cluster.members]]\nid = %d\nhttp = \"127.0.0.1:%d\"\nxds = \"127.0.0.1:%d\"\ngrpc = \"127.0.0.1:%d\"\nadmin = \"127.0.0.1:%d\"\n",
-			o.id, o.ports[0], o.ports[1], o.ports[2], o.ports[3])
+		fmt.Fprintf(&b, "[[cluster.members]]\nid = %d\nhttp = %q\nxds = %q\ngrpc = %q\nadmin = %q\n",
+			o.id, o.address(0), o.address(1), o.address(2), o.address(3))
 	}
 	return b.String()
 }
@@ -211,7 +230,7 @@ func (c *cluster) start(m *member) {
 		if err := p.Kill(); err != nil {
 			c.t.Error(err)
 		}
-		if c.t.Failed() {
+		if c.t.Failed() && m.proc == p {
 			c.t.Logf("last words of %s:\n%s", m.name(), p.Tail(15))
 		}
 	})
@@ -323,14 +342,18 @@ func (a answer) want(statuses ...int) error {
 	return fmt.Errorf("answered %d: %.300s", a.status, a.body)
 }
 
-// call sends a request, with a JSON body where there is one.
-func (c *cluster) call(ctx context.Context, method, url, body string) (answer, error) {
+// call sends a request, with a JSON body where there is one, and headers as
+// pairs of name and value.
+func (c *cluster) call(ctx context.Context, method, url, body string, headers ...string) (answer, error) {
 	request, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
 	if err != nil {
 		return answer{}, err
 	}
 	if body != "" {
 		request.Header.Set("Content-Type", "application/json")
+	}
+	for pair := range slices.Chunk(headers, 2) {
+		request.Header.Set(pair[0], pair[1])
 	}
 	response, err := c.client.Do(request)
 	if err != nil {

@@ -85,16 +85,16 @@ func (w *writers) write(ctx context.Context, name string, random *rand.Rand) {
 		m := w.c.members[random.IntN(len(w.c.members))]
 		if !w.do(m, ids[i], value) {
 			ids[i] = fresh()
-			rest(ctx)
+			rest(ctx, writerRest)
 		}
 	}
 }
 
-// rest keeps a writer from spinning while nobody answers.
-func rest(ctx context.Context) {
+// rest keeps a client from spinning while nobody answers.
+func rest(ctx context.Context, so time.Duration) {
 	select {
 	case <-ctx.Done():
-	case <-time.After(writerRest):
+	case <-time.After(so):
 	}
 }
 
