@@ -25,6 +25,9 @@ type client struct {
 // longTTL is of instances whose leases never run out in a schedule.
 const longTTL = 7 * 24 * 3600
 
+// linearizable is what is read when nothing else is asked for.
+var linearizable = registry.Consistency{}
+
 // ends of a call
 type ending int
 
@@ -76,7 +79,7 @@ func (c *client) call(m *member, do func(ctx context.Context, l *life) func()) e
 
 // refused tells whether an error says that nothing was done.
 func refused(err error) bool {
-	return !errors.Is(err, registry.ErrUnknownOutcome) && (errors.Is(err, registry.ErrNoLeader) || errors.Is(err, registry.ErrBusy) || errors.Is(err, registry.ErrStopping) || errors.Is(err, registry.ErrFull))
+	return !errors.Is(err, registry.ErrUnknownOutcome) && (errors.Is(err, registry.ErrNoLeader) || errors.Is(err, registry.ErrBusy) || errors.Is(err, registry.ErrStopping) || errors.Is(err, registry.ErrFull) || errors.Is(err, registry.ErrDiverged) || errors.Is(err, registry.ErrTooOld))
 }
 
 func (w *world) anyMember() *member { return w.members[w.dice.IntN(len(w.members))] }
@@ -121,9 +124,9 @@ func (c *client) work() {
 		case n < 5:
 			c.deregister(k)
 		case n < 8:
-			c.get(k, registry.Linearizable)
+			c.get(k, linearizable)
 		case n < 9:
-			c.get(k, registry.Stale)
+			c.get(k, registry.Stale(0))
 		default:
 			c.list()
 		}
@@ -176,10 +179,10 @@ func (c *client) get(k registry.InstanceKey, consistency registry.Consistency) {
 	w := c.world
 	op := operation{key: k, kind: opGet, call: w.now}
 	floor := w.checks.acked
-	if consistency == registry.Stale {
+	m := w.anyMember()
+	if consistency != linearizable {
 		floor = 0
 	}
-	m := w.anyMember()
 	end := c.call(m, func(ctx context.Context, l *life) func() {
 		i, at, err := l.registry.Get(ctx, refOf(k), consistency)
 		if !l.dead && (err == nil || errors.Is(err, registry.ErrNotFound)) {
@@ -189,7 +192,7 @@ func (c *client) get(k registry.InstanceKey, consistency registry.Consistency) {
 		return func() { op.end = endRefused }
 	})
 	op.ended(end, 0)
-	if consistency == registry.Linearizable && op.end == endAnswered {
+	if consistency == linearizable && op.end == endAnswered {
 		w.checks.answered("a read", op.result.Revision, "")
 		c.note(op)
 	}
@@ -198,9 +201,9 @@ func (c *client) get(k registry.InstanceKey, consistency registry.Consistency) {
 // list reads all instances at one revision.
 func (c *client) list() {
 	w := c.world
-	consistency, floor := registry.Stale, uint64(0)
+	consistency, floor := registry.Stale(0), uint64(0)
 	if w.chance(0.5) {
-		consistency, floor = registry.Linearizable, w.checks.acked
+		consistency, floor = linearizable, w.checks.acked
 	}
 	c.call(w.anyMember(), func(ctx context.Context, l *life) func() {
 		instances, at, err := l.registry.List(ctx, registry.Query{Namespace: "default", AllStatuses: true, Consistency: consistency})

@@ -188,7 +188,7 @@ func (l *life) open() (err error) {
 	l.group, err = consensus.Open(consensus.Config{
 		ID: m.id, ClusterID: 1, Members: w.book(), Self: w.book()[m.id-1],
 		Identity: id, IdentityFile: file, Log: l.log, Engine: l.engine, Machine: machine{l.machine, l}, Transport: l,
-		Tick: w.Tick, ElectionTicks: w.ElectionTicks, FlushEvery: w.FlushEvery, CompactEvery: time.Second,
+		Tick: w.Tick, ElectionTicks: w.ElectionTicks, FlushEvery: w.FlushEvery, CompactEvery: time.Second, CheckEvery: w.CheckEvery,
 		Snapshots: snapshots, SnapshotEntries: w.SnapshotEvery, LogTail: w.LogTail,
 		Grows: registry.Grows, Clock: l, Threads: l, Random: w.dice.Uint64, Logger: l.logger(), Registerer: prometheus.NewRegistry(),
 	})
@@ -403,11 +403,14 @@ func (r replicator) AskLeader(ctx context.Context, request []byte) ([]byte, erro
 	return reply, asRegistry(err)
 }
 
+func (r replicator) Fresh() time.Time { return r.life.group.Status().Fresh }
+
 var sameMeaning = [...]struct{ consensus, registry error }{
 	{consensus.ErrNoLeader, registry.ErrNoLeader},
 	{consensus.ErrBusy, registry.ErrBusy},
 	{consensus.ErrFull, registry.ErrFull},
 	{consensus.ErrUnknownOutcome, registry.ErrUnknownOutcome},
+	{consensus.ErrDiverged, registry.ErrDiverged},
 	{consensus.ErrStopped, registry.ErrStopping},
 }
 

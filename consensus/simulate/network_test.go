@@ -156,7 +156,7 @@ func asSeen(err error) error {
 	if err == nil {
 		return nil
 	}
-	for _, meaning := range []error{consensus.ErrNotLeader, consensus.ErrBusy, consensus.ErrFull, consensus.ErrTooLarge} {
+	for _, meaning := range []error{consensus.ErrNotLeader, consensus.ErrBusy, consensus.ErrFull, consensus.ErrTooLarge, consensus.ErrDiverged} {
 		if errors.Is(err, meaning) && !errors.Is(err, consensus.ErrUnknownOutcome) {
 			return fmt.Errorf("%w: %v", meaning, err)
 		}

@@ -49,6 +49,7 @@ type options struct {
 	SnapshotEvery uint64
 	LogTail       uint64
 	FlushEvery    time.Duration
+	CheckEvery    time.Duration // of the members' states
 	Clients       int
 	Holders       int // of leases
 	Watchers      int
@@ -66,6 +67,7 @@ func newOptions(seed uint64) options {
 		Tick: time.Duration(20+dice.IntN(60)) * time.Millisecond, ElectionTicks: 5 + dice.IntN(6),
 		SegmentBytes: 4096 << dice.IntN(5), TailBytes: 256 << dice.IntN(8),
 		SnapshotEvery: 20 + dice.Uint64N(200), LogTail: dice.Uint64N(20),
+		CheckEvery: time.Duration(300+dice.IntN(3000)) * time.Millisecond,
 		FlushEvery: time.Duration(200+dice.IntN(3000)) * time.Millisecond,
 		Clients:    2 + dice.IntN(4), Holders: 1 + dice.IntN(3), Watchers: 1 + dice.IntN(3), Keys: 1 + dice.IntN(4),
 		Latency:    time.Duration(200+dice.IntN(4000)) * time.Microsecond,
