@@ -34,6 +34,9 @@ type appender struct {
 func (a *appender) step() error {
 	messages := a.queue.take(a.spare)
 	a.spare = messages
+	if mutant("send_before_durable") {
+		a.respondAll(messages)
+	}
 	mustSync, answers := false, 0
 	w := logWriter{log: a.log}
 	for _, m := range messages {
@@ -58,12 +61,18 @@ func (a *appender) step() error {
 			return err
 		}
 	}
+	if !mutant("send_before_durable") {
+		a.respondAll(messages)
+	}
+	return a.cutLog()
+}
+
+func (a *appender) respondAll(messages []*pb.Message) {
 	for _, m := range messages {
 		for _, answer := range m.GetResponses() {
 			a.respond(answer)
 		}
 	}
-	return a.cutLog()
 }
 
 // cutLog removes what is not needed any more from the log's beginning, after
@@ -99,7 +108,8 @@ func (a *appender) mustSync(m *pb.Message) bool {
 	if hs, ok := hardStateOf(m); ok {
 		a.written = hs
 	}
-	return len(m.GetEntries()) > 0 || a.written.Term != before.Term || a.written.Vote != before.Vote
+	promises := a.written.Term != before.Term || a.written.Vote != before.Vote
+	return len(m.GetEntries()) > 0 && !mutant("unsynced_entries") || promises && !mutant("unsynced_vote")
 }
 
 func (a *appender) sync() error {

@@ -177,6 +177,9 @@ func (x *applier) entry(b *storage.Batch, e *pb.Entry) (result, error) {
 		return r, err
 	}
 	x.time = max(x.time, env.time)
+	if mutant("time_falls") {
+		x.time = env.time
+	}
 	switch env.kind {
 	case kindCommand:
 		return x.command(b, r, env)

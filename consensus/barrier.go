@@ -55,6 +55,10 @@ func (g *Group) joinRound(c *call) {
 		return
 	}
 	c.deadline = g.ticks + 2*uint64(g.config.ElectionTicks)
+	if mutant("read_joins_the_round_under_way") && g.context != nil {
+		g.asked = append(g.asked, c)
+		return
+	}
 	g.callers = append(g.callers, c)
 }
 
@@ -122,6 +126,10 @@ func (g *Group) roundAnswered(s raft.ReadState) {
 		g.confirms = s.Index
 	}
 	for _, c := range g.asked {
+		if mutant("read_before_applied") {
+			c.finish(outcome{reply: Reply{Index: s.Index}})
+			continue
+		}
 		g.waitApplied(c, s.Index)
 	}
 	clear(g.asked)

@@ -225,7 +225,7 @@ func (g *Group) takeResults(results []result) {
 			continue
 		}
 		delete(g.proposed, r.index)
-		if c.term != r.term {
+		if c.term != r.term && !mutant("answer_of_another_entry") {
 			c.finish(outcome{err: ErrNotLeader})
 			continue
 		}
@@ -268,6 +268,10 @@ func (g *Group) expireCalls() {
 	for index, c := range g.proposed {
 		if c.deadline <= g.ticks {
 			delete(g.proposed, index)
+			if mutant("late_is_refused") {
+				c.finish(outcome{err: ErrBusy})
+				continue
+			}
 			c.finish(outcome{err: fmt.Errorf("%w: entry %d of term %d is not committed after %v", ErrUnknownOutcome, c.index, c.term, g.config.CommitTimeout)})
 		}
 	}
@@ -391,9 +395,12 @@ func (p *proposal) forward(ctx context.Context, leader uint64) (Reply, error) {
 		return Reply{}, ErrNotLeader
 	case errors.Is(err, ErrBusy), errors.Is(err, ErrFull), errors.Is(err, ErrDiverged), errors.Is(err, ErrTooLarge):
 		return Reply{}, err
-	case p.requestID != "" && ctx.Err() == nil:
+	case (p.requestID != "" || mutant("send_twice")) && ctx.Err() == nil:
 		p.uncertain = true
 		return Reply{}, ErrNotLeader
+	}
+	if mutant("unknown_is_refused") {
+		return Reply{}, ErrBusy
 	}
 	return Reply{}, unknownOutcome(leader, err)
 }

@@ -238,7 +238,7 @@ func (g *Group) makeNode(f *facts) error {
 		ID: c.ID, ElectionTick: c.ElectionTicks, HeartbeatTick: 1, Storage: log, Applied: at.Index,
 		AsyncStorageWrites: true, MaxSizePerMsg: messageBytesMax, MaxCommittedSizePerReady: applyBytesMax,
 		MaxUncommittedEntriesSize: uncommittedBytesMax, MaxInflightMsgs: inflightMax, MaxInflightBytes: inflightBytesMax,
-		CheckQuorum: true, PreVote: true, ReadOnlyOption: raft.ReadOnlySafe, DisableProposalForwarding: true,
+		CheckQuorum: true, PreVote: true, ReadOnlyOption: readOnly(), DisableProposalForwarding: true,
 		StepDownOnRemoval: true, Logger: raftLogger{g.log},
 	})
 	if err != nil {
@@ -251,6 +251,14 @@ func (g *Group) makeNode(f *facts) error {
 	}
 	g.publishStatus()
 	return nil
+}
+
+// readOnly is how the leader is confirmed for reads: by a quorum, each time.
+func readOnly() raft.ReadOnlyOption {
+	if mutant("read_without_quorum") {
+		return raft.ReadOnlyLeaseBased
+	}
+	return raft.ReadOnlySafe
 }
 
 // replay applies what is known to be committed, in this goroutine: without a

@@ -54,7 +54,9 @@ func loadRequests(e *storage.Engine) (*requests, error) {
 		if err != nil {
 			return fmt.Errorf("%s: %w", key, err)
 		}
-		r.remember(q)
+		if !mutant("requests_forgotten_at_start") {
+			r.remember(q)
+		}
 		return nil
 	})
 	return r, err
@@ -68,7 +70,7 @@ func (r *requests) remember(q request) {
 // find returns the index at which the id was applied, and what it was answered.
 func (r *requests) find(id string) (uint64, requestReply, bool, error) {
 	index, known := r.byID[id]
-	if !known {
+	if !known || mutant("request_applied_twice") {
 		return 0, requestReply{}, false, nil
 	}
 	if reply, ok := r.fresh[index]; ok {

@@ -50,6 +50,9 @@ func (g *Group) takeDone() {
 		switch {
 		case d.message != nil:
 			g.step(d.message)
+			if mutant("ack_on_leader_append") {
+				g.ackForAll(d.message)
+			}
 		case d.applied != nil:
 			g.step(d.applied.response)
 			g.takeResults(d.applied.results)
@@ -84,12 +87,25 @@ func (g *Group) takeReceived() {
 	}
 }
 
+// ackForAll has the others acknowledge what this member has appended itself. It
+// is a planted bug.
+func (g *Group) ackForAll(m *pb.Message) {
+	if m.GetType() != pb.MsgAppResp || m.GetReject() {
+		return
+	}
+	for _, id := range g.facts.Load().conf.GetVoters() {
+		if id != g.config.ID {
+			g.step(&pb.Message{Type: pb.MsgAppResp.Enum(), From: &id, To: m.To, Term: m.Term, Index: m.Index})
+		}
+	}
+}
+
 // tellsNothing: to a message of an earlier term a member answers with an append
 // of no entry, by which a leader of that term learns of the later one. If this
 // member leads the later one, Raft would take it for all that the other has, and
 // would have to send what is before the log's first entry.
 func (g *Group) tellsNothing(m *pb.Message) bool {
-	return m.GetType() == pb.MsgAppResp && m.GetIndex() == 0 && !m.GetReject() && m.GetTerm() == g.node.BasicStatus().HardState.GetTerm()
+	return !mutant("answer_to_an_earlier_term") && m.GetType() == pb.MsgAppResp && m.GetIndex() == 0 && !m.GetReject() && m.GetTerm() == g.node.BasicStatus().HardState.GetTerm()
 }
 
 // diskBehind tells whether the append queue is at its limit.

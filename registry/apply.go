@@ -56,7 +56,7 @@ func (t *step) run() []byte {
 	case *recordv1.Command_Renew:
 		results = each(kind.Renew.GetItems(), t.renew)
 	case *recordv1.Command_Expire:
-		current := kind.Expire.GetTerm() == t.entry.Term // else its leader has been deposed
+		current := kind.Expire.GetTerm() == t.entry.Term || mutant("expiry_of_a_deposed_leader") // else its leader has been deposed
 		results = each(kind.Expire.GetItems(), func(item *recordv1.ExpireItem) *recordv1.Result { return t.expire(item, current) })
 	case *recordv1.Command_Reap:
 		results = each(kind.Reap.GetServices(), t.reap)
@@ -160,7 +160,7 @@ func (t *step) renew(item *recordv1.RenewItem) *recordv1.Result {
 
 func (t *step) expire(item *recordv1.ExpireItem, current bool) *recordv1.Result {
 	old := t.state.instance(keyOfRecord(item.GetKey()))
-	if !current || old == nil || old.Status != StatusPassing || uint64(old.Lease) != item.GetLease() {
+	if !current || old == nil || old.Status != StatusPassing || uint64(old.Lease) != item.GetLease() && !mutant("expiry_of_any_generation") {
 		return &recordv1.Result{Code: recordv1.Result_CODE_OK}
 	}
 	next := *old

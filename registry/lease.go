@@ -123,7 +123,7 @@ func (l *leases) lead(term uint64, s *state) {
 	l.queue = make(leaseQueue, 0, s.passing)
 	for _, svc := range s.order {
 		for _, i := range svc.instances {
-			if i.Status == StatusPassing {
+			if i.Status == StatusPassing && !mutant("leases_forgotten_by_new_leader") {
 				l.queue = append(l.queue, l.grant(i, len(l.queue)))
 			}
 		}
@@ -133,6 +133,12 @@ func (l *leases) lead(term uint64, s *state) {
 
 func (l *leases) grant(i *Instance, index int) *lease {
 	deadline := l.seen + i.LeaseTTL
+	if mutant("ttl_not_refreshed_by_new_leader") && index >= 0 {
+		deadline = max(0, i.LeaseTTL-l.now().Sub(time.UnixMilli(i.LastHeartbeat)))
+	}
+	if mutant("lease_ends_a_tick_early") {
+		deadline -= expiryTick
+	}
 	granted := &lease{instance: i, generation: i.Lease, ttl: i.LeaseTTL, deadline: deadline, queued: deadline, index: index}
 	l.add(granted)
 	return granted
@@ -154,7 +160,7 @@ func (l *leases) leading() uint64 {
 // clock reads lease time. It stands still over pauses and never goes back.
 func (l *leases) clock() time.Duration {
 	t := l.now().Sub(l.begun) - l.lost
-	if gap := t - l.seen; gap > pauseMin || gap < 0 {
+	if gap := t - l.seen; (gap > pauseMin || gap < 0) && !mutant("lease_by_wall_clock") {
 		l.lost += gap
 		l.pauses++
 		return l.seen
@@ -192,7 +198,9 @@ func (l *leases) put(i *Instance) {
 		old.instance = i // lets go of the one before
 	default:
 		old.instance, old.generation, old.ttl, old.expiring = i, i.Lease, i.LeaseTTL, false
-		old.deadline = l.seen + i.LeaseTTL
+		if !mutant("registration_does_not_extend") {
+			old.deadline = l.seen + i.LeaseTTL
+		}
 		l.enqueue(old, min(old.deadline, max(old.queued, l.seen)))
 	}
 }
@@ -238,7 +246,7 @@ func (l *leases) renew(asked []leaseRenewal) (term uint64, outcomes []renewal) {
 		switch {
 		case one == nil:
 			outcomes[i] = renewalUnknown
-		case one.expiring || a.ttl != 0 && a.ttl != one.ttl:
+		case one.expiring && !mutant("renewal_beside_an_expiry") || a.ttl != 0 && a.ttl != one.ttl:
 			outcomes[i] = renewalLog
 		default:
 			one.deadline = now + one.ttl
@@ -286,6 +294,9 @@ func (l *leases) retry(term uint64, due []dueLease) {
 	for _, d := range due {
 		if one := l.find(d.key); one != nil && one.expiring && one.generation == d.generation && one.index < 0 {
 			l.enqueue(one, l.seen)
+			if mutant("expiry_given_up_too_soon") {
+				one.expiring = false
+			}
 		}
 	}
 }

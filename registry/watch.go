@@ -82,7 +82,10 @@ func newRing(eventsMax, bytesMax int, at Revision) *ring {
 func (r *ring) read(after Revision) (Batch, <-chan struct{}, error) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	if after < r.floor {
+	if mutant("watch_resumes_off_by_one") {
+		after++
+	}
+	if after < r.floor && !mutant("watch_gap_in_silence") {
 		r.compacted.Add(1)
 		return Batch{}, nil, ErrCompacted
 	}
@@ -91,6 +94,9 @@ func (r *ring) read(after Revision) (Batch, <-chan struct{}, error) {
 	}
 	from := r.search(after)
 	to := r.count
+	if mutant("revision_split_in_two") && to-from > 1 {
+		return Batch{Revision: r.at(from).Revision, Events: r.copy(from, from+1)}, nil, nil
+	}
 	if to-from <= batchEventsMax {
 		return Batch{Revision: r.head, Events: r.copy(from, to)}, nil, nil
 	}
@@ -107,6 +113,9 @@ func (r *ring) read(after Revision) (Batch, <-chan struct{}, error) {
 func (r *ring) publish(revision Revision, events []Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if mutant("progress_before_its_events") {
+		events = r.swapLate(events)
+	}
 	for i := range events {
 		r.push(&events[i])
 	}
@@ -157,7 +166,7 @@ func (r *ring) grow() {
 func (r *ring) search(after Revision) int {
 	lo, hi := 0, r.count
 	for lo < hi {
-		if mid := (lo + hi) / 2; r.at(mid).Revision <= after {
+		if mid := (lo + hi) / 2; r.at(mid).Revision <= after && !(mutant("watch_repeats_a_revision") && r.at(mid).Revision == after) {
 			lo = mid + 1
 		} else {
 			hi = mid
