@@ -164,32 +164,27 @@ func (l *life) open() (err error) {
 	if err != nil {
 		return err
 	}
-	snapshots, err := storage.OpenSnapshots(storage.SnapshotsOptions{FS: m.disk, Dir: "data/snapshot", Logger: l.logger()})
-	if err != nil {
-		return err
-	}
-	l.engine, _, err = storage.OpenState(context.Background(), storage.EngineOptions{FS: m.state, Dir: "data/state", CacheBytes: 128 << 10, MemTableBytes: 4 << 20}, snapshots)
-	if err != nil {
-		return err
-	}
-	l.opened = append(l.opened, l.engine)
-	l.machine, err = registry.OpenMachine(registry.MachineConfig{Engine: l.engine, Region: "here", Now: l.mono, Logger: l.logger()})
-	if err != nil {
-		return err
-	}
-	l.engine.Trust()
-	l.log, err = storage.OpenLog(storage.LogOptions{
-		FS: m.disk, Dir: "data/wal", Base: consensus.Base(), Applied: l.engine.AppliedIndex().Index, Salt: w.dice.Uint64,
-		SegmentBytes: w.SegmentBytes, TailBytes: w.TailBytes,
+	store, err := storage.OpenStore(context.Background(), storage.StoreOptions{
+		Snapshots: storage.SnapshotsOptions{FS: m.disk, Dir: "data/snapshot", Logger: l.logger()},
+		Engine:    storage.EngineOptions{FS: m.state, Dir: "data/state", CacheBytes: 128 << 10, MemTableBytes: 4 << 20},
+		Log: storage.LogOptions{
+			FS: m.disk, Dir: "data/wal", Base: consensus.LogBase(id), Salt: w.dice.Uint64, SegmentBytes: w.SegmentBytes, TailBytes: w.TailBytes,
+		},
+		Read: func(engine *storage.Engine) (err error) {
+			l.machine, err = registry.OpenMachine(registry.MachineConfig{Engine: engine, Region: "here", Now: l.mono, Logger: l.logger()})
+			return err
+		},
 	})
 	if err != nil {
 		return err
 	}
+	l.engine, l.log = store.Engine, store.Log
+	l.opened = append(l.opened, l.engine) // the log of a process that dies is not closed
 	l.group, err = consensus.Open(consensus.Config{
 		ID: m.id, ClusterID: 1, Members: w.book(), Self: w.book()[m.id-1],
 		Identity: id, IdentityFile: file, Log: l.log, Engine: l.engine, Machine: machine{l.machine, l}, Transport: l,
 		Tick: w.Tick, ElectionTicks: w.ElectionTicks, FlushEvery: w.FlushEvery, CompactEvery: time.Second, CheckEvery: w.CheckEvery,
-		Snapshots: snapshots, SnapshotEntries: w.SnapshotEvery, LogTail: w.LogTail,
+		Snapshots: store.Snapshots, SnapshotEntries: w.SnapshotEvery, LogTail: w.LogTail,
 		Grows: registry.Grows, Clock: l, Threads: l, Random: w.dice.Uint64, Logger: l.logger(), Registerer: prometheus.NewRegistry(),
 	})
 	if err != nil {
@@ -236,6 +231,12 @@ func (m *member) hooks() {
 		m.world.faults.count("failed sync")
 		m.world.tell("%v: a sync of its disk fails", m)
 		return crashfs.Forget(syscall.EIO)
+	})
+	m.disk.Delay(func(op crashfs.Op) {
+		sync := op.Kind == crashfs.Sync || op.Kind == crashfs.SyncData || op.Kind == crashfs.SyncDir
+		if t := m.world.running; sync && t != nil && t.life == l && (t.name == "append" || t.name == "compact") {
+			m.world.sleep(m.diskLatency())
+		}
 	})
 	m.disk.After(func(op crashfs.Op) {
 		m.ops++

@@ -250,9 +250,7 @@ func (t *thread) latency() time.Duration {
 		return d
 	}
 	switch t.name {
-	case "append":
-		d += t.life.member.diskLatency()
-	case "apply", "send":
+	case "append", "apply", "send":
 		if w.dice.IntN(20) == 0 {
 			d += time.Duration(w.dice.Int64N(int64(w.Latency) * 10))
 		}
