@@ -163,8 +163,8 @@ func (g *Group) successor() uint64 { return g.node.BasicStatus().LeadTransferee 
 
 // change is the leader's.
 func (g *Group) change(c *call) {
-	if !g.mayChange() {
-		g.waitForLeader(c) // and look again after a tick
+	if !g.mayChange() || g.facts.Load().isJoint() && c.change.Kind != Replace && c.change.Kind != TransferLeader {
+		g.waitForLeader(c) // and look again after a tick: a joint configuration does not last
 		return
 	}
 	p, err := g.plan(c.change)
@@ -210,9 +210,6 @@ func single(t pb.ConfChangeType, id uint64) *pb.ConfChangeSingle {
 // plan decides. It changes nothing.
 func (g *Group) plan(c MemberChange) (plan, error) {
 	f := g.facts.Load()
-	if c.Kind != TransferLeader && f.isJoint() {
-		return plan{}, refuse(ChangeConflict, "node %d is just taking another's place: try again when it has", f.conf.GetVoters()[0])
-	}
 	switch c.Kind {
 	case AddLearner:
 		return g.planAdd(f, c.Member)

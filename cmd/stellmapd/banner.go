@@ -34,10 +34,10 @@ func (s started) print(w io.Writer) error {
 	}
 	of := "joining"
 	if s.members > 0 {
-		of = fmt.Sprintf("of %d", s.members)
+		of = fmt.Sprintf("one of %d", s.members)
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s %s   node %d %s, cluster %d, region %s\n", name, version.Number, c.Node.ID, of, c.Node.ClusterID, c.Node.Region)
+	fmt.Fprintf(&b, "%s %s   node %d, %s, cluster %d, region %s\n", name, version.Number, c.Node.ID, of, c.Node.ClusterID, c.Node.Region)
 	for _, row := range [][3]string{
 		{"HTTP", "http://" + c.Server.AdvertiseHTTPAddr, "registry, /readyz, /metrics"},
 		{"xDS", c.Server.AdvertiseXDSAddr, "ADS for Envoy"},

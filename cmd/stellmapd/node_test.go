@@ -155,7 +155,7 @@ func TestOneNode(t *testing.T) {
 	p.answers("HTTP", "/readyz", http.StatusOK)
 	p.answers("HTTP", "/readyz/xds", http.StatusOK)
 	p.answers("admin", "/metrics", http.StatusOK)
-	for _, want := range []string{"node 1 of 1", "new, nothing to be replayed", "authentication is OFF", "stellmapctl --server " + p.address("HTTP") + " register", "bootstrap envoy"} {
+	for _, want := range []string{"node 1, one of 1", "new, nothing to be replayed", "authentication is OFF", "stellmapctl --server " + p.address("HTTP") + " register", "bootstrap envoy"} {
 		if !strings.Contains(p.said(), want) {
 			t.Errorf("%q is missing in:\n%s", want, p.said())
 		}

@@ -1,0 +1,250 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stellmap/stellmap/internal/process"
+)
+
+// Bounds of the page's test.
+const (
+	pageTime     = 3 * time.Minute
+	pageWriters  = 8
+	pageWriteMax = 3 * time.Second // of one write, tries included
+	pageTryTime  = time.Second     // of one try
+	pageRest     = 5 * time.Millisecond
+)
+
+// The commands of docs/membership.md, word by word and in their order, do what the page says: one member
+// grows to three and five, a dead one is replaced, five shrink to three, each is restarted. Under a load of
+// writes, of which each is acknowledged within 3 s, tries included, and none is lost.
+func TestMembersComeAndGoAsThePageSays(t *testing.T) {
+	p := &page{t: t, host: loopbackOfItsOwn(), client: newClient(t)}
+	p.read(filepath.Join(root, "docs/membership.md"))
+	p.start()
+	p.until("@1 ", "the first command") // functions are made by now
+	if _, err := process.Within(t.Context(), readyTime, "the first member", func() error { return p.isReady(1) }); err != nil {
+		t.Fatalf("%v\n%s", err, p.shell.Tail(20))
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var writers sync.WaitGroup
+	for w := range pageWriters {
+		writers.Go(func() { p.write(ctx, w) })
+	}
+	p.until("@end", "the page's last command")
+	cancel()
+	writers.Wait()
+	p.compare()
+	p.check()
+}
+
+// page is a document whose console blocks are run in one shell.
+type page struct {
+	t        *testing.T
+	host     string // in place of 127.0.0.1, so that the ports can be the page's
+	client   *http.Client
+	commands []pageCommand
+	shell    *process.Process
+
+	mu      sync.Mutex // guards what follows
+	acked   map[string]string
+	writes  int
+	slowest time.Duration
+}
+
+// pageCommand is a line that begins with a dollar, and what the page shows that it prints.
+type pageCommand struct {
+	text  string
+	shows []string
+}
+
+// loopbackOfItsOwn is one of the 16 million addresses of this machine.
+func loopbackOfItsOwn() string {
+	return fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(250), rand.IntN(250), 2+rand.IntN(250))
+}
+
+var consoleBlocks = regexp.MustCompile("(?ms)^```console\n(.*?)^```")
+
+func (p *page) read(path string) {
+	p.t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	for _, block := range consoleBlocks.FindAllStringSubmatch(string(text), -1) {
+		for line := range strings.Lines(block[1]) {
+			line = strings.TrimSuffix(line, "\n")
+			if command, ok := strings.CutPrefix(line, "$ "); ok {
+				p.commands = append(p.commands, pageCommand{text: strings.ReplaceAll(command, "127.0.0.1", p.host)})
+			} else {
+				last := &p.commands[len(p.commands)-1]
+				last.shows = append(last.shows, line)
+			}
+		}
+	}
+	if len(p.commands) < 10 {
+		p.t.Fatalf("%s has %d commands", path, len(p.commands))
+	}
+}
+
+// start runs them all. The shell stays at the end, or where one fails, so that what it started ends with it.
+func (p *page) start() {
+	p.t.Helper()
+	var script strings.Builder
+	script.WriteString("set -eu -o pipefail\ntrap 'echo \"@failed $?\"; sleep 3600' EXIT\n")
+	for i, c := range p.commands {
+		fmt.Fprintf(&script, "echo '@%d '\n%s\n", i, c.text)
+	}
+	script.WriteString("trap - EXIT\necho @end\nexec sleep 3600\n")
+	dir := p.t.TempDir()
+	path, err := filepath.Abs(bin)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.shell, err = process.Start(process.Options{
+		Name: "page", Path: "/bin/bash", Args: []string{"-c", script.String()}, Dir: dir, Logs: dir,
+		Env: []string{"PATH=" + path + ":" + os.Getenv("PATH")},
+	})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() {
+		if err := p.shell.Kill(); err != nil {
+			p.t.Error(err)
+		}
+		if p.t.Failed() {
+			p.t.Logf("the page's shell:\n%s", p.shell.Tail(40))
+			p.lastWords(dir)
+		}
+	})
+}
+
+func (p *page) lastWords(dir string) {
+	logs, err := filepath.Glob(filepath.Join(dir, "n*.log"))
+	if err != nil {
+		p.t.Error(err)
+	}
+	for _, path := range logs {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			p.t.Error(err)
+		}
+		p.t.Logf("last words of %s:\n%s", filepath.Base(path), text[max(0, len(text)-1500):])
+	}
+}
+
+// until waits for a mark in what the shell prints.
+func (p *page) until(mark, what string) {
+	p.t.Helper()
+	if _, err := process.Within(p.t.Context(), pageTime, what, func() error {
+		switch said := p.shell.Output(); {
+		case strings.Contains(said, mark):
+			return nil
+		case strings.Contains(said, "@failed"), !p.shell.Running():
+			p.t.Fatalf("a command of the page fails:\n%s", p.shell.Tail(20))
+		}
+		return errors.New("not yet")
+	}); err != nil {
+		p.t.Fatalf("%v\n%s", err, p.shell.Tail(20))
+	}
+}
+
+func (p *page) url(member int) string { return fmt.Sprintf("http://%s:808%d", p.host, member) }
+
+func (p *page) isReady(member int) error {
+	a, err := (&cluster{t: p.t, client: p.client}).call(p.t.Context(), http.MethodGet, p.url(member)+"/readyz", "")
+	if err != nil {
+		return err
+	}
+	return a.want(http.StatusOK)
+}
+
+// write is a client that writes as fast as it is answered. It asks any member of the six, and another one
+// when it gets no answer, or one that says to try again.
+func (p *page) write(ctx context.Context, writer int) {
+	c := &cluster{t: p.t, client: p.client}
+	for n := 0; ctx.Err() == nil; n++ {
+		id, value := fmt.Sprintf("w%d-%d", writer, n%20), fmt.Sprintf("%d/%d", writer, n)
+		began, last := time.Now(), ""
+		for acked := false; !acked; {
+			if time.Since(began) > pageWriteMax {
+				p.t.Errorf("%s was not acknowledged within %v; the last answer was %s", value, pageWriteMax, last)
+				return
+			}
+			within, cancel := context.WithTimeout(context.WithoutCancel(ctx), pageTryTime)
+			a, err := c.call(within, http.MethodPut, p.url(1+rand.IntN(6))+"/api/v2/namespaces/default/services/written/instances/"+id, registration(writtenPortFirst, value))
+			cancel()
+			if acked = err == nil && a.status/100 == 2; !acked {
+				last = fmt.Sprintf("%d %.200s %v", a.status, a.body, err)
+				rest(ctx)
+			}
+		}
+		p.note(id, value, time.Since(began))
+		select {
+		case <-ctx.Done():
+		case <-time.After(pageRest):
+		}
+	}
+}
+
+func (p *page) note(id, value string, took time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.acked == nil {
+		p.acked = make(map[string]string)
+	}
+	p.acked[id] = value
+	p.writes++
+	p.slowest = max(p.slowest, took)
+}
+
+// chance is what another run prints otherwise.
+var chance = regexp.MustCompile(`(rev|leader) \d+`)
+
+// compare holds what the commands printed against what the page shows.
+func (p *page) compare() {
+	p.t.Helper()
+	said := p.shell.Output()
+	for i, c := range p.commands {
+		_, after, _ := strings.Cut(said, fmt.Sprintf("@%d \n", i))
+		printed, _, _ := strings.Cut(after, "\n@")
+		lines := strings.Split(chance.ReplaceAllString(printed, "$1 N"), "\n")
+		for _, want := range c.shows {
+			if !slices.Contains(lines, chance.ReplaceAllString(want, "$1 N")) {
+				p.t.Errorf("%s\nprints\n%s\nand the page shows\n%s", c.text, printed, want)
+			}
+		}
+	}
+}
+
+// check reads all that was acknowledged, and who the members are.
+func (p *page) check() {
+	p.t.Helper()
+	c := &cluster{t: p.t, client: p.client}
+	for id, value := range p.acked {
+		a := c.must(http.MethodGet, p.url(1)+"/api/v2/namespaces/default/services/written/instances/"+id, "", http.StatusOK)
+		if got, err := valueOf(a); err != nil || got != value {
+			p.t.Errorf("%s is %q, acknowledged was %q; %v", id, got, value, err)
+		}
+	}
+	code, out, errs := ctl(p.t, p.url(3), "member", "list", "-o", "name")
+	if code != 0 || out != "1\n3\n4\n" {
+		p.t.Errorf("the members at the end: %q, exit code %d %s", out, code, errs)
+	}
+	p.t.Logf("%d writes, the slowest took %v", p.writes, p.slowest.Round(time.Millisecond))
+	if p.writes < 100 {
+		p.t.Errorf("%d writes are no load", p.writes)
+	}
+}
