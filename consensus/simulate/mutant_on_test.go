@@ -143,7 +143,7 @@ func TestMutants(t *testing.T) {
 func runMutant(t *testing.T, name string) (found bool, schedules, as string) {
 	args := []string{"-test.run=^TestOneMutant$", "-test.timeout=10m", "-mutant=" + name, fmt.Sprint("-first=", *firstFlag)}
 	cmd := exec.Command(os.Args[0], args...)
-	cmd.Env = append(os.Environ(), "GOMAXPROCS=2")
+	cmd.Env = append(cmd.Environ(), "GOMAXPROCS=2")
 	text, err := cmd.CombinedOutput()
 	for line := range strings.Lines(string(text)) {
 		if f := strings.Split(strings.TrimRight(line, "\n"), "\t"); len(f) == 5 && f[0] == "mutant" {

@@ -77,7 +77,7 @@ func TestTestsThatDocumentsNameExist(t *testing.T) {
 		}
 	}
 	tests := regexp.MustCompile(`\b(Test|Benchmark|Fuzz)[A-Z][A-Za-z0-9]+\b`)
-	stories := regexp.MustCompile(`[a-z0-9/]*testdata/[A-Za-z0-9_./]*[a-z0-9_]`)
+	stories := regexp.MustCompile(`[a-z0-9/]*testdata/[A-Za-z0-9_./-]*[a-z0-9_]`)
 	named := 0
 	for path := range files {
 		if filepath.Ext(path) != ".md" {

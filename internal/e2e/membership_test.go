@@ -188,7 +188,7 @@ func (p *page) write(ctx context.Context, writer int) {
 			cancel()
 			if acked = err == nil && a.status/100 == 2; !acked {
 				last = fmt.Sprintf("%d %.200s %v", a.status, a.body, err)
-				rest(ctx)
+				rest(ctx, writerRest)
 			}
 		}
 		p.note(id, value, time.Since(began))
