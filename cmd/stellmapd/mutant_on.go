@@ -5,6 +5,7 @@ package main
 import (
 	"os"
 
+	"github.com/stellmap/stellmap/consensus"
 	"github.com/stellmap/stellmap/storage"
 )
 
@@ -13,7 +14,9 @@ import (
 const mutantVariable = "STELLMAP_MUTANT"
 
 func init() {
-	storage.Plant(os.Getenv(mutantVariable))
+	bug := os.Getenv(mutantVariable)
+	storage.Plant(bug)
+	consensus.Plant(bug)
 	if err := os.Unsetenv(mutantVariable); err != nil { // it is no setting
 		panic(err)
 	}

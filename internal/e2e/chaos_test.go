@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"cmp"
+	"errors"
 	"flag"
 	"fmt"
 	"maps"
@@ -19,17 +20,20 @@ import (
 var (
 	chaosKills = flag.Int("kills", 2, "how often members are killed")
 	chaosCuts  = flag.Int("cuts", 3, "how often members are stopped or the network is cut")
+	chaosOnly  = flag.String("fault", "", "only those whose names contain this")
 	chaosOps   = flag.Int("ops", 0, "how many operations there are at least")
 )
 
 const (
-	firstWriteMost = 3 * time.Second        // after the leader is gone, and for any write with its retries
-	firstWriteP99  = 2 * time.Second        // of many
+	writeMost      = 3 * time.Second        // for a write with its retries, while there is a quorum
+	firstWriteP99  = 2 * time.Second        // after the leader is gone, of many
 	healedWrite    = 5 * time.Second        // for writes that had no quorum, from its return on
 	manyFaults     = 20                     // from so many on a p99 says something
 	faultTimeMin   = 300 * time.Millisecond // how long one lasts
 	faultTimeMore  = 3 * time.Second        // and up to so much more
 	faultTimeShort = 700 * time.Millisecond // or only so much, where there are few
+	faultTimeLong  = 20 * time.Second       // or so much for one in a few that leave a quorum: longer than a lease, and than a keepalive
+	longOneIn      = 12
 	opsPerSecond   = 200                    // acknowledged, all faults included
 	restTimeMin    = 200 * time.Millisecond // between a cluster that is whole and the next fault
 	restTimeMore   = 500 * time.Millisecond
@@ -39,7 +43,7 @@ const (
 // Nothing acknowledged is lost, no read is stale, no lease that is renewed ends, and while there is a
 // quorum each write is acknowledged within three seconds, retries included.
 func TestChaos(t *testing.T) {
-	inside, err := inOwnNetwork(t, "-kills", fmt.Sprint(*chaosKills), "-cuts", fmt.Sprint(*chaosCuts), "-ops", fmt.Sprint(*chaosOps))
+	inside, err := inOwnNetwork(t, "-kills", fmt.Sprint(*chaosKills), "-cuts", fmt.Sprint(*chaosCuts), "-ops", fmt.Sprint(*chaosOps), "-fault", *chaosOnly)
 	var l *lan
 	switch {
 	case err == nil && !inside:
@@ -80,11 +84,10 @@ type chaos struct {
 	*cluster
 	random  *rand.Rand
 	load    *load
-	many    bool // more than a short look
-	counts  map[string]int
+	many    bool                       // more than a short look
 	firsts  map[string][]time.Duration // by fault, the first write after it
 	heals   map[string][]time.Duration // by fault, until all were ready after its end
-	windows []window
+	windows []window                   // in their order
 }
 
 // window is the time of a fault, from its begin to when all members were ready again.
@@ -96,21 +99,37 @@ type window struct {
 
 // newChaos starts the members, with snapshots and segments so small that faults come between them.
 func newChaos(t *testing.T, l *lan, size int, random *rand.Rand) *chaos {
+	t.Helper()
+	return newChaosWith(t, l, size, random, func(*member) {})
+}
+
+// newChaosWith is newChaos with something done to each member before it starts.
+func newChaosWith(t *testing.T, l *lan, size int, random *rand.Rand, prepare func(*member)) *chaos {
+	t.Helper()
 	c := newClusterIn(t, l, size, func(m *member) {
+		prepare(m)
 		m.command = append(m.command, "--snapshot-entries", "2000", "--snapshot-tail", "200", "--storage-segment", "256KiB")
 	})
-	return &chaos{cluster: c, random: random, counts: make(map[string]int),
+	return &chaos{cluster: c, random: random,
 		firsts: make(map[string][]time.Duration), heals: make(map[string][]time.Duration)}
 }
 
 // run does so many faults in random order, and checks everything at the end.
 func (c *chaos) run(kills, cuts, ops int) {
 	c.t.Helper()
-	allowed := func(f fault) bool { return (!f.network || c.lan != nil) && f.members <= len(c.members) }
+	allowed := func(f fault) bool {
+		return (!f.network || c.lan != nil) && f.members <= len(c.members) && strings.Contains(f.name, *chaosOnly)
+	}
 	killing := newDeck(c.random, func(f fault) bool { return f.kills && allowed(f) })
 	cutting := newDeck(c.random, func(f fault) bool { return !f.kills && allowed(f) })
+	if len(killing.cards) == 0 {
+		kills = 0
+	}
+	if len(cutting.cards) == 0 {
+		cuts = 0
+	}
 	c.many = kills+cuts >= manyFaults
-	c.load = startLoad(c.cluster, c.random)
+	c.load = startLoad(c.cluster, "i", c.random)
 	begin := time.Now()
 	for done, all := 0, kills+cuts; kills+cuts > 0; done++ {
 		from := killing
@@ -119,7 +138,9 @@ func (c *chaos) run(kills, cuts, ops int) {
 		} else {
 			cuts, from = cuts-1, cutting
 		}
-		c.fault(from.deal())
+		if err := c.fault(from.deal()); err != nil {
+			c.t.Fatal(err)
+		}
 		c.pace(ops * (done + 1) / all)
 	}
 	c.load.stop()
@@ -132,71 +153,86 @@ func (c *chaos) run(kills, cuts, ops int) {
 }
 
 // fault does one to the cluster and waits until all members are ready again.
-func (c *chaos) fault(f fault) {
-	c.t.Helper()
-	s := &scene{c: c.cluster, random: c.random, leader: c.leader(c.members...)}
+func (c *chaos) fault(f fault) error {
+	leader, err := c.findLeader(c.members...)
+	if err != nil {
+		return fmt.Errorf("before %q: %w", f.name, err)
+	}
+	s := &scene{c: c.cluster, leader: leader}
 	s.others = slices.DeleteFunc(slices.Clone(c.members), func(m *member) bool { return m == s.leader })
 	c.random.Shuffle(len(s.others), func(i, j int) { s.others[i], s.others[j] = s.others[j], s.others[i] })
-	more := faultTimeShort
-	if c.many {
-		more = faultTimeMore
-	}
 	w := window{fault: f, begin: c.load.history.now()}
 	end := f.begin(s)
 	first := c.load.history.first(c.load.history.now())
 	if f.leader {
-		c.firsts[f.name] = append(c.firsts[f.name], c.await(f, first))
-		c.another(s)
+		took, err := c.await(first)
+		if err == nil {
+			err = c.another(s)
+		}
+		if err != nil {
+			end()
+			return fmt.Errorf("%s: %w", f.name, err)
+		}
+		c.firsts[f.name] = append(c.firsts[f.name], took)
 	}
-	rest(c.t.Context(), faultTimeMin+time.Duration(c.random.Int64N(int64(more))))
+	rest(c.t.Context(), c.lasts(f))
 	end()
 	w.end = c.load.history.now()
-	c.mustBeReady()
+	if err := errors.Join(c.ready(), c.alive()); err != nil {
+		return fmt.Errorf("after %q: %w", f.name, err)
+	}
 	w.readyAgain = c.load.history.now()
-	c.alive(f)
-	c.counts[f.name]++
 	c.heals[f.name] = append(c.heals[f.name], w.readyAgain-w.end)
 	c.windows = append(c.windows, w)
 	rest(c.t.Context(), restTimeMin+time.Duration(c.random.Int64N(int64(restTimeMore))))
+	return nil
+}
+
+// lasts is how long a fault goes on.
+func (c *chaos) lasts(f fault) time.Duration {
+	more := faultTimeShort
+	switch {
+	case c.many && !f.noQuorum && c.random.IntN(longOneIn) == 0:
+		more = faultTimeLong
+	case c.many:
+		more = faultTimeMore
+	}
+	return faultTimeMin + time.Duration(c.random.Int64N(int64(more)))
 }
 
 // await waits for the first write after the begin of a fault.
-func (c *chaos) await(f fault, first *firstWrite) time.Duration {
-	c.t.Helper()
+func (c *chaos) await(first *firstWrite) (time.Duration, error) {
 	timer := time.NewTimer(giveUpTime)
 	defer timer.Stop()
 	select {
 	case took := <-first.acked:
-		return took
+		return took, nil
 	case <-timer.C:
-		c.t.Fatalf("%s: no write was acknowledged within %v", f.name, giveUpTime)
-		return 0
+		return 0, fmt.Errorf("no write was acknowledged within %v", giveUpTime)
 	}
 }
 
 // another: the fault has taken the leader away, so another member leads.
-func (c *chaos) another(s *scene) {
-	c.t.Helper()
-	if _, err := process.Within(c.t.Context(), readyTime, "another leader", func() error {
+func (c *chaos) another(s *scene) error {
+	_, err := process.Within(c.t.Context(), readyTime, "another leader", func() error {
 		for _, m := range s.others {
 			if id, err := c.leaderOf(m); err == nil && id != s.leader.id {
 				return nil
 			}
 		}
 		return fmt.Errorf("it is %s still", s.leader.name())
-	}); err != nil {
-		c.t.Fatal(err)
-	}
+	})
+	return err
 }
 
 // alive: no member has ended by itself.
-func (c *chaos) alive(f fault) {
-	c.t.Helper()
+func (c *chaos) alive() error {
 	for _, m := range c.members {
 		if !m.proc.Running() {
-			c.t.Fatalf("%s: %s has ended with exit code %d:\n%s", f.name, m.name(), m.proc.ExitCode(), m.proc.Tail(20))
+			return fmt.Errorf("%s has ended with exit code %d:\n%s", m.name(), m.proc.ExitCode(), m.proc.Tail(20))
 		}
 	}
+	return nil
 }
 
 // pace waits until so many operations were answered.
@@ -238,15 +274,15 @@ func (c *chaos) report(took time.Duration) {
 	if c.many && perSecond < opsPerSecond {
 		c.t.Errorf("%.0f operations a second were acknowledged, want %d", perSecond, opsPerSecond)
 	}
-	for _, name := range slices.Sorted(maps.Keys(c.counts)) {
-		line := fmt.Sprintf("%4d × %s; ready again after its end %s", c.counts[name], name, spread(c.heals[name]))
+	for _, name := range slices.Sorted(maps.Keys(c.heals)) {
+		line := fmt.Sprintf("%4d × %s; all ready after its end: %s", len(c.heals[name]), name, spread(c.heals[name]))
 		if first := c.firsts[name]; len(first) > 0 {
-			line += "; first write " + spread(first)
+			line += "; first write: " + spread(first)
 		}
 		c.t.Log(line)
 	}
 	all := slices.Concat(slices.Collect(maps.Values(c.firsts))...)
-	c.t.Logf("first write after the leader was killed, stopped or cut off: %s", spread(all))
+	c.t.Logf("first write after the leader was killed, stopped or cut off, %d times: %s", len(all), spread(all))
 	if len(all) >= manyFaults && quantile(all, 0.99) > firstWriteP99 {
 		c.t.Errorf("the first write's p99 is %v, want %v at most", quantile(all, 0.99), firstWriteP99)
 	}
@@ -272,12 +308,16 @@ func (c *chaos) slowWrites() {
 		}
 	}
 	c.t.Logf("slowest write with its retries: %v, during %q; from the return of a quorum: %v, after %q",
-		length(slowest), c.name(slowest, false), length(healed), c.name(healed, true))
-	if length(slowest) > firstWriteMost {
-		c.t.Errorf("a write took %v, want %v at most: %v", length(slowest), firstWriteMost, slowest)
+		length(slowest).Round(time.Millisecond), c.name(slowest, false), length(healed).Round(time.Millisecond), c.name(healed, true))
+	slack := time.Duration(1)
+	if !c.many {
+		slack = 2 // a short look shares the machine with other tests
 	}
-	if length(healed) > healedWrite {
-		c.t.Errorf("a write took %v from the return of a quorum on, want %v at most: %v", length(healed), healedWrite, healed)
+	if length(slowest) > slack*writeMost {
+		c.t.Errorf("a write took %v, want %v at most: %v", length(slowest), slack*writeMost, slowest)
+	}
+	if length(healed) > slack*healedWrite {
+		c.t.Errorf("a write took %v from the return of a quorum on, want %v at most: %v", length(healed), slack*healedWrite, healed)
 	}
 }
 
@@ -309,5 +349,5 @@ func spread(d []time.Duration) string {
 		return "never"
 	}
 	short := func(q float64) time.Duration { return quantile(d, q).Round(time.Millisecond) }
-	return fmt.Sprintf("p50 %v, p99 %v, max %v (%d)", short(0.5), short(0.99), short(1), len(d))
+	return fmt.Sprintf("p50 %v, p99 %v, max %v", short(0.5), short(0.99), short(1))
 }

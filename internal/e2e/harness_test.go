@@ -283,11 +283,19 @@ func (c *cluster) kill(members ...*member) {
 	}
 }
 
-// leader is the member that all ready ones take for it.
+// leader is the member that all the given ones take for it.
 func (c *cluster) leader(of ...*member) *member {
 	c.t.Helper()
-	var found *member
-	if _, err := process.Within(c.t.Context(), readyTime, "a leader", func() error {
+	found, err := c.findLeader(of...)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return found
+}
+
+// findLeader waits until the given members agree on one.
+func (c *cluster) findLeader(of ...*member) (found *member, err error) {
+	_, err = process.Within(c.t.Context(), readyTime, "a leader", func() error {
 		found = nil
 		for _, m := range of {
 			id, err := c.leaderOf(m)
@@ -300,10 +308,8 @@ func (c *cluster) leader(of ...*member) *member {
 			found = c.members[id-1]
 		}
 		return nil
-	}); err != nil {
-		c.t.Fatal(err)
-	}
-	return found
+	})
+	return found, err
 }
 
 func (c *cluster) leaderOf(m *member) (int, error) {

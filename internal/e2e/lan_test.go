@@ -32,6 +32,7 @@ type lan struct {
 	t     *testing.T
 	nodes []*process.Process // each holds a namespace; members come and go in it
 	holes []map[int]bool     // by node: those to whom its packets vanish
+	gone  int                // packets that had vanished when the holes began
 }
 
 const (
@@ -164,18 +165,40 @@ func (l *lan) plug(i int)   { l.must(execute("ip", "link", "set", l.port(i), "up
 
 // cut makes packets between two nodes vanish in one direction. Nobody is told.
 func (l *lan) cut(from, to int) {
+	if !slices.ContainsFunc(l.holes, func(to map[int]bool) bool { return len(to) > 0 }) {
+		l.gone = l.vanished()
+	}
 	l.holes[from][to] = true
 	l.must(l.drop(from))
 }
 
-// heal ends all cuts.
+// heal ends all cuts. They must have swallowed something, or nothing was tried.
 func (l *lan) heal() {
+	if l.vanished() == l.gone {
+		l.t.Error("no packet has vanished: the network was not cut")
+	}
 	for i := range l.holes {
 		if len(l.holes[i]) > 0 {
 			clear(l.holes[i])
 			l.must(l.drop(i))
 		}
 	}
+}
+
+// vanished is how many packets the bridge's ports have dropped so far.
+func (l *lan) vanished() int {
+	all := 0
+	for i := range l.nodes {
+		out, err := exec.Command("tc", "-s", "qdisc", "show", "dev", l.port(i), "clsact").Output()
+		l.must(err)
+		_, rest, _ := strings.Cut(string(out), "dropped ")
+		n := 0
+		if _, err := fmt.Sscanf(rest, "%d,", &n); err != nil {
+			l.t.Fatalf("read how many packets were dropped: %v in %q", err, out)
+		}
+		all += n
+	}
+	return all
 }
 
 // refuse gives a node a black-hole route to another: whatever it would send there fails at once.

@@ -19,6 +19,7 @@ import (
 // other until it is answered.
 type load struct {
 	c       *cluster
+	name    string // of its instances
 	history *recorder
 	cancel  context.CancelFunc
 	working sync.WaitGroup
@@ -33,9 +34,9 @@ type load struct {
 }
 
 const (
-	loadClients  = 16
+	loadClients  = 32
 	loadKeys     = 48                     // that are worked on at a time: several clients meet at each
-	loadPace     = 20 * time.Millisecond  // between the beginnings of a client's calls
+	loadPace     = 40 * time.Millisecond  // between the beginnings of a client's calls
 	tryTime      = 400 * time.Millisecond // for one try
 	tryRest      = 20 * time.Millisecond  // between two
 	giveUpTime   = 15 * time.Second       // for all of them
@@ -51,9 +52,9 @@ const (
 )
 
 // startLoad starts the clients and the holders of leases.
-func startLoad(c *cluster, random *rand.Rand) *load {
+func startLoad(c *cluster, name string, random *rand.Rand) *load {
 	ctx, cancel := context.WithCancel(c.t.Context())
-	l := &load{c: c, history: newRecorder(), cancel: cancel}
+	l := &load{c: c, name: name, history: newRecorder(), cancel: cancel}
 	for range loadKeys {
 		l.live = append(l.live, l.fresh())
 	}
@@ -77,7 +78,7 @@ func (l *load) stop() {
 // fresh is the name of an instance that nobody has touched.
 func (l *load) fresh() string {
 	l.made++
-	return fmt.Sprintf("i-%d", l.made)
+	return fmt.Sprintf("%s-%d", l.name, l.made)
 }
 
 // pick is an instance to work on; one that has seen enough is replaced.
@@ -245,7 +246,7 @@ type leased struct {
 
 // hold registers an instance with a lease, renews it and looks at it.
 func (l *load) hold(ctx context.Context, client int, random *rand.Rand) {
-	id := fmt.Sprintf("leased-%d", client)
+	id := fmt.Sprintf("%s-leased-%d", l.name, client)
 	ticker := time.NewTicker(leaseRenews)
 	defer ticker.Stop()
 	had, err := l.lease(ctx, id, random)
@@ -343,5 +344,5 @@ func (l *load) check(t *testing.T) {
 	if l.renewals == 0 {
 		t.Error("no lease was renewed")
 	}
-	t.Logf("%d leases of %v renewed %d times, the longest pause was %v; lost: none unless said above", leases, leaseTTL, l.renewals, l.longest.Round(time.Millisecond))
+	t.Logf("%d leases of %v renewed %d times, at intervals of %v at most", leases, leaseTTL, l.renewals, l.longest.Round(time.Millisecond))
 }

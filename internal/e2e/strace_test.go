@@ -61,13 +61,7 @@ func tokenSynced(t *testing.T, m *member) bool {
 // answers before its log is on disk.
 func TestASkippedSyncIsSeen(t *testing.T) {
 	path := stracePath(t)
-	binary := filepath.Join(t.TempDir(), "stellmapd")
-	build := exec.Command("go", "build", "-tags", "mutants", "-o", binary, "./cmd/stellmapd")
-	build.Dir = root
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	binary := buildWithBugs(t)
 	for bug, seen := range map[string]bool{"skip_log_sync": true, "": false} {
 		c := newClusterWith(t, 1, func(m *member) {
 			m.command[0] = binary
@@ -79,6 +73,19 @@ func TestASkippedSyncIsSeen(t *testing.T) {
 			t.Errorf("with bug %q planted, %d of %d registrations were found to be acknowledged without a sync: %v", bug, len(missing), tracedWrites, missing)
 		}
 	}
+}
+
+// buildWithBugs builds a stellmapd in which STELLMAP_MUTANT plants a bug.
+func buildWithBugs(t *testing.T) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "stellmapd")
+	build := exec.Command("go", "build", "-tags", "mutants", "-o", binary, "./cmd/stellmapd")
+	build.Dir = root
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return binary
 }
 
 func stracePath(t *testing.T) string {
