@@ -243,6 +243,13 @@ func (a *acquaintances) bound(id uint64, uuid string) bool {
 	return uuid != "" && a.identity.Peers[id] == uuid
 }
 
+// boundTo is the UUID of an id; empty when it was never met.
+func (a *acquaintances) boundTo(id uint64) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.identity.Peers[id]
+}
+
 // all are the members met since the start, by id: what follows from them is
 // done in one order.
 func (a *acquaintances) all() []Member {

@@ -237,14 +237,29 @@ func (g *Group) planAdd(f *facts, m Member) (plan, error) {
 		return plan{}, refuse(ChangeInvalid, "a node id is above 0")
 	case have.Removed:
 		return plan{}, removedRefusal(m.ID)
-	case have.UUID != "" && m.UUID != "" && have.UUID != m.UUID:
-		return plan{}, refuse(ChangeConflict, "%v", uuidRefusal(m, have.UUID))
+	case m.UUID != "" && !g.mayBind(f, have, m):
+		return plan{}, refuse(ChangeConflict, "node id %d is that of a member with another data directory: begin with an id that was never used. "+
+			"If it is that member's whose directory was lost, %s", m.ID, replaceHint(m.ID))
 	case f.isMember(m.ID):
 		return planAddress(have, m)
 	case f.size() >= membersMax:
 		return plan{}, refuse(ChangeConflict, "there are %d members, and no cluster has more: remove one first", f.size())
 	}
 	return changeOfOne(pb.ConfChangeAddLearnerNode, m.ID, m), nil
+}
+
+// mayBind tells whether the id may be that of the data directory that asks for
+// it. What the book does not say yet, since a founder has not introduced itself,
+// may be known to this member; and a founder does not ask to be taken in.
+func (g *Group) mayBind(f *facts, have, m Member) bool {
+	switch bound := g.acquaintances.boundTo(m.ID); {
+	case have.UUID != "":
+		return have.UUID == m.UUID
+	case m.ID == g.config.ID || f.isMember(m.ID) && have.Since == 0:
+		return false
+	default:
+		return bound == "" || bound == m.UUID
+	}
 }
 
 // planAddress: whoever has introduced itself says itself where it is reached.

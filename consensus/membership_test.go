@@ -204,6 +204,31 @@ func TestMembersSurviveARestart(t *testing.T) {
 	})
 }
 
+// A node that asks to be taken in under a founder's id gets no hold of it, not
+// even before the address book says whose it is.
+func TestAFoundersIDIsNotGivenAway(t *testing.T) {
+	inBubble(t, 3, func(t *testing.T, c *cluster) {
+		for c.nodes[1].Status().LeaderID == 0 {
+			c.tick(c.ids())
+		}
+		for id := range c.nodes {
+			var refusal *ChangeRefusal
+			err := c.nodes[1].change(c, MemberChange{Kind: AddLearner, Member: Member{ID: id, UUID: "a stranger's"}})
+			if !errors.As(err, &refusal) || refusal.Reason != ChangeConflict {
+				t.Errorf("id %d: %v", id, err)
+			}
+		}
+		for range 25 {
+			c.tick(c.ids())
+		}
+		for id, n := range c.nodes {
+			if len(n.ended) > 0 || n.Status().LeaderID == 0 {
+				t.Errorf("node %d does not go on", id)
+			}
+		}
+	})
+}
+
 // A cluster does not grow without end.
 func TestThereAreNoMoreMembersThanTheLimit(t *testing.T) {
 	inBubble(t, 1, func(t *testing.T, c *cluster) {

@@ -48,7 +48,7 @@ func (n *node) join(ctx context.Context, file consensus.IdentityFile, id storage
 func (j *joiner) ask(ctx context.Context) (consensus.Joining, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, joinPatience, fmt.Errorf("nobody took this node in within %v: is one of them running, and its admin port there?", joinPatience))
 	defer cancel()
-	said := ""
+	said := make(map[string]string) // by address: each reason once
 	for {
 		for _, address := range j.config.Cluster.Join {
 			answer, err := j.askOne(ctx, address)
@@ -60,14 +60,14 @@ func (j *joiner) ask(ctx context.Context) (consensus.Joining, error) {
 			case errors.As(err, &final):
 				return consensus.Joining{}, fmt.Errorf("%s: %w", address, err)
 			}
-			if text := err.Error(); text != said {
+			if text := err.Error(); text != said[address] {
 				j.logger.Warn("not taken in yet", "asked", address, "error", err)
-				said = text
+				said[address] = text
 			}
 		}
 		select {
 		case <-ctx.Done():
-			return consensus.Joining{}, fmt.Errorf("%w; the last answer was: %s", context.Cause(ctx), said)
+			return consensus.Joining{}, fmt.Errorf("%w; the last answers were: %v", context.Cause(ctx), said)
 		case <-time.After(joinPause):
 		}
 	}

@@ -53,7 +53,7 @@ func TestANodeJoins(t *testing.T) {
 	}{
 		"another cluster":    {[]string{"--cluster-id", "7"}, "set node.cluster_id"},
 		"another region":     {[]string{"--region", "elsewhere"}, "set node.region"},
-		"an id that is used": {[]string{"--node-id", "1"}, "node id 1 belongs to the data directory"},
+		"an id that is used": {[]string{"--node-id", "1"}, "node id 1 is that of a member with another data directory"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			args := append([]string{"--node-id", "9", "--data-dir", t.TempDir(), "--storage-ballast", "0", "--join", admin}, anyPorts...)
