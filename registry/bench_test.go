@@ -221,3 +221,94 @@ func heapAlloc() uint64 {
 	runtime.ReadMemStats(&s)
 	return s.HeapAlloc
 }
+
+// shopfloor is a large registry as a state that can be queried: services of a
+// hundred instances, but for one that has a tenth of them all. Ten instances are
+// rare: in their group, zone, version, status, labels and an endpoint.
+func shopfloor(b *testing.B, instances int) *Registry {
+	b.Helper()
+	m := newMember(b, SystemClock{})
+	d := m.machine.reader
+	put := func(service string, n int) {
+		k := ServiceKey{Namespace: "prod", Service: d.share(service)}
+		if m.machine.published.services[k] == nil {
+			m.machine.published.putService(k, serviceRecord{})
+		}
+		r := Registration{
+			Namespace: "prod", Service: service, ID: fmt.Sprintf("10.%d.%d.%d:8080", n>>16, n>>8&255, n&255), Zone: fmt.Sprintf("z%d", n%3), Version: "1.2.3",
+			Labels:    map[string]string{"track": "stable", "rack": strconv.Itoa(n % 100)},
+			Endpoints: []Endpoint{{Protocol: "http", Host: "10.0.0.1", Port: 8080}},
+		}
+		rare := n%(instances/10) == 0
+		if rare {
+			r.Zone, r.Group, r.Version, r.Labels["track"] = "z4", "blue", "1.2.4", "canary"
+			r.Endpoints = append(r.Endpoints, Endpoint{Protocol: "grpc", Host: "10.0.0.1", Port: 9090})
+			delete(r.Labels, "rack")
+		}
+		normal, err := r.normalize()
+		if err != nil {
+			b.Fatal(err)
+		}
+		i := d.instance(k.instance(r.ID), specOf(normal))
+		if rare {
+			i.Status = StatusExpired
+		}
+		m.machine.published.put(m.machine.published.services[k], i)
+	}
+	for n := range instances {
+		switch service := n / 100; {
+		case n < instances/10:
+			put("acme.shop.checkout.large.api", n)
+		default:
+			put(fmt.Sprintf("acme.domain%d.checkout.app%d.api", (instances/100-service)/10, instances/100-service), n)
+		}
+	}
+	return m.registry
+}
+
+func (k ServiceKey) instance(id string) InstanceKey {
+	return InstanceKey{Namespace: k.Namespace, Service: k.Service, ID: id}
+}
+
+// BenchmarkQuery is a query by each dimension, with a limit of ten answers where
+// more match, at a size and at ten times that.
+func BenchmarkQuery(b *testing.B) {
+	any := []string{"any"}
+	queries := []struct {
+		name string
+		q    Query
+	}{
+		{"service", Query{Services: []string{"acme.domain50.checkout.app505.api"}}},
+		{"services=2", Query{Services: []string{"acme.domain50.checkout.app505.api", "acme.domain70.checkout.app705.api"}}},
+		{"prefix", Query{Prefixes: []string{"acme.domain50.checkout.app5"}, Limit: 10}},
+		{"business-domain", Query{Levels: Levels{BusinessDomain: "domain50"}, Limit: 10}},
+		{"application", Query{Levels: Levels{Application: "app505"}, Limit: 10}},
+		{"group", Query{Groups: []string{"blue"}, Statuses: any, Limit: 10}},
+		{"zone", Query{Zones: []string{"z4"}, Statuses: any, Limit: 10}},
+		{"version", Query{Versions: []string{"1.2.4"}, Statuses: any, Limit: 10}},
+		{"endpoint", Query{Endpoints: []string{"grpc"}, Statuses: any, Limit: 10}},
+		{"status", Query{Statuses: []string{"expired"}, Limit: 10}},
+		{"label", Query{Selectors: []string{"track=canary"}, Statuses: any, Limit: 10}},
+		{"label-other", Query{Selectors: []string{"track!=stable"}, Statuses: any, Limit: 10}},
+		{"label-missing", Query{Selectors: []string{"!rack"}, Statuses: any, Limit: 10}},
+		{"in-the-large", Query{Services: []string{"acme.shop.checkout.large.api"}, Versions: []string{"1.2.4"}, Statuses: any, Limit: 10}},
+		{"combined", Query{Levels: Levels{Organization: "acme", Role: "api"}, Zones: []string{"z4", "z5"}, Versions: []string{"1.2.4"}, Selectors: []string{"track in (canary,beta)"}, Statuses: any, Limit: 10}},
+	}
+	for _, instances := range []int{100_000, 1_000_000} {
+		r := shopfloor(b, instances)
+		for _, one := range queries {
+			b.Run(fmt.Sprintf("%s/among=%d", one.name, instances), func(b *testing.B) {
+				one.q.Namespace, one.q.Consistency = "prod", Stale(0)
+				b.ReportAllocs()
+				found := 0
+				for range b.N {
+					got, _, err := r.List(context.Background(), one.q)
+					if found = len(got); err != nil || found == 0 {
+						b.Fatalf("list: %d, %v", found, err)
+					}
+				}
+				b.ReportMetric(float64(found), "found")
+			})
+		}
+	}
+}

@@ -93,7 +93,7 @@ func loggerOr(l *slog.Logger) *slog.Logger {
 
 // load reads both states.
 func (m *Machine) load() (working, published *state, err error) {
-	working, published = newState(), newState()
+	working, published = newState(), newPublishedState()
 	loaded := func(c change) {
 		working.apply(&c)
 		published.apply(&c)

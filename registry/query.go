@@ -8,19 +8,25 @@ import (
 	"time"
 )
 
-// A Query says which instances are wanted. All that is given must match.
+// A Query says which instances are wanted. All that is given must match; of a
+// list, any of its values. What is not given matches everything.
 type Query struct {
-	Namespace   string      // required
-	Services    []string    // any of these; none = all
-	Prefixes    []string    // any of these, textually; none = all
-	Levels      Levels      // some of them, without a gap from the organization on
-	Zone        string      // exact
-	Endpoint    string      // a name or a protocol; of each instance only the matching endpoints are answered
-	Selectors   []string    // label selectors, all of which must match; a comma is "and" too
-	Labels      []string    // key=value, all of which must match
-	Limit       int         // 0 = none; applied last
-	AllStatuses bool        // the ones that nobody may be sent to as well
-	Consistency Consistency // linearizable unless asked otherwise
+	Namespace     string   // required, unless all of them are asked for
+	AllNamespaces bool     // instead of one
+	Services      []string // exact
+	Prefixes      []string // textually
+	Levels        Levels   // each by itself: a service without levels has none of them
+	LevelsInRun   bool     // refuse levels with a gap before them, as the contract of v1 does
+	Groups        []string // exact, like the next three
+	Zones         []string
+	Regions       []string
+	Versions      []string
+	Endpoints     []string    // names or protocols; of each instance only the matching endpoints are answered
+	Selectors     []string    // label selectors, all of which must match; a comma is "and" too
+	Labels        []string    // key=value, all of which must match
+	Statuses      []string    // names of statuses, "routable" or "any"; none = routable
+	Limit         int         // 0 = none; applied last
+	Consistency   Consistency // linearizable unless asked otherwise
 }
 
 // Consistency says how fresh a read must be. The zero value is linearizable: it
@@ -38,8 +44,8 @@ func Stale(maxAge time.Duration) Consistency { return Consistency{stale: true, m
 // queryTermsMax bounds each list of a query.
 const queryTermsMax = 256
 
-// List reads the instances that match, sorted by service and id, and the
-// revision that the answer was read at.
+// List reads the instances that match, sorted by namespace, service and id, and
+// the revision that the answer was read at.
 func (r *Registry) List(ctx context.Context, q Query) ([]*Instance, Revision, error) {
 	f, err := q.filter()
 	if err != nil {
@@ -48,8 +54,9 @@ func (r *Registry) List(ctx context.Context, q Query) ([]*Instance, Revision, er
 	if err := r.freshen(ctx, q.Consistency); err != nil {
 		return nil, 0, err
 	}
-	services, at := r.machine.services(f)
-	return f.pick(services), at, nil
+	found, at := r.machine.find(f, instancesOnly)
+	out, _ := found.instances(f, place{})
+	return out, at, nil
 }
 
 // Services reads the services of a namespace, or all for "", sorted by key, and
@@ -83,33 +90,42 @@ func (m *Machine) servicesOf(namespace string) ([]*Service, Revision) {
 	return out, m.revision
 }
 
-// A filter is a query in the form that matching wants.
+// A filter is a query in the form that matching wants. Its lists are sorted,
+// without repeats; an empty one is not looked at.
 type filter struct {
-	namespace string
-	services  []string // sorted, without repeats; nil = all
-	prefixes  []string
-	levels    []string // a run from the organization on
-	zone      string
-	endpoint  string
+	namespace string // "" = all
+	services  []string
+	prefixes  []string // none of them begins with another
+	levels    [len(levelNames)]string
+	groups    []string
+	zones     []string
+	regions   []string
+	versions  []string
+	endpoints []string
 	labels    []requirement
+	statuses  statusSet
 	limit     int
-	all       bool
 }
 
 func (q Query) filter() (*filter, error) {
 	var bad problems
-	f := &filter{
-		namespace: normalizeNamespace(q.Namespace, &bad),
-		services:  terms(q.Services, "service", &bad),
-		prefixes:  terms(q.Prefixes, "servicePrefix", &bad),
-		levels:    levelRun(q.Levels, &bad),
-		zone:      strings.TrimSpace(q.Zone),
-		endpoint:  strings.TrimSpace(q.Endpoint),
-		limit:     q.Limit,
-		all:       q.AllStatuses,
+	f := &filter{}
+	if !q.AllNamespaces {
+		f.namespace = normalizeNamespace(q.Namespace, &bad)
+	} else if q.Namespace != "" {
+		bad.add("namespace", "is given although all namespaces are asked for: one of the two")
 	}
+	f.services = terms(q.Services, "service", &bad)
+	f.prefixes = withoutLonger(terms(q.Prefixes, "servicePrefix", &bad))
+	f.levels = q.levels(&bad)
+	f.groups = terms(q.Groups, "group", &bad)
+	f.zones = terms(q.Zones, "zone", &bad)
+	f.regions = terms(q.Regions, "region", &bad)
+	f.versions = terms(q.Versions, "version", &bad)
+	f.endpoints = terms(q.Endpoints, "endpoint", &bad)
+	f.statuses = statusTerms(q.Statuses, &bad)
 	f.labels = append(selectorTerms(q.Selectors, &bad), labelTerms(q.Labels, &bad)...)
-	if q.Limit < 0 {
+	if f.limit = q.Limit; q.Limit < 0 {
 		bad.add("limit", fmt.Sprintf("%d is negative: a number from 0 (no limit) on", q.Limit))
 	}
 	return f, bad.err()
@@ -131,20 +147,89 @@ func terms(given []string, parameter string, bad *problems) []string {
 	return slices.Compact(out)
 }
 
-func levelRun(given Levels, bad *problems) []string {
-	parts := trimLevels(given).parts()
-	n := 0
-	for n < len(parts) && parts[n] != "" {
-		n++
-	}
-	for i := n; i < len(parts); i++ {
-		if parts[i] != "" {
-			bad.add(levelNames[i], fmt.Sprintf("is given without %s: levels are asked for without a gap, from organization on", levelNames[n]))
-			return nil
+// withoutLonger drops the prefixes that say no more than a shorter one does. What
+// begins with a prefix stands right behind it in a sorted list.
+func withoutLonger(sorted []string) []string {
+	var out []string
+	for _, p := range sorted {
+		if len(out) == 0 || !strings.HasPrefix(p, out[len(out)-1]) {
+			out = append(out, p)
 		}
 	}
-	return parts[:n]
+	return out
 }
+
+func (q Query) levels(bad *problems) [len(levelNames)]string {
+	parts := trimLevels(q.Levels).parts()
+	gap := slices.Index(parts[:], "")
+	if !q.LevelsInRun || gap < 0 {
+		return parts
+	}
+	for i := gap; i < len(parts); i++ {
+		if parts[i] != "" {
+			bad.add(levelNames[i], fmt.Sprintf("is given without %s: levels are asked for without a gap, from organization on", levelNames[gap]))
+			break
+		}
+	}
+	return parts
+}
+
+// The words that stand for several statuses.
+const (
+	statusesRoutable = "routable"
+	statusesAny      = "any"
+)
+
+// A statusSet has one bit for each status.
+type statusSet uint16
+
+const everyStatus = ^statusSet(0)
+
+func (s statusSet) has(one Status) bool { return s&(1<<one) != 0 }
+
+func statusTerms(given []string, bad *problems) statusSet {
+	words := terms(given, "status", bad)
+	if len(words) == 0 {
+		words = []string{statusesRoutable}
+	}
+	var out statusSet
+	for _, word := range words {
+		some := statusesOf(word)
+		if some == 0 {
+			bad.add("status", fmt.Sprintf("%s is not known: %s", quoted(word), strings.Join(statusWords(), ", ")))
+		}
+		out |= some
+	}
+	return out
+}
+
+func statusesOf(word string) statusSet {
+	if word == statusesAny {
+		return everyStatus
+	}
+	var out statusSet
+	for s := range statusesMax {
+		if known(s) && (s.String() == word || word == statusesRoutable && s.Routable()) {
+			out |= 1 << s
+		}
+	}
+	return out
+}
+
+func statusWords() []string {
+	words := []string{statusesAny, statusesRoutable}
+	for s := range statusesMax {
+		if known(s) {
+			words = append(words, s.String())
+		}
+	}
+	return words
+}
+
+// statusesMax is above the number of every status.
+const statusesMax = Status(16)
+
+func known(s Status) bool { return s.String() != Status(0).String() }
 
 func selectorTerms(given []string, bad *problems) []requirement {
 	var out []requirement
@@ -178,93 +263,76 @@ func labelTerms(given []string, bad *problems) []requirement {
 	return out
 }
 
-// services are the services that can hold matches, all as of one revision.
-func (m *Machine) services(f *filter) ([]*Service, Revision) {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	var out []*Service
-	for _, svc := range m.published.candidates(f) {
-		if f.matchesService(svc.key) {
-			out = append(out, svc.snapshot())
-		}
-	}
-	return out, m.revision
-}
-
-// candidates narrows the search by what the state is sorted by.
-func (s *state) candidates(f *filter) []*serviceState {
-	if len(f.services) == 0 && len(f.prefixes) == 1 {
-		return s.prefixed(f.namespace, f.prefixes[0])
-	}
-	if len(f.services) == 0 {
-		return s.prefixed(f.namespace, "")
-	}
-	var out []*serviceState
-	for _, name := range f.services {
-		if svc := s.services[ServiceKey{Namespace: f.namespace, Service: name}]; svc != nil {
-			out = append(out, svc)
-		}
-	}
-	return out
-}
-
+// matchesService looks at what a query says of services.
 func (f *filter) matchesService(k ServiceKey) bool {
+	if f.namespace != "" && k.Namespace != f.namespace {
+		return false
+	}
+	if len(f.services) > 0 && !contains(f.services, k.Service) {
+		return false
+	}
 	if len(f.prefixes) > 0 && !slices.ContainsFunc(f.prefixes, func(p string) bool { return strings.HasPrefix(k.Service, p) }) {
 		return false
 	}
-	if len(f.levels) == 0 {
-		return true
-	}
-	parts := LevelsOf(k.Service).parts()
-	return slices.Equal(parts[:len(f.levels)], f.levels)
+	return !f.hasLevels() || f.matchesLevels(k.Service)
 }
 
-func (f *filter) pick(services []*Service) []*Instance {
-	out := []*Instance{}
-	for _, s := range services {
-		for _, i := range s.Instances {
-			if f.limit > 0 && len(out) == f.limit {
-				return out
-			}
-			if i = f.match(i); i != nil {
-				out = append(out, i)
-			}
+func (f *filter) hasLevels() bool { return f.levels != [len(levelNames)]string{} }
+
+// matchesLevels compares whole levels: acme is not acme2.
+func (f *filter) matchesLevels(service string) bool {
+	for n, want := range f.levels {
+		level, rest, more := strings.Cut(service, ".")
+		if level == "" || more != (n < len(f.levels)-1) || want != "" && level != want {
+			return false
 		}
+		service = rest
 	}
-	return out
+	return true
 }
 
-// match is the instance as the query wants to see it; nil when it does not.
-func (f *filter) match(i *Instance) *Instance {
-	if !f.all && !i.Status.Routable() || f.zone != "" && i.Zone != f.zone {
-		return nil
+// asksOfInstances says whether a query can refuse instances of a service that it takes.
+func (f *filter) asksOfInstances() bool {
+	return len(f.groups)+len(f.zones)+len(f.regions)+len(f.versions)+len(f.endpoints)+len(f.labels) > 0 || f.statuses != everyStatus
+}
+
+// matches looks at what a query says of instances.
+func (f *filter) matches(i *Instance) bool {
+	if !f.statuses.has(i.Status) || !oneOf(f.zones, i.Zone) || !oneOf(f.groups, i.Group) || !oneOf(f.regions, i.Region) || !oneOf(f.versions, i.Version) {
+		return false
 	}
 	for _, l := range f.labels {
 		if !l.matches(i.Labels) {
-			return nil
+			return false
 		}
 	}
-	if f.endpoint == "" {
-		return i
-	}
-	return i.only(f.endpoint)
+	return len(f.endpoints) == 0 || slices.ContainsFunc(i.Endpoints, f.wantsEndpoint)
 }
 
-// only keeps the endpoints of a name or protocol; nil when there are none.
-func (i *Instance) only(endpoint string) *Instance {
-	var kept []Endpoint
-	for _, e := range i.Endpoints {
-		if e.Name == endpoint || strings.EqualFold(e.Protocol, endpoint) {
-			kept = append(kept, e)
-		}
-	}
-	switch len(kept) {
-	case 0:
-		return nil
-	case len(i.Endpoints):
+// oneOf holds for a list that is not given, too.
+func oneOf(sorted []string, value string) bool { return len(sorted) == 0 || contains(sorted, value) }
+
+func contains(sorted []string, value string) bool {
+	_, found := slices.BinarySearch(sorted, value)
+	return found
+}
+
+func (f *filter) wantsEndpoint(e Endpoint) bool {
+	return slices.ContainsFunc(f.endpoints, func(want string) bool { return e.Name == want || strings.EqualFold(e.Protocol, want) })
+}
+
+// asWanted is a matching instance as the query wants to see it: without the
+// endpoints that were not asked for.
+func (f *filter) asWanted(i *Instance) *Instance {
+	if len(f.endpoints) == 0 || !slices.ContainsFunc(i.Endpoints, func(e Endpoint) bool { return !f.wantsEndpoint(e) }) {
 		return i
 	}
 	some := *i
-	some.Endpoints = kept
+	some.Endpoints = nil
+	for _, e := range i.Endpoints {
+		if f.wantsEndpoint(e) {
+			some.Endpoints = append(some.Endpoints, e)
+		}
+	}
 	return &some
 }

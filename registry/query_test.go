@@ -39,14 +39,14 @@ func TestParseSelector(t *testing.T) {
 func TestParseSelectorErrors(t *testing.T) {
 	cases := map[string]string{
 		"track,":            "expected a label key at the end",
-		",track":            "expected a label key at position 1",
+		",track":            "expected a label key in column 1",
 		"!":                 "expected a label key at the end",
-		"=x":                "expected a label key at position 1",
+		"=x":                "expected a label key in column 1",
 		"track in":          `expected "(" at the end`,
-		"track in canary":   `expected "(" at position 10, before "canary"`,
+		"track in canary":   `expected "(" in column 10, before "canary"`,
 		"track in (canary":  "never closed",
-		"track in ()":       "expected a value at position 11",
-		"track canary":      "expected a comma or the end at position 7",
+		"track in ()":       "expected a value in column 11",
+		"track canary":      "expected a comma or the end in column 7",
 		"track in (a) junk": "expected a comma or the end",
 	}
 	for text, says := range cases {
@@ -93,11 +93,21 @@ func TestList(t *testing.T) {
 		"the union of prefixes":                  {Query{Prefixes: []string{"acme2", "ord"}}, []string{"4", "5"}},
 		"services and prefixes must both match":  {Query{Services: []string{"orders", "acme2.shop.cart.app.api"}, Prefixes: []string{"acme"}}, []string{"4"}},
 		"a level matches the whole field":        {Query{Levels: Levels{Organization: "acme", BusinessDomain: "shop"}}, []string{"1", "2"}},
-		"a zone":                                 {Query{Zone: "z2"}, []string{"1"}},
-		"an endpoint by protocol":                {Query{Endpoint: "grpc"}, []string{"1", "4"}},
+		"a level in the middle":                  {Query{Levels: Levels{Application: "app"}}, []string{"1", "2", "3", "4"}},
+		"levels with a gap":                      {Query{Levels: Levels{Organization: "acme", Application: "app"}}, []string{"1", "2", "3"}},
+		"the last level and a prefix":            {Query{Levels: Levels{Role: "api"}, Prefixes: []string{"acme2", "acme.shopping"}}, []string{"3", "4"}},
+		"a level that no service has":            {Query{Levels: Levels{Role: "app"}}, []string{}},
+		"one of several zones":                   {Query{Zones: []string{"z2", "z3"}}, []string{"1"}},
+		"a region":                               {Query{Regions: []string{"here"}, Services: []string{"orders"}}, []string{"5"}},
+		"another region":                         {Query{Regions: []string{"there"}}, []string{}},
+		"a label that is missing":                {Query{Selectors: []string{"!track"}}, []string{"3", "4", "5"}},
+		"a status":                               {Query{Statuses: []string{"passing"}, Zones: []string{"z2"}}, []string{"1"}},
+		"another status":                         {Query{Statuses: []string{"expired"}}, []string{}},
+		"a zone":                                 {Query{Zones: []string{"z2"}}, []string{"1"}},
+		"an endpoint by protocol":                {Query{Endpoints: []string{"grpc"}}, []string{"1", "4"}},
 		"a selector":                             {Query{Selectors: []string{"track in (canary,stable)", "track!=stable"}}, []string{"2"}},
 		"a label":                                {Query{Labels: []string{"track=stable"}}, []string{"1"}},
-		"a limit, applied last":                  {Query{Zone: "z1", Limit: 2}, []string{"2", "3"}},
+		"a limit, applied last":                  {Query{Zones: []string{"z1"}, Limit: 2}, []string{"2", "3"}},
 		"empty values say nothing":               {Query{Services: []string{""}, Prefixes: []string{" "}, Selectors: []string{""}}, []string{"1", "2", "3", "4", "5"}},
 	}
 	for name, c := range cases {
@@ -117,7 +127,7 @@ func TestList(t *testing.T) {
 // others out of the answer, and leaves the stored instance alone.
 func TestListKeepsMatchingEndpointsOnly(t *testing.T) {
 	m := shop(t)
-	got, _, err := m.registry.List(context.Background(), Query{Namespace: "prod", Endpoint: "grpc", Limit: 1})
+	got, _, err := m.registry.List(context.Background(), Query{Namespace: "prod", Endpoints: []string{"grpc"}, Limit: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,11 +149,13 @@ func TestListRefusesBadQueries(t *testing.T) {
 		says  string
 	}{
 		"no namespace":         {Query{}, "namespace", "is missing"},
-		"a gap in the levels":  {Query{Namespace: "p", Levels: Levels{Organization: "a", Role: "b"}}, "role", "without businessDomain"},
-		"levels from below":    {Query{Namespace: "p", Levels: Levels{BusinessDomain: "b"}}, "businessDomain", "without organization"},
+		"a gap in the levels":  {Query{Namespace: "p", Levels: Levels{Organization: "a", Role: "b"}, LevelsInRun: true}, "role", "without businessDomain"},
+		"levels from below":    {Query{Namespace: "p", Levels: Levels{BusinessDomain: "b"}, LevelsInRun: true}, "businessDomain", "without organization"},
 		"label without value":  {Query{Namespace: "p", Labels: []string{"k="}}, "label", "not key=value"},
 		"label without key":    {Query{Namespace: "p", Labels: []string{"=v"}}, "label", "not key=value"},
 		"label without either": {Query{Namespace: "p", Labels: []string{"k"}}, "label", "not key=value"},
+		"an unknown status":    {Query{Namespace: "p", Statuses: []string{"dead"}}, "status", "any, routable, passing, expired"},
+		"two namespaces":       {Query{Namespace: "p", AllNamespaces: true}, "namespace", "one of the two"},
 		"negative limit":       {Query{Namespace: "p", Limit: -1}, "limit", "-1 is negative"},
 		"too many services":    {Query{Namespace: "p", Services: make([]string, queryTermsMax+1)}, "service", "at most 256"},
 	}
@@ -168,7 +180,7 @@ func TestExpiredInstancesAreListedOnRequestOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustEqual(t, "the number of routable instances", len(routable), 0)
-	all, _, err := m.registry.List(context.Background(), Query{Namespace: "prod", AllStatuses: true})
+	all, _, err := m.registry.List(context.Background(), Query{Namespace: "prod", Statuses: []string{"any"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -94,7 +94,7 @@ func (p *selectorParser) set(key string, op selectorOp) (requirement, error) {
 	}
 	length := strings.IndexByte(p.text[p.at:], ')')
 	if length < 0 {
-		return requirement{}, fmt.Errorf(`the "(" before position %d is never closed: %s`, p.at, selectorForms)
+		return requirement{}, fmt.Errorf(`the "(" in column %d is never closed: %s`, p.at, selectorForms)
 	}
 	inside := p.text[p.at : p.at+length]
 	if strings.TrimSpace(inside) == "" {
@@ -105,6 +105,8 @@ func (p *selectorParser) set(key string, op selectorOp) (requirement, error) {
 	for i := range values {
 		values[i] = strings.TrimSpace(values[i])
 	}
+	slices.Sort(values)
+	values = slices.Compact(values) // the index counts
 	return requirement{key: key, op: op, values: values}, nil
 }
 
@@ -155,5 +157,5 @@ func (p *selectorParser) wrong(expected string) error {
 	if p.at == len(p.text) {
 		return fmt.Errorf("expected %s at the end: %s", expected, selectorForms)
 	}
-	return fmt.Errorf("expected %s at position %d, before %s: %s", expected, p.at+1, quoted(p.text[p.at:]), selectorForms)
+	return fmt.Errorf("expected %s in column %d, before %s: %s", expected, p.at+1, quoted(p.text[p.at:]), selectorForms)
 }

@@ -12,10 +12,11 @@ import (
 // immutable instances. A machine has two: the one that Apply works on, and the
 // published one, which follows by the same changes. So Apply sees its own
 // earlier entries before anybody else does, and a reader never waits for a disk.
-// The second index costs some sixteen bytes an instance.
+// The second copy costs some sixteen bytes an instance.
 type state struct {
 	services map[ServiceKey]*serviceState
 	order    []*serviceState // sorted by key
+	index    *index          // of the published state; nil in the other
 	passing  int             // instances, in all services
 	expired  int
 }
@@ -25,6 +26,7 @@ type serviceState struct {
 	key       ServiceKey
 	record    serviceRecord
 	instances []*Instance // sorted by id; changed in place
+	blocks    []*block    // for the index; sorted by where they begin
 	passing   int
 	expired   int
 
@@ -64,7 +66,15 @@ const (
 	opServiceDelete
 )
 
+// newState is one that Apply works on.
 func newState() *state { return &state{services: make(map[ServiceKey]*serviceState)} }
+
+// newPublishedState is one that can be queried.
+func newPublishedState() *state {
+	s := newState()
+	s.index = newIndex(s)
+	return s
+}
 
 // apply makes one step. A step that does not fit means that two states that
 // must be equal are not.
@@ -91,14 +101,19 @@ func (s *state) mustHave(k ServiceKey) *serviceState {
 
 func (s *state) put(svc *serviceState, i *Instance) {
 	svc.view.Store(nil)
+	var old *Instance
 	at, found := searchID(svc.instances, i.ID)
 	if found {
-		s.count(svc, svc.instances[at].Status, -1)
+		old = svc.instances[at]
+		s.count(svc, old.Status, -1)
 		svc.instances[at] = i
 	} else {
 		svc.instances = slices.Insert(svc.instances, at, i)
 	}
 	s.count(svc, i.Status, 1)
+	if s.index != nil {
+		s.index.put(svc, i, old)
+	}
 }
 
 func (s *state) remove(svc *serviceState, id string) {
@@ -107,8 +122,12 @@ func (s *state) remove(svc *serviceState, id string) {
 	if !found {
 		panic("registry: removal of instance " + id + " of service " + svc.key.Service + ", which this state does not have")
 	}
-	s.count(svc, svc.instances[at].Status, -1)
+	old := svc.instances[at]
+	s.count(svc, old.Status, -1)
 	svc.instances = slices.Delete(svc.instances, at, at+1)
+	if s.index != nil {
+		s.index.remove(svc, old)
+	}
 }
 
 func (s *state) count(svc *serviceState, status Status, by int) {
@@ -131,20 +150,27 @@ func (s *state) putService(k ServiceKey, record serviceRecord) {
 	svc := &serviceState{key: k, record: record}
 	s.services[k] = svc
 	s.order = slices.Insert(s.order, s.search(k), svc)
+	if s.index != nil {
+		s.index.addService(svc)
+	}
 }
 
 func (s *state) removeService(k ServiceKey) {
-	if svc := s.mustHave(k); len(svc.instances) > 0 {
+	svc := s.mustHave(k)
+	if len(svc.instances) > 0 {
 		panic("registry: removal of service " + k.Service + ", which still has instances")
 	}
 	delete(s.services, k)
 	at := s.search(k)
 	s.order = slices.Delete(s.order, at, at+1)
+	if s.index != nil {
+		s.index.removeService(svc)
+	}
 }
 
 // search gives the place of a service, or where it would be.
 func (s *state) search(k ServiceKey) int {
-	at, _ := slices.BinarySearchFunc(s.order, k, func(svc *serviceState, k ServiceKey) int { return svc.key.Compare(k) })
+	at, _ := searchService(s.order, k)
 	return at
 }
 
@@ -186,10 +212,18 @@ func searchID(instances []*Instance, id string) (int, bool) {
 
 // prefixed is the services of a namespace whose names begin so, sorted.
 func (s *state) prefixed(namespace, prefix string) []*serviceState {
-	from := s.order[s.search(ServiceKey{Namespace: namespace, Service: prefix}):]
-	to := 0
-	for to < len(from) && from[to].key.Namespace == namespace && strings.HasPrefix(from[to].key.Service, prefix) {
-		to++
-	}
-	return from[:to]
+	return prefixed(s.order, namespace, prefix)
+}
+
+// prefixed is the part of a sorted list of services that a prefix of a namespace's names cuts out.
+func prefixed(sorted []*serviceState, namespace, prefix string) []*serviceState {
+	from, _ := searchService(sorted, ServiceKey{Namespace: namespace, Service: prefix})
+	rest := sorted[from:]
+	to, _ := slices.BinarySearchFunc(rest, true, func(svc *serviceState, _ bool) int {
+		if svc.key.Namespace == namespace && strings.HasPrefix(svc.key.Service, prefix) {
+			return -1
+		}
+		return 1
+	})
+	return rest[:to]
 }

@@ -206,7 +206,7 @@ func (c *client) list() {
 		consistency, floor = linearizable, w.checks.acked
 	}
 	c.call(w.anyMember(), func(ctx context.Context, l *life) func() {
-		instances, at, err := l.registry.List(ctx, registry.Query{Namespace: "default", AllStatuses: true, Consistency: consistency})
+		instances, at, err := l.registry.List(ctx, registry.Query{Namespace: "default", Statuses: []string{"any"}, Consistency: consistency})
 		if err == nil && !l.dead {
 			w.checks.list(fmt.Sprintf("%s at %v", c.name, l.member), instances, uint64(at), floor)
 		}

@@ -152,7 +152,7 @@ func (w *world) compare() {
 			return
 		}
 		hashes[sum] = append(hashes[sum], m.id)
-		instances, at, err := m.life.registry.List(context.Background(), registry.Query{Namespace: "default", AllStatuses: true, Consistency: registry.Stale(0)})
+		instances, at, err := m.life.registry.List(context.Background(), registry.Query{Namespace: "default", Statuses: []string{"any"}, Consistency: registry.Stale(0)})
 		if err != nil {
 			w.fail("%v: list: %v", m, err)
 			return

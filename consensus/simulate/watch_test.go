@@ -41,7 +41,7 @@ func (c *client) follow() {
 func (c *client) begin(m *member) {
 	w := c.world
 	c.call(m, func(ctx context.Context, l *life) func() {
-		instances, at, err := l.registry.List(ctx, registry.Query{Namespace: "default", AllStatuses: true, Consistency: registry.Stale(0)})
+		instances, at, err := l.registry.List(ctx, registry.Query{Namespace: "default", Statuses: []string{"any"}, Consistency: registry.Stale(0)})
 		if err != nil || l.dead {
 			return func() {}
 		}

@@ -44,6 +44,9 @@ func (p *parameters) all(name string) []string { return p.values[name] }
 // first is a parameter's value; "" when it is absent.
 func (p *parameters) first(name string) string { return p.values.Get(name) }
 
+// one is the first value of a parameter that v1 has once, as a list.
+func (p *parameters) one(name string) []string { return []string{p.first(name)} }
+
 // limit is a whole number from 0 on.
 func (p *parameters) limit() int {
 	text := strings.TrimSpace(p.first("limit"))

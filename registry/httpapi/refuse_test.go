@@ -237,7 +237,7 @@ func TestRefusedCalls(t *testing.T) {
 		"v2 get, bad consistency":          {"GET", at + "/o-0?consistency=any", "", "consistency", 0},
 		"v2 list of no service":            {"GET", "/api/v2/namespaces/prod/services/%20/instances", "", "service", 0},
 		"v2 list of no namespace":          {"GET", "/api/v2/namespaces//instances", "", "namespace", 0},
-		"v2 list, gap in the levels":       {"GET", at + "?role=api", "", "role", 0},
+		"v1 list, gap in the levels":       {"GET", "/api/v1/registry/instances?namespace=prod&role=api", "", "role", 0},
 		"v2 services of no namespace":      {"GET", "/api/v2/namespaces//services", "", "namespace", 0},
 		"v2 services of a bad namespace":   {"GET", "/api/v2/namespaces/a.b/services", "", "namespace", 0},
 		"v2 services, parameter":           {"GET", "/api/v2/services?zone=a", "", "zone", 0},

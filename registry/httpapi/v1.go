@@ -91,8 +91,8 @@ func v1Wrote(w http.ResponseWriter, result registry.Result, err error, says []by
 func (a *API) v1Instances(w http.ResponseWriter, q *http.Request) error {
 	p := parametersOf(q)
 	query := registry.Query{
-		Namespace: p.first("namespace"), Services: p.all("service"), Prefixes: p.all("servicePrefix"), Levels: p.levels(),
-		Zone: p.first("zone"), Endpoint: p.first("endpoint"), Selectors: p.all("selector"), Labels: p.all("label"), Limit: p.limit(),
+		Namespace: p.first("namespace"), Services: p.all("service"), Prefixes: p.all("servicePrefix"), Levels: p.levels(), LevelsInRun: true,
+		Zones: p.one("zone"), Endpoints: p.one("endpoint"), Selectors: p.all("selector"), Labels: p.all("label"), Limit: p.limit(),
 	}
 	if err := p.err(); err != nil {
 		return err

@@ -237,8 +237,8 @@ func (a *API) v2List(w http.ResponseWriter, q *http.Request, p *parameters, serv
 	fresh := p.freshness(a)
 	query := registry.Query{
 		Namespace: q.PathValue("ns"), Services: services, Prefixes: p.all("servicePrefix"), Levels: p.levels(),
-		Zone: p.first("zone"), Endpoint: p.first("endpoint"), Selectors: p.all("selector"), Labels: p.all("label"), Limit: p.limit(),
-		AllStatuses: p.choice("status", "any", "routable") == "any", Consistency: fresh.Consistency,
+		Zones: p.all("zone"), Endpoints: p.all("endpoint"), Selectors: p.all("selector"), Labels: p.all("label"), Limit: p.limit(),
+		Statuses: []string{p.choice("status", "any", "routable")}, Consistency: fresh.Consistency,
 	}
 	if err := p.err(); err != nil {
 		return err

@@ -1,0 +1,286 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// The words that random instances and queries are made of. Some are prefixes of others.
+var (
+	someNamespaces = []string{"prod", "prod2", "test"}
+	someServices   = []string{
+		"acme.shop.cart.app.api", "acme.shop.cart.app2.api", "acme.shopping.cart.app.web", "acme2.shop.cart.app.api",
+		"beta.shop.pay.app.api", "acme.shop", "orders", "orders2", "acme", "api",
+	}
+	someZones    = []string{"", "z1", "z2", "z11"}
+	someGroups   = []string{"", "blue", "green"}
+	someVersions = []string{"", "1", "1.2", "1.2.3", "2"}
+	someTracks   = []string{"canary", "stable", ""}
+	someNames    = []string{"http", "grpc", "admin", "GRPC"}
+)
+
+func pick(r *rand.Rand, of []string) string { return of[r.IntN(len(of))] }
+
+// picks are so many of the words, or none at all.
+func picks(r *rand.Rand, of []string, chance float64) []string {
+	if r.Float64() >= chance {
+		return nil
+	}
+	out := make([]string, 1+r.IntN(2))
+	for i := range out {
+		out[i] = pick(r, of)
+	}
+	return out
+}
+
+// randomInstance has most often an id of a few, so that it meets others.
+func randomInstance(r *rand.Rand, services []string) Registration {
+	out := Registration{
+		Namespace: pick(r, someNamespaces), Service: pick(r, services), ID: fmt.Sprintf("i%d", r.IntN(400)),
+		Zone: pick(r, someZones), Group: pick(r, someGroups), Version: pick(r, someVersions), Labels: map[string]string{},
+	}
+	if r.IntN(3) > 0 {
+		out.Labels["track"] = pick(r, someTracks)
+	}
+	if r.IntN(20) > 0 {
+		out.Labels["team"] = fmt.Sprintf("t%d", r.IntN(5))
+	}
+	if r.IntN(4) == 0 {
+		out.Labels["pod"] = out.ID // a value that no other has
+	}
+	for _, name := range someNames[:1+r.IntN(len(someNames))] {
+		out.Endpoints = append(out.Endpoints, Endpoint{Name: name, Protocol: strings.ToLower(pick(r, someNames)), Host: "10.0.0.1", Port: 80})
+	}
+	return out
+}
+
+func randomQuery(r *rand.Rand) Query {
+	q := Query{
+		Services: picks(r, someServices, 0.2), Prefixes: picks(r, []string{"acme", "acme.", "acme.sh", "acme.shop.", "o", "orders", "x"}, 0.2),
+		Groups: picks(r, someGroups[1:], 0.1), Zones: picks(r, someZones[1:], 0.2), Versions: picks(r, someVersions[1:], 0.2),
+		Regions: picks(r, []string{"here", "there"}, 0.1), Endpoints: picks(r, someNames, 0.2),
+		Statuses: picks(r, []string{"any", "routable", "passing", "expired"}, 0.5),
+	}
+	if q.AllNamespaces = r.IntN(4) == 0; !q.AllNamespaces {
+		q.Namespace = pick(r, someNamespaces)
+	}
+	for l, of := range [...]*string{&q.Levels.Organization, &q.Levels.BusinessDomain, &q.Levels.CapabilityDomain, &q.Levels.Application, &q.Levels.Role} {
+		if r.IntN(8) == 0 {
+			*of = LevelsOf(someServices[r.IntN(5)]).parts()[l]
+		}
+	}
+	for range r.IntN(3) {
+		q.Selectors = append(q.Selectors, randomSelector(r))
+	}
+	return q
+}
+
+func randomSelector(r *rand.Rand) string {
+	key, one, two := "track", pick(r, someTracks), pick(r, someTracks)
+	switch r.IntN(3) {
+	case 0:
+		key, one, two = "team", fmt.Sprintf("t%d", r.IntN(6)), fmt.Sprintf("t%d", r.IntN(6))
+	case 1:
+		key, one, two = pick(r, []string{"pod", "none"}), fmt.Sprintf("i%d", r.IntN(400)), fmt.Sprintf("i%d", r.IntN(400))
+	}
+	return fmt.Sprintf(pick(r, []string{"%[1]s", "!%[1]s", "%[1]s=%[2]s", "%[1]s!=%[2]s", "%[1]s in (%[2]s,%[3]s)", "%[1]s notin (%[2]s,%[3]s,%[2]s)"})+"%.0[1]s%.0[2]s%.0[3]s", key, one, two)
+}
+
+// naively answers a query by looking at everything, in words of its own.
+func naively(q Query, all []*Instance) []*Instance {
+	out := []*Instance{}
+	for _, i := range all {
+		if naiveService(q, i) && naiveInstance(q, i) {
+			out = append(out, i)
+		}
+	}
+	return out
+}
+
+func naiveService(q Query, i *Instance) bool {
+	prefixed := len(q.Prefixes) == 0
+	for _, p := range q.Prefixes {
+		prefixed = prefixed || len(i.Service) >= len(p) && i.Service[:len(p)] == p
+	}
+	parts := strings.Split(i.Service, ".")
+	for l, level := range q.Levels.parts() {
+		if level != "" && (len(parts) != 5 || parts[l] != level) {
+			return false
+		}
+	}
+	return prefixed && (q.AllNamespaces || i.Namespace == q.Namespace) && naiveOne(q.Services, i.Service)
+}
+
+func naiveOne(of []string, value string) bool { return len(of) == 0 || slices.Contains(of, value) }
+
+func naiveInstance(q Query, i *Instance) bool {
+	endpoint := len(q.Endpoints) == 0
+	for _, want := range q.Endpoints {
+		for _, e := range i.Endpoints {
+			endpoint = endpoint || e.Name == want || strings.EqualFold(e.Protocol, want)
+		}
+	}
+	status := len(q.Statuses) == 0 && i.Status == StatusPassing
+	for _, s := range q.Statuses {
+		status = status || s == "any" || s == i.Status.String() || s == "routable" && i.Status == StatusPassing
+	}
+	for _, s := range q.Selectors {
+		if !naiveSelector(s, i.Labels.Map()) {
+			return false
+		}
+	}
+	return endpoint && status && naiveOne(q.Groups, i.Group) && naiveOne(q.Zones, i.Zone) && naiveOne(q.Versions, i.Version) && naiveOne(q.Regions, i.Region)
+}
+
+// naiveSelector knows the forms that randomSelector makes.
+func naiveSelector(text string, labels map[string]string) bool {
+	if key, ok := strings.CutPrefix(text, "!"); ok {
+		_, has := labels[key]
+		return !has
+	}
+	for _, form := range []string{" notin (", " in (", "!=", "="} {
+		key, values, ok := strings.Cut(text, form)
+		if !ok {
+			continue
+		}
+		value, has := labels[key]
+		in := has && slices.Contains(strings.Split(strings.TrimSuffix(values, ")"), ","), value)
+		return in == (form == " in (" || form == "=")
+	}
+	_, has := labels[text]
+	return has
+}
+
+// all is every instance that readers can see, in the order of lists.
+func (m *member) all() []*Instance {
+	var out []*Instance
+	for _, svc := range m.machine.published.order {
+		out = append(out, svc.instances...)
+	}
+	return out
+}
+
+// TestQueriesAgainstANaiveModel makes random changes and asks random queries:
+// the index never loses an instance, and never shows one that does not match.
+// The services are a few large ones, whose blocks split and join, among small ones.
+func TestQueriesAgainstANaiveModel(t *testing.T) {
+	r := newRandom(t)
+	clock := newManualClock()
+	m := newMember(t, clock)
+	large := append(slices.Repeat([]string{"orders", "acme.shop.cart.app.api"}, 8), someServices...)
+	matched := 0
+	for round := range 60 {
+		shrinking := round%20 >= 14
+		for range 60 {
+			one := randomInstance(r, large)
+			if shrinking || r.IntN(5) == 0 {
+				m.deregister(one.ref())
+			} else {
+				one.LeaseTTLSeconds = int64(1 + r.IntN(60))
+				m.register(one)
+			}
+		}
+		m.pass(clock, time.Duration(r.IntN(4))*time.Second)
+		mustHaveRightIndex(t, m.machine.published)
+		all := m.all()
+		for range 60 {
+			q := randomQuery(r)
+			got, _, err := m.registry.List(context.Background(), q)
+			if err != nil {
+				t.Fatalf("%+v: %v", q, err)
+			}
+			want := naively(q, all)
+			if !slices.Equal(keysOf(got), keysOf(want)) {
+				t.Fatalf("round %d: %+v\nanswers %v\nwant    %v", round, q, keysOf(got), keysOf(want))
+			}
+			matched += len(got)
+		}
+	}
+	t.Logf("%d instances at the end, %d matches in all", len(m.all()), matched)
+}
+
+func (m *member) deregister(ref InstanceRef) {
+	m.tb.Helper()
+	if _, err := m.registry.Deregister(context.Background(), "", ref); err != nil {
+		m.tb.Fatal(err)
+	}
+}
+
+func keysOf(instances []*Instance) []InstanceKey {
+	out := make([]InstanceKey, len(instances))
+	for n, i := range instances {
+		out[n] = i.Key()
+	}
+	return out
+}
+
+// mustHaveRightIndex counts everything anew and compares.
+func mustHaveRightIndex(t *testing.T, s *state) {
+	t.Helper()
+	fresh := newPublishedState()
+	for _, svc := range s.order {
+		fresh.putService(svc.key, svc.record)
+		for at, b := range svc.blocks {
+			inside := svc.inBlock(at)
+			if len(inside) != b.instances || b.instances == 0 || b.instances > blockMax || b.service != svc || at == 0 != (b.from == "") {
+				t.Fatalf("block %d of %s from %q holds %d instances and says %d", at, svc.key.Service, b.from, len(inside), b.instances)
+			}
+		}
+		for _, i := range svc.instances {
+			fresh.put(fresh.services[svc.key], i)
+		}
+	}
+	mustEqual(t, "the number of namespaces in the index", len(s.index.namespaces), len(fresh.index.namespaces))
+	for name, n := range s.index.namespaces {
+		mustEqual(t, "the index of "+name, counted(n), counted(fresh.index.namespaces[name]))
+	}
+}
+
+// counted is an index without its blocks, which depend on what was before; that
+// their counts add up is seen on the way.
+func counted(n *namespaceIndex) string {
+	out := []string{fmt.Sprintf("%d services, %d instances", n.services, n.instances)}
+	for d, of := range n.values {
+		for value, p := range of {
+			out = append(out, fmt.Sprintf("%d %q %d", d, value, p.total()))
+		}
+	}
+	common := 0
+	for key, of := range n.labels {
+		out = append(out, fmt.Sprintf("label %s %d", key, of.any.total()))
+		if of.common {
+			common++
+		}
+		if of.common && of.any.instances+of.absent.instances != n.instances || of.absent.instances > 0 && (!of.common || of.absent.total() < 0) {
+			out = append(out, fmt.Sprintf("label %s common=%v counts %d absences", key, of.common, of.absent.instances))
+		}
+		for value, p := range of.values {
+			out = append(out, fmt.Sprintf("label %s=%s %d", key, value, p.total()))
+		}
+	}
+	if common != len(n.common) {
+		out = append(out, fmt.Sprintf("%d common labels, %d in order", common, len(n.common)))
+	}
+	for l, of := range n.levels {
+		for level, services := range of {
+			out = append(out, fmt.Sprintf("level %d %s %d", l, level, len(services)))
+		}
+	}
+	slices.Sort(out)
+	return strings.Join(out, "\n")
+}
+
+// total counts a posting by its blocks, -1 when they do not add up.
+func (p *posting) total() int {
+	n := 0
+	p.each(func(b *block) { n += p.in(b) })
+	if n != p.instances || n == 0 || len(p.more) == 1 {
+		return -1
+	}
+	return n
+}
