@@ -19,7 +19,11 @@ type appender struct {
 	clock   Clock
 	metrics *metrics
 	queue   *mailbox[*pb.Message] // MsgStorageAppend, in order; nil is a tick
-	respond func(*pb.Message)     // delivers an answer, to this member or another
+	// snapshots is where one must be before the log begins after it, and install
+	// has it made the state.
+	snapshots *storage.Snapshots
+	install   func(storage.Position)
+	respond   func(*pb.Message) // delivers an answer, to this member or another
 
 	wanted atomic.Uint64 // entries up to here may be cut from the log's beginning
 	bytes  atomic.Uint64 // of the data of all entries appended since the start
@@ -45,6 +49,11 @@ func (a *appender) step() error {
 		}
 		answers++
 		a.count(m)
+		if m.GetSnapshot() != nil {
+			if err := errors.Join(w.flush(), a.beginAnew(m)); err != nil {
+				return fmt.Errorf("begin the log anew after a snapshot: %w", err)
+			}
+		}
 		mustSync = a.mustSync(m) || mustSync
 		if err := w.add(m); err != nil {
 			return fmt.Errorf("append to the log: %w", err)
@@ -75,6 +84,25 @@ func (a *appender) respondAll(messages []*pb.Message) {
 	}
 }
 
+// beginAnew is the first half of an install: the log begins after the snapshot.
+// When it is durable the second half is on its way, before the leader hears of it.
+func (a *appender) beginAnew(m *pb.Message) error {
+	at := positionOf(m.GetSnapshot())
+	if _, kept := a.snapshots.Find(at); !kept {
+		return fmt.Errorf("the snapshot at index %d of term %d is not kept, or is damaged", at.Index, at.Term)
+	}
+	hs, ok := hardStateOf(m)
+	if !ok {
+		hs = a.written
+	}
+	if err := a.log.Reset(at, hs); err != nil {
+		return err
+	}
+	a.written = hs
+	a.install(at)
+	return nil
+}
+
 // cutLog removes what is not needed any more from the log's beginning, after
 // the answers: nobody waits for it.
 func (a *appender) cutLog() error {
@@ -101,9 +129,6 @@ func (a *appender) count(m *pb.Message) {
 // mustSync tells whether forgetting the message could break a promise. A commit
 // index that moves alone promises nothing: it is found again.
 func (a *appender) mustSync(m *pb.Message) bool {
-	if m.GetSnapshot() != nil {
-		panic(fmt.Sprintf("consensus: node %d was told to install a snapshot, which is never taken in", a.id))
-	}
 	before := a.written
 	if hs, ok := hardStateOf(m); ok {
 		a.written = hs

@@ -1,7 +1,6 @@
 package consensus
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -23,8 +22,14 @@ type applier struct {
 	engine  *storage.Engine
 	machine Machine
 	queue   *mailbox[applyTask]
-	// configure has the owner change Raft's configuration.
-	configure func(pb.ConfChangeI) (*pb.ConfState, error)
+	// snapshots are where what is installed comes from.
+	snapshots *storage.Snapshots
+	// superseded is the entry up to which a snapshot that Raft has accepted makes
+	// everything void: what comes before the install of it is not applied.
+	superseded atomic.Uint64
+	// configure has the owner change Raft's configuration by the entry of an index;
+	// nil when that is superseded.
+	configure func(index uint64, change pb.ConfChangeI) (*pb.ConfState, error)
 	// check is given the state after an entry that asks for its hash; nil = nobody hashes.
 	check     func(*storage.EngineSnapshot) error
 	applied   func(appliedBatch)     // tells the owner
@@ -41,17 +46,19 @@ type applier struct {
 
 // applyTask is committed entries, or news about leadership between them.
 type applyTask struct {
-	entries *pb.Message // MsgStorageApply
-	leads   uint64      // this member was elected for the term
-	follows bool        // it does not lead any more
+	entries *pb.Message      // MsgStorageApply
+	leads   uint64           // this member was elected for the term
+	follows bool             // it does not lead any more
+	install storage.Position // the snapshot of it is the state from now on
 	// snapshot is answered with the state as it is then.
 	snapshot *snapshotCall
 }
 
-// appliedBatch is what the owner hears when entries are in the state.
+// appliedBatch is what the owner hears when entries, or a snapshot, are in the state.
 type appliedBatch struct {
-	results  []result
-	response *pb.Message
+	results   []result // none when the entries are superseded
+	response  *pb.Message
+	installed storage.Position
 }
 
 // result is what became of one entry.
@@ -70,6 +77,10 @@ func (x *applier) step() error {
 			x.follow()
 		case t.leads != 0:
 			x.hoped = t.leads
+		case t.install.Index != 0:
+			if err := x.install(t.install); err != nil {
+				return fmt.Errorf("install the snapshot at index %d: %w", t.install.Index, err)
+			}
 		case t.snapshot != nil:
 			if err := t.snapshot.answer(x.engine.Snapshot()); err != nil {
 				return fmt.Errorf("close a snapshot: %w", err)
@@ -89,11 +100,19 @@ func (x *applier) apply(m *pb.Message) error {
 	entries := m.GetEntries()
 	batch := appliedBatch{results: make([]result, len(entries)), response: m.GetResponses()[0]}
 	for done := 0; done < len(entries); {
+		if x.isSuperseded(entries) {
+			batch.results = nil
+			break
+		}
 		n := 1 + slices.IndexFunc(entries[done:], asksForCheck)
 		if n == 0 {
 			n = len(entries) - done
 		}
-		if err := x.applyBatch(entries[done:done+n], batch.results[done:]); err != nil {
+		err := x.applyBatch(entries[done:done+n], batch.results[done:])
+		if errors.Is(err, errSuperseded) {
+			continue
+		}
+		if err != nil {
 			return err
 		}
 		done += n
@@ -187,8 +206,6 @@ func (x *applier) entry(b *storage.Batch, e *pb.Entry) (result, error) {
 		return r, x.cluster(b, env.payload)
 	case kindMember:
 		return r, x.member(b, env.payload)
-	case kindHeld:
-		return r, x.held(b, env.payload)
 	case kindCheck:
 		x.beginCheck(b, r.index)
 		return r, nil
@@ -246,14 +263,6 @@ func (x *applier) member(b *storage.Batch, payload []byte) error {
 		return fmt.Errorf("%w: %w", ErrRefused, uuidRefusal(Member{ID: x.id, UUID: x.uuid}, m.GetUuid()))
 	}
 	x.ownFacts().setMember(b, &m)
-	return nil
-}
-
-func (x *applier) held(b *storage.Batch, payload []byte) error {
-	if len(payload) != 8 {
-		return fmt.Errorf("how far all logs reach is told in %d bytes, want 8", len(payload))
-	}
-	x.ownFacts().setHeld(b, binary.BigEndian.Uint64(payload))
 	return nil
 }
 

@@ -64,8 +64,12 @@ func (b *bench) Apply(_ *storage.Batch, e Entry) []byte {
 	return b.reply(e)
 }
 func (b *bench) Publish(uint64) {}
-func (b *bench) Lead(t uint64)  { b.led = append(b.led, fmt.Sprint("lead ", t)) }
-func (b *bench) Follow()        { b.led = append(b.led, "follow") }
+func (b *bench) Install(index uint64) error {
+	b.led = append(b.led, fmt.Sprint("install ", index))
+	return nil
+}
+func (b *bench) Lead(t uint64) { b.led = append(b.led, fmt.Sprint("lead ", t)) }
+func (b *bench) Follow()       { b.led = append(b.led, "follow") }
 func (b *bench) Answer(context.Context, []byte) ([]byte, error) {
 	return nil, errors.New("nobody asks")
 }

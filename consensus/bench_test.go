@@ -110,6 +110,8 @@ type nobody struct{}
 
 func (nobody) Send([]Outgoing) {}
 
+func (nobody) SendSnapshot(OutgoingSnapshot) {}
+
 func (nobody) Forward(context.Context, uint64, ForwardRequest) (ForwardReply, error) {
 	return ForwardReply{}, ErrNotSent
 }

@@ -231,6 +231,11 @@ func (g *Group) takeResults(results []result) {
 		}
 		c.finish(outcome{reply: r.reply, err: r.err})
 	}
+	g.answerWaiting()
+}
+
+// answerWaiting answers the calls that wait for an index that is applied.
+func (g *Group) answerWaiting() {
 	for len(g.results) > 0 && g.results[0].index <= g.applied {
 		c := heap.Pop(&g.results).(*call)
 		c.finish(outcome{reply: Reply{Index: c.index}})

@@ -52,9 +52,12 @@ func (x *applier) confChange(b *storage.Batch, r result, e *pb.Entry, cc interfa
 	if m.ID == x.id && m.UUID != "" && m.UUID != x.uuid {
 		return r, fmt.Errorf("%w: %w", ErrRefused, uuidRefusal(Member{ID: x.id, UUID: x.uuid}, m.UUID))
 	}
-	conf, err := x.configure(change)
+	conf, err := x.configure(r.index, change)
 	if err != nil {
 		return r, err
+	}
+	if conf == nil {
+		return r, errSuperseded
 	}
 	x.ownFacts().setMembers(b, conf, m, r.index)
 	return r, nil

@@ -2,39 +2,27 @@ package consensus
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync"
 	"time"
-
-	"go.etcd.io/raft/v3"
-	"go.etcd.io/raft/v3/tracker"
 
 	"github.com/stellmap/stellmap/storage"
 )
 
 // The log is cut at its beginning, or it would grow for ever.
 //
-// What is cut must not be needed by anybody. This member needs what its state
-// has not on disk, and what follows its oldest snapshot, from which the state
-// can be built anew when it is damaged. The other members need what their logs
-// do not reach: which entry all logs reach is found out by the leader, who alone
-// knows, and told in the log, so that whoever leads next has not cut more than a
-// member that was away for long can do without. Behind all that a tail stays.
+// What is cut must not be needed. This member needs what its state has not on
+// disk, and what follows its oldest snapshot, from which the state can be built
+// anew when it is damaged. A member that is sent a snapshot needs what follows
+// that. Behind all that a tail stays, for whoever is a little behind; who was away
+// for longer is sent a snapshot (snapshots.go).
 //
 // A snapshot is taken of one moment in the state, in the background: writes go on.
 
-const (
-	// heldTicks is how often the leader looks how far all logs reach.
-	heldTicks = 50
-	// heldParts is how many times, about, it tells between two snapshots, be
-	// they due by entries or by bytes.
-	heldParts = 16
-	// snapshotRetryAfter is when a snapshot is tried again for which the disk
-	// had no room.
-	snapshotRetryAfter = time.Minute
-)
+// snapshotRetryAfter is when a snapshot is tried again for which the disk had no
+// room.
+const snapshotRetryAfter = time.Minute
 
 // snapshotCall asks the applier, which alone may, for a moment in the state.
 type snapshotCall struct {
@@ -127,13 +115,14 @@ func (g *Group) compact() error {
 	return nil
 }
 
-// snapshotDue tells whether enough was applied, or written, since the last one.
+// snapshotDue tells whether enough was applied, or written, since the last one,
+// or a member waits for one.
 func (g *Group) snapshotDue() bool {
 	applied, last := g.status.Load().Applied, g.newestSnapshot()
 	if applied <= last || g.config.Clock.Now().Before(g.snapshotAfter) {
 		return false
 	}
-	return applied-last >= g.config.SnapshotEntries || g.appender.bytes.Load()-g.snapshotBytes.Load() >= g.config.SnapshotBytes
+	return g.snapshotWanted.Load() || applied-last >= g.config.SnapshotEntries || g.appender.bytes.Load()-g.snapshotBytes.Load() >= g.config.SnapshotBytes
 }
 
 // newestSnapshot is the index of the newest snapshot, 0 when there is none.
@@ -154,12 +143,17 @@ func (g *Group) saveSnapshot() (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, state.Close()) }()
+	conf, err := configurationIn(state)
+	if err != nil {
+		return err
+	}
 	meta, err := g.config.Snapshots.Save(g.ctx, state, storage.SnapshotMeta{
-		ClusterID: g.config.ClusterID, Incarnation: g.facts.Load().incarnation, Created: began.UnixMilli(),
+		ClusterID: g.config.ClusterID, Incarnation: g.facts.Load().incarnation, Created: began.UnixMilli(), Configuration: conf,
 	})
 	if err != nil {
 		return err
 	}
+	g.snapshotWanted.Store(false)
 	g.snapshotBytes.Store(bytes)
 	took := g.config.Clock.Now().Sub(began)
 	g.metrics.snapshotSeconds.Observe(took.Seconds())
@@ -184,22 +178,9 @@ func (g *Group) cuttable() (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	needed := min(oldest, durable, g.facts.Load().held, g.status.Load().Applied)
+	needed := min(oldest, durable, g.status.Load().Applied)
+	if sent := g.sendingFrom.Load(); sent != 0 {
+		needed = min(needed, sent)
+	}
 	return needed - min(needed, g.config.LogTail), nil
-}
-
-// proposeHeld tells the members how far all their logs reach, now and then.
-func (g *Group) proposeHeld() {
-	if g.config.Snapshots == nil || g.leads == 0 || g.committedTerm != g.leads || g.ticks%heldTicks != 0 {
-		return
-	}
-	held := g.commit
-	g.node.WithProgress(func(_ uint64, _ raft.ProgressType, p tracker.Progress) { held = min(held, p.Match) })
-	told, bytes := g.facts.Load().held, g.appender.bytes.Load()
-	if held < told+max(2, g.config.SnapshotEntries/heldParts) && // 2: the entry that tells is one itself
-		(held < told+2 || bytes-g.heldBytes < g.config.SnapshotBytes/heldParts) {
-		return
-	}
-	g.heldBytes = bytes
-	g.proposeRecord("held", kindHeld, func() []byte { return binary.BigEndian.AppendUint64(nil, held) })
 }

@@ -38,6 +38,10 @@ type Machine interface {
 	// Publish says that the engine holds everything up to index; it may now be
 	// seen. It is called once after each batch.
 	Publish(index uint64)
+	// Install says that the engine has another state now, of the later index: what
+	// was applied and not published is void, and all that is kept in memory is to be
+	// read anew. An error ends the member.
+	Install(index uint64) error
 	// Lead says that this member leads the term and has applied an entry of it,
 	// hence everything that was committed before.
 	Lead(term uint64)

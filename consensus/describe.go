@@ -17,7 +17,7 @@ import (
 
 // EntryDescription is what stands in a log entry, for people.
 type EntryDescription struct {
-	Kind      string          // term, configuration, command, cluster, member, held, replacement, check or checked
+	Kind      string          // term, configuration, command, cluster, member, replacement, check or checked
 	Time      int64           // the leader's clock, Unix ms; 0 where the entry has none
 	RequestID string          // "" = none
 	Command   []byte          // of a command: what it means, the Machine knows
@@ -49,9 +49,6 @@ func DescribeEntry(e storage.Entry) (EntryDescription, error) {
 	case kindMember:
 		d.Kind = "member"
 		d.Value, err = jsonOf(env.payload, &peerv1.Member{})
-	case kindHeld:
-		d.Kind = "held"
-		d.Value, err = jsonNumber(env.payload)
 	case kindCheck:
 		d.Kind = "check"
 	case kindChecked:
@@ -104,7 +101,7 @@ func describeChangeV2(data []byte) (EntryDescription, error) {
 
 // KeyDescription is what stands under one of this package's keys, for people.
 type KeyDescription struct {
-	Kind  string // applied, configuration, cluster, time, held, replacement, check, member or request
+	Kind  string // applied, configuration, cluster, time, replacement, check, member or request
 	Value json.RawMessage
 }
 
@@ -144,7 +141,6 @@ var keyKinds = [...]keyKind{
 	{"configuration", confKey, func(v []byte) (json.RawMessage, error) { return jsonOf(v, &pb.ConfState{}) }, restoreReplaces},
 	{"cluster", clusterKey, func(v []byte) (json.RawMessage, error) { return jsonOf(v, &peerv1.Cluster{}) }, restoreReplaces},
 	{"time", timeKey, jsonNumber, restoreKeeps}, // it never falls
-	{"held", heldKey, jsonNumber, restoreDrops},
 	{"check", checkKey, func(v []byte) (json.RawMessage, error) { return jsonOf(v, &peerv1.Check{}) }, restoreDrops},
 	{"replacement", replaceKey, func(v []byte) (json.RawMessage, error) { return jsonOf(v, &peerv1.Replacement{}) }, restoreDrops},
 	{"member", memberPrefix, func(v []byte) (json.RawMessage, error) { return jsonOf(v, &peerv1.Member{}) }, restoreDrops},

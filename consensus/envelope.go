@@ -28,7 +28,7 @@ const (
 	kindCommand entryKind = 1 // for the Machine
 	kindCluster entryKind = 2 // peerv1.Cluster: incarnation and feature level
 	kindMember  entryKind = 3 // peerv1.Member: a line of the address book
-	kindHeld    entryKind = 4 // an index, 8 bytes big-endian: every member's log reaches it
+	// 4 is not used any more, and never again.
 	// kindChange stands in the context of a change of Raft's configuration, never
 	// in an entry of its own: peerv1.Member, the line that goes with it.
 	kindChange      entryKind = 5
@@ -56,7 +56,11 @@ func (e envelope) encode() []byte {
 }
 
 func (k entryKind) known() bool {
-	return k >= kindCommand && k <= kindReplacement || k == kindCheck || k == kindChecked
+	switch k {
+	case kindCommand, kindCluster, kindMember, kindChange, kindReplacement, kindCheck, kindChecked:
+		return true
+	}
+	return false
 }
 
 // decodeEnvelope shares the payload with b.

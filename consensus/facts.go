@@ -27,7 +27,6 @@ type facts struct {
 	members      map[uint64]Member // the address book
 	check        check             // the newest comparison of the members' states
 	replacement  *Replacement      // that is under way; nil for none
-	held         uint64            // every member's log reaches this entry, so nobody needs what is before it
 }
 
 // Keys of the facts in the engine.
@@ -35,7 +34,6 @@ const (
 	confKey      = storage.MetaPrefix + "configuration"
 	clusterKey   = storage.MetaPrefix + "cluster"
 	timeKey      = storage.MetaPrefix + "time"
-	heldKey      = storage.MetaPrefix + "held"
 	replaceKey   = storage.MetaPrefix + "replacement"
 	memberPrefix = storage.MetaPrefix + "member/"
 )
@@ -58,13 +56,8 @@ func loadFacts(e *storage.Engine) (*facts, error) {
 	f.incarnation, f.featureLevel = cluster.GetIncarnation(), cluster.GetFeatureLevel()
 	f.check = checkOf(&newest)
 	f.replacement = replacementOf(&replacement)
-	held, err := loadNumber(e, heldKey)
-	if err != nil {
-		return nil, err
-	}
-	f.held = held
 	prefix := []byte(memberPrefix)
-	err = e.Scan(prefix, storage.PrefixEnd(prefix), func(key, value []byte) error {
+	err := e.Scan(prefix, storage.PrefixEnd(prefix), func(key, value []byte) error {
 		var m peerv1.Member
 		if err := proto.Unmarshal(value, &m); err != nil {
 			return fmt.Errorf("%s: %w", key, err)
@@ -173,15 +166,6 @@ func (f *facts) setReplacement(b *storage.Batch, r *Replacement) {
 		return
 	}
 	b.Set([]byte(replaceKey), marshal(r.proto()))
-}
-
-// setHeld: what was true once stays true.
-func (f *facts) setHeld(b *storage.Batch, index uint64) {
-	if index <= f.held {
-		return
-	}
-	f.held = index
-	b.Set([]byte(heldKey), binary.BigEndian.AppendUint64(nil, index))
 }
 
 func setTime(b *storage.Batch, ms int64) {

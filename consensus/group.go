@@ -34,6 +34,10 @@ type Group struct {
 	crowded       crowded
 	snapshotBytes atomic.Uint64 // what the log had got since the start when the newest snapshot was taken
 	snapshotAfter time.Time     // none is taken before; compact's alone
+	// A follower needs a snapshot, and none that is kept will do.
+	snapshotWanted atomic.Bool
+	sendingFrom    atomic.Uint64 // the oldest snapshot that a member is being sent; 0 for none
+	incoming       incoming
 
 	// Ends everything; the cause is what Run returns.
 	ctx  context.Context
@@ -68,16 +72,17 @@ type owned struct {
 	appliedTerm   uint64 // of the entry at applied
 	changing      *call  // the last change of the members that was proposed
 
-	backlog  []*call          // proposals for this and the next turns
-	proposed map[uint64]*call // by index, until it is applied
-	waiting  []*call          // for a leader
-	results  appliedHeap      // calls that wait until an index is applied
-	records  map[string]uint64
-	heard    map[uint64]uint64 // member → tick of its last message
-	full     bool              // the log was told that growth is refused
-	// What this member's log had got since the start when held was last proposed.
-	heldBytes uint64
-	asksCheck uint64 // the tick at which this leader last looked whether a check is due
+	backlog   []*call          // proposals for this and the next turns
+	proposed  map[uint64]*call // by index, until it is applied
+	waiting   []*call          // for a leader
+	results   appliedHeap      // calls that wait until an index is applied
+	records   map[string]uint64
+	heard     map[uint64]uint64 // member → tick of its last message
+	full      bool              // the log was told that growth is refused
+	sending   map[uint64]uint64 // member → index of the snapshot that it is sent
+	offered   bool              // a snapshot that was received was given to Raft in this turn
+	taken     uint64            // index of the snapshot that Raft took and that is not installed yet; 0 for none
+	asksCheck uint64            // the tick at which this leader last looked whether a check is due
 	barrierState
 
 	spareCalls    []*call
@@ -91,12 +96,14 @@ type doneWork struct {
 	applied     *appliedBatch
 	unreachable uint64
 	configure   *configureWork
+	sent        *sentSnapshot
 }
 
 // configureWork has the owner change Raft's configuration.
 type configureWork struct {
+	index  uint64
 	change pb.ConfChangeI
-	reply  chan *pb.ConfState
+	reply  chan *pb.ConfState // nil: a snapshot supersedes it
 }
 
 // Recovery is what Open found and did.
@@ -217,6 +224,7 @@ func (g *Group) makeExecutors(f *facts) error {
 	g.sender = &sender{transport: c.Transport, metrics: g.metrics, queue: newMailbox[*pb.Message](g.wakeSend, sendQueueMax, sendQueueBytesMax)}
 	g.appender = &appender{
 		id: c.ID, log: c.Log, clock: c.Clock, metrics: g.metrics, respond: g.respond, written: c.Log.Load().HardState,
+		snapshots: c.Snapshots, install: g.install,
 		queue: newMailbox[*pb.Message](g.wakeAppend, 0, 0), // the owner looks at its load
 	}
 	g.checker = &checker{wake: make(chan struct{}, 1)}
@@ -225,7 +233,8 @@ func (g *Group) makeExecutors(f *facts) error {
 		queue:   newMailbox[applyTask](g.wakeApply, 0, 0), // Raft holds back above applyBytesMax
 		applied: func(b appliedBatch) { g.done.put(doneWork{applied: &b}, 0) },
 		// Until Run the owner and the executor are one goroutine.
-		configure: func(cc pb.ConfChangeI) (*pb.ConfState, error) { return g.node.ApplyConfChange(cc), nil },
+		configure: func(_ uint64, cc pb.ConfChangeI) (*pb.ConfState, error) { return g.node.ApplyConfChange(cc), nil },
+		snapshots: c.Snapshots,
 	}
 	return g.metrics.register(c.Registerer)
 }
@@ -234,6 +243,7 @@ func (g *Group) makeNode(f *facts) error {
 	c := g.config
 	at := c.Engine.AppliedIndex()
 	log := newRaftLog(c.Log, f.conf, at.Index)
+	log.offer = g.offerSnapshot
 	node, err := raft.NewRawNode(&raft.Config{
 		ID: c.ID, ElectionTick: c.ElectionTicks, HeartbeatTick: 1, Storage: log, Applied: at.Index,
 		AsyncStorageWrites: true, MaxSizePerMsg: messageBytesMax, MaxCommittedSizePerReady: applyBytesMax,
@@ -244,7 +254,7 @@ func (g *Group) makeNode(f *facts) error {
 	if err != nil {
 		return fmt.Errorf("make the Raft node: %w", err)
 	}
-	g.owned = owned{node: node, applied: at.Index, proposed: make(map[uint64]*call), records: make(map[string]uint64), heard: make(map[uint64]uint64)}
+	g.owned = owned{node: node, applied: at.Index, proposed: make(map[uint64]*call), records: make(map[string]uint64), heard: make(map[uint64]uint64), sending: make(map[uint64]uint64)}
 	g.term, g.commit = log.hardState.GetTerm(), log.hardState.GetCommit()
 	if g.committedTerm, err = c.Log.Term(g.commit); err != nil {
 		return fmt.Errorf("the term of the committed entry %d: %w", g.commit, err)
@@ -298,6 +308,9 @@ func (g *Group) Run(ctx context.Context) error {
 	executors.wait()
 	g.applier.follow()
 	g.answerAll()
+	if err := g.incoming.close(); err != nil {
+		g.log.Warn("what came of a snapshot is removed at the next start", "error", err)
+	}
 	err := context.Cause(g.ctx)
 	if !errors.Is(err, ErrStopped) {
 		return err
@@ -366,8 +379,8 @@ func (g *Group) flushNowAndThen() {
 }
 
 // configure is the applier's way to the owner.
-func (g *Group) configure(cc pb.ConfChangeI) (*pb.ConfState, error) {
-	w := &configureWork{change: cc, reply: make(chan *pb.ConfState, 1)}
+func (g *Group) configure(index uint64, cc pb.ConfChangeI) (*pb.ConfState, error) {
+	w := &configureWork{index: index, change: cc, reply: make(chan *pb.ConfState, 1)}
 	g.done.put(doneWork{configure: w}, 0)
 	if t := g.config.Threads; t != nil {
 		t.Park(func() bool { return len(w.reply) > 0 || g.ctx.Err() != nil })

@@ -35,6 +35,11 @@ type cluster struct {
 	tune  func(*Config)
 	nodes map[uint64]*node
 	cut   map[[2]uint64]bool // from, to
+	// breaks is after how many bytes each transfer of a snapshot breaks off; 0 = none does.
+	breaks  int64
+	carried int64 // bytes of snapshots
+	holds   bool  // transfers are kept back, until they are released
+	late    []envelopeOnWire
 
 	mu    sync.Mutex // guards what follows
 	queue []envelopeOnWire
@@ -43,6 +48,7 @@ type cluster struct {
 type envelopeOnWire struct {
 	from uint64
 	Outgoing
+	snapshot *OutgoingSnapshot
 }
 
 // node is one member with its disk.
@@ -58,6 +64,7 @@ type node struct {
 	via         uint64      // whom it asks to be taken in
 	uuids       int         // data directories that this id has had
 	opened      []io.Closer
+	rebuilt     *storage.Rebuilt
 	machine     *journal
 	registry    *prometheus.Registry
 	ticks       chan time.Time
@@ -151,31 +158,27 @@ func (n *node) open() (err error) {
 			return err
 		}
 	}
-	engine, err := storage.OpenEngine(storage.EngineOptions{FS: disk, Dir: "data/state"})
-	if err != nil {
-		return err
-	}
-	opened = append(opened, engine)
 	random := rand.New(rand.NewPCG(n.id, uint64(n.uuids)))
-	logOptions := storage.LogOptions{
-		FS: disk, Dir: "data/wal", Base: LogBase(id), Applied: engine.AppliedIndex().Index, Salt: random.Uint64,
+	options := storage.StoreOptions{
+		Snapshots: storage.SnapshotsOptions{FS: disk, Dir: "data/snapshot"},
+		Engine:    storage.EngineOptions{FS: disk, Dir: "data/state"},
+		Log:       storage.LogOptions{FS: disk, Dir: "data/wal", Base: LogBase(id), Salt: random.Uint64},
 	}
 	config := Config{}
 	if n.cluster.short {
-		logOptions.SegmentBytes = 256 // a few entries
+		options.Log.SegmentBytes = 256 // a few entries
 		config = Config{SnapshotEntries: 10, SnapshotBytes: 1 << 20, LogTail: 4, BehindMax: 4}
 	}
-	log, err := storage.OpenLog(logOptions)
+	store, err := storage.OpenStore(context.Background(), options)
 	if err != nil {
 		return err
 	}
-	opened = append(opened, log)
-	if config.Snapshots, err = storage.OpenSnapshots(storage.SnapshotsOptions{FS: disk, Dir: "data/snapshot"}); err != nil {
-		return err
-	}
-	n.machine, n.registry = &journal{engine: engine}, prometheus.NewRegistry()
+	opened = append(opened, store)
+	n.rebuilt = store.Rebuilt
+	n.machine, n.registry = &journal{engine: store.Engine, published: store.Engine.AppliedIndex().Index}, prometheus.NewRegistry()
 	config.ID, config.ClusterID, config.Members, config.Self, config.Joining = n.id, 100, n.cluster.members(), n.self(), joining
-	config.Identity, config.IdentityFile, config.Log, config.Engine = id, n.identityFile(), log, engine
+	config.Identity, config.IdentityFile, config.Log, config.Engine = id, n.identityFile(), store.Log, store.Engine
+	config.Snapshots = store.Snapshots
 	config.Machine, config.Transport, config.Clock, config.Random, config.Registerer = n.machine, n, n, random.Uint64, n.registry
 	config.Low, config.Grows = n.low.Load, grows
 	if n.cluster.tune != nil {
@@ -244,6 +247,8 @@ func closeAll(opened []io.Closer) error {
 // trouble is what a story does to the log's syncs, and to the writing of snapshots.
 type trouble struct {
 	full atomic.Bool // there is no room for snapshots
+	// installs is called when a state is about to be written beside the old one, once; nil = nobody.
+	installs atomic.Pointer[func()]
 
 	mu     sync.Mutex    // guards what follows
 	blocks chan struct{} // syncs wait until it is closed
@@ -255,6 +260,9 @@ func (d *trouble) String() string { return "trouble" }
 func (d *trouble) MaybeError(op errorfs.Op) error {
 	if d.full.Load() && op.Kind == errorfs.OpFileWrite && strings.HasPrefix(op.Path, "data/snapshot/") {
 		return syscall.ENOSPC
+	}
+	if installs := d.installs.Load(); installs != nil && op.Kind == errorfs.OpCreate && strings.HasPrefix(op.Path, "data/state/") && d.installs.CompareAndSwap(installs, nil) {
+		(*installs)()
 	}
 	sync := op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData || op.Kind == errorfs.OpFileSyncTo
 	if !sync || !strings.HasPrefix(op.Path, "data/wal/") {
@@ -311,6 +319,18 @@ func (n *node) crash() {
 	n.fs = left
 }
 
+// crashInInstall notes what the disk would have if the power failed when the log begins anew after a snapshot and the
+// state is the old one. From that moment on nobody hears it.
+func (n *node) crashInInstall() (left func() *vfs.MemFS) {
+	var clone *vfs.MemFS
+	take := func() {
+		n.cluster.isolate(n.id)
+		clone = n.fs.CrashClone(vfs.CrashCloneCfg{})
+	}
+	n.trouble.installs.Store(&take)
+	return func() *vfs.MemFS { return clone }
+}
+
 // Now is the bubble's time, and Ticker gives ticks by hand, to the owner only.
 func (n *node) Now() time.Time { return time.Now() }
 
@@ -327,8 +347,15 @@ func (n *node) Send(messages []Outgoing) {
 	n.cluster.mu.Lock()
 	defer n.cluster.mu.Unlock()
 	for _, m := range messages {
-		n.cluster.queue = append(n.cluster.queue, envelopeOnWire{n.id, m})
+		n.cluster.queue = append(n.cluster.queue, envelopeOnWire{from: n.id, Outgoing: m})
 	}
+}
+
+// SendSnapshot puts the transfer among the messages.
+func (n *node) SendSnapshot(s OutgoingSnapshot) {
+	n.cluster.mu.Lock()
+	defer n.cluster.mu.Unlock()
+	n.cluster.queue = append(n.cluster.queue, envelopeOnWire{from: n.id, Outgoing: Outgoing{To: s.To}, snapshot: &s})
 }
 
 // Forward calls the other member at once. A request that the network eats was
@@ -344,6 +371,15 @@ func (n *node) Forward(ctx context.Context, to uint64, r ForwardRequest) (Forwar
 		return ForwardReply{}, ctx.Err()
 	}
 	return reply, err
+}
+
+// isolate cuts all ways to and from a member.
+func (c *cluster) isolate(at uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, id := range c.ids() {
+		c.cut[[2]uint64{at, id}], c.cut[[2]uint64{id, at}] = true, true
+	}
 }
 
 func (c *cluster) connected(from, to uint64) bool {
@@ -374,6 +410,17 @@ func (c *cluster) settle() {
 
 func (c *cluster) deliver(m envelopeOnWire) {
 	from, to := c.nodes[m.from], c.nodes[m.To]
+	if m.snapshot != nil && c.holds {
+		c.late = append(c.late, m)
+		return
+	}
+	if m.snapshot != nil {
+		if !from.gone {
+			from.ReportSnapshot(m.To, c.transfer(from, to, m.snapshot))
+		}
+		synctest.Wait()
+		return
+	}
 	if to == nil || from.gone || to.gone || !c.connected(m.from, m.To) || !c.introduced(from, to) {
 		return
 	}
@@ -382,6 +429,48 @@ func (c *cluster) deliver(m envelopeOnWire) {
 		c.t.Errorf("node %d refuses a message: %v", m.To, err)
 	}
 	synctest.Wait()
+}
+
+// transfer brings a snapshot to a member, in small chunks.
+func (c *cluster) transfer(from, to *node, s *OutgoingSnapshot) bool {
+	if to == nil || to.gone || !c.connected(from.id, to.id) || !c.connected(to.id, from.id) || !c.introduced(from, to) {
+		return false
+	}
+	file, err := s.Open()
+	if err != nil {
+		c.t.Errorf("node %d opens the snapshot at %d: %v", from.id, s.Index, err)
+		return false
+	}
+	defer closeFile(c.t, file)
+	in, err := to.OfferSnapshot(from.id, s.Meta, s.Message)
+	if err != nil {
+		return false
+	}
+	defer in.Leave()
+	chunk := make([]byte, 16)
+	sent := int64(0)
+	for at := in.Offset(); at < s.Bytes; at = in.Offset() {
+		if c.breaks != 0 && sent >= c.breaks {
+			return false
+		}
+		n, err := file.ReadAt(chunk[:min(int64(len(chunk)), s.Bytes-at)], at)
+		if err != nil {
+			c.t.Errorf("node %d reads the snapshot at %d: %v", from.id, s.Index, err)
+			return false
+		}
+		if _, err := in.Write(chunk[:n]); err != nil {
+			return false
+		}
+		sent += int64(n)
+		c.carried += int64(n)
+	}
+	return in.Finish(context.Background()) == nil
+}
+
+func closeFile(t *testing.T, file io.Closer) {
+	if err := file.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 // introduced is the handshake, both ways, without which nothing is delivered.
@@ -446,6 +535,17 @@ func (j *journal) Publish(index uint64) {
 	j.published = index
 	j.lines = append(j.lines, j.pending...)
 	j.pending = nil
+}
+
+func (j *journal) Install(index uint64) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if index <= j.published {
+		panic(fmt.Sprintf("installed %d after %d", index, j.published))
+	}
+	j.published, j.pending, j.lines = index, nil, nil
+	j.events = append(j.events, fmt.Sprintf("install %d", index))
+	return nil
 }
 
 func (j *journal) Lead(term uint64) {

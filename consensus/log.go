@@ -17,6 +17,7 @@ type raftLog struct {
 	log       *storage.Log
 	hardState *pb.HardState
 	conf      *pb.ConfState
+	offer     func() (*pb.Snapshot, error) // what a follower is sent
 }
 
 // newRaftLog reads where to begin. The applied index is committed whatever the
@@ -52,11 +53,8 @@ func (l *raftLog) Term(i uint64) (uint64, error) {
 func (l *raftLog) LastIndex() (uint64, error)  { return l.log.LastIndex(), nil }
 func (l *raftLog) FirstIndex() (uint64, error) { return l.log.FirstIndex(), nil }
 
-// Snapshot is asked for when a follower needs entries that were cut, which none
-// does: the log is not cut above what the logs of all members reach (held).
-func (l *raftLog) Snapshot() (*pb.Snapshot, error) {
-	return nil, raft.ErrSnapshotTemporarilyUnavailable
-}
+// Snapshot is asked for when a follower needs entries that were cut.
+func (l *raftLog) Snapshot() (*pb.Snapshot, error) { return l.offer() }
 
 func asRaft(err error) error {
 	switch {

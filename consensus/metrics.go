@@ -14,7 +14,8 @@ type metrics struct {
 	proposals, forwarded, refused, applied, rounds prometheus.Counter
 	leaderChanges, invalid, refusals, full         prometheus.Counter
 	postponed, diverged                            prometheus.Counter
-	dropped                                        *prometheus.CounterVec
+	installed                                      prometheus.Counter
+	dropped, sentSnapshots                         *prometheus.CounterVec
 }
 
 func newMetrics(g *Group) *metrics {
@@ -35,6 +36,9 @@ func newMetrics(g *Group) *metrics {
 		Name: "stellmap_raft_dropped_total",
 		Help: "Messages dropped because a queue was full, to be sent again by Raft: receive, append (the disk is behind) or send.",
 	}, []string{"queue"}))
+	m.sentSnapshots = add(m, prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "stellmap_raft_snapshots_sent_total", Help: "Snapshots that other members were sent, or were to be sent: done or failed.",
+	}, []string{"outcome"}))
 	counter := func(into *prometheus.Counter, name, help string) {
 		*into = add(m, prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help}))
 	}
@@ -44,6 +48,7 @@ func newMetrics(g *Group) *metrics {
 	counter(&m.full, "stellmap_raft_full_total", "Proposals refused because the disks of too many members are nearly full.")
 	counter(&m.diverged, "stellmap_raft_diverged_total", "Proposals refused because the members' states differ and none has a majority.")
 	counter(&m.postponed, "stellmap_raft_snapshots_postponed_total", "Snapshots that were put off because the disk had no room for them.")
+	counter(&m.installed, "stellmap_raft_snapshots_installed_total", "Snapshots of other members that became this one's state.")
 	counter(&m.applied, "stellmap_raft_applied_total", "Entries applied since the start.")
 	counter(&m.rounds, "stellmap_raft_read_rounds_total", "ReadIndex rounds begun by this member.")
 	counter(&m.leaderChanges, "stellmap_raft_leader_changes_total", "How often the known leader became another, or none.")
@@ -68,7 +73,6 @@ func (m *metrics) gauges(g *Group) {
 	gauge("stellmap_raft_check_index", "The entry after which the members' states were last compared; 0 for none.", nil, func() float64 { return float64(g.facts.Load().check.index) })
 	gauge("stellmap_raft_check_different", "Members whose state is another than that of a majority, or all when none has one.", nil, func() float64 { return float64(len(g.facts.Load().checkStatus().Different)) })
 	gauge("stellmap_raft_log_first_index", "The oldest entry in the log.", nil, func() float64 { return float64(g.config.Log.FirstIndex()) })
-	gauge("stellmap_raft_log_held_index", "The entry that the logs of all members reach.", nil, func() float64 { return float64(g.facts.Load().held) })
 	gauge("stellmap_raft_snapshot_index", "The newest snapshot of this member; 0 for none.", nil, func() float64 { return float64(g.newestSnapshot()) })
 	for queue, load := range map[string]func() (int, int){
 		"calls": g.calls.load, "receive": g.received.load,

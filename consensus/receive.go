@@ -32,7 +32,7 @@ func (g *Group) Receive(from uint64, messages [][]byte) error {
 }
 
 // checkMessage lets through what Raft can work on without a panic, from whom it
-// says it is. A snapshot cannot be taken in, so it is not let through either.
+// says it is. A snapshot comes with its file, by OfferSnapshot, or not at all.
 func (g *Group) checkMessage(from uint64, m *pb.Message) error {
 	if m.GetFrom() != from || m.GetTo() != g.config.ID {
 		return fmt.Errorf("node %d sent a message from node %d to node %d", from, m.GetFrom(), m.GetTo())

@@ -73,7 +73,7 @@ func newSalvager(id storage.Identity, e *storage.Engine, m Machine) (*applier, e
 		id: id.NodeID, uuid: id.UUID, engine: e, machine: m, published: &atomic.Pointer[facts]{}, facts: f, requests: requests, time: time,
 		applied: func(appliedBatch) {},
 	}
-	x.configure = func(pb.ConfChangeI) (*pb.ConfState, error) { return proto.CloneOf(x.facts.conf), nil }
+	x.configure = func(_ uint64, _ pb.ConfChangeI) (*pb.ConfState, error) { return proto.CloneOf(x.facts.conf), nil }
 	return x, nil
 }
 

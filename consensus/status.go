@@ -39,7 +39,6 @@ type Status struct {
 	LowMembers      []uint64         // a leader's view: the voters whose disks are
 	LogFirst        uint64           // the oldest entry in this member's log
 	Check           Check            // how far the members' states are known to be equal
-	Held            uint64           // the logs of all members reach this entry
 	Snapshot        uint64           // the index of this member's newest snapshot; 0 for none
 }
 
@@ -50,7 +49,7 @@ func (g *Group) Status() Status {
 	s.Incarnation, s.FeatureLevel, s.Members, s.Voters = f.incarnation, f.featureLevel, f.book(), slices.Clone(f.conf.GetVoters())
 	s.VotersOutgoing, s.Learners = slices.Clone(f.conf.GetVotersOutgoing()), slices.Clone(f.conf.GetLearners())
 	s.Removed, s.Replacement = f.removed(), f.replacement
-	s.LogFirst, s.Held, s.Snapshot = g.config.Log.FirstIndex(), f.held, g.newestSnapshot()
+	s.LogFirst, s.Snapshot = g.config.Log.FirstIndex(), g.newestSnapshot()
 	s.Low, s.Check = g.Low(), f.checkStatus()
 	if s.Role == RoleLeader {
 		s.LowMembers = g.lowMembers()

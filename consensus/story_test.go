@@ -35,6 +35,7 @@ func TestStories(t *testing.T) {
 }
 
 type story struct {
+	left    func() *vfs.MemFS // set by arm
 	t       *testing.T
 	d       *datadriven.TestData
 	cluster *cluster
@@ -47,7 +48,8 @@ func (s *story) handle() string {
 		"wait": s.wait, "cut": s.cut, "heal": s.heal, "stop": s.stop, "crash": s.crash, "start": s.start, "wipe": s.wipe,
 		"inject": s.inject, "book": s.book, "leadership": s.leadership, "ended": s.ended,
 		"join": s.join, "change": s.change, "members": s.members, "hand-over": s.handOver,
-		"lose-identity": s.loseIdentity, "disk": s.disk, "space": s.space, "compact": s.compact, "log": s.logs, "fill": s.fill,
+		"lose-identity": s.loseIdentity, "disk": s.disk, "space": s.space, "compact": s.compact, "log": s.logs, "fill": s.fill, "breaks": s.breaks, "carried": s.carried, "hold": s.hold, "release": s.release,
+		"arm": s.arm, "crash-in-install": s.crashInInstall,
 		"spoil": s.spoil, "checks": s.checks,
 	}
 	command, ok := commands[s.d.Cmd]
@@ -125,13 +127,72 @@ func (s *story) checks() string {
 	return b.String()
 }
 
+// breaks after=48: each transfer of a snapshot breaks off after so many bytes; 0 = none does.
+func (s *story) breaks() string {
+	s.cluster.breaks = int64(s.arg("after", 0))
+	return ""
+}
+
+// carried: how many bytes of snapshots went over the network since it was asked last.
+func (s *story) carried() string {
+	defer func() { s.cluster.carried = 0 }()
+	if s.cluster.carried == 0 {
+		return "nothing\n"
+	}
+	for _, n := range s.cluster.nodes {
+		if n.gone {
+			continue
+		}
+		for _, m := range n.config.Snapshots.List() {
+			if m.FileBytes == s.cluster.carried {
+				return "one snapshot, once\n"
+			}
+		}
+	}
+	return "something else than one snapshot\n"
+}
+
+// hold keeps the transfers of snapshots back, and release lets them arrive.
+func (s *story) hold() string {
+	s.cluster.holds = true
+	return ""
+}
+
+func (s *story) release() string {
+	s.cluster.holds = false
+	for _, m := range s.cluster.late {
+		s.cluster.deliver(m)
+	}
+	s.cluster.late = nil
+	return s.status()
+}
+
+// arm at=3 is for the next install of a member; crash-in-install at=3 ends it with the disk as it was between the two
+// steps of that.
+func (s *story) arm() string {
+	s.left = s.node().crashInInstall()
+	return ""
+}
+
+func (s *story) crashInInstall() string {
+	left := s.left()
+	if left == nil {
+		return "nothing was installed\n"
+	}
+	if err := s.node().stop(); err != nil {
+		return err.Error() + "\n"
+	}
+	s.node().fs = left
+	return s.heal()
+}
+
 // logs has a line for each member.
 func (s *story) logs() string {
 	var b strings.Builder
 	for _, id := range s.cluster.ids() {
 		if n := s.cluster.nodes[id]; !n.gone {
 			st := n.Status()
-			fmt.Fprintf(&b, "%d: log from %d, held %d, snapshot %d\n", id, st.LogFirst, st.Held, st.Snapshot)
+			fmt.Fprintf(&b, "%d: log from %d, snapshot %d\n", id, st.LogFirst, st.Snapshot)
 		}
 	}
 	return b.String()
@@ -170,6 +231,9 @@ func (s *story) status() string {
 		}
 		st := n.Status()
 		fmt.Fprintf(&b, "%d: %s of term %d, leader %d, commit %d, applied %d", id, st.Role, st.Term, st.LeaderID, st.Commit, st.Applied)
+		if n.rebuilt != nil && n.rebuilt.Install {
+			b.WriteString(", finished an install at its start")
+		}
 		if !st.Confirmed {
 			b.WriteString(", not confirmed")
 		}
@@ -247,16 +311,13 @@ func (s *story) wait() string {
 
 // cut from=1 to=2 for one way, cut at=1 for all ways to and from it.
 func (s *story) cut() string {
-	s.cluster.mu.Lock()
-	defer s.cluster.mu.Unlock()
-	if s.d.HasArg("from") {
-		s.cluster.cut[[2]uint64{s.arg("from", 0), s.arg("to", 0)}] = true
+	if !s.d.HasArg("from") {
+		s.cluster.isolate(s.arg("at", 0))
 		return ""
 	}
-	at := s.arg("at", 0)
-	for _, id := range s.cluster.ids() {
-		s.cluster.cut[[2]uint64{at, id}], s.cluster.cut[[2]uint64{id, at}] = true, true
-	}
+	s.cluster.mu.Lock()
+	defer s.cluster.mu.Unlock()
+	s.cluster.cut[[2]uint64{s.arg("from", 0), s.arg("to", 0)}] = true
 	return ""
 }
 

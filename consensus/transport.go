@@ -1,6 +1,10 @@
 package consensus
 
-import "context"
+import (
+	"context"
+
+	"github.com/stellmap/stellmap/storage"
+)
 
 // Transport carries messages to the other members. It may lose, repeat and
 // reorder them; it must not change them, and it must not deliver a message of
@@ -13,6 +17,20 @@ type Transport interface {
 	// ErrNotSent, ErrNotLeader, ErrBusy, ErrFull and ErrTooLarge mean that nothing
 	// was done; any other error of a proposal, that the outcome is unknown.
 	Forward(ctx context.Context, to uint64, r ForwardRequest) (ForwardReply, error)
+	// SendSnapshot brings a snapshot to a member and returns at once. When the
+	// member has it, or cannot be brought it, Group.ReportSnapshot is told, once.
+	SendSnapshot(s OutgoingSnapshot)
+}
+
+// OutgoingSnapshot is a snapshot for one member: its Group.OfferSnapshot is asked
+// which part of the file it lacks.
+type OutgoingSnapshot struct {
+	To      uint64
+	Index   uint64 // for people
+	Bytes   int64  // of the file
+	Meta    []byte // what it is, for OfferSnapshot
+	Message []byte // the same
+	Open    func() (storage.SnapshotFile, error)
 }
 
 // Outgoing is a marshalled message for one member.

@@ -21,6 +21,7 @@ func (g *Group) turn() {
 	for mine := g.propose(); g.node.HasReady() || len(mine) > 0; mine = nil {
 		g.handle(g.node.Ready(), mine)
 	}
+	g.passedOver()
 	g.publishStatus()
 }
 
@@ -35,7 +36,6 @@ func (g *Group) tick() {
 	g.tickRound()
 	g.noticeSpace()
 	g.proposeRecords()
-	g.proposeHeld()
 	g.proposeCheck()
 	g.carryOn()
 	g.callOut()
@@ -54,10 +54,11 @@ func (g *Group) takeDone() {
 				g.ackForAll(d.message)
 			}
 		case d.applied != nil:
-			g.step(d.applied.response)
-			g.takeResults(d.applied.results)
+			g.takeApplied(d.applied)
 		case d.configure != nil:
-			d.configure.reply <- g.node.ApplyConfChange(d.configure.change)
+			d.configure.reply <- g.applyConfChange(d.configure)
+		case d.sent != nil:
+			g.takeSent(d.sent)
 		default:
 			g.node.ReportUnreachable(d.unreachable)
 		}
@@ -83,6 +84,7 @@ func (g *Group) takeReceived() {
 		if g.tellsNothing(m) {
 			continue
 		}
+		g.offered = g.offered || m.GetType() == pb.MsgSnap
 		g.step(m)
 	}
 }
@@ -106,6 +108,26 @@ func (g *Group) ackForAll(m *pb.Message) {
 // would have to send what is before the log's first entry.
 func (g *Group) tellsNothing(m *pb.Message) bool {
 	return !mutant("answer_to_an_earlier_term") && m.GetType() == pb.MsgAppResp && m.GetIndex() == 0 && !m.GetReject() && m.GetTerm() == g.node.BasicStatus().HardState.GetTerm()
+}
+
+func (g *Group) takeApplied(b *appliedBatch) {
+	if b.installed.Index != 0 {
+		g.takeInstalled(b.installed)
+		return
+	}
+	g.step(b.response)
+	if len(b.results) > 0 {
+		g.takeResults(b.results)
+	}
+}
+
+// applyConfChange changes Raft's configuration, unless Raft has a later one from
+// a snapshot.
+func (g *Group) applyConfChange(w *configureWork) *pb.ConfState {
+	if w.index <= g.taken {
+		return nil
+	}
+	return g.node.ApplyConfChange(w.change)
 }
 
 // diskBehind tells whether the append queue is at its limit.
@@ -215,14 +237,24 @@ func (g *Group) handle(rd raft.Ready, mine []*call) {
 		}
 		switch m.GetTo() {
 		case raft.LocalAppendThread:
+			g.noticeTaken(m.GetSnapshot())
 			g.appender.queue.put(m, messageSize(m))
 		case raft.LocalApplyThread:
 			g.noticeCommitted(m.GetEntries())
 			g.applier.queue.put(applyTask{entries: m}, messageSize(m))
 		default:
-			g.sender.put(m)
+			g.send(m)
 		}
 	}
+}
+
+// send sends a message, or the snapshot that goes with it.
+func (g *Group) send(m *pb.Message) {
+	if m.GetType() == pb.MsgSnap {
+		g.sendSnapshot(m)
+		return
+	}
+	g.sender.put(m)
 }
 
 // number learns at which indexes proposals were appended.

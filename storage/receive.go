@@ -24,6 +24,7 @@ type Receiving struct {
 	path string
 	file vfs.File
 	out  *snapshotWriter
+	good bool  // all of it has come, is durable and was read to its end
 	err  error // what every later call returns
 }
 
@@ -78,6 +79,10 @@ func (r *Receiving) Write(p []byte) (int, error) {
 	return n, nil
 }
 
+// ErrSaving is returned by Finish while a snapshot of this member takes its
+// place. Nothing is lost: Finish may be called again.
+var ErrSaving = errors.New("storage: a snapshot is just being saved")
+
 // Finish takes the whole file among the snapshots, if it is what its meta says
 // and holds a state of its position. It returns when the snapshot is durable.
 // The older ones stay until the next is saved.
@@ -85,6 +90,27 @@ func (r *Receiving) Finish(ctx context.Context) (SnapshotMeta, error) {
 	if r.err != nil {
 		return SnapshotMeta{}, r.err
 	}
+	if !r.good {
+		if err := r.verify(ctx); err != nil {
+			return SnapshotMeta{}, r.end(ctx, err)
+		}
+		r.good = true
+	}
+	if !r.s.changing.TryLock() {
+		return SnapshotMeta{}, ErrSaving
+	}
+	defer r.s.changing.Unlock()
+	m, err := r.s.keep(r.path, r.meta, noneTooOld)
+	if err != nil {
+		r.err = fmt.Errorf("keep the received snapshot at index %d: %w", r.meta.Index, err)
+		return SnapshotMeta{}, r.err
+	}
+	r.err = errors.New("storage: the received snapshot is kept already")
+	return m, nil
+}
+
+// verify makes the file durable and reads it to its end.
+func (r *Receiving) verify(ctx context.Context) error {
 	err := r.complete()
 	if err == nil {
 		err = unless("receive_without_sync", r.file.Sync)
@@ -95,16 +121,7 @@ func (r *Receiving) Finish(ctx context.Context) (SnapshotMeta, error) {
 	if err == nil && !mutant("receive_unverified") {
 		err = verifySnapshotState(ctx, r.s.o.FS, r.path, r.meta)
 	}
-	if err != nil {
-		return SnapshotMeta{}, r.end(ctx, err)
-	}
-	m, err := r.s.keep(r.path, r.meta, noneTooOld)
-	if err != nil {
-		r.err = fmt.Errorf("keep the received snapshot at index %d: %w", r.meta.Index, err)
-		return SnapshotMeta{}, r.err
-	}
-	r.err = errors.New("storage: the received snapshot is kept already")
-	return m, nil
+	return err
 }
 
 // complete compares what has come with what was announced.
@@ -164,7 +181,5 @@ func (s *Snapshots) ended(err error) error {
 	if err == nil {
 		return nil
 	}
-	s.changing.Lock()
-	defer s.changing.Unlock()
 	return s.fail(err)
 }

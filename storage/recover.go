@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -35,12 +36,6 @@ func (e *DamageError) Error() string {
 // The last segment is then written anew. After a failed sync its pages may be
 // in memory only, marked as written: to sync them again would prove nothing.
 func OpenLog(o LogOptions) (*Log, error) {
-	if o.SegmentBytes == 0 {
-		o.SegmentBytes = segmentBytesDefault
-	}
-	if o.TailBytes == 0 {
-		o.TailBytes = tailBytesDefault
-	}
 	return openLog(o, nil)
 }
 
@@ -48,6 +43,7 @@ func OpenLog(o LogOptions) (*Log, error) {
 // unless it is open, so that each may be held against the other. The log that it
 // is given may prove to be damaged.
 func openLog(o LogOptions, openState func(*Log) (applied uint64, err error)) (*Log, error) {
+	o.SegmentBytes, o.TailBytes = cmp.Or(o.SegmentBytes, segmentBytesDefault), cmp.Or(o.TailBytes, tailBytesDefault)
 	l := &Log{o: o}
 	if err := l.open(openState); err != nil {
 		err = fmt.Errorf("open the log in %s: %w", o.Dir, err)

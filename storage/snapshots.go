@@ -57,10 +57,10 @@ type Snapshots struct {
 
 	saving sync.Mutex // held by Save, and by it alone
 
-	changing sync.Mutex // guards broken; held while snapshots come and go
-	broken   error
+	changing sync.Mutex // held while snapshots come and go
 
 	mu      sync.Mutex     // guards what follows
+	broken  error          // ended the saving and receiving
 	list    []SnapshotMeta // newest first
 	damaged []damagedSnapshot
 }
@@ -375,19 +375,18 @@ func (s *Snapshots) save(ctx context.Context, state *EngineSnapshot, m SnapshotM
 		if removed == nil && (wasStopped(ctx, err) || errors.Is(err, ErrNoRoom)) {
 			return SnapshotMeta{}, err
 		}
-		s.changing.Lock()
-		defer s.changing.Unlock()
 		return SnapshotMeta{}, s.fail(errors.Join(err, removed))
 	}
+	s.changing.Lock()
+	defer s.changing.Unlock()
 	return s.keep(temp, m, s.tooOld)
 }
 
-// keep takes a durable file among the snapshots, and lets go of what is too old then.
+// keep takes a durable file among the snapshots, and lets go of what is too old
+// then. The caller holds changing.
 func (s *Snapshots) keep(temp string, m SnapshotMeta, tooOld func(SnapshotMeta) []SnapshotMeta) (SnapshotMeta, error) {
-	s.changing.Lock()
-	defer s.changing.Unlock()
-	if s.broken != nil {
-		return SnapshotMeta{}, s.broken
+	if err := s.failed(); err != nil {
+		return SnapshotMeta{}, err
 	}
 	if there, ok := s.Find(m.Position()); ok { // it was received while it was saved
 		return there, s.o.FS.Remove(temp)
@@ -408,13 +407,15 @@ func (s *Snapshots) keep(temp string, m SnapshotMeta, tooOld func(SnapshotMeta) 
 
 // failed is the error that ended it, if any.
 func (s *Snapshots) failed() error {
-	s.changing.Lock()
-	defer s.changing.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	return s.broken
 }
 
-// fail makes an error final; the caller holds changing.
+// fail makes an error final.
 func (s *Snapshots) fail(err error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.broken = fmt.Errorf("an error of the disk ended the saving of snapshots: %w", err)
 	return err
 }
@@ -461,12 +462,21 @@ func (s *Snapshots) add(m SnapshotMeta) {
 	s.sort()
 }
 
-// tooOld takes from the list what is too old since the state was saved.
+// tooOld takes from the list what is too old since the state was saved. What is
+// newer than that was received, and may be just about to be installed.
 func (s *Snapshots) tooOld(saved SnapshotMeta) []SnapshotMeta {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	kept := min(s.o.Keep, len(s.list))
-	old := slices.DeleteFunc(slices.Clone(s.list[kept:]), func(m SnapshotMeta) bool { return m == saved })
+	var old []SnapshotMeta
+	kept := 1 // the saved one, and what is newer was received
+	for _, m := range s.list {
+		if m.Index >= saved.Index {
+			continue
+		}
+		if kept++; kept > s.o.Keep {
+			old = append(old, m)
+		}
+	}
 	s.list = slices.DeleteFunc(s.list, func(m SnapshotMeta) bool { return slices.Contains(old, m) })
 	return old
 }

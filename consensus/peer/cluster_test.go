@@ -202,9 +202,10 @@ func (e *echo) Apply(_ *storage.Batch, entry consensus.Entry) []byte {
 	return entry.Data[:min(len(entry.Data), 16)]
 }
 
-func (e *echo) Publish(uint64) {}
-func (e *echo) Lead(uint64)    {}
-func (e *echo) Follow()        {}
+func (e *echo) Publish(uint64)       {}
+func (e *echo) Install(uint64) error { return nil }
+func (e *echo) Lead(uint64)          {}
+func (e *echo) Follow()              {}
 
 func (e *echo) Answer(_ context.Context, request []byte) ([]byte, error) {
 	if string(request) == "bad" {

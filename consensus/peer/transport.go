@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -54,6 +55,8 @@ type Group interface {
 	Low() bool                     // of this member's disk
 	HearLow(from uint64, low bool) // of another's
 	ReportUnreachable(id uint64)
+	OfferSnapshot(from uint64, meta, message []byte) (*consensus.IncomingSnapshot, error)
+	ReportSnapshot(to uint64, ok bool)
 	HandleForward(context.Context, consensus.ForwardRequest) (consensus.ForwardReply, error)
 }
 
@@ -67,6 +70,9 @@ type Config struct {
 	Registerer  prometheus.Registerer            // nil = none
 	// Random spreads the pauses between attempts: a number below n. Nil = no spread.
 	Random func(n int64) int64
+	// SnapshotRate is how many bytes of snapshots are sent in a second, to all
+	// members together. Default 64 MiB.
+	SnapshotRate int64
 }
 
 // Transport is a consensus.Transport, and the other members' way in.
@@ -74,12 +80,15 @@ type Transport struct {
 	config  Config
 	log     *slog.Logger
 	metrics *metrics
-	group   Group // set by Bind, before anything else
+	group   Group         // set by Bind, before anything else
+	rate    pace          // of snapshots
+	places  chan struct{} // one for each snapshot that is being sent
 
-	mu      sync.Mutex // guards what follows
-	targets map[uint64]*target
-	running context.Context // nil before Run, done after it
-	workers sync.WaitGroup
+	mu       sync.Mutex // guards what follows
+	targets  map[uint64]*target
+	running  context.Context // nil before Run, done after it
+	bringing int             // snapshots that are sent, or wait to be
+	workers  sync.WaitGroup
 }
 
 var _ consensus.Transport = (*Transport)(nil)
@@ -99,6 +108,7 @@ func New(c Config) (*Transport, error) {
 		c.Random = func(int64) int64 { return 0 }
 	}
 	t := &Transport{config: c, log: c.Logger, targets: make(map[uint64]*target), metrics: newMetrics()}
+	t.rate.bytesPerSecond, t.places = cmp.Or(c.SnapshotRate, snapshotRateDefault), make(chan struct{}, snapshotsAtOnce)
 	return t, t.metrics.register(c.Registerer)
 }
 

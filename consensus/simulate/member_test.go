@@ -440,6 +440,15 @@ func (m machine) Publish(index uint64) {
 	m.life.world.checks.published(m.life, index)
 }
 
+func (m machine) Install(index uint64) error {
+	if err := m.Machine.Install(registry.Revision(index)); err != nil {
+		return err
+	}
+	m.life.world.faults.count("snapshot installed")
+	m.life.world.checks.published(m.life, index)
+	return nil
+}
+
 func (m machine) Lead(term uint64) {
 	m.life.world.checks.leads(m.life, term)
 	m.Machine.Lead(term)

@@ -100,9 +100,9 @@ heal
 
 tick times=20
 ----
-1: leader of term 4, leader 1, commit 11, applied 11 [a b]
-2: follower of term 4, leader 1, commit 11, applied 11 [a b]
-3: follower of term 4, leader 1, commit 11, applied 11 [a b]
+1: leader of term 4, leader 1, commit 10, applied 10 [a b]
+2: follower of term 4, leader 1, commit 10, applied 10 [a b]
+3: follower of term 4, leader 1, commit 10, applied 10 [a b]
 
 # Before it stops a leader hands over to whoever is nearest.
 hand-over at=1
@@ -115,10 +115,10 @@ stop at=1
 propose at=2
 c
 ----
-index 13: did c
+index 12: did c
 
 status
 ----
 1: down
-2: leader of term 5, leader 2, commit 13, applied 13 [a b c]
-3: follower of term 5, leader 2, commit 13, applied 13 [a b c]
+2: leader of term 5, leader 2, commit 12, applied 12 [a b c]
+3: follower of term 5, leader 2, commit 12, applied 12 [a b c]

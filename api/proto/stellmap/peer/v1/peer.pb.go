@@ -1281,6 +1281,238 @@ func (x *ForwardResponse) GetData() []byte {
 	return nil
 }
 
+type SnapshotRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only in the first request of a stream.
+	Offer *SnapshotOffer `protobuf:"bytes,1,opt,name=offer,proto3" json:"offer,omitempty"`
+	// In all others.
+	Chunk         *SnapshotChunk `protobuf:"bytes,2,opt,name=chunk,proto3" json:"chunk,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotRequest) Reset() {
+	*x = SnapshotRequest{}
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotRequest) ProtoMessage() {}
+
+func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotRequest.ProtoReflect.Descriptor instead.
+func (*SnapshotRequest) Descriptor() ([]byte, []int) {
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *SnapshotRequest) GetOffer() *SnapshotOffer {
+	if x != nil {
+		return x.Offer
+	}
+	return nil
+}
+
+func (x *SnapshotRequest) GetChunk() *SnapshotChunk {
+	if x != nil {
+		return x.Chunk
+	}
+	return nil
+}
+
+type SnapshotOffer struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Introduction *Introduction          `protobuf:"bytes,1,opt,name=introduction,proto3" json:"introduction,omitempty"`
+	// What the snapshot is, as its meta file says it.
+	Meta []byte `protobuf:"bytes,2,opt,name=meta,proto3" json:"meta,omitempty"`
+	// A marshalled raftpb.Message.
+	Message       []byte `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotOffer) Reset() {
+	*x = SnapshotOffer{}
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotOffer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotOffer) ProtoMessage() {}
+
+func (x *SnapshotOffer) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotOffer.ProtoReflect.Descriptor instead.
+func (*SnapshotOffer) Descriptor() ([]byte, []int) {
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *SnapshotOffer) GetIntroduction() *Introduction {
+	if x != nil {
+		return x.Introduction
+	}
+	return nil
+}
+
+func (x *SnapshotOffer) GetMeta() []byte {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
+func (x *SnapshotOffer) GetMessage() []byte {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+type SnapshotChunk struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the first byte, in the file.
+	Offset int64  `protobuf:"varint,1,opt,name=offset,proto3" json:"offset,omitempty"`
+	Data   []byte `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
+	// CRC32C of the data.
+	Crc32C        uint32 `protobuf:"fixed32,3,opt,name=crc32c,proto3" json:"crc32c,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotChunk) Reset() {
+	*x = SnapshotChunk{}
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotChunk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotChunk) ProtoMessage() {}
+
+func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotChunk.ProtoReflect.Descriptor instead.
+func (*SnapshotChunk) Descriptor() ([]byte, []int) {
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *SnapshotChunk) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *SnapshotChunk) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *SnapshotChunk) GetCrc32C() uint32 {
+	if x != nil {
+		return x.Crc32C
+	}
+	return 0
+}
+
+type SnapshotResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the first byte that is not there.
+	Offset int64 `protobuf:"varint,1,opt,name=offset,proto3" json:"offset,omitempty"`
+	// The snapshot is kept, and Raft has the message.
+	Done          bool `protobuf:"varint,2,opt,name=done,proto3" json:"done,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotResponse) Reset() {
+	*x = SnapshotResponse{}
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotResponse) ProtoMessage() {}
+
+func (x *SnapshotResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotResponse.ProtoReflect.Descriptor instead.
+func (*SnapshotResponse) Descriptor() ([]byte, []int) {
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *SnapshotResponse) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *SnapshotResponse) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
 var File_stellmap_peer_v1_peer_proto protoreflect.FileDescriptor
 
 const file_stellmap_peer_v1_peer_proto_rawDesc = "" +
@@ -1392,11 +1624,26 @@ const file_stellmap_peer_v1_peer_proto_rawDesc = "" +
 	"\vCODE_ANSWER\x10\x05\x12\x10\n" +
 	"\fCODE_INVALID\x10\x06\x12\r\n" +
 	"\tCODE_FULL\x10\a\x12\x11\n" +
-	"\rCODE_DIVERGED\x10\b2\xfc\x01\n" +
+	"\rCODE_DIVERGED\x10\b\"\x7f\n" +
+	"\x0fSnapshotRequest\x125\n" +
+	"\x05offer\x18\x01 \x01(\v2\x1f.stellmap.peer.v1.SnapshotOfferR\x05offer\x125\n" +
+	"\x05chunk\x18\x02 \x01(\v2\x1f.stellmap.peer.v1.SnapshotChunkR\x05chunk\"\x81\x01\n" +
+	"\rSnapshotOffer\x12B\n" +
+	"\fintroduction\x18\x01 \x01(\v2\x1e.stellmap.peer.v1.IntroductionR\fintroduction\x12\x12\n" +
+	"\x04meta\x18\x02 \x01(\fR\x04meta\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\fR\amessage\"S\n" +
+	"\rSnapshotChunk\x12\x16\n" +
+	"\x06offset\x18\x01 \x01(\x03R\x06offset\x12\x12\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\x12\x16\n" +
+	"\x06crc32c\x18\x03 \x01(\aR\x06crc32c\">\n" +
+	"\x10SnapshotResponse\x12\x16\n" +
+	"\x06offset\x18\x01 \x01(\x03R\x06offset\x12\x12\n" +
+	"\x04done\x18\x02 \x01(\bR\x04done2\xd3\x02\n" +
 	"\vPeerService\x12H\n" +
 	"\x05Hello\x12\x1e.stellmap.peer.v1.HelloRequest\x1a\x1f.stellmap.peer.v1.HelloResponse\x12S\n" +
 	"\bMessages\x12!.stellmap.peer.v1.MessagesRequest\x1a\".stellmap.peer.v1.MessagesResponse(\x01\x12N\n" +
-	"\aForward\x12 .stellmap.peer.v1.ForwardRequest\x1a!.stellmap.peer.v1.ForwardResponseB@Z>github.com/stellmap/stellmap/api/proto/stellmap/peer/v1;peerv1b\x06proto3"
+	"\aForward\x12 .stellmap.peer.v1.ForwardRequest\x1a!.stellmap.peer.v1.ForwardResponse\x12U\n" +
+	"\bSnapshot\x12!.stellmap.peer.v1.SnapshotRequest\x1a\".stellmap.peer.v1.SnapshotResponse(\x010\x01B@Z>github.com/stellmap/stellmap/api/proto/stellmap/peer/v1;peerv1b\x06proto3"
 
 var (
 	file_stellmap_peer_v1_peer_proto_rawDescOnce sync.Once
@@ -1411,7 +1658,7 @@ func file_stellmap_peer_v1_peer_proto_rawDescGZIP() []byte {
 }
 
 var file_stellmap_peer_v1_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_stellmap_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_stellmap_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_stellmap_peer_v1_peer_proto_goTypes = []any{
 	(MemberRequest_Kind)(0),   // 0: stellmap.peer.v1.MemberRequest.Kind
 	(MemberAnswer_Reason)(0),  // 1: stellmap.peer.v1.MemberAnswer.Reason
@@ -1432,6 +1679,10 @@ var file_stellmap_peer_v1_peer_proto_goTypes = []any{
 	(*MessagesResponse)(nil),  // 16: stellmap.peer.v1.MessagesResponse
 	(*ForwardRequest)(nil),    // 17: stellmap.peer.v1.ForwardRequest
 	(*ForwardResponse)(nil),   // 18: stellmap.peer.v1.ForwardResponse
+	(*SnapshotRequest)(nil),   // 19: stellmap.peer.v1.SnapshotRequest
+	(*SnapshotOffer)(nil),     // 20: stellmap.peer.v1.SnapshotOffer
+	(*SnapshotChunk)(nil),     // 21: stellmap.peer.v1.SnapshotChunk
+	(*SnapshotResponse)(nil),  // 22: stellmap.peer.v1.SnapshotResponse
 }
 var file_stellmap_peer_v1_peer_proto_depIdxs = []int32{
 	6,  // 0: stellmap.peer.v1.Introduction.member:type_name -> stellmap.peer.v1.Member
@@ -1446,17 +1697,22 @@ var file_stellmap_peer_v1_peer_proto_depIdxs = []int32{
 	5,  // 9: stellmap.peer.v1.MessagesRequest.introduction:type_name -> stellmap.peer.v1.Introduction
 	3,  // 10: stellmap.peer.v1.ForwardRequest.kind:type_name -> stellmap.peer.v1.ForwardRequest.Kind
 	4,  // 11: stellmap.peer.v1.ForwardResponse.code:type_name -> stellmap.peer.v1.ForwardResponse.Code
-	12, // 12: stellmap.peer.v1.PeerService.Hello:input_type -> stellmap.peer.v1.HelloRequest
-	15, // 13: stellmap.peer.v1.PeerService.Messages:input_type -> stellmap.peer.v1.MessagesRequest
-	17, // 14: stellmap.peer.v1.PeerService.Forward:input_type -> stellmap.peer.v1.ForwardRequest
-	13, // 15: stellmap.peer.v1.PeerService.Hello:output_type -> stellmap.peer.v1.HelloResponse
-	16, // 16: stellmap.peer.v1.PeerService.Messages:output_type -> stellmap.peer.v1.MessagesResponse
-	18, // 17: stellmap.peer.v1.PeerService.Forward:output_type -> stellmap.peer.v1.ForwardResponse
-	15, // [15:18] is the sub-list for method output_type
-	12, // [12:15] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	20, // 12: stellmap.peer.v1.SnapshotRequest.offer:type_name -> stellmap.peer.v1.SnapshotOffer
+	21, // 13: stellmap.peer.v1.SnapshotRequest.chunk:type_name -> stellmap.peer.v1.SnapshotChunk
+	5,  // 14: stellmap.peer.v1.SnapshotOffer.introduction:type_name -> stellmap.peer.v1.Introduction
+	12, // 15: stellmap.peer.v1.PeerService.Hello:input_type -> stellmap.peer.v1.HelloRequest
+	15, // 16: stellmap.peer.v1.PeerService.Messages:input_type -> stellmap.peer.v1.MessagesRequest
+	17, // 17: stellmap.peer.v1.PeerService.Forward:input_type -> stellmap.peer.v1.ForwardRequest
+	19, // 18: stellmap.peer.v1.PeerService.Snapshot:input_type -> stellmap.peer.v1.SnapshotRequest
+	13, // 19: stellmap.peer.v1.PeerService.Hello:output_type -> stellmap.peer.v1.HelloResponse
+	16, // 20: stellmap.peer.v1.PeerService.Messages:output_type -> stellmap.peer.v1.MessagesResponse
+	18, // 21: stellmap.peer.v1.PeerService.Forward:output_type -> stellmap.peer.v1.ForwardResponse
+	22, // 22: stellmap.peer.v1.PeerService.Snapshot:output_type -> stellmap.peer.v1.SnapshotResponse
+	19, // [19:23] is the sub-list for method output_type
+	15, // [15:19] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_stellmap_peer_v1_peer_proto_init() }
@@ -1470,7 +1726,7 @@ func file_stellmap_peer_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stellmap_peer_v1_peer_proto_rawDesc), len(file_stellmap_peer_v1_peer_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   14,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

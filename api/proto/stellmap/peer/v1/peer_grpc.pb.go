@@ -25,6 +25,7 @@ const (
 	PeerService_Hello_FullMethodName    = "/stellmap.peer.v1.PeerService/Hello"
 	PeerService_Messages_FullMethodName = "/stellmap.peer.v1.PeerService/Messages"
 	PeerService_Forward_FullMethodName  = "/stellmap.peer.v1.PeerService/Forward"
+	PeerService_Snapshot_FullMethodName = "/stellmap.peer.v1.PeerService/Snapshot"
 )
 
 // PeerServiceClient is the client API for PeerService service.
@@ -37,6 +38,11 @@ type PeerServiceClient interface {
 	Messages(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[MessagesRequest, MessagesResponse], error)
 	// Forward has the leader do what was asked of a follower. It is sent at most once.
 	Forward(ctx context.Context, in *ForwardRequest, opts ...grpc.CallOption) (*ForwardResponse, error)
+	// Snapshot brings a member the file of a snapshot, and the Raft message that
+	// goes with it. The first request is an offer; its answer says which byte is the
+	// first that is wanted. Chunks follow, in order. When the file is kept, durably,
+	// and the message was given to Raft, the last answer says so.
+	Snapshot(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SnapshotRequest, SnapshotResponse], error)
 }
 
 type peerServiceClient struct {
@@ -80,6 +86,19 @@ func (c *peerServiceClient) Forward(ctx context.Context, in *ForwardRequest, opt
 	return out, nil
 }
 
+func (c *peerServiceClient) Snapshot(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SnapshotRequest, SnapshotResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &PeerService_ServiceDesc.Streams[1], PeerService_Snapshot_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[SnapshotRequest, SnapshotResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type PeerService_SnapshotClient = grpc.BidiStreamingClient[SnapshotRequest, SnapshotResponse]
+
 // PeerServiceServer is the server API for PeerService service.
 // All implementations must embed UnimplementedPeerServiceServer
 // for forward compatibility.
@@ -90,6 +109,11 @@ type PeerServiceServer interface {
 	Messages(grpc.ClientStreamingServer[MessagesRequest, MessagesResponse]) error
 	// Forward has the leader do what was asked of a follower. It is sent at most once.
 	Forward(context.Context, *ForwardRequest) (*ForwardResponse, error)
+	// Snapshot brings a member the file of a snapshot, and the Raft message that
+	// goes with it. The first request is an offer; its answer says which byte is the
+	// first that is wanted. Chunks follow, in order. When the file is kept, durably,
+	// and the message was given to Raft, the last answer says so.
+	Snapshot(grpc.BidiStreamingServer[SnapshotRequest, SnapshotResponse]) error
 	mustEmbedUnimplementedPeerServiceServer()
 }
 
@@ -108,6 +132,9 @@ func (UnimplementedPeerServiceServer) Messages(grpc.ClientStreamingServer[Messag
 }
 func (UnimplementedPeerServiceServer) Forward(context.Context, *ForwardRequest) (*ForwardResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Forward not implemented")
+}
+func (UnimplementedPeerServiceServer) Snapshot(grpc.BidiStreamingServer[SnapshotRequest, SnapshotResponse]) error {
+	return status.Error(codes.Unimplemented, "method Snapshot not implemented")
 }
 func (UnimplementedPeerServiceServer) mustEmbedUnimplementedPeerServiceServer() {}
 func (UnimplementedPeerServiceServer) testEmbeddedByValue()                     {}
@@ -173,6 +200,13 @@ func _PeerService_Forward_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PeerService_Snapshot_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(PeerServiceServer).Snapshot(&grpc.GenericServerStream[SnapshotRequest, SnapshotResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type PeerService_SnapshotServer = grpc.BidiStreamingServer[SnapshotRequest, SnapshotResponse]
+
 // PeerService_ServiceDesc is the grpc.ServiceDesc for PeerService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -193,6 +227,12 @@ var PeerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Messages",
 			Handler:       _PeerService_Messages_Handler,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Snapshot",
+			Handler:       _PeerService_Snapshot_Handler,
+			ServerStreams: true,
 			ClientStreams: true,
 		},
 	},
