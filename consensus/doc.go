@@ -22,7 +22,10 @@
 //   - Barrier returns after everything that was committed before the call.
 //     The leader was confirmed by a quorum in a round begun after the call.
 //   - A log entry that this version does not understand stops the member.
-//   - A data directory that was emptied cannot vote again under its old id.
+//   - A data directory that was emptied cannot vote again under its old id, and
+//     an id that was removed is never taken in again.
+//   - Members come and go while it runs, one change at a time, and never fewer
+//     voters have to agree than before or after the change.
 //
 // It has no leases and reads no clock in Apply: time comes with the entry, from
 // the leader's clock, and never falls. It never retries a failed write of the

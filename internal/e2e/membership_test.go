@@ -192,10 +192,7 @@ func (p *page) write(ctx context.Context, writer int) {
 			}
 		}
 		p.note(id, value, time.Since(began))
-		select {
-		case <-ctx.Done():
-		case <-time.After(pageRest):
-		}
+		rest(ctx, pageRest)
 	}
 }
 
