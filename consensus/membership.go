@@ -188,6 +188,9 @@ func (g *Group) proposeChange(c *call, p plan) {
 	c.conf, c.entryKind, c.data = p.conf, p.kind, p.payload
 	g.changing = c
 	g.enqueue(c)
+	if c.state.Load() == callLeft {
+		c.done = true // nobody waits for it, and nothing was proposed
+	}
 }
 
 // plan is what a leader does about a change. Nothing when it is so already.

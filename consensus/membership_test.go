@@ -229,6 +229,47 @@ func TestAFoundersIDIsNotGivenAway(t *testing.T) {
 	})
 }
 
+// A change whose caller has left while it waited for its turn holds up no other.
+func TestAChangeThatNobodyWaitsForHoldsUpNoOther(t *testing.T) {
+	inBubble(t, 3, func(t *testing.T, c *cluster) {
+		for range 25 {
+			c.tick(c.ids())
+		}
+		leader := c.nodes[c.nodes[1].Status().LeaderID]
+		other := leader.id%3 + 1
+		c.mu.Lock()
+		for id := range c.nodes {
+			c.cut[[2]uint64{id, other}], c.cut[[2]uint64{other, id}] = true, true
+		}
+		c.mu.Unlock()
+		begin := func(ctx context.Context, m MemberChange) <-chan error {
+			done := make(chan error, 1)
+			go func() {
+				_, err := leader.ChangeMembers(ctx, m)
+				done <- err
+			}()
+			c.settle()
+			return done
+		}
+		transfer := begin(t.Context(), MemberChange{Kind: TransferLeader, ID: other})
+		ctx, cancel := context.WithCancel(t.Context())
+		left := begin(ctx, MemberChange{Kind: AddLearner, Member: Member{ID: 4}})
+		cancel()
+		if err := <-left; !errors.Is(err, context.Canceled) {
+			t.Errorf("the caller that left: %v", err)
+		}
+		if err := leader.change(c, MemberChange{Kind: AddLearner, Member: Member{ID: 5}}); err != nil {
+			t.Errorf("the next one: %v", err)
+		}
+		if err := <-transfer; !errors.Is(err, ErrBusy) {
+			t.Errorf("the transfer: %v", err)
+		}
+		if learners := leader.Status().Learners; !slices.Equal(learners, []uint64{5}) {
+			t.Errorf("the learners are %v", learners)
+		}
+	})
+}
+
 // A cluster does not grow without end.
 func TestThereAreNoMoreMembersThanTheLimit(t *testing.T) {
 	inBubble(t, 1, func(t *testing.T, c *cluster) {

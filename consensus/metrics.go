@@ -2,6 +2,7 @@ package consensus
 
 import (
 	"errors"
+	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -55,7 +56,21 @@ func newMetrics(g *Group) *metrics {
 	counter(&m.invalid, "stellmap_raft_invalid_messages_total", "Messages of peers that were refused because of what they held.")
 	counter(&m.refusals, "stellmap_raft_refused_introductions_total", "Members that this one did not speak with.")
 	m.gauges(g)
+	add(m, prometheus.Collector(behindCollector{g}))
 	return m
+}
+
+// behindCollector tells on the leader how far each member is; others tell nothing.
+type behindCollector struct{ group *Group }
+
+var behindDesc = prometheus.NewDesc("stellmap_raft_member_behind_entries", "Committed entries that a member's log lacks, in the leader's eyes.", []string{"member", "learner"}, nil)
+
+func (c behindCollector) Describe(out chan<- *prometheus.Desc) { out <- behindDesc }
+
+func (c behindCollector) Collect(out chan<- prometheus.Metric) {
+	for _, p := range *c.group.progress.Load() {
+		out <- prometheus.MustNewConstMetric(behindDesc, prometheus.GaugeValue, float64(p.Behind), strconv.FormatUint(p.ID, 10), strconv.FormatBool(p.Learner))
+	}
 }
 
 func (m *metrics) gauges(g *Group) {

@@ -61,6 +61,33 @@ func TestAMemberComesAndGoes(t *testing.T) {
 	three.ended <- nil
 }
 
+// Members that were removed do not use up the room for those that come.
+func TestTheRoomOfRemovedMembersIsGivenToOthers(t *testing.T) {
+	gone := make(map[uint64]bool)
+	transport, err := New(Config{Address: func(id uint64) string {
+		if gone[id] {
+			return ""
+		}
+		return "127.0.0.1:1"
+	}})
+	must(t, err)
+	for id := uint64(1); id <= targetsMax; id++ {
+		if transport.target(id) == nil {
+			t.Fatalf("no room for %d", id)
+		}
+	}
+	if transport.target(targetsMax+1) != nil {
+		t.Error("there is room for more than the limit")
+	}
+	gone[3] = true
+	if transport.target(targetsMax+1) == nil || transport.target(4) == nil {
+		t.Error("no room, though one was removed")
+	}
+	if transport.target(3) != nil {
+		t.Error("there is room for more than the limit after one was removed")
+	}
+}
+
 // change tries until it is done: a leader may just be ending.
 func change(t *testing.T, m *member, c consensus.MemberChange) {
 	t.Helper()

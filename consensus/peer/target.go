@@ -23,6 +23,7 @@ type target struct {
 	id        uint64
 	label     string
 	wake      chan struct{}
+	end       context.CancelFunc // ends its goroutine; the transport's lock guards it
 
 	mu     sync.Mutex // guards what follows
 	urgent [][]byte   // before the others

@@ -33,7 +33,8 @@ const (
 	receiveBytesMax = 8 << 20
 	// streamsMax bounds the calls that one connection has open; more wait.
 	streamsMax = 4096
-	// targetsMax bounds the peers; messages to more are dropped.
+	// targetsMax bounds the peers; for another one a peer that has no address any
+	// more is let go of, and where all have one its messages are dropped.
 	targetsMax = 64
 
 	handshakeTimeout = time.Second     // of one attempt; then the next after a pause
@@ -172,7 +173,9 @@ func (t *Transport) Run(ctx context.Context) error {
 // work starts a target's goroutine; the caller holds the lock.
 func (t *Transport) work(g *target) {
 	if t.running != nil && t.running.Err() == nil {
-		t.workers.Go(func() { g.run(t.running) })
+		var ctx context.Context
+		ctx, g.end = context.WithCancel(t.running)
+		t.workers.Go(func() { g.run(ctx) })
 	}
 }
 
@@ -193,12 +196,28 @@ func (t *Transport) target(id uint64) *target {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	g := t.targets[id]
+	if g == nil && len(t.targets) >= targetsMax {
+		t.letGo()
+	}
 	if g == nil && len(t.targets) < targetsMax {
 		g = newTarget(t, id)
 		t.targets[id] = g
 		t.work(g)
 	}
 	return g
+}
+
+// letGo ends the targets of members that were removed; the caller holds the lock.
+func (t *Transport) letGo() {
+	for id, g := range t.targets {
+		if t.config.Address(id) != "" {
+			continue
+		}
+		delete(t.targets, id)
+		if g.end != nil {
+			g.end()
+		}
+	}
 }
 
 // Forward asks a member, once. A member that is not connected was not asked.
