@@ -12,6 +12,7 @@ E2E_SECONDS   = 240
 BENCH_SECONDS = 900
 CRASH_SECONDS = 1800
 MUTANTS_SECONDS = 900
+SIM_SECONDS   = 600
 CHAOS_SECONDS = 1500
 FUZZ_TOTAL_SECONDS = 900
 # What each fuzz target has.
@@ -70,6 +71,9 @@ crash: ## crash a member's storage after every operation on the disk, fail its s
 
 chaos: ## kill, stop and cut off members of real clusters under load, and check what clients saw; needs root
 	@CI=true $(within) $(CHAOS_SECONDS) chaos go test -count=1 -timeout $(CHAOS_SECONDS)s -v ./internal/e2e -run 'TestChaos$$' -kills 100 -cuts 50 -ops 200000
+
+sim: ## simulate clusters of members, with all that can go wrong: 1,000 fixed schedules and 1,000 new ones
+	@$(within) $(SIM_SECONDS) sim go test -count=1 -timeout $(SIM_SECONDS)s -v ./consensus/simulate -run 'TestSchedules|TestASeed' -schedules 1000 -random 1000 -workers 2 -twice 20
 
 mutants: ## plant one bug after the other; the harness of crashes has to find each
 	@$(within) $(MUTANTS_SECONDS) mutants go test -v -tags mutants -count=1 -timeout $(MUTANTS_SECONDS)s -run 'TestMutants$$' ./storage/crashtest

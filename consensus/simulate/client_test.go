@@ -82,7 +82,10 @@ func refused(err error) bool {
 	return !errors.Is(err, registry.ErrUnknownOutcome) && (errors.Is(err, registry.ErrNoLeader) || errors.Is(err, registry.ErrBusy) || errors.Is(err, registry.ErrStopping) || errors.Is(err, registry.ErrFull) || errors.Is(err, registry.ErrDiverged) || errors.Is(err, registry.ErrTooOld))
 }
 
-func (w *world) anyMember() *member { return w.members[w.dice.IntN(len(w.members))] }
+func (w *world) anyMember() *member {
+	active := w.active()
+	return active[w.dice.IntN(len(active))]
+}
 
 func (w *world) key(n int) registry.InstanceKey {
 	return registry.InstanceKey{Namespace: "default", Service: fmt.Sprintf("s%d", n%2), ID: fmt.Sprintf("i%d", n)}

@@ -57,6 +57,7 @@ var kinds = []fault{
 var others = []string{
 	"message lost", "message repeated", "message delayed", "message cut off", "power cut at an operation", "power cut in a recovery",
 	"failed sync", "request tried again",
+	"member added", "member promoted", "member removed", "member replaced", "leadership handed over", "removed member ends",
 }
 
 var lossModes = []crashfs.Mode{crashfs.LoseUnsynced, crashfs.KeepAll, crashfs.Random, crashfs.Journal, crashfs.TearLast}
@@ -131,7 +132,7 @@ func cutPowerAs(w *world, m *member, mode crashfs.Mode, how string) bool {
 // planPowerCut cuts the power after one of the next operations on the disk, be
 // it that the member is at work or starting.
 func planPowerCut(w *world, m *member) bool {
-	if m.cutAt != 0 {
+	if m.cutAt != 0 || m.asks() {
 		return false
 	}
 	m.cutAt, m.cutLoss = m.ops+1+w.dice.IntN(40), lossModes[w.dice.IntN(len(lossModes))]
@@ -272,11 +273,11 @@ func bridge(w *world, m *member) bool {
 
 // ring has each member reach a majority, and no two the same one.
 func ring(w *world, _ *member) bool {
-	if w.Size < 5 {
+	if len(w.members) < 5 {
 		return false
 	}
 	var ways [][2]uint64
-	n := uint64(w.Size)
+	n := uint64(len(w.members))
 	for a := range n {
 		for b := range n {
 			if d := (b + n - a) % n; d > 1 && d < n-1 {

@@ -31,6 +31,11 @@ type member struct {
 	uuids int
 	life  *life // the process; nil when there is none
 	lives int
+	began time.Duration // this life
+
+	newcomer bool               // it is no founder
+	told     *consensus.Joining // by who took it in, for the first start
+	retired  bool               // it was removed, and is done with
 
 	left, leftState *crashfs.FS // what the power cut has left of the disks
 
@@ -81,6 +86,7 @@ type life struct {
 	member *member
 	dead   bool // what it still does nobody sees
 	paused bool
+	uuid   string
 	held   []func() // what waits until it is no longer paused
 
 	group    *consensus.Group
@@ -112,9 +118,14 @@ func (l *life) hold(do func()) {
 // start starts a process.
 func (m *member) start() {
 	w := m.world
+	if m.asks() {
+		w.spawn(nil, fmt.Sprintf("machine-%d", m.id), m.ask)
+		return
+	}
 	l := &life{world: w, member: m}
 	m.life, m.ops = l, 0
 	m.lives++
+	m.began = w.now
 	delete(w.checks.reached, m.id)
 	m.hooks()
 	w.note("start", m.id)
@@ -127,10 +138,16 @@ func (m *member) start() {
 	case err != nil && m.broken:
 		m.end(l, crashfs.KeepAll)
 		return
+	case errors.Is(err, consensus.ErrRemoved):
+		m.retire()
+		m.end(l, crashfs.KeepAll)
+		return
 	case err != nil:
 		w.fail("%v does not start: %v", m, err)
 		return
 	}
+	m.told = nil
+	l.uuid = l.group.Introduce().Member.UUID
 	r := l.group.Recovery()
 	w.tell("%v starts: state at %d, log %d–%d, committed %d, replayed %d", m, r.Engine.Index, r.LogFirst, r.LogLast, r.Commit, r.Replayed)
 	w.note("recovered", m.id, r.LogFirst, r.LogLast, r.Commit, r.Engine.Index)
@@ -156,11 +173,12 @@ func (l *life) open() (err error) {
 		return err
 	}
 	l.opened = append(l.opened, lock)
-	file := m.identityFile()
-	id, err := consensus.Found(file, consensus.Founding{
-		NodeID: m.id, ClusterID: 1, Members: w.book(),
-		UUID: func() string { m.uuids++; return fmt.Sprintf("uuid-%d-%d", m.id, m.uuids) },
-	})
+	id, err := m.found()
+	var told consensus.Joining
+	if err == nil && id.Stage == storage.StageJoining {
+		told = *m.told
+		id, err = consensus.Join(m.identityFile(), id, told)
+	}
 	if err != nil {
 		return err
 	}
@@ -181,9 +199,9 @@ func (l *life) open() (err error) {
 	l.engine, l.log = store.Engine, store.Log
 	l.opened = append(l.opened, l.engine) // the log of a process that dies is not closed
 	l.group, err = consensus.Open(consensus.Config{
-		ID: m.id, ClusterID: 1, Members: w.book(), Self: w.book()[m.id-1],
-		Identity: id, IdentityFile: file, Log: l.log, Engine: l.engine, Machine: machine{l.machine, l}, Transport: l,
-		Tick: w.Tick, ElectionTicks: w.ElectionTicks, FlushEvery: w.FlushEvery, CompactEvery: time.Second, CheckEvery: w.CheckEvery,
+		ID: m.id, ClusterID: 1, Members: w.book(), Self: consensus.Member{ID: m.id, HTTP: fmt.Sprintf("http-%d", m.id)}, Joining: told,
+		Identity: id, IdentityFile: m.identityFile(), Log: l.log, Engine: l.engine, Machine: machine{l.machine, l}, Transport: l,
+		Tick: w.Tick, ElectionTicks: w.ElectionTicks, FlushEvery: w.FlushEvery, CompactEvery: time.Second, CallTimeout: w.CallTimeout, CommitTimeout: w.CommitTimeout, CheckEvery: w.CheckEvery,
 		Snapshots: store.Snapshots, SnapshotEntries: w.SnapshotEvery, LogTail: w.LogTail,
 		Grows: registry.Grows, Clock: l, Threads: l, Random: w.dice.Uint64, Logger: l.logger(), Registerer: prometheus.NewRegistry(),
 	})
@@ -283,11 +301,14 @@ func (m *member) bury() {
 		}
 	}
 	l.close()
+	if m.retired {
+		return
+	}
 	m.disk, m.state, m.left, m.leftState = m.left, m.leftState, nil, nil
 	m.broken, m.failSyncs, m.cutAt = false, 0, 0
 	down := w.between(0, time.Duration(2*w.ElectionTicks)*w.Tick)
 	w.after(down, func() {
-		if m.life == nil {
+		if m.life == nil && !m.retired {
 			m.start()
 		}
 	})
@@ -308,6 +329,9 @@ func (m *member) look() {
 		return
 	}
 	switch {
+	case errors.Is(l.err, consensus.ErrRemoved):
+		m.retire()
+		m.end(l, crashfs.KeepAll)
 	case l.stopping && l.err == nil:
 		if err := l.log.Close(); err != nil && !m.broken {
 			m.world.fail("%v: close the log: %v", m, err)

@@ -93,28 +93,40 @@ func (n *network) deliver(from *life, m consensus.Outgoing) {
 
 // introduced is the handshake of two processes, both ways, before which nothing is delivered.
 func (n *network) introduced(from, to *life) bool {
-	if n.known[[2]*life{from, to}] {
+	if n.known[[2]*life{from, to}] && to.group.Known(from.member.id, from.uuid) {
 		return true
 	}
 	if from.gone() { // nobody shakes hands with the dead
 		return false
 	}
-	for _, pair := range [][2]*life{{to, from}, {from, to}} {
-		err := pair[0].group.Greet(pair[1].group.Introduce())
-		if pair[0].dead || pair[1].dead {
-			return false
+	accepts := func(a, b *life) bool {
+		err := a.group.Greet(b.group.Introduce())
+		var r *consensus.Refusal
+		switch {
+		case err == nil, a.dead, b.dead:
+			return !a.dead && !b.dead
+		case !errors.As(err, &r) && a.member.broken: // its disk refused to write it down
+		case errors.As(err, &r) && r.Reason == consensus.RefusedRemoved:
+			n.refused(a, b, r)
+		case errors.As(err, &r) && r.Reason == consensus.RefusedID && n.world.Changes:
+			n.world.faults.count("stranger refused")
+		default:
+			n.world.fail("%v does not speak with %v: %v", a.member, b.member, err)
 		}
-		if err != nil {
-			var r *consensus.Refusal
-			if !errors.As(err, &r) && pair[0].member.broken {
-				return false // its disk refused to write it down
-			}
-			n.world.fail("%v does not speak with %v: %v", pair[0].member, pair[1].member, err)
-			return false
-		}
+		return false
+	}
+	if !accepts(to, from) || !accepts(from, to) {
+		return false
 	}
 	n.known[[2]*life{from, to}], n.known[[2]*life{to, from}] = true, true
 	return true
+}
+
+// refused tells a member that it was removed, if it would speak with who says so.
+func (n *network) refused(by, who *life, r *consensus.Refusal) {
+	if err := who.group.Greet(by.group.Introduce()); err == nil && !who.gone() {
+		who.group.Refused(by.member.id, r)
+	}
 }
 
 // Forward asks another member. What the network eats is not sent, or waited for in vain.

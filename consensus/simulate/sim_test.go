@@ -3,12 +3,15 @@ package simulate
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,8 +21,10 @@ import (
 var (
 	seedFlag      = flag.Uint64("seed", 0, "play the schedule of this seed alone, with its story; 0 = play many")
 	schedulesFlag = flag.Int("schedules", 60, "how many schedules to play")
-	twiceFlag     = flag.Int("twice", 5, "how many schedules to play twice, to see that they are the same")
 	firstFlag     = flag.Uint64("first", 1, "the seed of the first schedule; the others follow")
+	randomFlag    = flag.Int("random", 0, "how many more to play, from a seed that is new each time")
+	workersFlag   = flag.Int("workers", 1, "how many processes share the work")
+	twiceFlag     = flag.Int("twice", 5, "how many schedules to play twice, to see that they are the same")
 )
 
 // schedule is a played world.
@@ -66,6 +71,9 @@ func (w *world) begin() {
 	for n := range w.Watchers {
 		w.newClient(fmt.Sprintf("watcher-%d", n), (*client).follow)
 	}
+	if w.Changes {
+		w.newClient("operator", (*client).operate)
+	}
 	w.faults.begin(w.Faulty)
 }
 
@@ -80,20 +88,22 @@ func (w *world) recover() {
 	w.faults.heal()
 	healed := w.now
 	down := func() bool {
-		return slices.ContainsFunc(w.members, func(m *member) bool { return !m.up() || m.life.stopping || m.broken })
+		return slices.ContainsFunc(w.current(), func(m *member) bool { return !m.up() || m.life.stopping || m.broken })
 	}
+	patience := electionsMax * time.Duration(w.ElectionTicks) * w.Tick
 	w.run(healed+4*time.Second, func() bool { return !down() })
 	if w.failed == nil && down() {
 		w.fail("not all members are up %v after the faults", w.now-healed)
 	}
-	patience := electionsMax * time.Duration(w.ElectionTicks) * w.Tick
 	written := make(map[uint64]bool)
-	for _, m := range w.members {
+	those := w.current() // whoever is taken in later has not had the time
+	for _, m := range those {
 		w.newClient(fmt.Sprintf("last-%d", m.id), func(c *client) { c.last(m, written) })
 	}
 	from := w.now
-	w.run(from+patience+callTime, func() bool { return len(written) == len(w.members) })
-	if w.failed == nil && len(written) < len(w.members) {
+	waits := func(m *member) bool { return !written[m.id] && !m.retired }
+	w.run(from+patience+callTime, func() bool { return !slices.ContainsFunc(those, waits) })
+	if w.failed == nil && slices.ContainsFunc(those, waits) {
 		w.fail("a write goes through at members %v only, %v after all faults have ended", slices.Sorted(maps.Keys(written)), w.now-from)
 	}
 	for _, one := range w.clients {
@@ -107,8 +117,9 @@ func (w *world) recover() {
 
 // level tells whether all members have applied the same entries.
 func (w *world) level() bool {
-	for _, m := range w.members {
-		if m.life.group.Status().Applied != w.members[0].life.group.Status().Applied {
+	newest := w.membership().Applied
+	for _, m := range w.current() {
+		if !m.up() || m.life.group.Status().Applied != newest {
 			return false
 		}
 	}
@@ -136,12 +147,13 @@ func (c *client) last(m *member, written map[uint64]bool) {
 
 // compare looks at what all this has come to.
 func (w *world) compare() {
-	newest := uint64(0)
-	for _, m := range w.members {
-		newest = max(newest, m.life.group.Status().Applied)
-	}
+	newest := w.membership().Applied
 	hashes := make(map[string][]uint64)
-	for _, m := range w.members {
+	for _, m := range w.current() {
+		if !m.up() {
+			w.fail("%v is not up at the end", m)
+			return
+		}
 		if at := m.life.group.Status().Applied; at != newest {
 			w.fail("%v has applied %d, and another has %d", m, at, newest)
 			return
@@ -220,68 +232,144 @@ func (s *schedule) failure() string {
 // when the faults end the cluster goes on.
 func TestSchedules(t *testing.T) {
 	if *seedFlag != 0 {
-		s := play(*seedFlag, true)
-		if _, err := os.Stdout.WriteString(strings.Join(s.story.lines, "\n") + "\n"); err != nil {
-			t.Fatal(err)
-		}
-		if s.failed != nil {
-			t.Fatal(s.failed)
-		}
+		playOne(t, *seedFlag)
 		return
 	}
 	sum := newTotals()
-	for n := range *schedulesFlag {
-		s := play(*firstFlag+uint64(n), false)
-		sum.add(s)
-		if s.failed != nil {
-			t.Fatalf("schedule %d, seed %d: %s", n, s.Seed, s.failure())
+	if *workersFlag > 1 {
+		sum.addWorkers(t)
+	} else {
+		sum.playAll(t, *firstFlag, *schedulesFlag)
+		if *randomFlag > 0 {
+			first := uint64(time.Now().UnixNano())
+			t.Logf("random seeds from %d on", first)
+			sum.playAll(t, first, *randomFlag)
 		}
+		sum.print()
 	}
 	sum.report(t)
 }
 
+func playOne(t *testing.T, seed uint64) {
+	s := play(seed, true)
+	if _, err := os.Stdout.WriteString(strings.Join(s.story.lines, "\n") + "\n"); err != nil {
+		t.Fatal(err)
+	}
+	if s.failed != nil {
+		t.Fatal(s.failed)
+	}
+}
+
 // totals are what all schedules have shown.
 type totals struct {
-	schedules int
-	simulated time.Duration
+	Schedules int
+	Simulated time.Duration
+	Counts    map[string]int
+	Fired     map[string]int // faults
+	In        map[string]int // schedules in which a fault happened
 	began     time.Time
-	counts    map[string]int
-	fired     map[string]int
-	in        map[string]int // schedules in which a fault happened
 }
 
 func newTotals() *totals {
-	return &totals{began: time.Now(), counts: make(map[string]int), fired: make(map[string]int), in: make(map[string]int)}
+	return &totals{began: time.Now(), Counts: make(map[string]int), Fired: make(map[string]int), In: make(map[string]int)}
+}
+
+func (a *totals) playAll(t *testing.T, first uint64, count int) {
+	for n := range uint64(count) {
+		s := play(first+n, false)
+		a.add(s)
+		if s.failed != nil {
+			t.Fatalf("seed %d: %s", s.Seed, s.failure())
+		}
+	}
 }
 
 func (a *totals) add(s *schedule) {
-	a.schedules++
-	a.simulated += s.now
-	a.counts["events"] += int(s.steps)
+	a.Schedules++
+	a.Simulated += s.now
+	a.Counts["events"] += int(s.steps)
 	for kind, n := range s.checks.counts {
-		a.counts[kind] += n
+		a.Counts[kind] += n
 	}
 	for kind, n := range s.faults.fired {
-		a.fired[kind] += n
-		a.in[kind]++
+		a.Fired[kind] += n
+		a.In[kind]++
 	}
 }
 
-// report fails when a kind of fault has never happened: then nothing was shown.
+// totalsMark begins the line in which a process tells another its totals.
+const totalsMark = "totals "
+
+func (a *totals) print() {
+	line, err := json.Marshal(a)
+	if err != nil {
+		panic(fmt.Sprintf("simulate: %v", err)) // maps of numbers
+	}
+	fmt.Printf("%s%s\n", totalsMark, line)
+}
+
+// addWorkers shares the schedules among processes: the dice of Raft are the
+// process's, so each plays one at a time.
+func (a *totals) addWorkers(t *testing.T) {
+	var workers sync.WaitGroup
+	var mu sync.Mutex // guards a
+	each, random := *schedulesFlag / *workersFlag, *randomFlag / *workersFlag
+	for n := range *workersFlag {
+		workers.Go(func() {
+			out, err := exec.Command(os.Args[0], "-test.run=^TestSchedules$", "-test.v", "-test.timeout=24h",
+				fmt.Sprint("-first=", *firstFlag+uint64(n*each)), fmt.Sprint("-schedules=", each), fmt.Sprint("-random=", random)).CombinedOutput()
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				t.Errorf("%v\n%s", err, out)
+				return
+			}
+			if err := a.addLine(string(out)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	workers.Wait()
+}
+
+func (a *totals) addLine(out string) error {
+	_, after, found := strings.Cut(out, totalsMark)
+	line, _, _ := strings.Cut(after, "\n")
+	b := newTotals()
+	if !found {
+		return fmt.Errorf("a process has told nothing:\n%s", out)
+	}
+	if err := json.Unmarshal([]byte(line), b); err != nil {
+		return fmt.Errorf("read what a process has shown: %w", err)
+	}
+	a.Schedules += b.Schedules
+	a.Simulated += b.Simulated
+	for _, pair := range [][2]map[string]int{{a.Counts, b.Counts}, {a.Fired, b.Fired}, {a.In, b.In}} {
+		for kind, n := range pair[1] {
+			pair[0][kind] += n
+		}
+	}
+	return nil
+}
+
+// enough is how many schedules must show every kind of fault.
+const enough = 500
+
+// report fails when a kind of fault has hardly ever happened: then nothing was shown.
 func (a *totals) report(t *testing.T) {
 	took := time.Since(a.began)
-	t.Logf("%d schedules, %v simulated in %v (%.1f a second)", a.schedules, a.simulated.Round(time.Second), took.Round(time.Millisecond), float64(a.schedules)/took.Seconds())
-	for _, kind := range slices.Sorted(maps.Keys(a.counts)) {
-		t.Logf("  %-40s %d", kind, a.counts[kind])
+	t.Logf("%d schedules, %v simulated in %v (%.1f a second)", a.Schedules, a.Simulated.Round(time.Second), took.Round(time.Millisecond), float64(a.Schedules)/took.Seconds())
+	for _, kind := range slices.Sorted(maps.Keys(a.Counts)) {
+		t.Logf("  %-40s %d", kind, a.Counts[kind])
 	}
 	names := slices.Clone(others)
 	for _, k := range kinds {
 		names = append(names, k.name)
 	}
 	for _, name := range names {
-		t.Logf("  fault: %-33s %d, in %d schedules", name, a.fired[name], a.in[name])
-		if a.in[name]*100 < a.schedules {
-			t.Errorf("%q happened in %d of %d schedules: less than one in a hundred shows nothing", name, a.in[name], a.schedules)
+		t.Logf("  fault: %-33s %d, in %d schedules", name, a.Fired[name], a.In[name])
+		if a.Schedules >= enough && a.In[name]*100 < a.Schedules {
+			t.Errorf("%q happened in %d of %d schedules: less than one in a hundred shows nothing", name, a.In[name], a.Schedules)
 		}
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/cespare/xxhash/v2"
+
+	"github.com/stellmap/stellmap/consensus"
 )
 
 // world is everything that happens, in one thread: a heap of events, the time,
@@ -34,6 +36,7 @@ type world struct {
 	story   story
 	trace   *xxhash.Digest
 	steps   uint64
+	newest  consensus.Status // what is known of the members
 
 	failed error // the first violation
 }
@@ -50,6 +53,9 @@ type options struct {
 	LogTail       uint64
 	FlushEvery    time.Duration
 	CheckEvery    time.Duration // of the members' states
+	CallTimeout   time.Duration
+	CommitTimeout time.Duration
+	Changes       bool // members come and go
 	Clients       int
 	Holders       int // of leases
 	Watchers      int
@@ -79,6 +85,11 @@ func newOptions(seed uint64) options {
 		o.Size = 1
 	case n < 3:
 		o.Size = 5
+	}
+	o.CallTimeout = time.Duration(300+dice.IntN(900)) * time.Millisecond
+	o.CommitTimeout = o.CallTimeout + time.Duration(dice.IntN(2500))*time.Millisecond
+	if o.Changes = dice.IntN(3) == 0; o.Changes {
+		o.SnapshotEvery = 1 << 40 // a newcomer is sent the log
 	}
 	if dice.IntN(2) == 0 {
 		o.Loss = dice.Float64() * 0.2
