@@ -423,12 +423,12 @@ func (g *Group) carryOn() {
 		return
 	}
 	f := g.facts.Load()
-	if f.isJoint() {
+	if f.isJoint() && !mutant("joint_change_is_not_left") {
 		g.proposeChange(&call{kind: callChange}, plan{conf: &pb.ConfChangeV2{}, kind: kindChange})
 		return
 	}
 	r := f.replacement
-	if r == nil || !f.isMember(r.New) || g.caughtUp(r.New) != nil {
+	if r == nil || mutant("replacement_is_not_carried_on") || !f.isMember(r.New) || g.caughtUp(r.New) != nil {
 		return // it waits for the new one
 	}
 	if r.Old == g.config.ID {

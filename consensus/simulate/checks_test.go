@@ -170,8 +170,12 @@ func leaseTolerance(ttl time.Duration) time.Duration {
 	return time.Duration(float64(ttl)*2*driftMax) + time.Millisecond
 }
 
-// renewed: a lease that was renewed holds for its TTL, from when the renewal began.
+// renewed: a lease that was renewed holds for its TTL, from when the renewal
+// began; and there is one: what had run out before is not renewed in silence.
 func (c *checks) renewed(k registry.InstanceKey, began time.Duration, ttl time.Duration) {
+	if f := c.model.now(k); f.expired && f.since < began {
+		c.world.fail("a renewal of %v, begun at %v, is acknowledged, and the lease had run out at %v", k, began, f.since)
+	}
 	until := began + ttl - leaseTolerance(ttl)
 	c.safeUntil[k] = max(c.safeUntil[k], until)
 }

@@ -47,6 +47,7 @@ var kinds = []fault{
 	{"one-way cut", 6, oneWay},
 	{"cut of one way of the leader", 5, oneWayLeader},
 	{"slow disk", 5, slowDisk},
+	{"slow disks of many", 3, slowDisks},
 	{"slow network", 4, slowNetwork},
 	{"lossy network", 4, lossyNetwork},
 	{"wall clock jumps", 4, jumpWall},
@@ -302,10 +303,23 @@ func slowDisk(w *world, m *member) bool {
 	if m.slowDisk > 0 {
 		return false
 	}
-	m.slowDisk = w.between(5*time.Millisecond, 500*time.Millisecond)
+	m.slowDisk = w.between(10*time.Millisecond, 500*time.Millisecond)
+	if w.chance(0.3) {
+		m.slowDisk *= 4
+	}
 	w.tell("the disk of %v is slow: up to %v a sync", m, m.slowDisk)
 	w.after(w.between(100*time.Millisecond, 3*time.Second), func() { m.slowDisk = 0 })
 	return true
+}
+
+func slowDisks(w *world, _ *member) bool {
+	n := 0
+	for _, m := range w.members {
+		if w.chance(0.7) && slowDisk(w, m) {
+			n++
+		}
+	}
+	return n > 1
 }
 
 func slowNetwork(w *world, _ *member) bool {
@@ -324,7 +338,7 @@ func lossyNetwork(w *world, _ *member) bool {
 	}
 	w.network.loss = 0.2 + w.dice.Float64()*0.3
 	w.tell("the network loses %.0f %%", w.network.loss*100)
-	w.after(w.between(100*time.Millisecond, 3*time.Second), func() { w.network.loss = w.Loss })
+	w.after(w.between(100*time.Millisecond, 3*time.Second), func() { w.network.loss = w.network.usual })
 	return true
 }
 
@@ -355,8 +369,7 @@ func (f *faults) heal() {
 	w := f.world
 	f.until = w.now
 	clear(w.network.cut)
-	w.network.loss, w.network.slow = 0, 0
-	w.Repeat = 0
+	w.network.loss, w.network.usual, w.network.twice, w.network.slow = 0, 0, 0, 0
 	w.tell("all faults end")
 	for _, m := range w.members {
 		m.slowDisk, m.cutAt = 0, 0

@@ -22,6 +22,7 @@ type holder struct {
 // it dies, if it does.
 func (c *client) keep(n int, diesAt time.Duration) {
 	w := c.world
+	lazy := 0.5 * w.dice.Float64() // of its renewals come about when the lease ends
 	h := &holder{
 		key: registry.InstanceKey{Namespace: "default", Service: "leased", ID: fmt.Sprintf("h%d", n)},
 		ttl: time.Duration(1+w.dice.IntN(3)) * time.Second,
@@ -33,7 +34,11 @@ func (c *client) keep(n int, diesAt time.Duration) {
 		} else {
 			c.renew()
 		}
-		w.sleep(w.between(h.ttl/8, h.ttl/3))
+		if w.chance(lazy) {
+			w.sleep(w.between(h.ttl*3/4, h.ttl*3/2))
+		} else {
+			w.sleep(w.between(h.ttl/8, h.ttl/3))
+		}
 	}
 	h.dead = true
 	w.tell("%s stops renewing", c.name)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"sort"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -30,6 +31,7 @@ type fact struct {
 	ttlMs    int64
 	expired  bool
 	lease    uint64
+	since    time.Duration // when a member first applied it
 }
 
 // change is one event that watchers are told.
@@ -155,7 +157,7 @@ func (m *model) expire(c *checks, e consensus.Entry, item *recordv1.ExpireItem) 
 	if !next.present || next.expired || next.lease != item.GetLease() {
 		return
 	}
-	next.revision, next.expired = e.Index, true
+	next.revision, next.expired, next.since = e.Index, true, c.world.now
 	m.set(k, next)
 	c.expired(k, e)
 }

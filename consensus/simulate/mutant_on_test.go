@@ -60,8 +60,8 @@ var mutants = []mutant{
 	{"revision_split_in_two", "a watcher is told half of a revision"},
 	{"progress_before_its_events", "a watcher is told a revision before its events"},
 	{"skip_log_sync", "Log.Sync does not sync"},
-	{"applied_outside_batch", "the applied index is written beside the batch"},
-	{"cut_beyond_durable", "the log is cut above what the state has on disk"},
+	{"joint_change_is_not_left", "who leads does not leave a joint configuration"},
+	{"replacement_is_not_carried_on", "a replacement is left to whoever has begun it"},
 }
 
 // control is no bug: nothing must be found.

@@ -20,12 +20,14 @@ type network struct {
 	world *world
 	cut   map[[2]uint64]bool // from, to
 	slow  time.Duration      // what all messages take besides
-	loss  float64
+	loss  float64       // at the moment
+	usual float64       // loss when nothing is wrong
+	twice float64       // chance of a message to be repeated
 	known map[[2]*life]bool // introduced to each other
 }
 
 func newNetwork(w *world) network {
-	return network{world: w, cut: make(map[[2]uint64]bool), loss: w.Loss, known: make(map[[2]*life]bool)}
+	return network{world: w, cut: make(map[[2]uint64]bool), loss: w.Loss, usual: w.Loss, twice: w.Repeat, known: make(map[[2]*life]bool)}
 }
 
 // delay is what one message takes.
@@ -48,7 +50,7 @@ func (l *life) Send(messages []consensus.Outgoing) {
 	for _, m := range messages {
 		l.world.checks.sent(l, m)
 		n.send(l, m)
-		if l.world.chance(l.world.Repeat) {
+		if l.world.chance(n.twice) {
 			l.world.faults.count("message repeated")
 			n.send(l, m)
 		}

@@ -148,6 +148,9 @@ func (c *client) last(m *member, written map[uint64]bool) {
 // compare looks at what all this has come to.
 func (w *world) compare() {
 	newest := w.membership().Applied
+	if s := w.newest; len(s.VotersOutgoing) > 0 || s.Replacement != nil && slices.Contains(s.Voters, s.Replacement.Old) && slices.Contains(s.Learners, s.Replacement.New) {
+		w.fail("a change of the members did not come to its end: voters %v, before %v, replacement %v", s.Voters, s.VotersOutgoing, s.Replacement)
+	}
 	hashes := make(map[string][]uint64)
 	for _, m := range w.current() {
 		if !m.up() {

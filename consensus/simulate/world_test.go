@@ -75,7 +75,7 @@ func newOptions(seed uint64) options {
 		SnapshotEvery: 20 + dice.Uint64N(200), LogTail: dice.Uint64N(20),
 		CheckEvery: time.Duration(300+dice.IntN(3000)) * time.Millisecond,
 		FlushEvery: time.Duration(200+dice.IntN(3000)) * time.Millisecond,
-		Clients:    2 + dice.IntN(4), Holders: 1 + dice.IntN(3), Watchers: 1 + dice.IntN(3), Keys: 1 + dice.IntN(4),
+		Clients:    2 + dice.IntN(4), Holders: 1 + dice.IntN(6), Watchers: 1 + dice.IntN(3), Keys: 1 + dice.IntN(4),
 		Latency:    time.Duration(200+dice.IntN(4000)) * time.Microsecond,
 		FaultEvery: time.Duration(200+dice.IntN(1300)) * time.Millisecond,
 		Faulty:     time.Duration(5+dice.IntN(6)) * time.Second,
