@@ -75,8 +75,9 @@ chaos: ## kill, stop and cut off members of real clusters under load, and check 
 sim: ## simulate clusters of members, with all that can go wrong: 1,000 fixed schedules and 1,000 new ones
 	@$(within) $(SIM_SECONDS) sim go test -count=1 -timeout $(SIM_SECONDS)s -v ./consensus/simulate -run 'TestSchedules|TestASeed' -schedules 1000 -random 1000 -workers 2 -twice 20
 
-mutants: ## plant one bug after the other; the harness of crashes has to find each
+mutants: ## plant one bug after the other; the harness of crashes, and that of processes, has to find each
 	@$(within) $(MUTANTS_SECONDS) mutants go test -v -tags mutants -count=1 -timeout $(MUTANTS_SECONDS)s -run 'TestMutants$$' ./storage/crashtest
+	@CI=true $(within) $(MUTANTS_SECONDS) bugs go test -v -count=1 -timeout $(MUTANTS_SECONDS)s -run 'TestChaosFindsPlantedBugs$$' ./internal/e2e -bugs
 
 fuzz: ## run each fuzz target for FUZZ_SECONDS
 	@$(within) $(FUZZ_TOTAL_SECONDS) fuzz scripts/fuzz $(FUZZ_SECONDS)

@@ -34,6 +34,7 @@ const (
 	faultTimeShort = 700 * time.Millisecond // or only so much, where there are few
 	faultTimeLong  = 20 * time.Second       // or so much for one in a few that leave a quorum: longer than a lease, and than a keepalive
 	longOneIn      = 12
+	tellEvery      = 10                     // faults
 	opsPerSecond   = 200                    // acknowledged, all faults included
 	restTimeMin    = 200 * time.Millisecond // between a cluster that is whole and the next fault
 	restTimeMore   = 500 * time.Millisecond
@@ -142,6 +143,9 @@ func (c *chaos) run(kills, cuts, ops int) {
 			c.t.Fatal(err)
 		}
 		c.pace(ops * (done + 1) / all)
+		if (done+1)%tellEvery == 0 {
+			c.t.Logf("%v: %d faults, %d operations", time.Since(begin).Round(time.Second), done+1, c.load.history.answered())
+		}
 	}
 	c.load.stop()
 	took := time.Since(begin)
