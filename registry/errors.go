@@ -20,6 +20,8 @@ var (
 	ErrDiverged = errors.New("registry: the members' states differ")
 	// ErrTooOld says that this member's state is older than a stale read allows, and that no leader confirmed it in time.
 	ErrTooOld = errors.New("registry: the state of this member is too old")
+	// ErrCursorExpired says that a list can not go on from a cursor: begin it anew, without one.
+	ErrCursorExpired = errors.New("registry: the cursor has expired")
 	// ErrUnknownOutcome says that the command was sent and its answer was lost: it may or may not take effect.
 	ErrUnknownOutcome = errors.New("registry: the outcome is unknown")
 	// ErrStopping says that this member is shutting down.

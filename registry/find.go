@@ -26,16 +26,15 @@ const (
 	servicesToo   wanted = true
 )
 
-// find looks a query up in the index.
-func (m *Machine) find(f *filter, what wanted) (found, Revision) {
+// find looks a query up in the index, and says what the answer is as of.
+func (m *Machine) find(f *filter, what wanted) (in found, at Revision, replaced uint64) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	var out found
 	for _, namespace := range m.published.index.names(f.namespace) {
 		s := &search{state: m.published, at: m.published.index.namespaces[namespace], namespace: namespace, filter: f, what: what}
-		out = append(out, s.run()...)
+		in = append(in, s.run()...)
 	}
-	return out, m.revision
+	return in, m.revision, m.replaced
 }
 
 // names are the namespaces that a query looks at.

@@ -46,7 +46,9 @@ func TestInstallIsAnothersState(t *testing.T) {
 	m.register(reg("prod", "orders", "old", "10.0.0.1", 80))
 	m.register(reg("prod", "gone", "old", "10.0.0.1", 80))
 	other := aheadOf(t, m, 20)
+	held, replaced := m.machine.published.bytes(), m.machine.replaced
 	m.becomes(other)
+	mustEqual(t, "what lists may still hold of the state before", m.machine.replaced, replaced+held)
 	mustEqual(t, "the revision", m.machine.Revision(), other.machine.Revision())
 	mustEqual(t, "what it knows", m.dump(), other.dump())
 	mustEqual(t, "the working state", dumpState(m.machine.working), dumpState(other.machine.working))

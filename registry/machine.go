@@ -3,6 +3,7 @@ package registry
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -29,6 +30,7 @@ type Machine struct {
 	reader  *reader // used by the goroutine that applies
 	ring    *ring
 	leases  *leases
+	views   *views
 	metrics machineMetrics
 	barrier atomic.Pointer[func(context.Context) (Revision, error)] // set by New: what Answer confirms leadership with
 	term    atomic.Uint64                                           // of the newest entry published, whoever it was for
@@ -40,6 +42,7 @@ type Machine struct {
 	mu        sync.RWMutex // guards what follows; Publish and Install alone write
 	published *state
 	revision  Revision
+	replaced  uint64 // roughly the bytes of all instances that were published and have been replaced or removed since the start
 }
 
 // MachineConfig is what a machine needs.
@@ -49,6 +52,7 @@ type MachineConfig struct {
 	Logger     *slog.Logger          // nil = none
 	Registerer prometheus.Registerer // nil = none
 	Now        func() time.Time      // nil = time.Now; the leader's lease clock, never used by Apply
+	ViewID     func() string         // names the views of lists in pages, and never twice alike; nil = at random
 }
 
 // An Entry is one committed log entry.
@@ -69,8 +73,11 @@ func OpenMachine(c MachineConfig) (*Machine, error) {
 	}
 	m := &Machine{
 		engine: c.Engine, log: loggerOr(c.Logger), reader: newReader(c.Region),
-		ring: newRing(ringEventsMax, ringBytesMax, at), leases: newLeases(now), metrics: newMachineMetrics(),
+		ring: newRing(ringEventsMax, ringBytesMax, at), leases: newLeases(now), views: &views{now: now, newID: c.ViewID}, metrics: newMachineMetrics(),
 		applied: at, revision: at,
+	}
+	if m.views.newID == nil {
+		m.views.newID = rand.Text // nobody can guess the place of another's list
 	}
 	m.term.Store(applied.Term)
 	var err error
@@ -168,9 +175,12 @@ func (m *Machine) Publish(revision Revision) {
 	m.mu.Lock()
 	for i := range m.pending {
 		m.published.apply(&m.pending[i])
+		m.replaced += uint64(m.pending[i].previous.bytes())
 	}
 	m.revision = revision
+	replaced := m.replaced
 	m.mu.Unlock()
+	m.views.publish(replaced)
 	m.leases.published(m.pending)
 	m.ring.publish(revision, m.events())
 	clear(m.pending) // lets go of the instances
@@ -194,9 +204,13 @@ func (m *Machine) Install(revision Revision) error {
 	clear(m.pending) // of entries that were applied and never published
 	m.pending = m.pending[:0]
 	m.term.Store(at.Term)
+	left := m.published.bytes() // by this goroutine alone it is changed
 	m.mu.Lock()
 	m.published, m.revision = published, revision
+	m.replaced += left
+	replaced := m.replaced
 	m.mu.Unlock()
+	m.views.publish(replaced)
 	m.ring.restart(revision)
 	m.log.Info("registry installed", "revision", revision, "services", len(published.order), "instances", published.passing+published.expired)
 	return nil

@@ -93,6 +93,9 @@ stellmap_registry_renewals_total{outcome="unknown"} counter 1
 stellmap_registry_revision gauge 4
 stellmap_registry_ring_events gauge 4
 stellmap_registry_services gauge 1
+stellmap_registry_views gauge 0
+stellmap_registry_views_bytes gauge 0
+stellmap_registry_views_dropped_total counter 0
 stellmap_registry_watchers gauge 0
 stellmap_registry_watchers_compacted_total counter 1`))
 }

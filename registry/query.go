@@ -54,40 +54,9 @@ func (r *Registry) List(ctx context.Context, q Query) ([]*Instance, Revision, er
 	if err := r.freshen(ctx, q.Consistency); err != nil {
 		return nil, 0, err
 	}
-	found, at := r.machine.find(f, instancesOnly)
+	found, at, _ := r.machine.find(f, instancesOnly)
 	out, _ := found.instances(f, place{})
 	return out, at, nil
-}
-
-// Services reads the services of a namespace, or all for "", sorted by key, and
-// the revision that all of them were read at.
-func (r *Registry) Services(ctx context.Context, namespace string, consistency Consistency) ([]*Service, Revision, error) {
-	if namespace != "" {
-		var bad problems
-		namespace = normalizeNamespace(namespace, &bad)
-		if err := bad.err(); err != nil {
-			return nil, 0, err
-		}
-	}
-	if err := r.freshen(ctx, consistency); err != nil {
-		return nil, 0, err
-	}
-	services, at := r.machine.servicesOf(namespace)
-	return services, at, nil
-}
-
-func (m *Machine) servicesOf(namespace string) ([]*Service, Revision) {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	states := m.published.order
-	if namespace != "" {
-		states = m.published.prefixed(namespace, "")
-	}
-	out := make([]*Service, len(states))
-	for i, svc := range states {
-		out[i] = svc.snapshot()
-	}
-	return out, m.revision
 }
 
 // A filter is a query in the form that matching wants. Its lists are sorted,
@@ -105,6 +74,12 @@ type filter struct {
 	labels    []requirement
 	statuses  statusSet
 	limit     int
+}
+
+// Check says all that is wrong with a query, as reading by it would.
+func (q Query) Check() error {
+	_, err := q.filter()
+	return err
 }
 
 func (q Query) filter() (*filter, error) {

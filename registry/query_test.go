@@ -3,7 +3,6 @@ package registry
 import (
 	"context"
 	"errors"
-	"fmt"
 	"testing"
 	"time"
 )
@@ -241,41 +240,4 @@ func TestServiceKeys(t *testing.T) {
 		{"prod", "acme.shop.cart.app.api"}, {"prod", "acme.shopping.cart.app.api"}, {"prod", "acme2.shop.cart.app.api"}, {"prod", "orders"},
 	})
 	mustEqual(t, "an unknown one", len(m.machine.ServiceKeys("none")), 0)
-}
-
-// TestServices shows that they are read whole, sorted and at one revision, of one
-// namespace or of all, and only where a quorum confirms it unless stale is asked for.
-func TestServices(t *testing.T) {
-	m := shop(t)
-	cases := map[string]struct {
-		namespace string
-		want      []string
-	}{
-		"all":                  {"", []string{"prod/acme.shop.cart.app.api=2", "prod/acme.shopping.cart.app.api=1", "prod/acme2.shop.cart.app.api=1", "prod/orders=1", "test/orders=1"}},
-		"a namespace, trimmed": {" test ", []string{"test/orders=1"}},
-		"an unknown one":       {"none", nil},
-	}
-	for name, c := range cases {
-		t.Run(name, func(t *testing.T) {
-			services, at, err := m.registry.Services(context.Background(), c.namespace, Consistency{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			var got []string
-			for _, s := range services {
-				got = append(got, fmt.Sprintf("%s/%s=%d", s.Key.Namespace, s.Key.Service, len(s.Instances)))
-			}
-			mustEqualSlices(t, "the services with their instances", got, c.want)
-			mustEqual(t, "the revision", at, m.machine.Revision())
-		})
-	}
-	_, _, err := m.registry.Services(context.Background(), "a.b", Stale(0))
-	mustBeInvalid(t, err, []string{"namespace"}, "has a dot")
-	m.cut = true
-	if _, _, err := m.registry.Services(context.Background(), "", Consistency{}); !errors.Is(err, ErrNoLeader) {
-		t.Fatalf("services: %v, want ErrNoLeader", err)
-	}
-	if _, _, err := m.registry.Services(context.Background(), "", Stale(0)); err != nil {
-		t.Fatalf("stale services: %v", err)
-	}
 }

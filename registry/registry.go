@@ -224,8 +224,12 @@ func (r *Registry) freshen(ctx context.Context, consistency Consistency) error {
 // Age is how old this member's state is at most: everything that was committed
 // so long ago is in it. It is not known until a leader has confirmed it once.
 func (r *Registry) Age() (age time.Duration, known bool) {
-	fresh := r.replicator.Fresh()
-	return max(0, r.clock.Now().Sub(fresh)), !fresh.IsZero()
+	return r.ageOf(r.replicator.Fresh())
+}
+
+// ageOf is the age of a state that has everything from before a time; zero says that no time is known.
+func (r *Registry) ageOf(complete time.Time) (age time.Duration, known bool) {
+	return max(0, r.clock.Now().Sub(complete)), !complete.IsZero()
 }
 
 func ageText(age time.Duration, known bool) string {

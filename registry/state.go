@@ -227,3 +227,14 @@ func prefixed(sorted []*serviceState, namespace, prefix string) []*serviceState 
 	})
 	return rest[:to]
 }
+
+// bytes is roughly what all instances take.
+func (s *state) bytes() uint64 {
+	n := 0
+	for _, svc := range s.order {
+		for _, i := range svc.instances {
+			n += i.bytes()
+		}
+	}
+	return uint64(n)
+}

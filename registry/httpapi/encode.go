@@ -166,15 +166,15 @@ func appendEscaped(b []byte, c byte) []byte {
 	return append(b, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
 }
 
-// writeInstances answers with a list: what comes before it, the instances, and
-// what comes after. An answer that fits into one chunk goes out with its length.
-func writeInstances(w http.ResponseWriter, before, after string, instances []*registry.Instance, one func(*encoder, *registry.Instance)) {
+// writeList answers with a list: what comes before it, its items, and what comes
+// after. An answer that fits into one chunk goes out with its length.
+func writeList[T any](w http.ResponseWriter, before, after string, items []T, one func(*encoder, T)) {
 	e := encoders.Get().(*encoder)
 	defer encoders.Put(e)
 	e.b = append(e.b[:0], before...)
 	sent := false
-	for _, i := range instances {
-		one(e, i)
+	for _, item := range items {
+		one(e, item)
 		if len(e.b) < chunkBytes {
 			continue
 		}

@@ -56,7 +56,7 @@ func TestEveryFieldOfAnInstanceIsShown(t *testing.T) {
 		Status: registry.StatusExpired, ExpiredAt: 1_790_000_002_005, Revision: 1 << 52, Counter: 3, Lease: 9,
 	}
 	e := &encoder{}
-	e.v2Instance(i, []Withheld{{Endpoint: "e", Reason: "r1"}, {Instance: "i", Reason: "r2"}, {Instance: "j", Reason: "r3"}, {Endpoint: "x", Reason: "r4"}})
+	writeFields(e, &shownInstance{i, []Withheld{{Endpoint: "e", Reason: "r1"}, {Instance: "i", Reason: "r2"}, {Instance: "j", Reason: "r3"}, {Endpoint: "x", Reason: "r4"}}}, instanceFields)
 	var got map[string]any
 	if err := json.Unmarshal(e.b, &got); err != nil {
 		t.Fatalf("%v: %s", err, e.b)

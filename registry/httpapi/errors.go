@@ -69,6 +69,7 @@ type failure struct {
 // error is counts.
 var failures = [...]failure{
 	{is: registry.ErrNotFound, status: http.StatusNotFound, code: "not_found", title: "Not found"},
+	{is: registry.ErrCursorExpired, status: http.StatusGone, code: "cursor_expired", title: "Cursor expired"},
 	{is: errNoSuchPath, status: http.StatusNotFound, code: "not_found", title: "Not found",
 		says: "there is nothing at this path"},
 	{is: errUnauthorized, status: http.StatusUnauthorized, code: "unauthorized", title: "Unauthorized",

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -79,6 +80,7 @@ type member struct {
 	api     *API
 	logs    *logs
 	config  Config
+	views   atomic.Int64
 
 	mu       sync.Mutex // guards what follows, and is the goroutine that applies
 	index    registry.Revision
@@ -99,7 +101,7 @@ func newMember(tb testing.TB, change func(*Config)) *member {
 	if m.engine, err = storage.OpenEngine(storage.EngineOptions{FS: vfs.NewMem(), Dir: "state"}); err != nil {
 		tb.Fatalf("open the engine: %v", err)
 	}
-	if m.machine, err = registry.OpenMachine(registry.MachineConfig{Engine: m.engine, Region: "here", Now: m.clock.Now}); err != nil {
+	if m.machine, err = registry.OpenMachine(registry.MachineConfig{Engine: m.engine, Region: "here", Now: m.clock.Now, ViewID: m.viewID}); err != nil {
 		tb.Fatalf("open the machine: %v", err)
 	}
 	m.status = ClusterStatus{
@@ -219,6 +221,11 @@ func (m *member) withhold(k registry.ServiceKey) []Withheld {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.withheld[k]
+}
+
+// viewID gives lists the names view-1, view-2 and so on.
+func (m *member) viewID() string {
+	return fmt.Sprintf("view-%d", m.views.Add(1))
 }
 
 // set changes what the member plays, safely.

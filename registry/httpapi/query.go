@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -38,6 +39,14 @@ func (p *parameters) err() error {
 	return &registry.ValidationError{Problems: p.bad}
 }
 
+// join adds what the registry finds wrong, so that all is told at once.
+func (p *parameters) join(err error) {
+	var invalid *registry.ValidationError
+	if errors.As(err, &invalid) {
+		p.bad = append(p.bad, invalid.Problems...)
+	}
+}
+
 // all are the values of a parameter that may be repeated.
 func (p *parameters) all(name string) []string { return p.values[name] }
 
@@ -46,6 +55,20 @@ func (p *parameters) first(name string) string { return p.values.Get(name) }
 
 // one is the first value of a parameter that v1 has once, as a list.
 func (p *parameters) one(name string) []string { return []string{p.first(name)} }
+
+// words are the values of a parameter that may be repeated or have several with
+// commas between them.
+func (p *parameters) words(name string) []string {
+	var out []string
+	for _, text := range p.all(name) {
+		for word := range strings.SplitSeq(text, ",") {
+			if word = strings.TrimSpace(word); word != "" {
+				out = append(out, word)
+			}
+		}
+	}
+	return out
+}
 
 // limit is a whole number from 0 on.
 func (p *parameters) limit() int {
@@ -137,15 +160,21 @@ func (p *parameters) freshness(a *API) freshness {
 	if !stale {
 		return freshness{}
 	}
-	f := freshness{Consistency: registry.Stale(limit), age: "unknown"}
+	f := freshness{Consistency: registry.Stale(limit)}
 	age, known := a.registry.Age()
 	if limit != 0 && (!known || age > limit) {
 		age, known = 0, true // a leader confirms it, or there is no answer
 	}
-	if known {
-		f.age = strconv.FormatFloat(age.Seconds(), 'f', 3, 64)
-	}
+	f.age = ageText(age, known)
 	return f
+}
+
+// ageText is an age in seconds.
+func ageText(age time.Duration, known bool) string {
+	if !known {
+		return "unknown"
+	}
+	return strconv.FormatFloat(age.Seconds(), 'f', 3, 64)
 }
 
 // tell puts the age of a stale answer into its header, in seconds.

@@ -240,7 +240,7 @@ func TestRefusedCalls(t *testing.T) {
 		"v1 list, gap in the levels":       {"GET", "/api/v1/registry/instances?namespace=prod&role=api", "", "role", 0},
 		"v2 services of no namespace":      {"GET", "/api/v2/namespaces//services", "", "namespace", 0},
 		"v2 services of a bad namespace":   {"GET", "/api/v2/namespaces/a.b/services", "", "namespace", 0},
-		"v2 services, parameter":           {"GET", "/api/v2/services?zone=a", "", "zone", 0},
+		"v2 services, parameter":           {"GET", "/api/v2/services?zones=a", "", "zones", 0},
 		"v2 members, parameter":            {"GET", "/api/v2/members?zone=a", "", "zone", 0},
 	}
 	m := newMember(t, nil)

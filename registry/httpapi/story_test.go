@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http/httptest"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -73,6 +74,12 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 		return "ok\n"
 	case "asked": // of the membership, since the last time
 		return s.membership.takeAsked()
+	case "become": // the incarnation that the cluster is of, and the id of this member
+		s.member.set(func() {
+			s.member.status.Incarnation = d.CmdArgs[0].Key
+			s.member.status.ID, _ = strconv.ParseUint(d.CmdArgs[1].Key, 10, 64)
+		})
+		return "ok\n"
 	case "withhold":
 		return s.withhold(d)
 	}
@@ -124,7 +131,7 @@ func (s *story) request(d *datadriven.TestData) string {
 func shown(w *httptest.ResponseRecorder) string {
 	var out strings.Builder
 	fmt.Fprintf(&out, "%d %s", w.Code, w.Header().Get("Content-Type"))
-	for _, name := range []string{"X-StellMap-Revision", "Retry-After", "Allow", "WWW-Authenticate"} {
+	for _, name := range []string{"X-StellMap-Revision", "X-StellMap-Age", "Retry-After", "Allow", "WWW-Authenticate"} {
 		if value := w.Header().Get(name); value != "" {
 			fmt.Fprintf(&out, "; %s: %s", name, value)
 		}

@@ -102,7 +102,7 @@ func (a *API) v1Instances(w http.ResponseWriter, q *http.Request) error {
 		return err
 	}
 	setRevision(w, at)
-	writeInstances(w, `{"code":"ok","data":[`, `]}`, instances, (*encoder).v1Instance)
+	writeList(w, `{"code":"ok","data":[`, `]}`, instances, (*encoder).v1Instance)
 	return nil
 }
 

@@ -1,0 +1,196 @@
+package httpapi
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/stellmap/stellmap/registry"
+)
+
+// A listField is one key of an item of a list, which a caller may choose.
+type listField[T any] struct {
+	name  string
+	write func(*encoder, T) // nothing for an item that does not have it
+}
+
+// chosen are the fields that a request names, in the order of all; all of them
+// when it names none.
+func chosen[T any](p *parameters, all []listField[T]) []listField[T] {
+	names := p.words(fieldsName)
+	for _, name := range names {
+		if !slices.ContainsFunc(all, func(f listField[T]) bool { return f.name == name }) {
+			p.add(fieldsName, fmt.Sprintf("%q is not known: the fields are %s", clip(name), fieldNames(all)))
+		}
+	}
+	if len(names) == 0 {
+		return all
+	}
+	return slices.DeleteFunc(slices.Clone(all), func(f listField[T]) bool { return !slices.Contains(names, f.name) })
+}
+
+func fieldNames[T any](all []listField[T]) string {
+	names := make([]string, len(all))
+	for i, f := range all {
+		names[i] = f.name
+	}
+	return strings.Join(names, ", ")
+}
+
+// A shownInstance is an instance with what is shown beside it.
+type shownInstance struct {
+	*registry.Instance
+	withheld []Withheld // of its whole service
+}
+
+var instanceFields = []listField[*shownInstance]{
+	{"namespace", func(e *encoder, i *shownInstance) { e.text("namespace", i.Namespace) }},
+	{"service", func(e *encoder, i *shownInstance) { e.text("service", i.Service) }},
+	{"instanceId", func(e *encoder, i *shownInstance) { e.text("instanceId", i.ID) }},
+	{"group", func(e *encoder, i *shownInstance) { e.optional("group", i.Group) }},
+	{"zone", func(e *encoder, i *shownInstance) { e.optional("zone", i.Zone) }},
+	{"region", func(e *encoder, i *shownInstance) { e.text("region", i.Region) }},
+	{"version", func(e *encoder, i *shownInstance) { e.optional("version", i.Version) }},
+	{"levels", func(e *encoder, i *shownInstance) { e.levels(i.Levels()) }},
+	{"labels", func(e *encoder, i *shownInstance) { e.pairs("labels", i.Labels) }},
+	{"metadata", func(e *encoder, i *shownInstance) { e.pairs("metadata", i.Metadata) }},
+	{"endpoints", func(e *encoder, i *shownInstance) { e.endpoints(i.Endpoints) }},
+	{"leaseTtlSeconds", func(e *encoder, i *shownInstance) { e.number("leaseTtlSeconds", leaseSeconds(i.Instance)) }},
+	{"registeredAt", func(e *encoder, i *shownInstance) { e.time("registeredAt", i.RegisteredAt) }},
+	{"lastHeartbeatAt", func(e *encoder, i *shownInstance) { e.time("lastHeartbeatAt", i.LastHeartbeat) }},
+	{"status", func(e *encoder, i *shownInstance) { e.text("status", i.Status.String()) }},
+	{"expiredAt", func(e *encoder, i *shownInstance) {
+		if i.ExpiredAt != 0 {
+			e.time("expiredAt", i.ExpiredAt)
+		}
+	}},
+	{"revision", func(e *encoder, i *shownInstance) { e.number("revision", int64(i.Revision)) }},
+	{"counter", func(e *encoder, i *shownInstance) { e.number("counter", int64(i.Counter)) }},
+	{"withheld", func(e *encoder, i *shownInstance) { e.withheld(i.Instance, i.withheld) }},
+}
+
+// instanceEncoder writes instances with what proxies are not told of them, which
+// is looked up once for each run of instances of one service.
+func (a *API) instanceEncoder(fields []listField[*shownInstance]) func(*encoder, *registry.Instance) {
+	var of registry.ServiceKey
+	shown := &shownInstance{}
+	return func(e *encoder, i *registry.Instance) {
+		if k := i.ServiceKey(); k != of {
+			of, shown.withheld = k, a.withheld(k)
+		}
+		shown.Instance = i
+		writeFields(e, shown, fields)
+	}
+}
+
+func writeFields[T any](e *encoder, item T, fields []listField[T]) {
+	e.open('{')
+	for i := range fields {
+		fields[i].write(e, item)
+	}
+	e.close('}')
+}
+
+// withheld is what concerns the instance, be it for the sake of its service or its endpoint.
+func (e *encoder) withheld(i *registry.Instance, withheld []Withheld) {
+	begun := false
+	for _, one := range withheld {
+		if !one.concerns(i) {
+			continue
+		}
+		if !begun {
+			e.key("withheld")
+			e.open('[')
+			begun = true
+		}
+		e.open('{')
+		e.optional("endpoint", one.Endpoint)
+		e.text("reason", one.Reason)
+		e.close('}')
+	}
+	if begun {
+		e.close(']')
+	}
+}
+
+func (h *Withheld) concerns(i *registry.Instance) bool {
+	if h.Instance != "" {
+		return h.Instance == i.ID
+	}
+	if h.Endpoint == "" {
+		return true
+	}
+	_, has := i.Endpoint(h.Endpoint)
+	return has
+}
+
+// A shownService is a service with what is shown beside it.
+type shownService struct {
+	registry.ServiceMatch
+	withheld []Withheld
+}
+
+var serviceFields = []listField[*shownService]{
+	{"namespace", func(e *encoder, s *shownService) { e.text("namespace", s.Key.Namespace) }},
+	{"service", func(e *encoder, s *shownService) { e.text("service", s.Key.Service) }},
+	{"instances", func(e *encoder, s *shownService) { e.number("instances", int64(len(s.Instances))) }},
+	{"passing", func(e *encoder, s *shownService) { e.number("passing", int64(s.passing())) }},
+	{"matching", func(e *encoder, s *shownService) { e.number("matching", int64(s.Matching)) }},
+	{"endpoints", func(e *encoder, s *shownService) { e.serviceEndpoints(s.Endpoints) }},
+	{"createdRevision", func(e *encoder, s *shownService) { e.number("createdRevision", int64(s.Created)) }},
+	{"revision", func(e *encoder, s *shownService) { e.number("revision", int64(s.Revision)) }},
+	{"withheld", func(e *encoder, s *shownService) { e.serviceWithheld(s.withheld) }},
+}
+
+func (s *shownService) passing() int {
+	n := 0
+	for _, i := range s.Instances {
+		if i.Status == registry.StatusPassing {
+			n++
+		}
+	}
+	return n
+}
+
+func (a *API) serviceEncoder(fields []listField[*shownService]) func(*encoder, registry.ServiceMatch) {
+	return func(e *encoder, s registry.ServiceMatch) {
+		writeFields(e, &shownService{ServiceMatch: s, withheld: a.withheld(s.Key)}, fields)
+	}
+}
+
+func (e *encoder) serviceEndpoints(endpoints []registry.ServiceEndpoint) {
+	e.key("endpoints")
+	e.open('[')
+	for _, one := range endpoints {
+		e.open('{')
+		e.text("name", one.Name)
+		e.text("protocol", one.Protocol)
+		e.close('}')
+	}
+	e.close(']')
+}
+
+func (e *encoder) serviceWithheld(withheld []Withheld) {
+	if len(withheld) == 0 {
+		return
+	}
+	e.key("withheld")
+	e.open('[')
+	for _, one := range withheld {
+		e.open('{')
+		e.optional("instance", one.Instance)
+		e.optional("endpoint", one.Endpoint)
+		e.text("reason", one.Reason)
+		e.close('}')
+	}
+	e.close(']')
+}
+
+func (e *encoder) namespace(n registry.NamespaceCount) {
+	e.open('{')
+	e.text("namespace", n.Namespace)
+	e.number("services", int64(n.Services))
+	e.number("instances", int64(n.Instances))
+	e.number("passing", int64(n.Passing))
+	e.close('}')
+}

@@ -1,0 +1,270 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/stellmap/stellmap/registry"
+)
+
+// The lists of v2: instances, services and namespaces. What they have in common
+// is what can be asked for, and that they come in pages.
+
+// filters are the parameters that say what is listed. A star marks the ones that
+// may be repeated; any of their values will do, but of selector and label.
+var filters = []string{
+	"servicePrefix*", "organization", "businessDomain", "capabilityDomain", "application", "role",
+	"group*", "zone*", "region*", "version*", "endpoint*", "selector*", "label*", "status*",
+}
+
+// The parameters that say how a list is answered.
+const (
+	limitName  = "limit"
+	cursorName = "cursor"
+	countName  = "count"
+	fieldsName = "fields"
+)
+
+// The words of count.
+const (
+	countNo   = "no"
+	countYes  = "yes"
+	countOnly = "only"
+)
+
+var forms = []string{limitName, cursorName, countName, fieldsName + "*", consistencyName, stalenessName}
+
+// A listing is what a request for a list asks for.
+type listing struct {
+	query  registry.Query
+	paging registry.Paging
+	cursor *cursor // nil = from the beginning
+	fresh  freshness
+}
+
+// listing reads the parameters of a list. The services are those of the path;
+// where it names none, they are a parameter, too.
+func (a *API) listing(p *parameters, namespace string, services ...string) listing {
+	known := slices.Concat(filters, forms)
+	if len(services) == 0 {
+		known = append([]string{"service*"}, known...)
+		services = p.all("service")
+	}
+	p.only(known...)
+	l := listing{fresh: p.freshness(a)}
+	l.query = registry.Query{
+		Namespace: namespace, AllNamespaces: namespace == "", Services: services, Prefixes: p.all("servicePrefix"), Levels: p.levels(),
+		Groups: p.all("group"), Zones: p.all("zone"), Regions: p.all("region"), Versions: p.all("version"), Endpoints: p.all("endpoint"),
+		Selectors: p.all("selector"), Labels: p.all("label"), Statuses: p.words("status"), Limit: p.limit(), Consistency: l.fresh.Consistency,
+	}
+	if len(l.query.Statuses) == 0 {
+		l.query.Statuses = []string{"any"}
+	}
+	count := p.choice(countName, countNo, countYes, countOnly)
+	l.paging = registry.Paging{Count: count == countYes, CountOnly: count == countOnly}
+	if l.cursor = p.cursor(); l.cursor != nil {
+		l.paging.Cursor = &l.cursor.place
+	}
+	return l
+}
+
+// A cursor as clients see it says whose it is.
+type cursor struct {
+	incarnation string // of the cluster
+	member      uint64
+	place       registry.Cursor
+}
+
+func (c *cursor) String() string {
+	return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "%s/%d/%s/%d/%d", c.incarnation, c.member, c.place.View, c.place.Run, c.place.Offset))
+}
+
+func parseCursor(text string) (*cursor, error) {
+	raw, err := base64.RawURLEncoding.DecodeString(text)
+	if err != nil {
+		return nil, err
+	}
+	parts := strings.Split(string(raw), "/")
+	if len(parts) != 5 {
+		return nil, fmt.Errorf("it has %d parts", len(parts))
+	}
+	c := &cursor{incarnation: parts[0], place: registry.Cursor{View: parts[2]}}
+	var wrong [3]error
+	c.member, wrong[0] = strconv.ParseUint(parts[1], 10, 64)
+	c.place.Run, wrong[1] = strconv.Atoi(parts[3])
+	c.place.Offset, wrong[2] = strconv.Atoi(parts[4])
+	return c, errors.Join(wrong[:]...)
+}
+
+func (p *parameters) cursor() *cursor {
+	text := p.first(cursorName)
+	if text == "" {
+		return nil
+	}
+	c, err := parseCursor(text)
+	if err != nil {
+		p.add(cursorName, fmt.Sprintf("%q is not one that a list has given: take nextCursor as it is, or leave it out to begin anew", clip(text)))
+	}
+	return c
+}
+
+// A cursorError is a cursor that was once good, and why it is no more.
+type cursorError struct{ why string }
+
+func (e *cursorError) Error() string {
+	return "the list cannot go on from this cursor: " + e.why + ". Begin it anew, without a cursor"
+}
+
+func (e *cursorError) Unwrap() error { return registry.ErrCursorExpired }
+
+// mustOwn refuses a cursor of another member, or of another cluster than this has become.
+func (a *API) mustOwn(c *cursor) error {
+	s := a.cluster()
+	switch {
+	case c.incarnation != s.Incarnation:
+		return &cursorError{why: fmt.Sprintf("it is of incarnation %q of the cluster, and this is %q", clip(c.incarnation), s.Incarnation)}
+	case c.member != s.ID:
+		return &cursorError{why: fmt.Sprintf("member %d gave it, and this is member %d", c.member, s.ID)}
+	}
+	return nil
+}
+
+// A pageReader is a list of the registry.
+type pageReader func(context.Context, registry.Query, registry.Paging) (registry.Page, error)
+
+// page reads a page of a list and tells what it was read at.
+func (a *API) page(w http.ResponseWriter, q *http.Request, p *parameters, l listing, read pageReader) (registry.Page, error) {
+	p.join(l.query.Check())
+	if err := p.err(); err != nil {
+		return registry.Page{}, err
+	}
+	if l.cursor != nil {
+		if err := a.mustOwn(l.cursor); err != nil {
+			return registry.Page{}, err
+		}
+	}
+	page, err := read(q.Context(), l.query, l.paging)
+	if errors.Is(err, registry.ErrCursorExpired) {
+		return page, &cursorError{why: "its list is no longer kept, since its time is over, room was needed, or the member was started anew"}
+	} else if err != nil {
+		return page, err
+	}
+	setRevision(w, page.Revision)
+	if l.cursor != nil {
+		l.fresh.age = ageText(page.Age, page.AgeKnown)
+	}
+	l.fresh.tell(w)
+	return page, nil
+}
+
+// frame is what stands around a list: the revision before it, and behind it the
+// way on and the count. Where only the count is wanted, before and after are the whole.
+func (a *API) frame(l listing, page registry.Page, list string) (before, after string) {
+	before = fmt.Sprintf(`{"revision":%d`, page.Revision)
+	if !l.paging.CountOnly {
+		before += fmt.Sprintf(`,%q:[`, list)
+		after = "]"
+	}
+	if page.Next != nil {
+		s := a.cluster()
+		after += fmt.Sprintf(`,"nextCursor":"%v"`, &cursor{incarnation: s.Incarnation, member: s.ID, place: *page.Next})
+	}
+	if l.paging.Count || l.paging.CountOnly {
+		after += fmt.Sprintf(`,"count":%d`, page.Count)
+	}
+	return before, after + "}"
+}
+
+func (a *API) v2ServiceInstances(w http.ResponseWriter, q *http.Request) error {
+	service := strings.TrimSpace(q.PathValue("svc"))
+	if service == "" {
+		return invalid("service", "is missing in the path") // an empty filter would mean all of them
+	}
+	return a.v2NamespacesInstances(w, q, service)
+}
+
+func (a *API) v2NamespaceInstances(w http.ResponseWriter, q *http.Request) error {
+	return a.v2NamespacesInstances(w, q)
+}
+
+func (a *API) v2NamespacesInstances(w http.ResponseWriter, q *http.Request, services ...string) error {
+	namespace, err := pathNamespace(q)
+	if err != nil {
+		return err
+	}
+	return a.v2Instances(w, q, namespace, services...)
+}
+
+func (a *API) v2AllInstances(w http.ResponseWriter, q *http.Request) error {
+	return a.v2Instances(w, q, "")
+}
+
+// pathNamespace refuses an empty one: none would mean all of them.
+func pathNamespace(q *http.Request) (string, error) {
+	namespace := q.PathValue("ns")
+	if strings.TrimSpace(namespace) == "" {
+		return "", invalid("namespace", "is missing in the path")
+	}
+	return namespace, nil
+}
+
+func (a *API) v2Instances(w http.ResponseWriter, q *http.Request, namespace string, services ...string) error {
+	p := parametersOf(q)
+	l := a.listing(p, namespace, services...)
+	fields := chosen(p, instanceFields)
+	page, err := a.page(w, q, p, l, a.registry.Instances)
+	if err != nil {
+		return err
+	}
+	before, after := a.frame(l, page, "instances")
+	writeList(w, before, after, page.Instances, a.instanceEncoder(fields))
+	return nil
+}
+
+func (a *API) v2NamespaceServices(w http.ResponseWriter, q *http.Request) error {
+	namespace, err := pathNamespace(q)
+	if err != nil {
+		return err
+	}
+	return a.v2Services(w, q, namespace)
+}
+
+func (a *API) v2AllServices(w http.ResponseWriter, q *http.Request) error {
+	return a.v2Services(w, q, "")
+}
+
+func (a *API) v2Services(w http.ResponseWriter, q *http.Request, namespace string) error {
+	p := parametersOf(q)
+	l := a.listing(p, namespace)
+	fields := chosen(p, serviceFields)
+	page, err := a.page(w, q, p, l, a.registry.Services)
+	if err != nil {
+		return err
+	}
+	before, after := a.frame(l, page, "services")
+	writeList(w, before, after, page.Services, a.serviceEncoder(fields))
+	return nil
+}
+
+func (a *API) v2Namespaces(w http.ResponseWriter, q *http.Request) error {
+	p := parametersOf(q)
+	p.only(consistencyName, stalenessName)
+	fresh := p.freshness(a)
+	if err := p.err(); err != nil {
+		return err
+	}
+	namespaces, at, err := a.registry.Namespaces(q.Context(), fresh.Consistency)
+	if err != nil {
+		return err
+	}
+	setRevision(w, at)
+	fresh.tell(w)
+	writeList(w, fmt.Sprintf(`{"revision":%d,"namespaces":[`, at), "]}", namespaces, (*encoder).namespace)
+	return nil
+}
