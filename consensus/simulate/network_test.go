@@ -20,10 +20,10 @@ type network struct {
 	world *world
 	cut   map[[2]uint64]bool // from, to
 	slow  time.Duration      // what all messages take besides
-	loss  float64       // at the moment
-	usual float64       // loss when nothing is wrong
-	twice float64       // chance of a message to be repeated
-	known map[[2]*life]bool // introduced to each other
+	loss  float64            // at the moment
+	usual float64            // loss when nothing is wrong
+	twice float64            // chance of a message to be repeated
+	known map[[2]*life]bool  // introduced to each other
 }
 
 func newNetwork(w *world) network {
