@@ -10,6 +10,8 @@ import (
 	"time"
 
 	pb "go.etcd.io/raft/v3/raftpb"
+
+	"github.com/stellmap/stellmap/internal/threads"
 )
 
 // Reply is what a proposal was answered.
@@ -417,7 +419,7 @@ func unknownOutcome(leader uint64, err error) error {
 }
 
 func (g *Group) forward(ctx context.Context, leader uint64, r ForwardRequest, patience time.Duration) (ForwardReply, error) {
-	ctx, cancel := g.withTimeout(ctx, patience)
+	ctx, cancel := threads.WithTimeout(ctx, g.config.Threads, patience)
 	defer cancel()
 	g.metrics.forwarded.Inc()
 	return g.config.Transport.Forward(ctx, leader, r)
@@ -425,7 +427,7 @@ func (g *Group) forward(ctx context.Context, leader uint64, r ForwardRequest, pa
 
 // appliedHere waits until what the leader has applied is applied here.
 func (g *Group) appliedHere(ctx context.Context, reply Reply) (Reply, error) {
-	ctx, cancel := g.withTimeout(ctx, g.config.CommitTimeout)
+	ctx, cancel := threads.WithTimeout(ctx, g.config.Threads, g.config.CommitTimeout)
 	defer cancel()
 	if o := g.call(ctx, &call{kind: callApplied, index: reply.Index}); o.err != nil {
 		return Reply{}, fmt.Errorf("%w: it is committed at %d and not yet applied here: %v", ErrUnknownOutcome, reply.Index, o.err)

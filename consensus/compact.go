@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/stellmap/stellmap/internal/threads"
 	"github.com/stellmap/stellmap/storage"
 )
 
@@ -65,8 +66,8 @@ func (g *Group) Snapshot(ctx context.Context) (*storage.EngineSnapshot, error) {
 		return nil, ErrStopped
 	}
 	if t := g.config.Threads; t != nil {
-		t.Park(func() bool { return isClosed(c.done) || ctx.Err() != nil || g.ctx.Err() != nil })
-		if isClosed(c.done) { // rather than that it is too late
+		t.Park(func() bool { return threads.IsClosed(c.done) || ctx.Err() != nil || g.ctx.Err() != nil })
+		if threads.IsClosed(c.done) { // rather than that it is too late
 			return c.state, c.err
 		}
 	}

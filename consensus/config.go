@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/stellmap/stellmap/internal/threads"
 	"github.com/stellmap/stellmap/storage"
 )
 
@@ -129,10 +130,10 @@ type Config struct {
 	// only while what grows is refused, by the owner. Nil = every command does.
 	Grows func(command []byte) bool
 
-	Clock      Clock         // nil = the system's
-	Threads    Threads       // nil = goroutines
-	Random     func() uint64 // nil = crypto/rand; names rounds and the incarnation
-	Logger     *slog.Logger  // nil = none
+	Clock      Clock           // nil = the system's
+	Threads    threads.Threads // nil = goroutines
+	Random     func() uint64   // nil = crypto/rand; names rounds and the incarnation
+	Logger     *slog.Logger    // nil = none
 	Registerer prometheus.Registerer
 }
 

@@ -13,6 +13,7 @@ import (
 	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
 
+	"github.com/stellmap/stellmap/internal/threads"
 	"github.com/stellmap/stellmap/storage"
 )
 
@@ -297,15 +298,15 @@ func (g *Group) Recovery() Recovery { return g.recovery }
 // something is wrong that this member must not survive: the process must end.
 func (g *Group) Run(ctx context.Context) error {
 	g.applier.configure, g.applier.check = g.configure, g.checker.take
-	executors := crew{threads: g.config.Threads}
-	executors.run("append", func() { g.execute(g.wakeAppend, g.appender.step) })
-	executors.run("apply", func() { g.execute(g.wakeApply, g.applier.step) })
-	executors.run("send", func() { g.execute(g.wakeSend, g.sender.step) })
-	executors.run("flush", g.flushNowAndThen)
-	executors.run("compact", g.compactNowAndThen)
-	executors.run("check", g.checkStates)
+	executors := threads.Crew{Threads: g.config.Threads}
+	executors.Run("append", func() { g.execute(g.wakeAppend, g.appender.step) })
+	executors.Run("apply", func() { g.execute(g.wakeApply, g.applier.step) })
+	executors.Run("send", func() { g.execute(g.wakeSend, g.sender.step) })
+	executors.Run("flush", g.flushNowAndThen)
+	executors.Run("compact", g.compactNowAndThen)
+	executors.Run("check", g.checkStates)
 	g.own(ctx)
-	executors.wait()
+	executors.Wait()
 	g.applier.follow()
 	g.answerAll()
 	if err := g.incoming.close(); err != nil {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/stellmap/stellmap/internal/threads"
 )
 
 // How fast the leader lets leases run out. A crowd of expiries is spread, so
@@ -18,7 +20,7 @@ const (
 func (r *Registry) expireLoop(ctx context.Context) {
 	ticks, stop := r.clock.Ticker(expiryTick)
 	defer stop()
-	for next(ctx, r.threads, ticks) {
+	for threads.Next(ctx, r.threads, ticks) {
 		r.expireDue(ctx)
 	}
 }
@@ -42,7 +44,7 @@ func (r *Registry) expireDue(ctx context.Context) {
 // proposeExpiry says whether to go on. Whatever came of the proposal, leases
 // that it did not settle are looked at again by the next tick.
 func (r *Registry) proposeExpiry(ctx context.Context, term uint64, due []dueLease) bool {
-	ctx, cancel := withTimeout(ctx, r.threads, proposeTimeout)
+	ctx, cancel := threads.WithTimeout(ctx, r.threads, proposeTimeout)
 	defer cancel()
 	_, err := r.replicator.Propose(ctx, "", expireCommand(term, due))
 	r.machine.leases.retry(term, due)

@@ -4,6 +4,8 @@ import (
 	"container/heap"
 	"context"
 	"time"
+
+	"github.com/stellmap/stellmap/internal/threads"
 )
 
 // The bounds of reaping.
@@ -36,7 +38,7 @@ func (r *Registry) reapLoop(ctx context.Context) {
 	ticks, stop := r.clock.Ticker(reapTick)
 	defer stop()
 	reaper := &reaper{machine: r.machine}
-	for next(ctx, r.threads, ticks) {
+	for threads.Next(ctx, r.threads, ticks) {
 		r.reapDue(ctx, reaper)
 	}
 }
@@ -58,7 +60,7 @@ func (r *Registry) reapDue(ctx context.Context, reaper *reaper) {
 }
 
 func (r *Registry) proposeReap(ctx context.Context, services []ServiceKey) bool {
-	ctx, cancel := withTimeout(ctx, r.threads, proposeTimeout)
+	ctx, cancel := threads.WithTimeout(ctx, r.threads, proposeTimeout)
 	defer cancel()
 	_, err := r.replicator.Propose(ctx, "", reapCommand(services))
 	r.report("reap", err)

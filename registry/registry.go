@@ -7,6 +7,7 @@ import (
 	"time"
 
 	recordv1 "github.com/stellmap/stellmap/api/proto/stellmap/record/v1"
+	"github.com/stellmap/stellmap/internal/threads"
 )
 
 // A Registry is what callers use: it checks what they ask for, has it replicated,
@@ -15,18 +16,18 @@ type Registry struct {
 	machine    *Machine
 	replicator Replicator
 	clock      Clock
-	threads    Threads
+	threads    threads.Threads
 	log        *slog.Logger
 	renewer    *renewer
 }
 
 // Config is what a registry needs.
 type Config struct {
-	Machine    *Machine     // required
-	Replicator Replicator   // required
-	Clock      Clock        // nil = the system's; what leases and reaping go by
-	Threads    Threads      // nil = goroutines
-	Logger     *slog.Logger // nil = none
+	Machine    *Machine        // required
+	Replicator Replicator      // required
+	Clock      Clock           // nil = the system's; what leases and reaping go by
+	Threads    threads.Threads // nil = goroutines
+	Logger     *slog.Logger    // nil = none
 }
 
 // A Replicator is what the registry needs of the log. Its errors are this
@@ -92,11 +93,11 @@ func New(c Config) *Registry {
 // Run sends renewals to the leader and, while this member leads, lets leases run
 // out and removes what is past its time. It returns nil when the context ends.
 func (r *Registry) Run(ctx context.Context) error {
-	loops := crew{threads: r.threads}
-	loops.run("renew", func() { r.renewer.run(ctx) })
-	loops.run("expire", func() { r.expireLoop(ctx) })
-	loops.run("reap", func() { r.reapLoop(ctx) })
-	loops.wait()
+	loops := threads.Crew{Threads: r.threads}
+	loops.Run("renew", func() { r.renewer.run(ctx) })
+	loops.Run("expire", func() { r.expireLoop(ctx) })
+	loops.Run("reap", func() { r.reapLoop(ctx) })
+	loops.Wait()
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	recordv1 "github.com/stellmap/stellmap/api/proto/stellmap/record/v1"
+	"github.com/stellmap/stellmap/internal/threads"
 )
 
 // The bounds of renewals on their way to the leader.
@@ -26,7 +27,7 @@ const (
 type renewer struct {
 	ask     func(ctx context.Context, request []byte) ([]byte, error)
 	refused prometheus.Counter
-	threads Threads
+	threads threads.Threads
 	wake    chan struct{} // holds one token while something waits
 
 	mu      sync.Mutex // guards what follows
@@ -43,7 +44,7 @@ type pendingRenewal struct {
 	err     error
 }
 
-func newRenewer(ask func(context.Context, []byte) ([]byte, error), refused prometheus.Counter, threads Threads) *renewer {
+func newRenewer(ask func(context.Context, []byte) ([]byte, error), refused prometheus.Counter, threads threads.Threads) *renewer {
 	return &renewer{ask: ask, refused: refused, threads: threads, wake: make(chan struct{}, 1)}
 }
 
@@ -54,8 +55,8 @@ func (r *renewer) renew(ctx context.Context, k InstanceKey, ttlMs int64) (record
 		return 0, err
 	}
 	if r.threads != nil {
-		r.threads.Park(func() bool { return isClosed(p.done) || ctx.Err() != nil })
-		if isClosed(p.done) { // rather than that it is too late
+		r.threads.Park(func() bool { return threads.IsClosed(p.done) || ctx.Err() != nil })
+		if threads.IsClosed(p.done) { // rather than that it is too late
 			return p.outcome, p.err
 		}
 	}
@@ -88,7 +89,7 @@ func (r *renewer) join(p *pendingRenewal) error {
 // run asks, one question at a time, until the context ends.
 func (r *renewer) run(ctx context.Context) {
 	defer r.stop()
-	for next(ctx, r.threads, r.wake) {
+	for threads.Next(ctx, r.threads, r.wake) {
 		for ctx.Err() == nil {
 			batch := r.take()
 			if len(batch) == 0 {
@@ -132,7 +133,7 @@ func (r *renewer) take() []*pendingRenewal {
 
 // askFor settles a batch, whatever comes of its question.
 func (r *renewer) askFor(ctx context.Context, batch []*pendingRenewal) {
-	asking, cancel := withTimeout(ctx, r.threads, askTimeout)
+	asking, cancel := threads.WithTimeout(ctx, r.threads, askTimeout)
 	defer cancel()
 	outcomes, err := r.outcomes(asking, batch)
 	if err != nil && ctx.Err() != nil { // it was cut short here: what it says of the leader is not true

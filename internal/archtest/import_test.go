@@ -29,14 +29,16 @@ var picture = map[string][]string{
 	"examples":            {},
 	"bench":               {},
 	"internal/version":    {},
+	"internal/threads":    {},
 	"internal/process":    {},
 	"internal/envoyadmin": {},
 	"internal/archtest":   {},
 	"internal/e2e":        {},
 }
 
-// everybodys may be imported by all: generated code, and the version's number.
-var everybodys = []string{"api/proto", "internal/version"}
+// everybodys may be imported by all: generated code, the version's number, and
+// how threads wait.
+var everybodys = []string{"api/proto", "internal/version", "internal/threads"}
 
 // outside are those that run the product from outside. They may use the tools
 // for that, and nothing of the product.
