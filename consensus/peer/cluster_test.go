@@ -25,9 +25,12 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // cluster is members that speak gRPC over loopback in one process.
 type cluster struct {
-	t         *testing.T
-	members   []consensus.Member
-	addresses sync.Map // id → address, where it is not the listener's
+	segmentBytes    int64  // of a log's segment; 0 = the default
+	snapshotEntries uint64 // after which a snapshot is due; 0 = the default
+	intercept       grpc.StreamServerInterceptor
+	t               *testing.T
+	members         []consensus.Member
+	addresses       sync.Map // id → address, where it is not the listener's
 
 	mu        sync.Mutex // guards what follows
 	listeners map[uint64]net.Listener
@@ -90,6 +93,7 @@ type member struct {
 	metrics   *prometheus.Registry
 	machine   *echo
 	low       atomic.Bool // its disk is nearly full
+	store     *storage.Store
 	fs        vfs.FS
 	stop      func() error
 	ended     chan error
@@ -124,24 +128,26 @@ func (c *cluster) open(id uint64, fs vfs.FS, via *member) *member {
 		identity, err = consensus.Join(file, identity, joining)
 		must(c.t, err)
 	}
-	engine, err := storage.OpenEngine(storage.EngineOptions{FS: fs, Dir: "data/state"})
-	must(c.t, err)
-	log, err := storage.OpenLog(storage.LogOptions{
-		FS: fs, Dir: "data/wal", Base: consensus.LogBase(identity), Applied: engine.AppliedIndex().Index, Salt: rand.Uint64,
+	store, err := storage.OpenStore(c.t.Context(), storage.StoreOptions{
+		Snapshots: storage.SnapshotsOptions{FS: fs, Dir: "data/snapshot"},
+		Engine:    storage.EngineOptions{FS: fs, Dir: "data/state"},
+		Log:       storage.LogOptions{FS: fs, Dir: "data/wal", Base: consensus.LogBase(identity), Salt: rand.Uint64, SegmentBytes: c.segmentBytes},
 	})
 	must(c.t, err)
+	m.store = store
 	m.transport, err = New(Config{Address: c.address, Registerer: m.metrics, Random: rand.Int64N})
 	must(c.t, err)
 	m.Group, err = consensus.Open(consensus.Config{
-		ID: id, ClusterID: 100, Members: c.members, Self: self, Joining: joining, Identity: identity, IdentityFile: file, Log: log, Engine: engine,
+		ID: id, ClusterID: 100, Members: c.members, Self: self, Joining: joining, Identity: identity, IdentityFile: file, Log: store.Log, Engine: store.Engine,
+		Snapshots: store.Snapshots, SnapshotEntries: c.snapshotEntries, LogTail: 1, CompactEvery: 20 * time.Millisecond, FlushEvery: 20 * time.Millisecond,
 		Machine: m.machine, Transport: m.transport, Tick: 20 * time.Millisecond, CallTimeout: 5 * time.Second, CommitTimeout: 10 * time.Second,
 		Low: m.low.Load, CheckEvery: 200 * time.Millisecond,
 	})
 	must(c.t, err)
 	m.transport.Bind(m.Group)
-	m.run(c.t, c.listener(id))
+	m.run(c.t, c.listener(id), c.intercept)
 	stop := m.stop
-	m.stop = sync.OnceValue(func() error { return errors.Join(stop(), log.Close(), engine.Close()) })
+	m.stop = sync.OnceValue(func() error { return errors.Join(stop(), store.Close()) })
 	c.t.Cleanup(func() {
 		if err := m.stop(); err != nil && !errors.Is(err, consensus.ErrRefused) && !errors.Is(err, consensus.ErrRemoved) {
 			c.t.Errorf("member %d ended with: %v", id, err)
@@ -151,9 +157,13 @@ func (c *cluster) open(id uint64, fs vfs.FS, via *member) *member {
 }
 
 // run starts the group, its transport and its server.
-func (m *member) run(t *testing.T, l net.Listener) {
+func (m *member) run(t *testing.T, l net.Listener, intercept grpc.StreamServerInterceptor) {
 	ctx, cancel := context.WithCancel(context.Background())
-	server := grpc.NewServer(ServerOptions(nil)...)
+	options := ServerOptions(nil)
+	if intercept != nil {
+		options = append(options, grpc.StreamInterceptor(intercept))
+	}
+	server := grpc.NewServer(options...)
 	m.transport.Register(server)
 	var all sync.WaitGroup
 	all.Go(func() { must(t, m.transport.Run(ctx)) })
@@ -195,7 +205,10 @@ type echo struct {
 	applied []string
 }
 
-func (e *echo) Apply(_ *storage.Batch, entry consensus.Entry) []byte {
+func (e *echo) Apply(b *storage.Batch, entry consensus.Entry) []byte {
+	if len(entry.Data) > 1<<10 { // what makes a state large
+		b.Set(fmt.Appendf(nil, "/large/%d", entry.Index), entry.Data)
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.applied = append(e.applied, string(entry.Data[:min(len(entry.Data), 16)]))
