@@ -424,15 +424,15 @@ func (g *Group) carryOn() {
 	}
 	f := g.facts.Load()
 	if f.isJoint() && !mutant("joint_change_is_not_left") {
-		g.proposeChange(&call{kind: callChange}, plan{conf: &pb.ConfChangeV2{}, kind: kindChange})
+		g.leaveJoint(f)
 		return
 	}
 	r := f.replacement
 	if r == nil || mutant("replacement_is_not_carried_on") || !f.isMember(r.New) || g.caughtUp(r.New) != nil {
 		return // it waits for the new one
 	}
-	if r.Old == g.config.ID {
-		if to := g.nearest(without(f.conf.GetVoters(), r.Old)); to != 0 {
+	if others := without(f.conf.GetVoters(), r.Old); r.Old == g.config.ID && len(others) > 0 {
+		if to := g.nearest(others); to != 0 {
 			g.node.TransferLeader(to) // who carries it on
 		}
 		return
@@ -441,4 +441,19 @@ func (g *Group) carryOn() {
 		Transition: pb.ConfChangeTransitionJointExplicit.Enum(),
 		Changes:    []*pb.ConfChangeSingle{single(pb.ConfChangeAddNode, r.New), single(pb.ConfChangeRemoveNode, r.Old)},
 	}})
+}
+
+// leaveJoint ends a joint configuration. A leader that will not be in the next
+// one first gives the leadership to one that is: it ends as soon as it has applied
+// the change, perhaps before it has told anybody that it is committed, and if it
+// was the only voter nobody could be elected without it.
+func (g *Group) leaveJoint(f *facts) {
+	next := f.conf.GetVoters()
+	if slices.Contains(next, g.config.ID) {
+		g.proposeChange(&call{kind: callChange}, plan{conf: &pb.ConfChangeV2{}, kind: kindChange})
+		return
+	}
+	if to := g.nearest(next); to != 0 {
+		g.node.TransferLeader(to)
+	}
 }
