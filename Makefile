@@ -12,6 +12,7 @@ E2E_SECONDS   = 240
 BENCH_SECONDS = 900
 CRASH_SECONDS = 1800
 MUTANTS_SECONDS = 900
+SIM_MUTANTS_SECONDS = 3600
 SIM_SECONDS   = 600
 CHAOS_SECONDS = 1500
 FUZZ_TOTAL_SECONDS = 900
@@ -25,7 +26,7 @@ UNIT_PACKAGES = $$(go list ./... | grep -v /internal/e2e)
 
 within = scripts/within
 
-.PHONY: help build demo test setup lint unit race e2e bench scale crash chaos mutants fuzz generate clean
+.PHONY: help build demo test setup lint unit race e2e bench scale crash chaos sim mutants fuzz generate clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -75,8 +76,9 @@ chaos: ## kill, stop and cut off members of real clusters under load, and check 
 sim: ## simulate clusters of members, with all that can go wrong: 1,000 fixed schedules and 1,000 new ones
 	@$(within) $(SIM_SECONDS) sim go test -count=1 -timeout $(SIM_SECONDS)s -v ./consensus/simulate -run 'TestSchedules|TestASeed' -schedules 1000 -random 1000 -workers 2 -twice 20
 
-mutants: ## plant one bug after the other; the harness of crashes, and that of processes, has to find each
+mutants: ## plant one bug after the other; the harness of crashes, the simulator, and that of processes, have to find theirs
 	@$(within) $(MUTANTS_SECONDS) mutants go test -v -tags mutants -count=1 -timeout $(MUTANTS_SECONDS)s -run 'TestMutants$$' ./storage/crashtest
+	@$(within) $(SIM_MUTANTS_SECONDS) sim-mutants go test -v -tags mutants -count=1 -timeout $(SIM_MUTANTS_SECONDS)s -run 'TestMutants$$' ./consensus/simulate
 	@CI=true $(within) $(MUTANTS_SECONDS) bugs go test -v -count=1 -timeout $(MUTANTS_SECONDS)s -run 'TestChaosFindsPlantedBugs$$' ./internal/e2e -bugs
 
 fuzz: ## run each fuzz target for FUZZ_SECONDS
