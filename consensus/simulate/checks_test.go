@@ -129,6 +129,19 @@ func (c *checks) sent(l *life, o consensus.Outgoing) {
 	}
 }
 
+// installed: a member goes on from another's state, never back.
+func (c *checks) installed(l *life, index uint64) {
+	if l.dead {
+		return
+	}
+	c.world.faults.count("snapshot installed")
+	c.world.note("installed", l.member.id, index)
+	if before := c.reached[l.member.id]; index <= before {
+		c.world.fail("%v installs a snapshot of revision %d over %d", l.member, index, before)
+	}
+	c.reached[l.member.id] = index
+}
+
 // started: a member remembers the term that it has answered in.
 func (c *checks) started(l *life) {
 	if term := l.log.Load().HardState.Term; term < c.terms[l.member.id] {

@@ -119,7 +119,7 @@ func (c *client) value() string {
 func (c *client) work() {
 	w := c.world
 	for !c.quit {
-		w.sleep(w.between(0, 120*time.Millisecond))
+		w.sleep(w.between(0, w.Thinking))
 		k := w.key(w.dice.IntN(w.Keys))
 		switch n := w.dice.IntN(10); {
 		case n < 4:

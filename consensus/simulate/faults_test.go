@@ -58,7 +58,7 @@ var kinds = []fault{
 var others = []string{
 	"message lost", "message repeated", "message delayed", "message cut off", "power cut at an operation", "power cut in a recovery",
 	"failed sync", "request tried again",
-	"member added", "member promoted", "member removed", "member replaced", "leadership handed over", "removed member ends",
+	"snapshot brought", "snapshot installed", "snapshot broken off", "snapshot resumed", "member added", "member promoted", "member removed", "member replaced", "leadership handed over", "removed member ends",
 }
 
 var lossModes = []crashfs.Mode{crashfs.LoseUnsynced, crashfs.KeepAll, crashfs.Random, crashfs.Journal, crashfs.TearLast}
@@ -68,6 +68,9 @@ func (f *faults) begin(until time.Duration) {
 	f.until = until
 	f.next()
 }
+
+// going tells whether there are any at this time.
+func (f *faults) going() bool { return f.world.now < f.until }
 
 func (f *faults) next() {
 	w := f.world

@@ -201,7 +201,7 @@ func (l *life) open() (err error) {
 	l.group, err = consensus.Open(consensus.Config{
 		ID: m.id, ClusterID: 1, Members: w.book(), Self: consensus.Member{ID: m.id, HTTP: fmt.Sprintf("http-%d", m.id)}, Joining: told,
 		Identity: id, IdentityFile: m.identityFile(), Log: l.log, Engine: l.engine, Machine: machine{l.machine, l}, Transport: l,
-		Tick: w.Tick, ElectionTicks: w.ElectionTicks, FlushEvery: w.FlushEvery, CompactEvery: time.Second, CallTimeout: w.CallTimeout, CommitTimeout: w.CommitTimeout, CheckEvery: w.CheckEvery,
+		Tick: w.Tick, ElectionTicks: w.ElectionTicks, FlushEvery: w.FlushEvery, CompactEvery: w.CompactEvery, CallTimeout: w.CallTimeout, CommitTimeout: w.CommitTimeout, CheckEvery: w.CheckEvery,
 		Snapshots: store.Snapshots, SnapshotEntries: w.SnapshotEvery, LogTail: w.LogTail,
 		Grows: registry.Grows, Clock: l, Threads: l, Random: w.dice.Uint64, Logger: l.logger(), Registerer: prometheus.NewRegistry(),
 	})
@@ -307,6 +307,9 @@ func (m *member) bury() {
 	m.disk, m.state, m.left, m.leftState = m.left, m.leftState, nil, nil
 	m.broken, m.failSyncs, m.cutAt = false, 0, 0
 	down := w.between(0, time.Duration(2*w.ElectionTicks)*w.Tick)
+	if w.faults.going() && w.chance(0.2) { // so that it needs what the others have cut
+		down = w.between(down, 4*time.Second)
+	}
 	w.after(down, func() {
 		if m.life == nil && !m.retired {
 			m.start()
@@ -464,16 +467,15 @@ func (m machine) Publish(index uint64) {
 	m.life.world.checks.published(m.life, index)
 }
 
+func (m machine) Lead(term uint64) {
+	m.life.world.checks.leads(m.life, term)
+	m.Machine.Lead(term)
+}
+
 func (m machine) Install(index uint64) error {
 	if err := m.Machine.Install(registry.Revision(index)); err != nil {
 		return err
 	}
-	m.life.world.faults.count("snapshot installed")
-	m.life.world.checks.published(m.life, index)
+	m.life.world.checks.installed(m.life, index)
 	return nil
-}
-
-func (m machine) Lead(term uint64) {
-	m.life.world.checks.leads(m.life, term)
-	m.Machine.Lead(term)
 }

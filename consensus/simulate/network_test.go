@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -165,62 +164,6 @@ func (l *life) Forward(ctx context.Context, to uint64, r consensus.ForwardReques
 	return reply, err
 }
 
-// SendSnapshot brings a snapshot to a member in pieces. The way may break after
-// any of them, or the receiver may end: then what came stays, and it failed.
-func (l *life) SendSnapshot(s consensus.OutgoingSnapshot) {
-	w, n, reported := l.world, &l.world.network, false
-	report := func(ok bool) {
-		if !reported && !l.gone() {
-			l.group.ReportSnapshot(s.To, ok)
-		}
-		reported = true
-	}
-	w.after(n.delay(), func() {
-		to := w.members[s.To-1].life
-		if to == nil || to.dead || n.cut[[2]uint64{l.member.id, s.To}] || n.cut[[2]uint64{s.To, l.member.id}] || !n.introduced(l, to) {
-			w.after(4*w.Tick, func() { report(false) })
-			return
-		}
-		w.spawn(to, "snapshot", func() {
-			ok := l.carry(to, s)
-			w.after(n.delay(), func() { report(ok) })
-		})
-	})
-	w.after(60*w.Tick, func() { report(false) }) // the receiver ended meanwhile
-}
-
-// carry is the stream.
-func (l *life) carry(to *life, s consensus.OutgoingSnapshot) bool {
-	w := l.world
-	file, err := s.Open()
-	if err != nil {
-		return false // it was removed, or its process has ended
-	}
-	in, err := to.group.OfferSnapshot(l.member.id, s.Meta, s.Message)
-	if err != nil {
-		return closed(file)
-	}
-	defer in.Leave()
-	for at := in.Offset(); at < in.Bytes(); at = in.Offset() {
-		if w.chance(0.02) {
-			w.faults.count("snapshot interrupted")
-			return closed(file)
-		}
-		chunk := make([]byte, min(1<<10, in.Bytes()-at))
-		if _, err := file.ReadAt(chunk, at); err != nil {
-			w.fail("%v reads its snapshot at %d: %v", l.member, s.Index, err)
-			return false
-		}
-		if _, err := in.Write(chunk); err != nil {
-			return closed(file)
-		}
-	}
-	if err := file.Close(); err != nil {
-		return false
-	}
-	return in.Finish(context.Background()) == nil
-}
-
 // asSeen is what is left of an error on its way: the meanings that the interface
 // of a transport names, and a text.
 func asSeen(err error) error {
@@ -241,10 +184,4 @@ func messageOf(data []byte) *pb.Message {
 		panic(fmt.Sprintf("simulate: a member sends what is no message: %v", err))
 	}
 	return m
-}
-
-// closed ends a transfer that did not come to its end.
-func closed(file io.Closer) bool {
-	_ = file.Close() // of a file that was read
-	return false
 }

@@ -52,12 +52,14 @@ type options struct {
 	SnapshotEvery uint64
 	LogTail       uint64
 	FlushEvery    time.Duration
+	CompactEvery  time.Duration
 	CheckEvery    time.Duration // of the members' states
 	CallTimeout   time.Duration
 	CommitTimeout time.Duration
 	Changes       bool // members come and go
 	Clients       int
-	Holders       int // of leases
+	Thinking      time.Duration // between two calls of a client, at most
+	Holders       int           // of leases
 	Watchers      int
 	Keys          int
 	Latency       time.Duration // of a message, about
@@ -71,11 +73,12 @@ func newOptions(seed uint64) options {
 	o := options{
 		Seed: seed, Size: 3,
 		Tick: time.Duration(20+dice.IntN(60)) * time.Millisecond, ElectionTicks: 5 + dice.IntN(6),
-		SegmentBytes: 4096 << dice.IntN(5), TailBytes: 256 << dice.IntN(8),
-		SnapshotEvery: 20 + dice.Uint64N(200), LogTail: dice.Uint64N(20),
-		CheckEvery: time.Duration(300+dice.IntN(3000)) * time.Millisecond,
-		FlushEvery: time.Duration(200+dice.IntN(3000)) * time.Millisecond,
-		Clients:    2 + dice.IntN(4), Holders: 1 + dice.IntN(6), Watchers: 1 + dice.IntN(3), Keys: 1 + dice.IntN(4),
+		SegmentBytes: 1024 << dice.IntN(6), TailBytes: 256 << dice.IntN(8),
+		SnapshotEvery: 5 + dice.Uint64N(80), LogTail: dice.Uint64N(20),
+		CompactEvery: time.Duration(100+dice.IntN(900)) * time.Millisecond,
+		CheckEvery:   time.Duration(300+dice.IntN(3000)) * time.Millisecond,
+		FlushEvery:   time.Duration(200+dice.IntN(3000)) * time.Millisecond,
+		Clients:      2 + dice.IntN(4), Thinking: time.Duration(20+dice.IntN(180)) * time.Millisecond, Holders: 1 + dice.IntN(6), Watchers: 1 + dice.IntN(3), Keys: 1 + dice.IntN(4),
 		Latency:    time.Duration(200+dice.IntN(4000)) * time.Microsecond,
 		FaultEvery: time.Duration(200+dice.IntN(1300)) * time.Millisecond,
 		Faulty:     time.Duration(5+dice.IntN(6)) * time.Second,
@@ -88,9 +91,7 @@ func newOptions(seed uint64) options {
 	}
 	o.CallTimeout = time.Duration(300+dice.IntN(900)) * time.Millisecond
 	o.CommitTimeout = o.CallTimeout + time.Duration(dice.IntN(2500))*time.Millisecond
-	if o.Changes = dice.IntN(3) == 0; o.Changes {
-		o.SnapshotEvery = 1 << 40 // a newcomer is sent the log
-	}
+	o.Changes = dice.IntN(3) == 0
 	if dice.IntN(2) == 0 {
 		o.Loss = dice.Float64() * 0.2
 	}
