@@ -20,11 +20,11 @@ import (
 
 var (
 	seedFlag      = flag.Uint64("seed", 0, "play the schedule of this seed alone, with its story; 0 = play many")
-	schedulesFlag = flag.Int("schedules", 60, "how many schedules to play")
+	schedulesFlag = flag.Int("schedules", 60/slower, "how many schedules to play")
 	firstFlag     = flag.Uint64("first", 1, "the seed of the first schedule; the others follow")
 	randomFlag    = flag.Int("random", 0, "how many more to play, from a seed that is new each time")
 	workersFlag   = flag.Int("workers", 1, "how many processes share the work")
-	twiceFlag     = flag.Int("twice", 5, "how many schedules to play twice, to see that they are the same")
+	twiceFlag     = flag.Int("twice", max(1, 5/slower), "how many schedules to play twice, to see that they are the same")
 )
 
 // schedule is a played world.
