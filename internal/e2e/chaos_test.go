@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -95,6 +96,7 @@ type chaos struct {
 type window struct {
 	fault      fault
 	begin, end time.Duration // of the fault
+	at         time.Time     // its begin, for who reads the members' logs
 	readyAgain time.Duration
 }
 
@@ -111,8 +113,31 @@ func newChaosWith(t *testing.T, l *lan, size int, random *rand.Rand, prepare fun
 		prepare(m)
 		m.command = append(m.command, "--snapshot-entries", "2000", "--snapshot-tail", "200", "--storage-segment", "256KiB")
 	})
+	t.Cleanup(c.keepLogs)
 	return &chaos{cluster: c, random: random,
 		firsts: make(map[string][]time.Duration), heals: make(map[string][]time.Duration)}
+}
+
+// keepLogs copies what the members of a test that failed have said to a place that stays.
+func (c *cluster) keepLogs() {
+	if !c.t.Failed() {
+		return
+	}
+	to, err := os.MkdirTemp("", "stellmap-chaos-")
+	if err != nil {
+		c.t.Error(err)
+		return
+	}
+	for _, m := range c.members {
+		said, err := os.ReadFile(m.proc.Log)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(to, m.name()+".log"), said, 0o644)
+		}
+		if err != nil {
+			c.t.Error(err)
+		}
+	}
+	c.t.Logf("what the members said is in %s", to)
 }
 
 // run does so many faults in random order, and checks everything at the end.
@@ -165,7 +190,7 @@ func (c *chaos) fault(f fault) error {
 	s := &scene{c: c.cluster, leader: leader}
 	s.others = slices.DeleteFunc(slices.Clone(c.members), func(m *member) bool { return m == s.leader })
 	c.random.Shuffle(len(s.others), func(i, j int) { s.others[i], s.others[j] = s.others[j], s.others[i] })
-	w := window{fault: f, begin: c.load.history.now()}
+	w := window{fault: f, begin: c.load.history.now(), at: time.Now()}
 	end := f.begin(s)
 	first := c.load.history.first(c.load.history.now())
 	if f.leader {
@@ -337,7 +362,7 @@ func (c *chaos) met(o operation, noQuorum bool) *window {
 
 func (c *chaos) name(o operation, noQuorum bool) string {
 	if w := c.met(o, noQuorum); w != nil {
-		return w.fault.name
+		return fmt.Sprintf("%s at %s", w.fault.name, w.at.UTC().Format(time.TimeOnly))
 	}
 	return "no fault"
 }
