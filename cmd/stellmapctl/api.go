@@ -97,6 +97,7 @@ type service struct {
 	Service         string            `json:"service"`
 	Instances       int               `json:"instances"`
 	Passing         int               `json:"passing"`
+	Matching        int               `json:"matching"`
 	Endpoints       []serviceEndpoint `json:"endpoints"`
 	CreatedRevision uint64            `json:"createdRevision"`
 	Revision        uint64            `json:"revision"`
@@ -111,6 +112,18 @@ type serviceEndpoint struct {
 type serviceList struct {
 	Revision uint64    `json:"revision"`
 	Services []service `json:"services"`
+}
+
+type namespace struct {
+	Namespace string `json:"namespace"`
+	Services  int    `json:"services"`
+	Instances int    `json:"instances"`
+	Passing   int    `json:"passing"`
+}
+
+type namespaceList struct {
+	Revision   uint64      `json:"revision"`
+	Namespaces []namespace `json:"namespaces"`
 }
 
 type member struct {

@@ -221,6 +221,8 @@ func next(f *failure, retryAfter string) string {
 		again = fmt.Sprintf("try again in %d s", n)
 	}
 	switch {
+	case f.code == "cursor_expired":
+		return "all pages of a list come from one member: name it with --server, or ask for less"
 	case f.code == "unknown_outcome":
 		return perhapsDone
 	case f.status == http.StatusUnauthorized:

@@ -22,58 +22,56 @@ func namespaceFlag(flags *pflag.FlagSet, to *string) {
 func (c *ctl) getCommand() *cobra.Command {
 	get := c.group(&cobra.Command{
 		Use:   "get",
-		Short: "List services or instances",
+		Short: "List services, instances or namespaces",
 		Long: `get lists what the registry knows, as of the revision in the last line. The
-read is linearizable: it shows every write that was acknowledged before.`,
+read is linearizable, unless --stale is given: it shows every write that was
+acknowledged before.`,
 		Example: `  stellmapctl get services
   stellmapctl get instances orders -o wide`,
 	})
-	get.AddCommand(c.getServicesCommand(), c.getInstancesCommand())
+	get.AddCommand(c.getServicesCommand(), c.getInstancesCommand(), c.getNamespacesCommand())
 	return get
 }
 
 func (c *ctl) getServicesCommand() *cobra.Command {
-	var namespace string
-	var all bool
+	var s selection
 	cmd := &cobra.Command{
 		Use:     "services",
 		Aliases: []string{"service"},
 		Short:   "List the services of a namespace, or of all",
 		Long: `services lists the services of a namespace: how many instances each has, how
 many of them pass, its endpoints, and what proxies are not told of it and why.
-A service outlives its last instance.`,
+A service outlives its last instance.
+
+With filters for instances it lists the services of which at least one instance
+matches all of them; -o wide says how many do.`,
 		Example: `  stellmapctl get services
   stellmapctl get services -n prod -o wide
-  stellmapctl get services -A -o name`,
+  stellmapctl get services -A -o name
+  stellmapctl get services -A --organization acme --status expired -o wide`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if all && cmd.Flags().Changed("namespace") {
-				return usagef("-A and -n: give one of them")
-			}
-			if all {
-				namespace = ""
-			} else if err := checkSegment("--namespace", namespace); err != nil {
+			if err := s.check(cmd.Flags()); err != nil {
 				return err
 			}
-			return c.getServices(cmd.Context(), namespace)
+			return c.getServices(cmd.Context(), &s)
 		},
 	}
-	namespaceFlag(cmd.Flags(), &namespace)
-	cmd.Flags().BoolVarP(&all, "all-namespaces", "A", false, "of all namespaces")
+	s.flags(cmd.Flags())
 	return cmd
 }
 
-// getServices shows the services of a namespace, "" for all.
-func (c *ctl) getServices(ctx context.Context, namespace string) error {
-	r := request{doing: "get services of all namespaces", method: http.MethodGet, path: "/api/v2/services"}
-	if namespace != "" {
-		r.doing, r.path = "get services of "+namespace, namespacePath(namespace)+"/services"
-	}
-	list := serviceList{Services: []service{}}
-	if err := c.call(ctx, r, &list); err != nil {
+func (c *ctl) getServices(ctx context.Context, s *selection) error {
+	found, err := c.list(ctx, "services", s)
+	if err != nil {
 		return err
 	}
-	return c.show(list.view(namespace == "", c.output == formatWide))
+	if s.count {
+		return c.showCount(found)
+	}
+	v := serviceList{found.Revision, found.Services}.view(s.all, c.output == formatWide)
+	v.foot = found.foot()
+	return c.show(v)
 }
 
 func (l serviceList) view(all, wide bool) view {
@@ -81,8 +79,7 @@ func (l serviceList) view(all, wide bool) view {
 		whole: l,
 		items: []any{},
 		columns: []column{{"NAMESPACE", false}, {"SERVICE", false}, {"INSTANCES", false}, {"PASSING", false}, {"ENDPOINTS", false},
-			{"CREATED", true}, {"REVISION", true}, {"WITHHELD", false}},
-		foot: revisionLine(l.Revision),
+			{"MATCHING", true}, {"CREATED", true}, {"REVISION", true}, {"WITHHELD", false}},
 	}
 	for _, s := range l.Services {
 		name := s.Service
@@ -92,7 +89,7 @@ func (l serviceList) view(all, wide bool) view {
 		v.items = append(v.items, s)
 		v.names = append(v.names, name)
 		v.rows = append(v.rows, []string{s.Namespace, s.Service, fmt.Sprint(s.Instances), fmt.Sprint(s.Passing), endpointNames(s.Endpoints),
-			fmt.Sprint(s.CreatedRevision), fmt.Sprint(s.Revision), reasons(s.Withheld, wide)})
+			fmt.Sprint(s.Matching), fmt.Sprint(s.CreatedRevision), fmt.Sprint(s.Revision), reasons(s.Withheld, wide)})
 	}
 	return v
 }
@@ -128,76 +125,113 @@ func reasons(of []withheld, wide bool) string {
 }
 
 func (c *ctl) getInstancesCommand() *cobra.Command {
-	var namespace string
+	var s selection
 	cmd := &cobra.Command{
-		Use:     "instances [SERVICE]",
+		Use:     "instances [SERVICE...]",
 		Aliases: []string{"instance"},
-		Short:   "List the instances of a service, or of a namespace",
-		Long: `instances lists the instances of a service, or of a whole namespace, in any
-state: status, addresses, zone, the lease and how long ago it was renewed or
-ran out, and what proxies are not told of an instance and why.
+		Short:   "List the instances of services, of a namespace, or of all",
+		Long: `instances lists the instances of a service, of several, or of a whole namespace,
+in any state: status, addresses, zone, the lease and how long ago it was renewed
+or ran out, and what proxies are not told of an instance and why.
+
+All filters that are given must match; of one that is given several times, any
+value, but of --selector all. A long list is read in pages, all as of the
+revision in the last line.
 
 The registry logs renewals in batches, so RENEWED may be a little older than
 the truth.`,
 		Example: `  stellmapctl get instances orders
-  stellmapctl get instances orders -n prod -o wide
+  stellmapctl get instances orders payments -n prod -o wide
+  stellmapctl get instances -A -l 'track in (canary,beta),team!=qa' --zone a --zone b
+  stellmapctl get instances -n prod --prefix acme. --role api --count
   stellmapctl get instances -o jsonl | jq -r 'select(.status != "passing").instanceId'`,
-		Args: atMostOneService,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ref := instanceRef{namespace: namespace}
-			if err := checkSegment("--namespace", namespace); err != nil {
+			s.services = args
+			if err := s.check(cmd.Flags()); err != nil {
 				return err
 			}
-			if len(args) == 1 {
-				ref.service = args[0]
-				if err := checkSegment("SERVICE", ref.service); err != nil {
-					return err
-				}
-			}
-			return c.getInstances(cmd.Context(), ref)
+			return c.getInstances(cmd.Context(), &s)
 		},
 	}
-	namespaceFlag(cmd.Flags(), &namespace)
+	s.flags(cmd.Flags())
 	return cmd
 }
 
-// getInstances shows the instances of a service, "" for all of the namespace.
-func (c *ctl) getInstances(ctx context.Context, of instanceRef) error {
-	r := request{doing: "get instances of " + of.namespace, method: http.MethodGet, path: namespacePath(of.namespace) + "/instances"}
-	if of.service != "" {
-		r.doing, r.path = r.doing+"/"+of.service, of.path()
-	}
-	list := instanceList{Instances: []instance{}}
-	if err := c.call(ctx, r, &list); err != nil {
+func (c *ctl) getInstances(ctx context.Context, s *selection) error {
+	found, err := c.list(ctx, "instances", s)
+	if err != nil {
 		return err
 	}
-	if err := c.show(c.instancesView(list)); err != nil {
+	if s.count {
+		return c.showCount(found)
+	}
+	v := c.instancesView(instanceList{found.Revision, found.Instances}, s.all)
+	v.foot = found.foot()
+	if err := c.show(v); err != nil {
 		return err
 	}
-	if len(list.Instances) == 0 && of.service != "" && (c.output == formatTable || c.output == formatWide) {
-		return printLine(c.stderr, "no instance of %s/%s; stellmapctl get services -A lists what is there", of.namespace, of.service)
+	if len(found.Instances) > 0 || len(s.services) == 0 || c.output != formatTable && c.output != formatWide {
+		return nil
 	}
-	return nil
+	if s.filtered() {
+		return printLine(c.stderr, "no instance of %s matches; without filters the list has all of them", s.where())
+	}
+	return printLine(c.stderr, "no instance of %s; stellmapctl get services -A lists what is there", s.where())
 }
 
-func (c *ctl) instancesView(l instanceList) view {
+func (c *ctl) instancesView(l instanceList, all bool) view {
 	wide := c.output == formatWide
 	v := view{
 		whole: l,
 		items: []any{},
-		columns: []column{{"NAMESPACE", true}, {"SERVICE", false}, {"ID", false}, {"STATUS", false}, {"ADDRESS", false}, {"ZONE", false},
+		columns: []column{{"NAMESPACE", !all}, {"SERVICE", false}, {"ID", false}, {"STATUS", false}, {"ADDRESS", false}, {"ZONE", false},
 			{"REGION", true}, {"GROUP", true}, {"VERSION", true}, {"LABELS", true},
 			{"LEASE", false}, {"RENEWED", false}, {"EXPIRED", false}, {"REVISION", true}, {"WITHHELD", false}},
-		foot: revisionLine(l.Revision),
 	}
 	for _, i := range l.Instances {
+		name := i.Service + "/" + i.InstanceID
+		if all {
+			name = i.Namespace + "/" + name
+		}
 		v.items = append(v.items, i)
-		v.names = append(v.names, i.Service+"/"+i.InstanceID)
+		v.names = append(v.names, name)
 		v.rows = append(v.rows, []string{i.Namespace, i.Service, i.InstanceID, i.Status, addresses(i.Endpoints, wide), i.Zone,
 			i.Region, i.Group, i.Version, labels(i.Labels),
 			fmt.Sprintf("%ds", i.LeaseTTLSeconds), c.ageOf(i.LastHeartbeatAt), c.ageOf(i.ExpiredAt), fmt.Sprint(i.Revision), reasons(i.Withheld, wide)})
 	}
 	return v
+}
+
+func (c *ctl) getNamespacesCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "namespaces",
+		Aliases: []string{"namespace", "ns"},
+		Short:   "List the namespaces",
+		Long: `namespaces lists the namespaces that have services: how many, how many instances
+they have, and how many of these pass.`,
+		Example: `  stellmapctl get namespaces
+  stellmapctl get namespaces -o name`,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.getNamespaces(cmd.Context()) },
+	}
+}
+
+func (c *ctl) getNamespaces(ctx context.Context) error {
+	list := namespaceList{Namespaces: []namespace{}}
+	r := request{doing: "get namespaces", method: http.MethodGet, path: "/api/v2/namespaces"}
+	if err := c.call(ctx, r, &list); err != nil {
+		return err
+	}
+	v := view{
+		whole: list, items: []any{}, foot: revisionLine(list.Revision),
+		columns: []column{{"NAMESPACE", false}, {"SERVICES", false}, {"INSTANCES", false}, {"PASSING", false}},
+	}
+	for _, n := range list.Namespaces {
+		v.items = append(v.items, n)
+		v.names = append(v.names, n.Namespace)
+		v.rows = append(v.rows, []string{n.Namespace, fmt.Sprint(n.Services), fmt.Sprint(n.Instances), fmt.Sprint(n.Passing)})
+	}
+	return c.show(v)
 }
 
 // addresses shows endpoints as URLs, in a wide table in the form that --addr takes.
