@@ -23,6 +23,7 @@ type appender struct {
 	// has it made the state.
 	snapshots *storage.Snapshots
 	install   func(storage.Position)
+	joined    func() error      // this member has a state, whatever comes
 	respond   func(*pb.Message) // delivers an answer, to this member or another
 
 	wanted atomic.Uint64 // entries up to here may be cut from the log's beginning
@@ -96,6 +97,9 @@ func (a *appender) beginAnew(m *pb.Message) error {
 		hs = a.written
 	}
 	if err := a.log.Reset(at, hs); err != nil {
+		return err
+	}
+	if err := a.joined(); err != nil {
 		return err
 	}
 	a.written = hs

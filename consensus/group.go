@@ -153,17 +153,20 @@ func (c *Config) found() (Recovery, error) {
 	l := c.Log.Load()
 	at := c.Engine.AppliedIndex()
 	r := Recovery{Engine: at, LogFirst: l.First, LogLast: l.Last, TornBytes: l.TornBytes}
-	if c.Identity.Stage != storage.StageFounding && c.Identity.Stage != storage.StageJoining {
+	if c.Identity.Stage == storage.StageJoining {
+		return c.foundJoining(r)
+	}
+	if c.Identity.Stage != storage.StageFounding {
 		if at.Index < Base().Index {
 			return r, fmt.Errorf("the state is empty though the member was in use: never start a voter with an empty directory; %s", replaceHint(c.ID))
 		}
 		return r, nil
 	}
 	if l.Last != Base().Index || at.Index > Base().Index {
-		return r, fmt.Errorf("the member is still %s, but its log ends at %d and its state at %d: the identity file is an old copy", c.Identity.Stage, l.Last, at.Index)
+		return r, fmt.Errorf("the member is still being founded, but its log ends at %d and its state at %d: the identity file is an old copy", l.Last, at.Index)
 	}
 	b := c.Engine.NewBatch()
-	(&facts{}).setConf(b, c.firstConf())
+	(&facts{}).setConf(b, &pb.ConfState{Voters: memberIDs(c.Members)})
 	if err := c.Engine.Apply(b, Base()); err != nil {
 		return r, fmt.Errorf("write the first configuration: %w", err)
 	}
@@ -225,7 +228,7 @@ func (g *Group) makeExecutors(f *facts) error {
 	g.sender = &sender{transport: c.Transport, metrics: g.metrics, queue: newMailbox[*pb.Message](g.wakeSend, sendQueueMax, sendQueueBytesMax)}
 	g.appender = &appender{
 		id: c.ID, log: c.Log, clock: c.Clock, metrics: g.metrics, respond: g.respond, written: c.Log.Load().HardState,
-		snapshots: c.Snapshots, install: g.install,
+		snapshots: c.Snapshots, install: g.install, joined: g.acquaintances.joined,
 		queue: newMailbox[*pb.Message](g.wakeAppend, 0, 0), // the owner looks at its load
 	}
 	g.checker = &checker{wake: make(chan struct{}, 1)}

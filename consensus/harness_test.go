@@ -35,6 +35,7 @@ type cluster struct {
 	tune  func(*Config)
 	nodes map[uint64]*node
 	cut   map[[2]uint64]bool // from, to
+	grows bool               // nodes join: a snapshot that one of them needs is taken at once
 	// breaks is after how many bytes each transfer of a snapshot breaks off; 0 = none does.
 	breaks  int64
 	carried int64 // bytes of snapshots
@@ -197,6 +198,7 @@ func (n *node) self() Member { return Member{ID: n.id, HTTP: fmt.Sprintf("http-%
 
 // takenIn asks another member, and has the network work until it has answered.
 func (n *node) takenIn(id storage.Identity) (storage.Identity, Joining, error) {
+	n.cluster.grows = true
 	type answer struct {
 		Joining
 		error
@@ -500,7 +502,20 @@ func (c *cluster) tick(ids []uint64) {
 		case <-n.ctx.Done():
 		}
 		c.settle()
+		c.snapshotIfWanted(n)
 	}
+}
+
+// snapshotIfWanted is what a member does within a second when another one needs a
+// snapshot, in clusters to which members come. Elsewhere the story says when.
+func (c *cluster) snapshotIfWanted(n *node) {
+	if !c.grows || n.gone || n.ctx.Err() != nil || !n.snapshotWanted.Load() {
+		return
+	}
+	if err := n.compact(); err != nil {
+		c.t.Errorf("node %d takes a snapshot: %v", n.id, err)
+	}
+	c.settle()
 }
 
 // journal is a machine that keeps every command under its index.

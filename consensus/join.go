@@ -7,8 +7,6 @@ import (
 	"maps"
 	"slices"
 
-	pb "go.etcd.io/raft/v3/raftpb"
-
 	"github.com/stellmap/stellmap/storage"
 )
 
@@ -17,8 +15,9 @@ import (
 // learner, and is told what it cannot know. From then on it is sent all that the
 // others have.
 //
-// Its identity is "joining" until it has its first state. Up to there it has
-// promised nothing, so a directory that is joining may begin anew.
+// Its log and its state are empty before it is sent a snapshot, in which it is a
+// member itself. Its identity is "joining" until then: up to there it has promised
+// nothing, so that nothing can be lost of it.
 
 // Joining is what whoever is taken in is told of the cluster.
 type Joining struct {
@@ -29,7 +28,13 @@ type Joining struct {
 }
 
 // LogBase is where the log of a member begins that is opened for the first time.
-func LogBase(storage.Identity) storage.Position { return Base() }
+// That of one that joins begins with nothing, so that it is sent a snapshot.
+func LogBase(id storage.Identity) storage.Position {
+	if id.Joined {
+		return storage.Position{}
+	}
+	return Base()
+}
 
 // Join writes down what a member that is joining was told. It comes before the
 // log is opened, and may come again after a start that did not get further.
@@ -54,6 +59,40 @@ func Join(file IdentityFile, id storage.Identity, j Joining) (storage.Identity, 
 	return id, nil
 }
 
+// foundJoining is the start of a member that is joining. The last process may
+// have ended when the first snapshot was there and this was not written down yet.
+func (c *Config) foundJoining(r Recovery) (Recovery, error) {
+	switch {
+	case r.Engine.Index == 0 && r.LogLast == 0:
+		r.Founded = true
+		return r, nil
+	case r.Engine.Index == 0:
+		return r, fmt.Errorf("the member is still joining, but its log ends at %d and its state is empty: the identity file is an old copy", r.LogLast)
+	}
+	c.Identity.Stage = storage.StageReady
+	if err := c.IdentityFile.Save(c.Identity); err != nil {
+		return r, fmt.Errorf("save the identity: %w", err)
+	}
+	return r, nil
+}
+
+// joined says in the directory, durably, that this member has its first state,
+// for which it will be held to what it promises.
+func (a *acquaintances) joined() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.identity.Stage != storage.StageJoining {
+		return nil
+	}
+	next := a.identity
+	next.Stage = storage.StageReady
+	if err := a.file.Save(next); err != nil {
+		return fmt.Errorf("save the identity: %w", err)
+	}
+	a.identity = next
+	return nil
+}
+
 // TakeIn makes a node that asks for it a learner, unless it is a member already,
 // and returns what it has to know.
 func (g *Group) TakeIn(ctx context.Context, m Member) (Joining, error) {
@@ -71,15 +110,4 @@ func (g *Group) TakeIn(ctx context.Context, m Member) (Joining, error) {
 		ClusterID: g.config.ClusterID, Founders: g.config.Identity.Founders, Incarnation: f.incarnation,
 		Members: slices.SortedFunc(maps.Values(f.members), byID),
 	}, nil
-}
-
-// firstConf is what the log begins with.
-func (c *Config) firstConf() *pb.ConfState {
-	founders := c.Members
-	for _, m := range c.Joining.Members {
-		if m.Since == 0 {
-			founders = append(founders[:len(founders):len(founders)], m)
-		}
-	}
-	return &pb.ConfState{Voters: slices.Compact(memberIDs(founders))}
 }

@@ -59,12 +59,16 @@ func (g *Group) callOut() {
 	if g.leads != 0 || f.isVoter(g.config.ID) || g.ticks%uint64(2*g.config.ElectionTicks) != 0 {
 		return
 	}
-	for _, m := range f.book() {
+	book := f.book()
+	if len(book) == 0 {
+		book = g.config.Joining.Members
+	}
+	for _, m := range book {
 		if g.heardLately(m.ID) {
 			return
 		}
 	}
-	for _, m := range f.book() {
+	for _, m := range book {
 		if m.ID != g.config.ID {
 			g.sender.put(&pb.Message{Type: pb.MsgHeartbeatResp.Enum(), From: &g.config.ID, To: &m.ID, Term: &g.term})
 		}

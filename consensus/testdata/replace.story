@@ -51,6 +51,14 @@ node 4 is already taking the place of node 2: wait until it has, or give that up
 join at=4 via=1
 ----
 
+# It is sent a snapshot, in which it is a member itself.
+tick
+----
+1: follower of term 2, leader 3, commit 9, applied 9 [a]
+2: down
+3: leader of term 2, leader 3, commit 9, applied 9 [a]
+4: follower of term 2, leader 3, commit 0, applied 0, not confirmed []
+
 # As soon as it has caught up there are two configurations, which both have to agree.
 tick
 ----
@@ -65,7 +73,7 @@ voters [1 2 3] learners [4] removed [], 4 takes the place of 2
 1: match 9, 0 behind, learner false, active true, replicate
 2: match 7, 2 behind, learner false, active false, replicate
 3: match 9, 0 behind, learner false, active true, replicate
-4: match 0, 9 behind, learner true, active false, probe
+4: match 0, 9 behind, learner true, active true, probe
 
 tick
 ----

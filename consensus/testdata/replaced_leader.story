@@ -61,12 +61,12 @@ join at=4 via=1
 
 # It gives the leadership away as soon as the new one has caught up, and the next
 # leader is killed before it has done anything.
-tick at=3
+tick at=3 times=2
 ----
 1: follower of term 4, leader 3, commit 11, applied 11 [a]
 2: follower of term 4, leader 3, commit 11, applied 11 [a]
 3: leader of term 4, leader 3, commit 11, applied 11 [a]
-4: follower of term 4, leader 3, commit 11, applied 11 [a]
+4: follower of term 4, leader 3, commit 11, applied 11, not confirmed [a]
 
 tick at=3
 ----
