@@ -64,11 +64,14 @@ func (m *Machine) renewLeases(ctx context.Context, asked []leaseRenewal) ([]rene
 	if term == 0 {
 		return nil, ErrNoLeader
 	}
-	if _, err := (*barrier)(ctx); err != nil && !mutant("renewal_without_quorum") {
+	if mutant("renewal_without_quorum") {
+		barrier = new(func(context.Context) (Revision, error) { return 0, nil })
+	}
+	if _, err := (*barrier)(ctx); err != nil {
 		return nil, fmt.Errorf("confirm the leadership for renewals: %w", err)
 	}
 	led, outcomes := m.leases.renew(asked)
-	if led != term || !m.confirmed(term) && !mutant("renewal_confirmed_by_successor") {
+	if led != term || !m.confirmed(term) {
 		return nil, ErrNoLeader
 	}
 	m.leaveToLog(asked, outcomes)

@@ -307,11 +307,12 @@ func slowDisk(w *world, m *member) bool {
 		return false
 	}
 	m.slowDisk = w.between(10*time.Millisecond, 500*time.Millisecond)
+	lasts := w.between(100*time.Millisecond, 3*time.Second)
 	if w.chance(0.3) {
-		m.slowDisk *= 4
+		m.slowDisk, lasts = m.slowDisk*4, 2*lasts
 	}
-	w.tell("the disk of %v is slow: up to %v a sync", m, m.slowDisk)
-	w.after(w.between(100*time.Millisecond, 3*time.Second), func() { m.slowDisk = 0 })
+	w.tell("the disk of %v is slow: up to %v a sync, for %v", m, m.slowDisk, lasts)
+	w.after(lasts, func() { m.slowDisk = 0 })
 	return true
 }
 
