@@ -41,9 +41,6 @@ type change struct {
 	fact     fact
 }
 
-// graceMs is how long an expired instance may come back.
-const graceMs = 10 * 60 * 1000
-
 func newModel() model {
 	return model{facts: make(map[registry.InstanceKey][]fact), values: make(map[string]uint64)}
 }
