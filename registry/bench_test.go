@@ -285,6 +285,7 @@ func BenchmarkQuery(b *testing.B) {
 		{"application", Query{Levels: Levels{Application: "app505"}, Limit: 10}},
 		{"group", Query{Groups: []string{"blue"}, Statuses: any, Limit: 10}},
 		{"zone", Query{Zones: []string{"z4"}, Statuses: any, Limit: 10}},
+		{"zone-of-a-third", Query{Zones: []string{"z1"}, Statuses: any, Limit: 10}},
 		{"version", Query{Versions: []string{"1.2.4"}, Statuses: any, Limit: 10}},
 		{"endpoint", Query{Endpoints: []string{"grpc"}, Statuses: any, Limit: 10}},
 		{"status", Query{Statuses: []string{"expired"}, Limit: 10}},

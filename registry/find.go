@@ -82,12 +82,17 @@ func (s *search) run() found {
 	if !s.conditions() {
 		return nil
 	}
-	blocks := s.blocks(services)
-	slices.SortFunc(blocks, func(a, b *block) int {
-		return cmp.Or(strings.Compare(a.service.key.Service, b.service.key.Service), strings.Compare(a.from, b.from))
-	})
-	return s.runs(slices.Compact(blocks))
+	if len(s.wants) == 0 {
+		return s.whole(services)
+	}
+	if best := s.rarest(); !fewerBlocks(services, orderedWorth*best.blocks()) {
+		return s.runs(s.blocksOf(best))
+	}
+	return s.runs(s.blocksIn(services))
 }
+
+// orderedWorth is how many blocks that are in order cost as much as one that has to be put there.
+const orderedWorth = 4
 
 // services is the shortest list of services, sorted, that all that the query
 // says of services leaves; more of it has to be looked at.
@@ -139,15 +144,16 @@ func (s *search) whole(services []*serviceState) found {
 }
 
 func (s *search) wholeOf(svc *serviceState) run {
-	v := svc.snapshot()
 	if s.what == servicesToo {
+		v := svc.snapshot()
 		return run{service: v, instances: v.Instances}
 	}
-	return run{instances: v.Instances}
+	return run{instances: svc.share()}
 }
 
 // conditions looks up what the query says of instances; false when nothing in
-// the namespace can match.
+// the namespace can match. What occurs in half of the blocks or more is not worth
+// the look: it is seen at the instances, when the list is read.
 func (s *search) conditions() bool {
 	f := s.filter
 	s.want(byGroup, f.groups)
@@ -163,7 +169,11 @@ func (s *search) conditions() bool {
 	for _, l := range f.labels {
 		s.label(l)
 	}
-	return !slices.ContainsFunc(s.wants, func(c condition) bool { return c.blocks() == 0 })
+	if slices.ContainsFunc(s.wants, func(c condition) bool { return c.blocks() == 0 }) {
+		return false
+	}
+	s.wants = slices.DeleteFunc(s.wants, func(c condition) bool { return 2*c.blocks() >= s.at.blocks })
+	return true
 }
 
 func (s *search) want(d dimension, values []string) {
@@ -231,38 +241,41 @@ func (of *labelIndex) others(than []string) condition {
 	return out
 }
 
-// blocks are those that can hold matches, in any order, some of them twice. It
-// begins with the fewest: those of one condition, or those of the services.
-func (s *search) blocks(services []*serviceState) []*block {
+// blocksIn are the blocks of services that can hold matches, in order.
+func (s *search) blocksIn(services []*serviceState) []*block {
 	var out []*block
-	take := func(b *block) {
-		if s.filter.matchesService(b.service.key) && s.possible(b) {
-			out = append(out, b)
+	for _, svc := range services {
+		if !s.filter.matchesService(svc.key) {
+			continue
 		}
-	}
-	best := s.rarest()
-	if best == nil || fewerBlocks(services, best.blocks()) {
-		for _, svc := range services {
-			for _, b := range svc.blocks {
-				take(b)
+		for _, b := range svc.blocks {
+			if s.possible(b) {
+				out = append(out, b)
 			}
 		}
-		return out
-	}
-	for i := range best {
-		best[i].each(take)
 	}
 	return out
 }
 
-func (s *search) rarest() condition {
-	var best condition
-	for _, c := range s.wants {
-		if best == nil || c.blocks() < best.blocks() {
-			best = c
-		}
+// blocksOf are those among the blocks of a condition, in order.
+func (s *search) blocksOf(c condition) []*block {
+	var out []*block
+	for i := range c {
+		c[i].each(func(b *block) {
+			if s.filter.matchesService(b.service.key) && s.possible(b) {
+				out = append(out, b)
+			}
+		})
 	}
-	return best
+	slices.SortFunc(out, func(a, b *block) int {
+		return cmp.Or(strings.Compare(a.service.key.Service, b.service.key.Service), strings.Compare(a.from, b.from))
+	})
+	return slices.Compact(out) // several values may occur in one
+}
+
+// rarest is the condition with the fewest blocks.
+func (s *search) rarest() condition {
+	return slices.MinFunc(s.wants, func(a, b condition) int { return cmp.Compare(a.blocks(), b.blocks()) })
 }
 
 // fewerBlocks says whether services have fewer than n blocks. It does not count further.

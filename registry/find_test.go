@@ -222,9 +222,10 @@ func keysOf(instances []*Instance) []InstanceKey {
 // mustHaveRightIndex counts everything anew and compares.
 func mustHaveRightIndex(t *testing.T, s *state) {
 	t.Helper()
-	fresh := newPublishedState()
+	fresh, blocks := newPublishedState(), make(map[string]int)
 	for _, svc := range s.order {
 		fresh.putService(svc.key, svc.record)
+		blocks[svc.key.Namespace] += len(svc.blocks)
 		for at, b := range svc.blocks {
 			inside := svc.inBlock(at)
 			if len(inside) != b.instances || b.instances == 0 || b.instances > blockMax || b.service != svc || at == 0 != (b.from == "") {
@@ -237,6 +238,7 @@ func mustHaveRightIndex(t *testing.T, s *state) {
 	}
 	mustEqual(t, "the number of namespaces in the index", len(s.index.namespaces), len(fresh.index.namespaces))
 	for name, n := range s.index.namespaces {
+		mustEqual(t, "the number of blocks in "+name, n.blocks, blocks[name])
 		mustEqual(t, "the index of "+name, counted(n), counted(fresh.index.namespaces[name]))
 	}
 }

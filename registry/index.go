@@ -49,6 +49,7 @@ type namespaceIndex struct {
 	name      string
 	services  int
 	instances int
+	blocks    int
 	values    [dimensions]map[string]posting
 	labels    map[string]*labelIndex
 	common    []*labelIndex                               // those that count absences; sorted by key
@@ -214,7 +215,9 @@ func (x *index) put(svc *serviceState, i, old *Instance) {
 		return
 	}
 	n.instances++
+	before := len(svc.blocks)
 	at := svc.openBlock(i.ID)
+	n.blocks += len(svc.blocks) - before
 	b := svc.blocks[at]
 	b.instances++
 	n.note(b, i)
@@ -277,6 +280,7 @@ func (n *namespaceIndex) split(svc *serviceState, at int) {
 	upper := inside[len(inside)/2:]
 	b := &block{service: svc, from: upper[0].ID}
 	svc.blocks = slices.Insert(svc.blocks, at+1, b)
+	n.blocks++
 	n.move(upper, svc.blocks[at], b)
 }
 
@@ -291,6 +295,7 @@ func (n *namespaceIndex) join(svc *serviceState, at int) {
 		n.move(svc.inBlock(at), b, svc.blocks[at-1])
 	}
 	svc.blocks = slices.Delete(svc.blocks, at, at+1)
+	n.blocks--
 	if len(svc.blocks) > 0 {
 		svc.blocks[0].from = ""
 	}

@@ -25,7 +25,8 @@ type state struct {
 type serviceState struct {
 	key       ServiceKey
 	record    serviceRecord
-	instances []*Instance // sorted by id; changed in place
+	instances []*Instance // sorted by id; changed in place, unless shared
+	shared    atomic.Bool // a reader has them: the next change is made in a copy
 	blocks    []*block    // for the index; sorted by where they begin
 	passing   int
 	expired   int
@@ -99,8 +100,23 @@ func (s *state) mustHave(k ServiceKey) *serviceState {
 	return svc
 }
 
-func (s *state) put(svc *serviceState, i *Instance) {
+// share gives the instances to a reader, who holds the lock and keeps them beyond.
+func (svc *serviceState) share() []*Instance {
+	svc.shared.Store(true)
+	return slices.Clip(svc.instances)
+}
+
+// change readies the instances for a change.
+func (svc *serviceState) change() {
 	svc.view.Store(nil)
+	if svc.shared.Load() {
+		svc.instances = slices.Clone(svc.instances)
+		svc.shared.Store(false)
+	}
+}
+
+func (s *state) put(svc *serviceState, i *Instance) {
+	svc.change()
 	var old *Instance
 	at, found := searchID(svc.instances, i.ID)
 	if found {
@@ -117,7 +133,7 @@ func (s *state) put(svc *serviceState, i *Instance) {
 }
 
 func (s *state) remove(svc *serviceState, id string) {
-	svc.view.Store(nil)
+	svc.change()
 	at, found := searchID(svc.instances, id)
 	if !found {
 		panic("registry: removal of instance " + id + " of service " + svc.key.Service + ", which this state does not have")
@@ -198,7 +214,7 @@ func (svc *serviceState) snapshot() *Service {
 	}
 	v := &Service{
 		Key: svc.key, Created: svc.record.created, Revision: svc.record.revision,
-		Endpoints: svc.record.endpoints, Instances: slices.Clone(svc.instances),
+		Endpoints: svc.record.endpoints, Instances: svc.share(),
 	}
 	v.Shown = shown(v.Instances, svc.passing, svc.record.baseline)
 	svc.view.Store(v)
