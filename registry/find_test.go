@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -285,4 +286,64 @@ func (p *posting) total() int {
 		return -1
 	}
 	return n
+}
+
+// TestQueriesWhileTheStateChanges has one label wander from instance to
+// instance, two entries published at once for each step: every reader finds it
+// exactly once, at one instance, and what readers were given never changes.
+func TestQueriesWhileTheStateChanges(t *testing.T) {
+	const steps, readers, crowd = 300, 4, 3 * blockMax
+	m := newMember(t, newManualClock())
+	id := func(n int) string { return fmt.Sprintf("i%04d", n%crowd) }
+	command := func(n int, labels map[string]string) []byte {
+		r := reg("prod", "orders", id(n), "10.0.0.1", 80)
+		r.Labels = labels
+		normal, err := r.normalize()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return registerCommand(normal)
+	}
+	for n := range crowd {
+		m.apply(command(n, nil))
+	}
+	m.apply(command(0, map[string]string{"here": "yes"}))
+	done := make(chan struct{})
+	var all sync.WaitGroup
+	for range readers {
+		all.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				before := m.machine.Service(ServiceKey{"prod", "orders"})
+				copied := slices.Clone(before.Instances)
+				for _, q := range []Query{
+					{Namespace: "prod", Selectors: []string{"here=yes"}},
+					{Namespace: "prod", Selectors: []string{"here"}, Regions: []string{"here"}},
+					{AllNamespaces: true, Labels: []string{"here=yes"}, Services: []string{"orders"}},
+				} {
+					q.Consistency = Stale(0)
+					if got, _, err := m.registry.List(context.Background(), q); err != nil || len(got) != 1 {
+						t.Errorf("%+v: %v, %v", q, keysOf(got), err)
+						return
+					}
+				}
+				if !slices.Equal(copied, before.Instances) {
+					t.Error("a service that a reader holds has changed")
+					return
+				}
+			}
+		})
+	}
+	for n := range steps {
+		m.index += 2
+		applyEntry(t, m.engine, m.machine, Entry{Index: m.index - 1, Term: 1, Time: 1_800_000_000_000, Data: command(n, nil)})
+		applyEntry(t, m.engine, m.machine, Entry{Index: m.index, Term: 1, Time: 1_800_000_000_000, Data: command(n+1, map[string]string{"here": "yes"})})
+		m.machine.Publish(m.index)
+	}
+	close(done)
+	all.Wait()
 }
