@@ -32,7 +32,11 @@ func (m *Machine) find(f *filter, what wanted) (in found, at Revision, replaced 
 	defer m.mu.RUnlock()
 	for _, namespace := range m.published.index.names(f.namespace) {
 		s := &search{state: m.published, at: m.published.index.namespaces[namespace], namespace: namespace, filter: f, what: what}
-		in = append(in, s.run()...)
+		if some := s.run(); in == nil {
+			in = some
+		} else {
+			in = append(in, some...)
+		}
 	}
 	return in, m.revision, m.replaced
 }
@@ -134,7 +138,7 @@ func (s *search) named() []*serviceState {
 
 // whole is all instances of the services, for a query that asks nothing of instances.
 func (s *search) whole(services []*serviceState) found {
-	var out found
+	out := make(found, 0, len(services))
 	for _, svc := range services {
 		if s.filter.matchesService(svc.key) {
 			out = append(out, s.wholeOf(svc))

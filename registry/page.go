@@ -93,6 +93,7 @@ func (r *Registry) page(ctx context.Context, q Query, p Paging, what wanted) (Pa
 	page.Age, page.AgeKnown = r.ageOf(v.asOf)
 	if next != nil {
 		if v.id == "" {
+			v.query = f.fingerprint(what)
 			r.machine.views.keep(v)
 		}
 		page.Next = &Cursor{View: v.id, Run: next.run, Offset: next.offset}
@@ -106,7 +107,7 @@ func (r *Registry) look(ctx context.Context, f *filter, c Consistency, what want
 	if err := r.freshen(ctx, c); err != nil {
 		return nil, err
 	}
-	v := &view{query: f.fingerprint(what), asOf: asOf}
+	v := &view{asOf: asOf}
 	v.found, v.revision, v.replaced = r.machine.find(f, what)
 	return v, nil
 }

@@ -102,7 +102,9 @@ func (s *state) mustHave(k ServiceKey) *serviceState {
 
 // share gives the instances to a reader, who holds the lock and keeps them beyond.
 func (svc *serviceState) share() []*Instance {
-	svc.shared.Store(true)
+	if !svc.shared.Load() { // a store takes the line away from other readers
+		svc.shared.Store(true)
+	}
 	return slices.Clip(svc.instances)
 }
 
