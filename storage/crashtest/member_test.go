@@ -293,6 +293,9 @@ func (p *player) start() error {
 func (p *player) goOn(found history) {
 	found.entries = slices.Clip(found.entries) // others may have the same
 	p.stable, p.term = found.last(), max(p.term, found.hard.Term)
+	if r := p.k.received; r.last() > base.Index {
+		p.term = max(p.term, r.term(r.last())+1) // whose entries are another's
+	}
 	p.know(func(k *knowledge) {
 		known := k.now.common(found, k.commit()) - base.Index + 1
 		k.digests = k.digests[:known:known]
