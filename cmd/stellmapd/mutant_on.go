@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"github.com/stellmap/stellmap/consensus"
+	"github.com/stellmap/stellmap/registry"
 	"github.com/stellmap/stellmap/storage"
 )
 
@@ -17,6 +18,7 @@ func init() {
 	bug := os.Getenv(mutantVariable)
 	storage.Plant(bug)
 	consensus.Plant(bug)
+	registry.Plant(bug)
 	if err := os.Unsetenv(mutantVariable); err != nil { // it is no setting
 		panic(err)
 	}

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -167,7 +168,9 @@ func (c *chaos) run(kills, cuts, ops int) {
 		if err := c.fault(from.deal()); err != nil {
 			c.t.Fatal(err)
 		}
-		c.pace(ops * (done + 1) / all)
+		if err := c.pace(ops * (done + 1) / all); err != nil {
+			c.t.Fatal(err)
+		}
 		if (done+1)%tellEvery == 0 {
 			c.t.Logf("%v: %d faults, %d operations", time.Since(begin).Round(time.Second), done+1, c.load.history.answered())
 		}
@@ -194,7 +197,7 @@ func (c *chaos) fault(f fault) error {
 	end := f.begin(s)
 	first := c.load.history.first(c.load.history.now())
 	if f.leader {
-		took, err := c.await(first)
+		took, err := c.await(s, first)
 		if err == nil {
 			err = c.another(s)
 		}
@@ -207,7 +210,15 @@ func (c *chaos) fault(f fault) error {
 	rest(c.t.Context(), c.lasts(f))
 	end()
 	w.end = c.load.history.now()
-	if err := errors.Join(c.ready(), c.alive()); err != nil {
+	err = c.wait(readyTime, "all to be ready", c.members, func() error {
+		for _, m := range c.members {
+			if err := c.isReady(m); err != nil {
+				return fmt.Errorf("%s is not: %w", m.name(), err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
 		return fmt.Errorf("after %q: %w", f.name, err)
 	}
 	w.readyAgain = c.load.history.now()
@@ -229,21 +240,22 @@ func (c *chaos) lasts(f fault) time.Duration {
 	return faultTimeMin + time.Duration(c.random.Int64N(int64(more)))
 }
 
-// await waits for the first write after the begin of a fault.
-func (c *chaos) await(first *firstWrite) (time.Duration, error) {
-	timer := time.NewTimer(giveUpTime)
-	defer timer.Stop()
-	select {
-	case took := <-first.acked:
-		return took, nil
-	case <-timer.C:
-		return 0, fmt.Errorf("no write was acknowledged within %v", giveUpTime)
-	}
+// await waits for the first write after the begin of a fault. Without the leader, the others must live for it.
+func (c *chaos) await(s *scene, first *firstWrite) (took time.Duration, err error) {
+	err = c.wait(giveUpTime, "an acknowledged write", s.others, func() error {
+		select {
+		case took = <-first.acked:
+			return nil
+		default:
+			return errors.New("there is none yet")
+		}
+	})
+	return took, err
 }
 
 // another: the fault has taken the leader away, so another member leads.
 func (c *chaos) another(s *scene) error {
-	_, err := process.Within(c.t.Context(), readyTime, "another leader", func() error {
+	return c.wait(readyTime, "another leader", s.others, func() error {
 		for _, m := range s.others {
 			if id, err := c.leaderOf(m); err == nil && id != s.leader.id {
 				return nil
@@ -251,31 +263,48 @@ func (c *chaos) another(s *scene) error {
 		}
 		return fmt.Errorf("it is %s still", s.leader.name())
 	})
+}
+
+// wait waits for a condition, as long as the given members live.
+func (c *chaos) wait(limit time.Duration, what string, living []*member, condition func() error) error {
+	ctx, cancel := context.WithTimeout(c.t.Context(), limit)
+	defer cancel()
+	_, err := process.Until(ctx, what, func() error {
+		err := condition()
+		if err == nil {
+			return nil
+		}
+		if ended := c.alive(living...); ended != nil {
+			cancel()
+			return ended
+		}
+		return err
+	})
 	return err
 }
 
+// errEnded is a member that has ended by itself.
+var errEnded = errors.New("a member has ended by itself")
+
 // alive: no member has ended by itself.
-func (c *chaos) alive() error {
-	for _, m := range c.members {
+func (c *chaos) alive(members ...*member) error {
+	for _, m := range members {
 		if !m.proc.Running() {
-			return fmt.Errorf("%s has ended with exit code %d:\n%s", m.name(), m.proc.ExitCode(), m.proc.Tail(20))
+			return fmt.Errorf("%w: %s with exit code %d:\n%s", errEnded, m.name(), m.proc.ExitCode(), m.proc.Tail(20))
 		}
 	}
 	return nil
 }
 
 // pace waits until so many operations were answered.
-func (c *chaos) pace(ops int) {
-	c.t.Helper()
+func (c *chaos) pace(ops int) error {
 	limit := readyTime + time.Duration(ops)*time.Second/opsPerSecond
-	if _, err := process.Within(c.t.Context(), limit, fmt.Sprintf("%d operations", ops), func() error {
+	return c.wait(limit, fmt.Sprintf("%d operations", ops), c.members, func() error {
 		if have := c.load.history.answered(); have < ops {
 			return fmt.Errorf("%d so far", have)
 		}
 		return nil
-	}); err != nil {
-		c.t.Fatal(err)
-	}
+	})
 }
 
 // sameEverywhere: all members have the same instances, byte for byte. Leases may
