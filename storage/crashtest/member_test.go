@@ -292,7 +292,7 @@ func (p *player) start() error {
 // wrote its end anew, and a snapshot that is listed is durable.
 func (p *player) goOn(found history) {
 	found.entries = slices.Clip(found.entries) // others may have the same
-	p.stable, p.term = found.last(), max(p.term, found.hard.Term)
+	p.stable, p.term = found.last(), max(p.term, found.hard.Term, found.term(found.last()))
 	if r := p.k.received; r.last() > base.Index {
 		p.term = max(p.term, r.term(r.last())+1) // whose entries are another's
 	}
