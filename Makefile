@@ -72,6 +72,7 @@ crash: ## crash a member's storage after every operation on the disk, fail its s
 
 chaos: ## kill, stop and cut off members of real clusters under load, and check what clients saw; needs root
 	@CI=true $(within) $(CHAOS_SECONDS) chaos go test -count=1 -timeout $(CHAOS_SECONDS)s -v ./internal/e2e -run 'TestChaos$$' -kills 100 -cuts 50 -ops 200000
+	@CI=true $(within) $(CHAOS_SECONDS) away go test -count=1 -timeout $(CHAOS_SECONDS)s -v ./internal/e2e -run 'TestAFollowerThatWasAway' -away 200000
 
 sim: ## simulate clusters of members, with all that can go wrong: 1,000 fixed schedules and 1,000 new ones
 	@$(within) $(SIM_SECONDS) sim go test -count=1 -timeout $(SIM_SECONDS)s -v ./consensus/simulate -run 'TestSchedules|TestASeed' -schedules 1000 -random 1000 -workers 2 -twice 20

@@ -64,7 +64,7 @@ func (n *node) clusterStatus() httpapi.ClusterStatus {
 		Term: s.Term, Commit: s.Commit, Applied: s.Applied, Role: string(s.Role),
 		Confirmed: s.Confirmed, Incarnation: s.Incarnation, Members: n.knownMembers(&s), Voters: s.Voters,
 		VotersOutgoing: s.VotersOutgoing, Learners: s.Learners, Removed: s.Removed, Replacement: replacementOf(s.Replacement),
-		LowSpace: s.Low,
+		LowSpace: s.Low, StateCheck: httpapi.StateCheck(s.Check),
 	}
 }
 

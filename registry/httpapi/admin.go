@@ -40,6 +40,7 @@ type adminStatus struct {
 	Incarnation  string `json:"incarnation"`
 	Version      string `json:"version"`
 	adminMembers
+	StateCheck StateCheck        `json:"stateCheck"`
 	HTTPAddrs  map[uint64]string `json:"httpAddrs"`
 	GRPCAddrs  map[uint64]string `json:"grpcAddrs"`
 	AdminAddrs map[uint64]string `json:"adminAddrs"`
@@ -52,6 +53,10 @@ func (a *API) status(w http.ResponseWriter, _ *http.Request) error {
 		ClusterID: s.ClusterID, LocalNodeID: s.ID, Region: s.Region, Role: s.Role,
 		Term: s.Term, CommitIndex: s.Commit, AppliedIndex: s.Applied, Confirmed: s.Confirmed,
 		Incarnation: s.Incarnation, Version: version.Number, adminMembers: s.adminMembers(),
+		StateCheck: StateCheck{
+			Index: s.StateCheck.Index, Equal: listOf(s.StateCheck.Equal), Different: listOf(s.StateCheck.Different),
+			Missing: listOf(s.StateCheck.Missing), Split: s.StateCheck.Split,
+		},
 		HTTPAddrs:  s.addresses(func(m *Member) string { return m.HTTP }),
 		GRPCAddrs:  s.addresses(func(m *Member) string { return m.GRPC }),
 		AdminAddrs: s.addresses(func(m *Member) string { return m.Admin }),

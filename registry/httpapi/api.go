@@ -62,6 +62,16 @@ type ClusterStatus struct {
 	Removed                 []uint64     // ids that are nobody's any more
 	Replacement             *Replacement // that is under way; nil for none
 	LowSpace                bool         // this member's disk is nearly full
+	StateCheck              StateCheck
+}
+
+// A StateCheck is how far the members' states are known to be equal.
+type StateCheck struct {
+	Index     uint64   `json:"index"`     // they were compared as they are after this entry; 0 = not yet
+	Equal     []uint64 `json:"equal"`     // have the state of a majority
+	Different []uint64 `json:"different"` // have another
+	Missing   []uint64 `json:"missing"`   // have not said yet
+	Split     bool     `json:"split"`     // no state has a majority: nothing is written
 }
 
 // A Member is one line of the address book.

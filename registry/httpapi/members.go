@@ -201,14 +201,16 @@ type adminReplacement struct {
 
 func (s *ClusterStatus) adminMembers() adminMembers {
 	m := adminMembers{
-		LeaderID: s.LeaderID, Voters: append([]uint64{}, s.Voters...), VotersOutgoing: append([]uint64{}, s.VotersOutgoing...),
-		Learners: append([]uint64{}, s.Learners...), Removed: append([]uint64{}, s.Removed...),
+		LeaderID: s.LeaderID, Voters: listOf(s.Voters), VotersOutgoing: listOf(s.VotersOutgoing), Learners: listOf(s.Learners), Removed: listOf(s.Removed),
 	}
 	if r := s.Replacement; r != nil {
 		m.Replacement = &adminReplacement{r.Old, r.New, s.stage(r)}
 	}
 	return m
 }
+
+// listOf is never null in JSON.
+func listOf(ids []uint64) []uint64 { return append([]uint64{}, ids...) }
 
 // stage is how far a replacement is.
 func (s *ClusterStatus) stage(r *Replacement) string {

@@ -1,0 +1,125 @@
+package e2e
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stellmap/stellmap/internal/process"
+)
+
+var away = flag.Int("away", 5_000, "how many entries a follower misses")
+
+const (
+	awayWriters = 32
+	awayKills   = 3 // of the follower while it is sent a snapshot
+	awayTime    = 60 * time.Second
+)
+
+// A follower that was away while the others cut what it lacks is sent a
+// snapshot, and killed while it is sent some more times. When it is left alone it
+// comes back, and its state is the others', as they find out by comparing.
+func TestAFollowerThatWasAwayComesBackBySnapshot(t *testing.T) {
+	random := seed(t)
+	c := newClusterWith(t, 3, func(m *member) {
+		m.command = append(m.command, "--snapshot-entries", fmt.Sprint(*away/5), "--snapshot-tail", "100", "--storage-segment", "64KiB", "--check-every", "1s")
+	})
+	leader := c.leader(c.members...)
+	var follower *member
+	for _, m := range c.members {
+		if m != leader {
+			follower = m
+		}
+	}
+	c.kill(follower)
+	began := time.Now()
+	c.fill(leader, *away)
+	t.Logf("%d entries were written in %v while n%d was away", *away, time.Since(began).Round(time.Millisecond), follower.id)
+
+	for range awayKills {
+		c.start(follower)
+		within := time.Duration(random.Int64N(int64(200 * time.Millisecond)))
+		<-time.After(within)
+		c.kill(follower)
+	}
+	c.start(follower)
+	began = time.Now()
+	c.readyOne(follower)
+	t.Logf("ready %v after its start", time.Since(began).Round(time.Millisecond))
+	content, err := os.ReadFile(follower.proc.Log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := string(content); !strings.Contains(text, "snapshot installed") && !strings.Contains(text, "install of the snapshot") {
+		t.Errorf("it did not come back by a snapshot:\n%s", follower.proc.Tail(20))
+	}
+	after := c.must(http.MethodPut, instanceURL(leader, "away", "last"), registration(9000, "last"), http.StatusCreated).revision
+	if _, err := process.Within(t.Context(), awayTime, "the members to find their states equal", func() error { return c.statesEqual(follower, after) }); err != nil {
+		t.Error(err)
+	}
+	a := c.must(http.MethodGet, instanceURL(follower, "away", fmt.Sprint(*away-1)), "", http.StatusOK)
+	if value, err := valueOf(a); err != nil || value != fmt.Sprint(*away-1) {
+		t.Errorf("the last instance that it missed reads %q there: %v", value, err)
+	}
+}
+
+// fill registers so many instances, many at a time.
+func (c *cluster) fill(m *member, total int) {
+	c.t.Helper()
+	var next atomic.Int64
+	var writers sync.WaitGroup
+	for range awayWriters {
+		writers.Go(func() {
+			for n := int(next.Add(1)) - 1; n < total; n = int(next.Add(1)) - 1 {
+				a, err := c.call(c.t.Context(), http.MethodPut, instanceURL(m, "away", fmt.Sprint(n)), registration(9000, fmt.Sprint(n)))
+				if err == nil {
+					err = a.want(http.StatusCreated)
+				}
+				if err != nil {
+					c.t.Errorf("register %d: %v", n, err)
+					return
+				}
+			}
+		})
+	}
+	writers.Wait()
+	if c.t.Failed() {
+		c.t.FailNow()
+	}
+}
+
+// statesEqual tells whether all three were compared after a revision.
+func (c *cluster) statesEqual(m *member, after uint64) error {
+	request, err := http.NewRequestWithContext(c.t.Context(), http.MethodGet, "http://"+m.address(3)+"/admin/v1/status", nil)
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Authorization", "Bearer "+m.token(c.t))
+	response, err := c.client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	var answer struct {
+		Data struct {
+			StateCheck struct {
+				Index uint64
+				Equal []uint64
+			}
+		}
+	}
+	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
+		return err
+	}
+	if check := answer.Data.StateCheck; check.Index <= after || len(check.Equal) != len(c.members) {
+		return fmt.Errorf("they were compared after entry %d, and are equal on %v; the last write is entry %d", check.Index, check.Equal, after)
+	}
+	return nil
+}
