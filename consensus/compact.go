@@ -60,8 +60,13 @@ func (c *snapshotCall) leave() error {
 
 // Snapshot is the state as it is at a moment during the call. The caller
 // closes it, before the engine is closed.
-func (g *Group) Snapshot(ctx context.Context) (*storage.EngineSnapshot, error) {
+func (g *Group) Snapshot(ctx context.Context) (state *storage.EngineSnapshot, err error) {
 	c := &snapshotCall{done: make(chan struct{})}
+	defer func() {
+		if state == nil { // also when the thread is ended while it waits
+			err = errors.Join(err, c.leave())
+		}
+	}()
 	if !g.applier.queue.put(applyTask{snapshot: c}, 0) {
 		return nil, ErrStopped
 	}
@@ -75,9 +80,9 @@ func (g *Group) Snapshot(ctx context.Context) (*storage.EngineSnapshot, error) {
 	case <-c.done:
 		return c.state, c.err
 	case <-ctx.Done():
-		return nil, errors.Join(ctx.Err(), c.leave())
+		return nil, ctx.Err()
 	case <-g.ctx.Done():
-		return nil, errors.Join(ErrStopped, c.leave())
+		return nil, ErrStopped
 	}
 }
 

@@ -44,13 +44,20 @@ func (l *life) bring(s consensus.OutgoingSnapshot) error {
 	}
 	there := w.members[s.To-1].life
 	var in *consensus.IncomingSnapshot
-	at := int64(0)
-	err = l.remote(there, func() (err error) {
-		if in, err = there.group.OfferSnapshot(l.member.id, s.Meta, s.Message); err == nil {
-			at = in.Offset()
+	at, over := int64(0), false
+	err = l.remote(there, func() error {
+		one, err := there.group.OfferSnapshot(l.member.id, s.Meta, s.Message)
+		switch {
+		case err != nil:
+			return err
+		case over: // a stream that has ended meanwhile
+			one.Leave()
+			return errBroken
 		}
-		return err
+		in, at = one, one.Offset()
+		return nil
 	})
+	over = true
 	if in != nil {
 		defer w.leave(there, in)
 	}

@@ -2,10 +2,13 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"net/http"
 	"os"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -43,6 +46,27 @@ func TestAFollowerThatWasAwayComesBackBySnapshot(t *testing.T) {
 	c.fill(leader, *away)
 	t.Logf("%d entries were written in %v while n%d was away", *away, time.Since(began).Round(time.Millisecond), follower.id)
 
+	// What is not flushed is not cut; a clean stop flushes.
+	var rest []*member
+	for _, m := range c.members {
+		if m != follower {
+			rest = append(rest, m)
+		}
+	}
+	for _, m := range rest {
+		if err := m.proc.Stop(stopTime); err != nil {
+			t.Fatal(err)
+		}
+		c.start(m)
+		c.readyOne(m)
+	}
+	for _, m := range rest {
+		if _, err := process.Within(t.Context(), awayTime, m.name()+" to cut its log", func() error { return c.hasCutItsLog(m) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	leader = c.leader(rest...)
+
 	for range awayKills {
 		c.start(follower)
 		within := time.Duration(random.Int64N(int64(200 * time.Millisecond)))
@@ -68,6 +92,22 @@ func TestAFollowerThatWasAwayComesBackBySnapshot(t *testing.T) {
 	if value, err := valueOf(a); err != nil || value != fmt.Sprint(*away-1) {
 		t.Errorf("the last instance that it missed reads %q there: %v", value, err)
 	}
+}
+
+// hasCutItsLog tells whether a member's log begins after what the follower has.
+func (c *cluster) hasCutItsLog(m *member) error {
+	a, err := c.call(c.t.Context(), http.MethodGet, m.url()+"/metrics", "")
+	if err != nil {
+		return err
+	}
+	found := regexp.MustCompile(`(?m)^stellmap_raft_log_first_index (\S+)$`).FindStringSubmatch(string(a.body))
+	if found == nil {
+		return errors.New("it does not say where its log begins")
+	}
+	if first, err := strconv.ParseFloat(found[1], 64); err != nil || first < 100 {
+		return fmt.Errorf("it begins at %s: %w", found[1], err)
+	}
+	return nil
 }
 
 // fill registers so many instances, many at a time.
