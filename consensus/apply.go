@@ -210,7 +210,7 @@ func (x *applier) entry(b *storage.Batch, e *pb.Entry) (result, error) {
 		x.beginCheck(b, r.index)
 		return r, nil
 	case kindChecked:
-		return r, x.checked(b, r.index, env.payload)
+		return r, x.checked(b, env.payload)
 	case kindReplacement:
 		return x.replacement(b, r, env.payload)
 	case kindChange:

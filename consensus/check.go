@@ -35,13 +35,12 @@ import (
 type check struct {
 	index  uint64            // the entry that asked; 0 = there was none
 	hashes map[uint64]string // by member
-	last   uint64            // the newest entry that is about it
 }
 
 const checkKey = storage.MetaPrefix + "check"
 
 func checkOf(p *peerv1.Check) check {
-	c := check{index: p.GetIndex(), last: p.GetLast(), hashes: make(map[uint64]string)}
+	c := check{index: p.GetIndex(), hashes: make(map[uint64]string)}
 	for _, r := range p.GetReports() {
 		c.hashes[r.GetId()] = r.GetHash()
 	}
@@ -49,7 +48,7 @@ func checkOf(p *peerv1.Check) check {
 }
 
 func (c check) proto() *peerv1.Check {
-	p := &peerv1.Check{Index: c.index, Last: c.last}
+	p := &peerv1.Check{Index: c.index}
 	for id, hash := range c.hashes {
 		p.Reports = append(p.Reports, &peerv1.Checked{Index: c.index, Id: id, Hash: hash})
 	}
@@ -82,11 +81,11 @@ func (f *facts) majority(is func(id uint64) bool) bool {
 
 // beginCheck applies the entry that asks for one.
 func (x *applier) beginCheck(b *storage.Batch, index uint64) {
-	x.ownFacts().setCheck(b, check{index: index, last: index, hashes: make(map[uint64]string)})
+	x.ownFacts().setCheck(b, check{index: index, hashes: make(map[uint64]string)})
 }
 
 // checked applies what a member says of its state.
-func (x *applier) checked(b *storage.Batch, index uint64, payload []byte) error {
+func (x *applier) checked(b *storage.Batch, payload []byte) error {
 	var said peerv1.Checked
 	if err := proto.Unmarshal(payload, &said); err != nil {
 		return fmt.Errorf("decode the hash of a member's state: %w", err)
@@ -95,7 +94,7 @@ func (x *applier) checked(b *storage.Batch, index uint64, payload []byte) error 
 	if said.GetIndex() != f.check.index {
 		return nil // of an earlier check
 	}
-	next := check{index: f.check.index, last: index, hashes: make(map[uint64]string, len(f.check.hashes)+1)}
+	next := check{index: f.check.index, hashes: make(map[uint64]string, len(f.check.hashes)+1)}
 	for id, hash := range f.check.hashes {
 		next.hashes[id] = hash
 	}
@@ -206,14 +205,15 @@ func (g *Group) report(said *peerv1.Checked) {
 // checkReportEvery is after how long a hash is proposed again that may be lost.
 const checkReportEvery = time.Second
 
-// proposeCheck has the leader ask for a check when something was applied since the last.
+// proposeCheck has the leader ask for a check when something was applied since the
+// last one but what members said about that.
 func (g *Group) proposeCheck() {
 	every := g.ticksIn(g.config.CheckEvery)
 	if g.config.CheckEvery <= 0 || g.leads == 0 || g.committedTerm != g.leads || g.ticks-g.asksCheck < every {
 		return
 	}
 	g.asksCheck = g.ticks
-	if f := g.facts.Load(); g.applied > f.check.last && len(f.members) > 1 {
+	if f := g.facts.Load(); g.applied > f.check.index+uint64(len(f.check.hashes)) && len(f.members) > 1 {
 		g.proposeRecord("check", kindCheck, func() []byte { return nil })
 	}
 }

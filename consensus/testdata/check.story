@@ -52,7 +52,7 @@ checks
 
 ended at=1
 ----
-apply entry 15 of term 2: consensus: the members' states differ: after entry 12 the state of node 1 has the hash a38377a640872ce15951fb5fe4e639a4680b6c6a3710d71a849c578209d7d395, and a majority has b9610bf8763e2061a570870eacbddabe7bd7e2b391215da08bd8a375f7a284ab. What this member holds is wrong: do not start it again; replace it under a new id with `stellmapctl member replace --node-id 1 --new-node-id M`
+apply entry 15 of term 2: consensus: the members' states differ: after entry 12 the state of node 1 has the hash ede69e94fd56f63c82d74ee11a11ca42a6f5f9963dbee50f7483c4eeca620834, and a majority has 7cf566b86e8d00c00cc59d7733020667a01deadb749e25164b263fd15deb71a9. What this member holds is wrong: do not start it again; replace it under a new id with `stellmapctl member replace --node-id 1 --new-node-id M`
 
 # Started again it meets the verdict again, before it has served anything.
 crash at=1
@@ -70,7 +70,7 @@ tick times=5
 
 ended at=1
 ----
-apply entry 15 of term 2: consensus: the members' states differ: after entry 12 the state of node 1 has the hash a38377a640872ce15951fb5fe4e639a4680b6c6a3710d71a849c578209d7d395, and a majority has b9610bf8763e2061a570870eacbddabe7bd7e2b391215da08bd8a375f7a284ab. What this member holds is wrong: do not start it again; replace it under a new id with `stellmapctl member replace --node-id 1 --new-node-id M`
+apply entry 15 of term 2: consensus: the members' states differ: after entry 12 the state of node 1 has the hash ede69e94fd56f63c82d74ee11a11ca42a6f5f9963dbee50f7483c4eeca620834, and a majority has 7cf566b86e8d00c00cc59d7733020667a01deadb749e25164b263fd15deb71a9. What this member holds is wrong: do not start it again; replace it under a new id with `stellmapctl member replace --node-id 1 --new-node-id M`
 
 # The others go on.
 propose at=2
@@ -115,4 +115,4 @@ checks
 propose at=3
 d
 ----
-consensus: the members' states differ after entry 21, and none has a majority: node 2 has 54900feebf9e, node 3 has e1eafba473f1; find out which is right, and make a new cluster from its backup
+consensus: the members' states differ after entry 21, and none has a majority: node 2 has 2551de122495, node 3 has e15f1f2a091d; find out which is right, and make a new cluster from its backup

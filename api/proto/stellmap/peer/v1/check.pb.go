@@ -91,9 +91,7 @@ type Check struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Index uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
 	// What members have said so far, by id.
-	Reports []*Checked `protobuf:"bytes,2,rep,name=reports,proto3" json:"reports,omitempty"`
-	// The newest entry that is about it.
-	Last          uint64 `protobuf:"varint,3,opt,name=last,proto3" json:"last,omitempty"`
+	Reports       []*Checked `protobuf:"bytes,2,rep,name=reports,proto3" json:"reports,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -142,13 +140,6 @@ func (x *Check) GetReports() []*Checked {
 	return nil
 }
 
-func (x *Check) GetLast() uint64 {
-	if x != nil {
-		return x.Last
-	}
-	return 0
-}
-
 var File_stellmap_peer_v1_check_proto protoreflect.FileDescriptor
 
 const file_stellmap_peer_v1_check_proto_rawDesc = "" +
@@ -157,11 +148,10 @@ const file_stellmap_peer_v1_check_proto_rawDesc = "" +
 	"\aChecked\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\x04R\x02id\x12\x12\n" +
-	"\x04hash\x18\x03 \x01(\tR\x04hash\"f\n" +
+	"\x04hash\x18\x03 \x01(\tR\x04hash\"R\n" +
 	"\x05Check\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x123\n" +
-	"\areports\x18\x02 \x03(\v2\x19.stellmap.peer.v1.CheckedR\areports\x12\x12\n" +
-	"\x04last\x18\x03 \x01(\x04R\x04lastB@Z>github.com/stellmap/stellmap/api/proto/stellmap/peer/v1;peerv1b\x06proto3"
+	"\areports\x18\x02 \x03(\v2\x19.stellmap.peer.v1.CheckedR\areportsB@Z>github.com/stellmap/stellmap/api/proto/stellmap/peer/v1;peerv1b\x06proto3"
 
 var (
 	file_stellmap_peer_v1_check_proto_rawDescOnce sync.Once
