@@ -16,7 +16,7 @@ import (
 // that is a prefix of what was appended.
 func TestAPowerCutAtAnyMomentLosesNothingSynced(t *testing.T) {
 	recoveries := 0
-	forSeeds(t, 250, func(t *testing.T, random *rand.Rand) {
+	forSeeds(t, 400, func(t *testing.T, random *rand.Rand) {
 		w := newCrashWalk(t, random)
 		w.disk.before = func(op, path string) error {
 			for _, keep := range []func() bool{nothing, everything, someOf(random), someOf(random)} {
@@ -30,8 +30,8 @@ func TestAPowerCutAtAnyMomentLosesNothingSynced(t *testing.T) {
 		}
 		w.end()
 	})
-	if *seedFlag == 0 && recoveries < 30_000/slower {
-		t.Errorf("%d recoveries, want %d: a run is too short to show anything", recoveries, 30_000/slower)
+	if *seedFlag == 0 && recoveries < 40_000/slower {
+		t.Errorf("%d recoveries, want %d: a run is too short to show anything", recoveries, 40_000/slower)
 	}
 	t.Logf("%d recoveries", recoveries)
 }
