@@ -60,6 +60,8 @@ func (t *step) run() []byte {
 		results = each(kind.Expire.GetItems(), func(item *recordv1.ExpireItem) *recordv1.Result { return t.expire(item, current) })
 	case *recordv1.Command_Reap:
 		results = each(kind.Reap.GetServices(), t.reap)
+	case *recordv1.Command_SetConditions:
+		results = each(kind.SetConditions.GetItems(), t.setCondition)
 	default:
 		panic(fmt.Sprintf("registry: entry %d of term %d has a command of a kind that this version does not know: run a newer version", t.entry.Index, t.entry.Term))
 	}
@@ -95,9 +97,13 @@ func (t *step) register(item *recordv1.RegisterItem) *recordv1.Result {
 	}
 	next.RegisteredAt = t.entry.Time
 	if old != nil {
-		next.RegisteredAt = old.RegisteredAt
+		next.RegisteredAt, next.Status, next.StatusSince = old.RegisteredAt, old.Status, old.StatusSince
+		next.Health = old.without(func(c Condition) bool { return !c.Source.survivesRegistration() })
+	} else if c, overridden := t.draft(k.ServiceKey()).takeOverride(k.ID); overridden {
+		next.Health = next.with(c)
 	}
 	next.LastHeartbeat, next.Lease = t.entry.Time, t.entry.Index
+	next.settleStatus(t.entry.Time)
 	return &recordv1.Result{Code: recordv1.Result_CODE_OK, Created: old == nil, Changed: t.put(next, old)}
 }
 
@@ -150,7 +156,8 @@ func (t *step) renew(item *recordv1.RenewItem) *recordv1.Result {
 		return &recordv1.Result{Code: recordv1.Result_CODE_NOT_FOUND}
 	}
 	next := *old
-	next.Status, next.ExpiredAt = StatusPassing, 0
+	next.ExpiredAt = 0
+	next.settleStatus(t.entry.Time)
 	next.LastHeartbeat, next.Lease = t.entry.Time, t.entry.Index
 	if ttl := item.GetLeaseTtlMs(); ttl > 0 {
 		next.LeaseTTL = time.Duration(ttl) * time.Millisecond
@@ -160,11 +167,12 @@ func (t *step) renew(item *recordv1.RenewItem) *recordv1.Result {
 
 func (t *step) expire(item *recordv1.ExpireItem, current bool) *recordv1.Result {
 	old := t.state.instance(keyOfRecord(item.GetKey()))
-	if !current || old == nil || old.Status != StatusPassing || uint64(old.Lease) != item.GetLease() && !mutant("expiry_of_any_generation") {
+	if !current || old == nil || !old.alive() || uint64(old.Lease) != item.GetLease() && !mutant("expiry_of_any_generation") {
 		return &recordv1.Result{Code: recordv1.Result_CODE_OK}
 	}
 	next := *old
-	next.Status, next.ExpiredAt = StatusExpired, t.entry.Time
+	next.ExpiredAt = t.entry.Time
+	next.settleStatus(t.entry.Time)
 	return &recordv1.Result{Code: recordv1.Result_CODE_OK, Changed: t.put(&next, old)}
 }
 
@@ -180,6 +188,9 @@ func (t *step) reap(key *recordv1.ServiceKey) *recordv1.Result {
 	for _, i := range svc.reapable(d.record.baseline, t.entry.Time) {
 		t.remove(i)
 	}
+	for _, i := range svc.lapsed(t.entry.Time) {
+		t.lapse(i)
+	}
 	if svc.record.emptiedAt != 0 && t.entry.Time-svc.record.emptiedAt >= serviceAfterlife.Milliseconds() {
 		t.removeService(d)
 	}
@@ -189,23 +200,23 @@ func (t *step) reap(key *recordv1.ServiceKey) *recordv1.Result {
 // halve brings the baseline down for every hour that it was not reached. It is
 // done whenever the service is touched, by the count from before: so a baseline
 // that nobody needed to look at for hours is right when something expires.
-func (r *serviceRecord) halve(passing int, now int64) (halved bool) {
-	for r.fellAt != 0 && r.baseline > passing && now-r.fellAt >= baselineHalving.Milliseconds() {
-		r.baseline = max(r.baseline/2, passing)
+func (r *serviceRecord) halve(standing int, now int64) (halved bool) {
+	for r.fellAt != 0 && r.baseline > standing && now-r.fellAt >= baselineHalving.Milliseconds() {
+		r.baseline = max(r.baseline/2, standing)
 		r.fellAt += baselineHalving.Milliseconds()
 		halved = true
 	}
-	if r.baseline <= passing {
+	if r.baseline <= standing {
 		r.fellAt = 0
 	}
 	return halved
 }
 
-// settle follows the count of passing instances.
-func (r *serviceRecord) settle(passing, instances int, now int64) {
+// settle follows the count of standing instances.
+func (r *serviceRecord) settle(standing, instances int, now int64) {
 	switch {
-	case passing >= r.baseline:
-		r.baseline, r.fellAt = passing, 0
+	case standing >= r.baseline:
+		r.baseline, r.fellAt = standing, 0
 	case r.fellAt == 0:
 		r.fellAt = now
 	}
@@ -217,24 +228,47 @@ func (r *serviceRecord) settle(passing, instances int, now int64) {
 	}
 }
 
-// reapable are the expired instances that can neither be revived nor are kept in view.
+// reapable are the instances that have been drained, and the expired ones that
+// can neither be revived nor are kept in view.
 func (svc *serviceState) reapable(baseline int, now int64) []*Instance {
-	if svc.expired == 0 {
+	if svc.tally.ended == 0 && svc.tally.timed == 0 {
 		return nil
 	}
-	kept := placeholders(svc.instances, baseline-svc.passing)
+	kept := placeholders(svc.instances, baseline-svc.tally.standing())
 	var out []*Instance
 	for _, i := range svc.instances {
-		if _, keep := kept[i]; !keep && i.pastGrace(now) {
+		if _, keep := kept[i]; !keep && i.pastGrace(now) || i.drained(now) {
 			out = append(out, i)
 		}
 	}
 	return out
 }
 
+// lapsed are the instances with a condition whose time is over.
+func (svc *serviceState) lapsed(now int64) []*Instance {
+	if svc.tally.timed == 0 {
+		return nil
+	}
+	var out []*Instance
+	for _, i := range svc.instances {
+		if slices.ContainsFunc(i.Conditions(), func(c Condition) bool { return c.over(now) }) {
+			out = append(out, i)
+		}
+	}
+	return out
+}
+
+// lapse drops the conditions of an instance whose time is over.
+func (t *step) lapse(old *Instance) {
+	next := *old
+	next.Health = old.without(func(c Condition) bool { return c.over(t.entry.Time) })
+	next.settleStatus(t.entry.Time)
+	t.put(&next, old)
+}
+
 // pastGrace says that the instance expired too long ago to be revived.
 func (i *Instance) pastGrace(now int64) bool {
-	return i.Status == StatusExpired && now-i.ExpiredAt >= expiredGrace.Milliseconds()
+	return !i.alive() && now-i.ExpiredAt >= expiredGrace.Milliseconds()
 }
 
 // put stores an instance in place of the old one, nil if there is none, and says whether a reader can tell.
@@ -254,7 +288,9 @@ func (t *step) put(next, old *Instance) (visible bool) {
 }
 
 func (t *step) remove(old *Instance) {
-	t.draft(old.ServiceKey()).visible = true
+	d := t.draft(old.ServiceKey())
+	d.visible = true
+	d.keepOverride(old)
 	t.batch.Delete(storage.InstanceKey(old.Namespace, old.Service, old.ID))
 	t.change(change{service: old.ServiceKey(), op: opDelete, previous: old})
 }
@@ -280,7 +316,7 @@ func (t *step) draft(k ServiceKey) *draft {
 		return nil
 	}
 	d := &draft{key: svc.key, record: svc.record}
-	if d.record.halve(svc.passing, t.entry.Time) && svc.expired > 0 {
+	if d.record.halve(svc.tally.standing(), t.entry.Time) && svc.tally.ended > 0 {
 		d.visible, d.tell = true, true // fewer placeholders may be in view
 	}
 	t.services = append(t.services, d)
@@ -300,7 +336,7 @@ func (t *step) finish() {
 			continue
 		}
 		svc := t.state.services[d.key]
-		d.record.settle(svc.passing, len(svc.instances), t.entry.Time)
+		d.record.settle(svc.tally.standing(), len(svc.instances), t.entry.Time)
 		if d.visible {
 			d.record.revision = t.entry.Index
 		}
@@ -314,5 +350,5 @@ func (t *step) finish() {
 
 func (r *serviceRecord) equal(o *serviceRecord) bool {
 	return r.created == o.created && r.revision == o.revision && slices.Equal(r.endpoints, o.endpoints) &&
-		r.baseline == o.baseline && r.fellAt == o.fellAt && r.emptiedAt == o.emptiedAt
+		r.baseline == o.baseline && r.fellAt == o.fellAt && r.emptiedAt == o.emptiedAt && slices.Equal(r.overrides, o.overrides)
 }

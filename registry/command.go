@@ -61,7 +61,7 @@ func growing(c *recordv1.Command) (grows, decided bool) {
 	switch c.GetKind().(type) {
 	case *recordv1.Command_Register:
 		return true, true
-	case *recordv1.Command_Deregister, *recordv1.Command_Renew, *recordv1.Command_Expire, *recordv1.Command_Reap:
+	case *recordv1.Command_Deregister, *recordv1.Command_Renew, *recordv1.Command_Expire, *recordv1.Command_Reap, *recordv1.Command_SetConditions:
 		return false, true
 	}
 	return true, false
@@ -77,12 +77,21 @@ func keyOfRecord(k *recordv1.InstanceKey) InstanceKey {
 
 // decodeReply reads what Apply answered to a command of one item.
 func decodeReply(b []byte) (*recordv1.Result, error) {
+	results, err := decodeReplies(b, 1)
+	if err != nil {
+		return nil, err
+	}
+	return results[0], nil
+}
+
+// decodeReplies reads what Apply answered to a command of so many items.
+func decodeReplies(b []byte, items int) ([]*recordv1.Result, error) {
 	var reply recordv1.Reply
 	if err := proto.Unmarshal(b, &reply); err != nil {
 		return nil, fmt.Errorf("decode the reply of a command: %w", err)
 	}
-	if len(reply.GetResults()) != 1 {
-		return nil, fmt.Errorf("the reply of a command of one item has %d results", len(reply.GetResults()))
+	if len(reply.GetResults()) != items {
+		return nil, fmt.Errorf("the reply of a command has %d results for %d items", len(reply.GetResults()), items)
 	}
-	return reply.GetResults()[0], nil
+	return reply.GetResults(), nil
 }

@@ -17,7 +17,7 @@ const (
 	EventInstancePut EventKind = iota + 1
 	// EventInstanceDelete is an instance that is gone.
 	EventInstanceDelete
-	// EventServicePut is a service that is new, has a new endpoint name, or shows fewer placeholders.
+	// EventServicePut is a service that is new, has a new endpoint name, shows fewer placeholders, or has lost an override of an instance that is gone.
 	EventServicePut
 	// EventServiceDelete is a service that is gone with all that was known of it.
 	EventServiceDelete

@@ -202,7 +202,7 @@ func (m *member) dump() string {
 func dumpState(s *state) string {
 	var out strings.Builder
 	for _, svc := range s.order {
-		fmt.Fprintf(&out, "%s/%s %+v passing=%d expired=%d\n", svc.key.Namespace, svc.key.Service, svc.record, svc.passing, svc.expired)
+		fmt.Fprintf(&out, "%s/%s %+v %+v\n", svc.key.Namespace, svc.key.Service, svc.record, svc.tally)
 		for _, i := range svc.instances {
 			fmt.Fprintf(&out, "  %+v\n", *i)
 		}

@@ -26,7 +26,9 @@ type Instance struct {
 	RegisteredAt  int64 // Unix ms of the first registration; a repeated one keeps it
 	LastHeartbeat int64 // Unix ms of the last renewal that went through the log
 	Status        Status
-	ExpiredAt     int64 // Unix ms; 0 unless Status is StatusExpired
+	StatusSince   int64   // Unix ms: since when it has this status
+	ExpiredAt     int64   // Unix ms: when the lease ran out; 0 while it holds
+	Health        *Health // what is said of it beside its lease; nil = nothing
 
 	Revision Revision // of the last change that a reader can see
 	Counter  uint64   // how often it has changed visibly since it was created, from 1
@@ -61,7 +63,7 @@ func (i *Instance) Endpoint(name string) (Endpoint, bool) {
 // generation and the time of the last renewal are not for readers to rely on.
 func (i *Instance) sameAs(o *Instance) bool {
 	return i.Group == o.Group && i.Zone == o.Zone && i.Version == o.Version &&
-		i.LeaseTTL == o.LeaseTTL && i.Status == o.Status &&
+		i.LeaseTTL == o.LeaseTTL && i.Status == o.Status && i.ExpiredAt == o.ExpiredAt && sameConditions(i, o) &&
 		slices.Equal(i.Labels, o.Labels) && slices.Equal(i.Metadata, o.Metadata) &&
 		slices.Equal(i.Endpoints, o.Endpoints)
 }
@@ -77,14 +79,25 @@ func (k InstanceKey) ServiceKey() ServiceKey {
 	return ServiceKey{Namespace: k.Namespace, Service: k.Service}
 }
 
-// Status says how an instance is. The numbers are stored.
+// Status says how an instance is. The numbers are stored; up to critical they
+// grow with what is wrong.
 type Status uint8
 
 const (
-	// StatusPassing is an instance whose lease is being renewed.
+	// StatusPassing is an instance whose lease is being renewed and of which nothing bad is said.
 	StatusPassing Status = 1
+	// StatusWarning is an instance that works, and may not for long.
+	StatusWarning Status = 2
+	// StatusSuspect is an instance that should have expired, and is kept since too many should.
+	StatusSuspect Status = 3
+	// StatusCritical is an instance that does not work, though its lease is being renewed.
+	StatusCritical Status = 4
+	// StatusDraining is an instance that is being taken out of use.
+	StatusDraining Status = 5
 	// StatusExpired is an instance whose lease has run out and that has not been removed yet.
 	StatusExpired Status = 6
+	// StatusDisabled is an instance that an operator has taken out of use, whatever its lease.
+	StatusDisabled Status = 7
 )
 
 // String gives the name that JSON uses.
@@ -92,14 +105,30 @@ func (s Status) String() string {
 	switch s {
 	case StatusPassing:
 		return "passing"
+	case StatusWarning:
+		return "warning"
+	case StatusSuspect:
+		return "suspect"
+	case StatusCritical:
+		return "critical"
+	case StatusDraining:
+		return "draining"
 	case StatusExpired:
 		return "expired"
+	case StatusDisabled:
+		return "disabled"
 	}
 	return "unknown"
 }
 
 // Routable says whether callers may be sent to an instance of this status.
-func (s Status) Routable() bool { return s == StatusPassing }
+func (s Status) Routable() bool {
+	return s == StatusPassing || s == StatusWarning || s == StatusSuspect
+}
+
+// standing says that an instance of this status counts among those that its
+// service has: proxies are told of it, and it needs no placeholder.
+func (s Status) standing() bool { return s != StatusExpired && s != StatusDisabled }
 
 // An Endpoint is a place where an instance listens.
 type Endpoint struct {

@@ -114,16 +114,17 @@ func (l *leases) remove(one *lease) {
 	}
 }
 
-// lead begins a term: every passing instance has its full TTL from now.
+// lead begins a term: every instance that has not expired has its full TTL from now.
 func (l *leases) lead(term uint64, s *state) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.term, l.begun, l.lost, l.seen = term, l.now(), 0, 0
-	l.byKey, l.held = make(map[uint64]*lease, s.passing), 0
-	l.queue = make(leaseQueue, 0, s.passing)
+	alive := s.tally.instances - s.tally.ended
+	l.byKey, l.held = make(map[uint64]*lease, alive), 0
+	l.queue = make(leaseQueue, 0, alive)
 	for _, svc := range s.order {
 		for _, i := range svc.instances {
-			if i.Status == StatusPassing && !mutant("leases_forgotten_by_new_leader") {
+			if i.alive() && !mutant("leases_forgotten_by_new_leader") {
 				l.queue = append(l.queue, l.grant(i, len(l.queue)))
 			}
 		}
@@ -179,7 +180,7 @@ func (l *leases) published(changes []change) {
 	l.clock()
 	for i := range changes {
 		switch c := &changes[i]; {
-		case c.op == opPut && c.instance.Status == StatusPassing:
+		case c.op == opPut && c.instance.alive():
 			l.put(c.instance)
 		case c.op == opPut:
 			l.drop(c.instance.Key())

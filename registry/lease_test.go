@@ -267,7 +267,7 @@ func (x *leaseModel) drop(id string) {
 	c := change{op: opDelete, previous: old}
 	if x.random.IntN(2) == 0 {
 		expired := *old
-		expired.Status = StatusExpired
+		expired.Status, expired.ExpiredAt = StatusExpired, 1
 		c = put(&expired)
 	}
 	x.real.published([]change{c})

@@ -87,7 +87,7 @@ func OpenMachine(c MachineConfig) (*Machine, error) {
 	if err := m.registerMetrics(c.Registerer); err != nil {
 		return nil, fmt.Errorf("register the registry's metrics: %w", err)
 	}
-	m.log.Info("registry loaded", "revision", at, "services", len(m.published.order), "instances", m.published.passing+m.published.expired)
+	m.log.Info("registry loaded", "revision", at, "services", len(m.published.order), "instances", m.published.tally.instances)
 	return m, nil
 }
 
@@ -212,7 +212,7 @@ func (m *Machine) Install(revision Revision) error {
 	m.mu.Unlock()
 	m.views.publish(replaced)
 	m.ring.restart(revision)
-	m.log.Info("registry installed", "revision", revision, "services", len(published.order), "instances", published.passing+published.expired)
+	m.log.Info("registry installed", "revision", revision, "services", len(published.order), "instances", published.tally.instances)
 	return nil
 }
 
@@ -245,7 +245,7 @@ func (c *change) kind() EventKind {
 // full TTL at the soonest.
 func (m *Machine) Lead(term uint64) {
 	m.leases.lead(term, m.published)
-	m.log.Info("keeping the leases", "term", term, "leases", m.published.passing)
+	m.log.Info("keeping the leases", "term", term, "leases", m.published.tally.instances-m.published.tally.ended)
 }
 
 // Follow ends it.

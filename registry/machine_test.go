@@ -199,6 +199,10 @@ func TestDamagedRecordsAreRefused(t *testing.T) {
 	passing := func(format uint32, status recordv1.InstanceRecord_Status) []byte {
 		return encode(&recordv1.InstanceRecord{Format: format, Status: status, Spec: &recordv1.InstanceSpec{}})
 	}
+	said := func(source recordv1.Condition_Source, status recordv1.InstanceRecord_Status) []byte {
+		c := &recordv1.Condition{Source: source, Status: status}
+		return encode(&recordv1.InstanceRecord{Format: 1, Status: 1, Spec: &recordv1.InstanceSpec{}, Conditions: []*recordv1.Condition{c}})
+	}
 	service := encode(&recordv1.ServiceRecord{Format: 1})
 	instanceKey, serviceKey := storage.InstanceKey("prod", "orders", "a"), storage.ServiceKey("prod", "orders")
 	cases := map[string]struct {
@@ -208,7 +212,9 @@ func TestDamagedRecordsAreRefused(t *testing.T) {
 		"garbage":                        {instanceKey, []byte("\xff"), `decode instance "a" of service "orders" in namespace "prod"`},
 		"an empty value":                 {instanceKey, nil, "has no format"},
 		"a format of the future":         {instanceKey, passing(2, recordv1.InstanceRecord_STATUS_PASSING), "has format 2, this version reads up to 1"},
-		"a status of the future":         {instanceKey, passing(1, recordv1.InstanceRecord_STATUS_DRAINING), "has status 5, which this version does not know"},
+		"a status of the future":         {instanceKey, passing(1, recordv1.InstanceRecord_Status(9)), "has status 9, which this version does not know"},
+		"a source of the future":         {instanceKey, said(recordv1.Condition_Source(7), recordv1.InstanceRecord_STATUS_CRITICAL), "has a condition of a source that this version does not know"},
+		"a word of the future":           {instanceKey, said(recordv1.Condition_SOURCE_CHECK, recordv1.InstanceRecord_Status(9)), "has a condition with a status that this version does not know"},
 		"no status":                      {instanceKey, passing(1, recordv1.InstanceRecord_STATUS_UNSPECIFIED), "has status 0"},
 		"an instance without a service":  {storage.InstanceKey("prod", "other", "a"), passing(1, recordv1.InstanceRecord_STATUS_PASSING), `service "other" in namespace "prod", which is not there`},
 		"a key with a part too many":     {storage.InstanceKey("prod", "orders", "a/b"), passing(1, recordv1.InstanceRecord_STATUS_PASSING), "has 4 parts after its prefix, not 3"},
@@ -241,14 +247,16 @@ func TestRecordsKeepEverything(t *testing.T) {
 		Namespace: "prod", Service: "a.b.c.d.e", ID: "i", Group: "g", Zone: "z", Region: "here", Version: "v",
 		Labels: Pairs{{"k", "1"}}, Metadata: Pairs{{"m", "2"}},
 		Endpoints: []Endpoint{{Name: "n", Protocol: "http", Host: "h", Port: 1, Path: "/p", Weight: 2}}, LeaseTTL: 1500e6,
-		RegisteredAt: 1, LastHeartbeat: 2, Status: StatusExpired, ExpiredAt: 3, Revision: 4, Counter: 5, Lease: 6,
+		RegisteredAt: 1, LastHeartbeat: 2, Status: StatusExpired, StatusSince: 7, ExpiredAt: 3, Revision: 4, Counter: 5, Lease: 6,
+		Health: &Health{Conditions: []Condition{{Source: SourceCheck, Name: "web", Status: StatusCritical, Since: 8, Until: 9, Reason: "refused", By: "2"}}},
 	}
 	again, err := d.decodeInstance(i.Key(), i.encode())
 	if err != nil {
 		t.Fatal(err)
 	}
 	mustEqual(t, "the instance", fmt.Sprintf("%+v", *again), fmt.Sprintf("%+v", *i))
-	r := serviceRecord{created: 1, revision: 2, endpoints: []ServiceEndpoint{{"n", "http"}}, baseline: 3, fellAt: 4, emptiedAt: 5}
+	r := serviceRecord{created: 1, revision: 2, endpoints: []ServiceEndpoint{{"n", "http"}}, baseline: 3, fellAt: 4, emptiedAt: 5,
+		overrides: []KeptOverride{{ID: "gone", Condition: Condition{Source: SourceOperator, Status: StatusDisabled, Since: 6, Reason: "repair", By: "ann"}}}}
 	back, err := d.decodeService(i.ServiceKey(), r.encode())
 	if err != nil {
 		t.Fatal(err)

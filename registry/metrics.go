@@ -26,7 +26,7 @@ func newMachineMetrics() machineMetrics {
 
 // count counts a visible change.
 func (m *machineMetrics) count(c *change) {
-	if c.op == opPut && c.instance.Status == StatusExpired && c.previous.Status == StatusPassing {
+	if c.op == opPut && !c.instance.alive() && c.previous.alive() {
 		m.expirations.Inc()
 	}
 }
@@ -63,9 +63,13 @@ func (m *Machine) registerMetrics(to prometheus.Registerer) error {
 }
 
 func (m *Machine) gauges() []prometheus.Collector {
-	return []prometheus.Collector{
-		m.instancesGauge(StatusPassing, func(s *state) int { return s.passing }),
-		m.instancesGauge(StatusExpired, func(s *state) int { return s.expired }),
+	var all []prometheus.Collector
+	for s := range StatusesMax {
+		if known(s) {
+			all = append(all, m.instancesGauge(s))
+		}
+	}
+	return append(all,
 		gauge("stellmap_registry_services", "Services known, empty ones included.", nil, func() float64 { return float64(m.count(func(s *state) int { return len(s.order) })) }),
 		gauge("stellmap_registry_revision", "The newest revision that readers see.", nil, func() float64 { return float64(m.Revision()) }),
 		gauge("stellmap_registry_watchers", "Watchers that have seen everything and wait for more.", nil, func() float64 { return float64(m.ring.waiting.Load()) }),
@@ -77,10 +81,11 @@ func (m *Machine) gauges() []prometheus.Collector {
 		counter("stellmap_registry_views_dropped_total", "Lists that made room for others before their time was over.", func() float64 { _, _, dropped := m.views.stats(); return float64(dropped) }),
 		counter("stellmap_registry_watchers_compacted_total", "Reads of watchers that had fallen behind the events kept.", func() float64 { return float64(m.ring.compacted.Load()) }),
 		counter("stellmap_registry_lease_pauses_total", "Times when this leader found its clock to have jumped, and extended all leases.", func() float64 { _, pauses := m.leases.stats(); return float64(pauses) }),
-	}
+	)
 }
 
-func (m *Machine) instancesGauge(status Status, of func(*state) int) prometheus.Collector {
+func (m *Machine) instancesGauge(status Status) prometheus.Collector {
+	of := func(s *state) int { return s.tally.status[status] }
 	return gauge("stellmap_registry_instances", "Instances known, by status.", prometheus.Labels{"status": status.String()}, func() float64 { return float64(m.count(of)) })
 }
 

@@ -82,8 +82,13 @@ func TestMetrics(t *testing.T) {
 	got := slices.DeleteFunc(samples(t, metrics), func(s string) bool { return strings.HasPrefix(s, "stellmap_registry_ring_bytes") })
 	mustEqual(t, "the list of metrics", strings.Join(got, "\n"), strings.TrimSpace(`
 stellmap_registry_expirations_total counter 1
+stellmap_registry_instances{status="critical"} gauge 0
+stellmap_registry_instances{status="disabled"} gauge 0
+stellmap_registry_instances{status="draining"} gauge 0
 stellmap_registry_instances{status="expired"} gauge 1
 stellmap_registry_instances{status="passing"} gauge 1
+stellmap_registry_instances{status="suspect"} gauge 0
+stellmap_registry_instances{status="warning"} gauge 0
 stellmap_registry_lease_pauses_total counter 1
 stellmap_registry_leases gauge 1
 stellmap_registry_renewals_refused_total counter 1

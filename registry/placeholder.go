@@ -13,20 +13,21 @@ import (
 // like a whole: nothing spills, and the survivors carry everything. So the dead
 // stay in view as unhealthy placeholders, as many as the service seems to lack.
 //
-// What it seems to need is its baseline: the highest count of passing instances,
-// halved for every hour in which it was not reached again. It never falls below
-// what passes now. Replacements count as passing, so they retire placeholders
-// without further ado; one at the very address of a dead instance retires that one.
+// What it seems to need is its baseline: the highest count of standing instances
+// (those that have neither expired nor been disabled), halved for every hour in
+// which it was not reached again. It never falls below what stands now.
+// Replacements count, so they retire placeholders without further ado; one at the
+// very address of a dead instance retires that one.
 
 // shown picks what is in view from instances sorted by id.
-func shown(instances []*Instance, passing, baseline int) []*Instance {
-	if passing == len(instances) {
+func shown(instances []*Instance, standing, baseline int) []*Instance {
+	if standing == len(instances) {
 		return instances
 	}
-	kept := placeholders(instances, baseline-passing)
-	out := make([]*Instance, 0, passing+len(kept))
+	kept := placeholders(instances, baseline-standing)
+	out := make([]*Instance, 0, standing+len(kept))
 	for _, i := range instances {
-		if _, keep := kept[i]; keep || i.Status.Routable() {
+		if _, keep := kept[i]; keep || i.Status.standing() {
 			out = append(out, i)
 		}
 	}
@@ -34,7 +35,7 @@ func shown(instances []*Instance, passing, baseline int) []*Instance {
 }
 
 // placeholders are the newest expired instances, as many as there is room for,
-// each at an address that no passing instance and no newer placeholder has.
+// each at an address that no standing instance and no newer placeholder has.
 func placeholders(instances []*Instance, room int) map[*Instance]struct{} {
 	if room <= 0 {
 		return nil
@@ -42,9 +43,10 @@ func placeholders(instances []*Instance, room int) map[*Instance]struct{} {
 	taken := make(map[hostPort]struct{})
 	var expired []*Instance
 	for _, i := range instances {
-		if i.Status.Routable() {
+		switch {
+		case i.Status.standing():
 			i.take(taken)
-		} else {
+		case i.Status == StatusExpired:
 			expired = append(expired, i)
 		}
 	}

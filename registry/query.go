@@ -183,7 +183,7 @@ func statusesOf(word string) statusSet {
 		return everyStatus
 	}
 	var out statusSet
-	for s := range statusesMax {
+	for s := range StatusesMax {
 		if known(s) && (s.String() == word || word == statusesRoutable && s.Routable()) {
 			out |= 1 << s
 		}
@@ -193,7 +193,7 @@ func statusesOf(word string) statusSet {
 
 func statusWords() []string {
 	words := []string{statusesAny, statusesRoutable}
-	for s := range statusesMax {
+	for s := range StatusesMax {
 		if known(s) {
 			words = append(words, s.String())
 		}
@@ -201,8 +201,8 @@ func statusWords() []string {
 	return words
 }
 
-// statusesMax is above the number of every status.
-const statusesMax = Status(16)
+// StatusesMax is above the number of every status.
+const StatusesMax = Status(16)
 
 func known(s Status) bool { return s.String() != Status(0).String() }
 

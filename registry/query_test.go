@@ -153,7 +153,7 @@ func TestListRefusesBadQueries(t *testing.T) {
 		"label without value":  {Query{Namespace: "p", Labels: []string{"k="}}, "label", "not key=value"},
 		"label without key":    {Query{Namespace: "p", Labels: []string{"=v"}}, "label", "not key=value"},
 		"label without either": {Query{Namespace: "p", Labels: []string{"k"}}, "label", "not key=value"},
-		"an unknown status":    {Query{Namespace: "p", Statuses: []string{"dead"}}, "status", "any, routable, passing, expired"},
+		"an unknown status":    {Query{Namespace: "p", Statuses: []string{"dead"}}, "status", "any, routable, passing, warning, suspect, critical, draining, expired, disabled"},
 		"two namespaces":       {Query{Namespace: "p", AllNamespaces: true}, "namespace", "one of the two"},
 		"negative limit":       {Query{Namespace: "p", Limit: -1}, "limit", "-1 is negative"},
 		"too many services":    {Query{Namespace: "p", Services: make([]string, queryTermsMax+1)}, "service", "at most 256"},

@@ -154,15 +154,24 @@ func (svc *serviceState) reapAt() (at int64, ok bool) {
 	if svc.record.emptiedAt != 0 {
 		sooner(svc.record.emptiedAt + serviceAfterlife.Milliseconds())
 	}
-	if svc.expired == 0 {
+	if svc.tally.timed > 0 {
+		for _, i := range svc.instances {
+			for _, c := range i.Conditions() {
+				if c.Until != 0 {
+					sooner(c.Until)
+				}
+			}
+		}
+	}
+	if svc.tally.ended == 0 {
 		return at, ok // a baseline without placeholders can wait for the next change
 	}
 	if svc.record.fellAt != 0 {
 		sooner(svc.record.fellAt + baselineHalving.Milliseconds())
 	}
-	kept := placeholders(svc.instances, svc.record.baseline-svc.passing)
+	kept := placeholders(svc.instances, svc.record.baseline-svc.tally.standing())
 	for _, i := range svc.instances {
-		if _, keep := kept[i]; !keep && i.Status == StatusExpired {
+		if _, keep := kept[i]; !keep && !i.alive() {
 			sooner(i.ExpiredAt + expiredGrace.Milliseconds())
 		}
 	}

@@ -58,6 +58,7 @@ func (i *Instance) encode() []byte {
 		RegisteredAtMs: i.RegisteredAt, LastHeartbeatMs: i.LastHeartbeat,
 		Status: recordv1.InstanceRecord_Status(i.Status), ExpiredAtMs: i.ExpiredAt,
 		Revision: uint64(i.Revision), Counter: i.Counter, Lease: uint64(i.Lease),
+		StatusSinceMs: i.StatusSince, Conditions: conditionsToRecord(i.Conditions()),
 	})
 }
 
@@ -65,6 +66,7 @@ func (r *serviceRecord) encode() []byte {
 	record := &recordv1.ServiceRecord{
 		Format: formatMax, Created: uint64(r.created), Revision: uint64(r.revision),
 		Baseline: uint64(r.baseline), FellAtMs: r.fellAt, EmptiedAtMs: r.emptiedAt,
+		Overrides: overridesToRecord(r.overrides),
 	}
 	for _, e := range r.endpoints {
 		record.Endpoints = append(record.Endpoints, &recordv1.ServiceEndpoint{Name: e.Name, Protocol: e.Protocol})
@@ -181,12 +183,18 @@ func (d *reader) decodeInstance(k InstanceKey, value []byte) (*Instance, error) 
 	if problem := formatProblem(record.GetFormat()); problem != "" {
 		return nil, fmt.Errorf("instance %q of service %q in namespace %q %s", k.ID, k.Service, k.Namespace, problem)
 	}
-	if s := Status(record.GetStatus()); s != StatusPassing && s != StatusExpired {
+	if !known(Status(record.GetStatus())) {
 		return nil, fmt.Errorf("instance %q of service %q in namespace %q has status %d, which this version does not know: run a newer version", k.ID, k.Service, k.Namespace, record.GetStatus())
 	}
 	i := d.instance(k, record.GetSpec())
 	i.RegisteredAt, i.LastHeartbeat = record.GetRegisteredAtMs(), record.GetLastHeartbeatMs()
-	i.Status, i.ExpiredAt = Status(record.GetStatus()), record.GetExpiredAtMs()
+	i.Status, i.StatusSince, i.ExpiredAt = Status(record.GetStatus()), record.GetStatusSinceMs(), record.GetExpiredAtMs()
+	i.Health = healthOf(d.conditions(record.GetConditions()))
+	for at := range i.Conditions() {
+		if problem := i.Health.Conditions[at].unreadable(); problem != "" {
+			return nil, fmt.Errorf("instance %q of service %q in namespace %q %s", k.ID, k.Service, k.Namespace, problem)
+		}
+	}
 	i.Revision, i.Counter, i.Lease = Revision(record.GetRevision()), record.GetCounter(), Revision(record.GetLease())
 	return i, nil
 }
@@ -202,6 +210,7 @@ func (d *reader) decodeService(k ServiceKey, value []byte) (serviceRecord, error
 	r := serviceRecord{
 		created: Revision(record.GetCreated()), revision: Revision(record.GetRevision()),
 		baseline: int(record.GetBaseline()), fellAt: record.GetFellAtMs(), emptiedAt: record.GetEmptiedAtMs(),
+		overrides: d.overrides(record.GetOverrides()),
 	}
 	for _, e := range record.GetEndpoints() {
 		r.endpoints = append(r.endpoints, ServiceEndpoint{Name: d.share(e.GetName()), Protocol: d.share(e.GetProtocol())})

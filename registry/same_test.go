@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -161,26 +162,58 @@ func mustHold(t *testing.T, m *Machine) {
 	t.Helper()
 	for _, svc := range m.published.order {
 		s := m.Service(svc.key)
-		passing, shown := 0, 0
+		var counted tally
+		for _, i := range svc.instances {
+			counted.count(i, 1)
+			mustBeDerived(t, i)
+		}
+		standing, shown := 0, 0
 		for _, i := range s.Shown {
-			if i.Status.Routable() {
-				passing++
-			} else {
+			if i.Status == StatusExpired {
 				shown++
+			} else {
+				standing++
 			}
 		}
-		switch room := svc.record.baseline - svc.passing; {
+		switch room := svc.record.baseline - standing; {
 		case !slices.Equal(s.Instances, svc.instances):
 			t.Fatalf("service %v is read with other instances than it has", svc.key)
-		case passing != svc.passing || svc.passing+svc.expired != len(svc.instances):
-			t.Fatalf("service %v shows %d of %d passing instances; %d and %d expired are not %d", svc.key, passing, svc.passing, svc.passing, svc.expired, len(svc.instances))
+		case svc.tally != counted || standing != svc.tally.standing():
+			t.Fatalf("service %v is counted as %+v and shows %d that stand, not %+v", svc.key, svc.tally, standing, counted)
 		case room < 0 || shown > room:
-			t.Fatalf("service %v shows %d placeholders, with %d passing of a baseline of %d", svc.key, shown, svc.passing, svc.record.baseline)
+			t.Fatalf("service %v shows %d placeholders, with %d standing of a baseline of %d", svc.key, shown, standing, svc.record.baseline)
+		case svc.tally.overridden+len(svc.record.overrides) > overridesMax:
+			t.Fatalf("service %v has %d overrides and keeps %d", svc.key, svc.tally.overridden, len(svc.record.overrides))
 		case (len(svc.instances) == 0) != (svc.record.emptiedAt != 0):
 			t.Fatalf("service %v has %d instances and was emptied at %d", svc.key, len(svc.instances), svc.record.emptiedAt)
 		case s.Revision > m.Revision() || s.Created > s.Revision:
 			t.Fatalf("service %v was created at %d and changed at %d, at revision %d", svc.key, s.Created, s.Revision, m.Revision())
 		}
+	}
+}
+
+// mustBeDerived checks an instance's status against what is said of it, in other words than derive's.
+func mustBeDerived(t *testing.T, i *Instance) {
+	t.Helper()
+	said := make(map[Source]Status)
+	for _, c := range i.Conditions() {
+		said[c.Source] = max(said[c.Source], c.Status)
+	}
+	want := max(StatusPassing, said[SourceCheck], said[SourceReports], said[SourceProtection])
+	if said[SourceOperator] != 0 {
+		want = said[SourceOperator]
+	}
+	if said[SourceDrain] != 0 {
+		want = StatusDraining
+	}
+	if i.ExpiredAt != 0 {
+		want = StatusExpired
+	}
+	if said[SourceOperator] == StatusDisabled {
+		want = StatusDisabled
+	}
+	if i.Status != want || i.StatusSince == 0 {
+		t.Fatalf("instance %+v is %s since %d, not %s", i, i.Status, i.StatusSince, want)
 	}
 }
 
@@ -222,9 +255,11 @@ func (a *author) service() ServiceKey {
 }
 
 func (a *author) command(index Revision) []byte {
-	switch a.random.IntN(12) {
+	switch a.random.IntN(14) {
 	case 0:
 		return nil
+	case 12, 13:
+		return a.many(func() []byte { return conditionsCommand([]ConditionChange{a.change()}) })
 	case 1, 2:
 		return a.many(func() []byte { return deregisterCommand(a.key()) })
 	case 3, 4:
@@ -250,6 +285,26 @@ func (a *author) many(one func() []byte) []byte {
 		}
 	}
 	return encode(&c)
+}
+
+// change is a word on an instance, seen rightly or not.
+func (a *author) change() ConditionChange {
+	said := []Condition{
+		{Source: SourceOperator, Status: StatusDisabled}, {Source: SourceOperator, Status: StatusPassing}, {Source: SourceOperator, Status: StatusWarning},
+		{Source: SourceDrain, Status: StatusDraining}, {Source: SourceCheck, Name: "web", Status: StatusCritical}, {Source: SourceCheck, Name: "db", Status: StatusWarning},
+		{Source: SourceReports, Status: StatusCritical}, {Source: SourceProtection, Status: StatusSuspect},
+	}
+	c := ConditionChange{Key: a.key(), Condition: said[a.random.IntN(len(said))], Clear: a.random.IntN(3) == 0}
+	if c.Condition.Source == SourceDrain || a.random.IntN(4) == 0 {
+		c.For = time.Duration(1+a.random.IntN(60_000)) * time.Millisecond
+	}
+	if a.random.IntN(4) == 0 {
+		c.Seen = []Status{StatusPassing, StatusCritical}[a.random.IntN(2)]
+	}
+	if len(a.leases) > 0 && a.random.IntN(4) == 0 {
+		c.Lease = a.leases[len(a.leases)-1-a.random.IntN(min(len(a.leases), 8))].generation
+	}
+	return c
 }
 
 // expiry names leases of late, most of them still held, and mostly for the right term.

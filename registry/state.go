@@ -17,8 +17,7 @@ type state struct {
 	services map[ServiceKey]*serviceState
 	order    []*serviceState // sorted by key
 	index    *index          // of the published state; nil in the other
-	passing  int             // instances, in all services
-	expired  int
+	tally    tally           // of the instances in all services
 }
 
 // A serviceState is one service within a state.
@@ -28,8 +27,7 @@ type serviceState struct {
 	instances []*Instance // sorted by id; changed in place, unless shared
 	shared    atomic.Bool // a reader has them: the next change is made in a copy
 	blocks    []*block    // for the index; sorted by where they begin
-	passing   int
-	expired   int
+	tally     tally
 
 	building sync.Mutex              // held while a reader builds the view, so that it is built once
 	view     atomic.Pointer[Service] // nil after a change, until somebody reads
@@ -45,6 +43,7 @@ type serviceRecord struct {
 	baseline  int               // how many instances it is believed to need
 	fellAt    int64             // Unix ms: since when the passing ones are fewer than the baseline, or when it was last halved
 	emptiedAt int64             // Unix ms: when the last instance went; 0 while there are any
+	overrides []KeptOverride    // of instances that are gone; sorted by id, never changed in place
 }
 
 // A change is one step from a state to the next.
@@ -123,12 +122,12 @@ func (s *state) put(svc *serviceState, i *Instance) {
 	at, found := searchID(svc.instances, i.ID)
 	if found {
 		old = svc.instances[at]
-		s.count(svc, old.Status, -1)
+		s.count(svc, old, -1)
 		svc.instances[at] = i
 	} else {
 		svc.instances = slices.Insert(svc.instances, at, i)
 	}
-	s.count(svc, i.Status, 1)
+	s.count(svc, i, 1)
 	if s.index != nil {
 		s.index.put(svc, i, old)
 	}
@@ -141,22 +140,47 @@ func (s *state) remove(svc *serviceState, id string) {
 		panic("registry: removal of instance " + id + " of service " + svc.key.Service + ", which this state does not have")
 	}
 	old := svc.instances[at]
-	s.count(svc, old.Status, -1)
+	s.count(svc, old, -1)
 	svc.instances = slices.Delete(svc.instances, at, at+1)
 	if s.index != nil {
 		s.index.remove(svc, old)
 	}
 }
 
-func (s *state) count(svc *serviceState, status Status, by int) {
-	switch status {
-	case StatusPassing:
-		svc.passing += by
-		s.passing += by
-	case StatusExpired:
-		svc.expired += by
-		s.expired += by
+func (s *state) count(svc *serviceState, i *Instance, by int) {
+	svc.tally.count(i, by)
+	s.tally.count(i, by)
+}
+
+// A tally counts instances by what has to be known of all of them at once.
+type tally struct {
+	status     [StatusesMax]int
+	instances  int
+	ended      int // their lease has run out
+	timed      int // a condition of theirs ends by itself
+	overridden int // an operator has a word on them
+}
+
+func (t *tally) count(i *Instance, by int) {
+	t.status[i.Status] += by
+	t.instances += by
+	if !i.alive() {
+		t.ended += by
 	}
+	if i.Health == nil {
+		return
+	}
+	if i.timed() {
+		t.timed += by
+	}
+	if _, overridden := i.condition(SourceOperator, ""); overridden {
+		t.overridden += by
+	}
+}
+
+// standing are the instances that the service has, of whatever health.
+func (t *tally) standing() int {
+	return t.instances - t.status[StatusExpired] - t.status[StatusDisabled]
 }
 
 func (s *state) putService(k ServiceKey, record serviceRecord) {
@@ -216,9 +240,9 @@ func (svc *serviceState) snapshot() *Service {
 	}
 	v := &Service{
 		Key: svc.key, Created: svc.record.created, Revision: svc.record.revision,
-		Endpoints: svc.record.endpoints, Instances: svc.share(),
+		Endpoints: svc.record.endpoints, Overrides: svc.record.overrides, Instances: svc.share(),
 	}
-	v.Shown = shown(v.Instances, svc.passing, svc.record.baseline)
+	v.Shown = shown(v.Instances, svc.tally.standing(), svc.record.baseline)
 	svc.view.Store(v)
 	return v
 }

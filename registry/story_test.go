@@ -49,6 +49,8 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 		}
 	case "heartbeat":
 		s.heartbeat(d, &out)
+	case "override", "clear", "drain", "undrain", "check", "report":
+		s.say(d, &out)
 	case "tick":
 		s.tick(d, &out)
 	case "pause": // the process is stopped: time goes by and nothing runs
@@ -110,6 +112,55 @@ func (s *story) register(d *datadriven.TestData, out *strings.Builder) {
 			outcome(out, result, err)
 		}
 	}
+}
+
+// say has an operator, a check or reporters say something of instances.
+func (s *story) say(d *datadriven.TestData, out *strings.Builder) {
+	status, name, reason, seconds := "", "web", "", 0
+	d.MaybeScanArgs(s.t, "status", &status)
+	d.MaybeScanArgs(s.t, "name", &name)
+	d.MaybeScanArgs(s.t, "reason", &reason)
+	d.MaybeScanArgs(s.t, "seconds", &seconds)
+	ctx, r := context.Background(), s.member.registry
+	for _, k := range keys(d) {
+		var result Result
+		var err error
+		switch d.Cmd {
+		case "override":
+			result, err = r.Override(ctx, "", k, Override{Status: status, Reason: reason, By: "ann"})
+		case "clear":
+			result, err = r.ClearOverride(ctx, "", k)
+		case "drain":
+			result, err = r.Drain(ctx, "", k, Drain{Seconds: int64(seconds), Reason: reason, By: "ann"})
+		case "undrain":
+			result, err = r.Undrain(ctx, "", k)
+		default:
+			s.sayCommitted(d.Cmd, k.instanceKey(), Condition{Name: name, Reason: reason, Status: statusCalled(status)}, time.Duration(seconds)*time.Second, out)
+			continue
+		}
+		outcome(out, result, err)
+	}
+}
+
+// sayCommitted is a word of one of the cluster's own parties; passing takes it back.
+func (s *story) sayCommitted(party string, k InstanceKey, c Condition, lasts time.Duration, out *strings.Builder) {
+	c.Source = SourceCheck
+	if party == "report" {
+		c.Source, c.Name = SourceReports, ""
+	}
+	outcomes, _, err := s.member.registry.SetConditions(context.Background(), []ConditionChange{{Key: k, Condition: c, For: lasts, Clear: c.Status == StatusPassing}})
+	if err != nil || outcomes[0] != ConditionDone {
+		fmt.Fprintf(out, "outcome %v, %v\n", outcomes, err)
+	}
+}
+
+func statusCalled(word string) Status {
+	for s := range StatusesMax {
+		if known(s) && s.String() == word {
+			return s
+		}
+	}
+	return 0
 }
 
 func (s *story) heartbeat(d *datadriven.TestData, out *strings.Builder) {
@@ -212,6 +263,9 @@ func (s *story) show(d *datadriven.TestData, out *strings.Builder) {
 			}
 		}
 		fmt.Fprintf(out, "%s %s %s lease=%d ttl=%s\n", i.ID, i.Status, in, i.Lease, i.LeaseTTL)
+		for _, c := range i.Conditions() {
+			fmt.Fprintf(out, "  %s %s %s %q %s for %s\n", c.Source, c.Name, c.Status, c.Reason, c.By, s.clock.Now().Sub(time.UnixMilli(c.Since)))
+		}
 	}
 }
 

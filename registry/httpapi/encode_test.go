@@ -53,7 +53,8 @@ func TestEveryFieldOfAnInstanceIsShown(t *testing.T) {
 		Labels: registry.PairsOf(map[string]string{"l": "1", "k": ""}), Metadata: registry.PairsOf(map[string]string{"m": "2"}),
 		Endpoints: []registry.Endpoint{{Name: "e", Protocol: "http", Host: "::1", Port: 1, Path: "/p", Weight: 2}, {Name: "f", Protocol: "tcp", Host: "h", Port: 65535, Weight: 1}},
 		LeaseTTL:  90 * time.Second, RegisteredAt: 1_790_000_000_999, LastHeartbeat: 1_790_000_001_000,
-		Status: registry.StatusExpired, ExpiredAt: 1_790_000_002_005, Revision: 1 << 52, Counter: 3, Lease: 9,
+		Status: registry.StatusExpired, StatusSince: 1_790_000_002_005, ExpiredAt: 1_790_000_002_005, Revision: 1 << 52, Counter: 3, Lease: 9,
+		Health: &registry.Health{Conditions: []registry.Condition{{Source: registry.SourceCheck, Name: "web", Status: registry.StatusCritical, Since: 1_790_000_001_000, Until: 1_790_000_002_005, Reason: "r", By: "2"}}},
 	}
 	e := &encoder{}
 	writeFields(e, &shownInstance{i, []Withheld{{Endpoint: "e", Reason: "r1"}, {Instance: "i", Reason: "r2"}, {Instance: "j", Reason: "r3"}, {Endpoint: "x", Reason: "r4"}}}, instanceFields)
@@ -70,7 +71,11 @@ func TestEveryFieldOfAnInstanceIsShown(t *testing.T) {
 			map[string]any{"name": "f", "protocol": "tcp", "host": "h", "port": 65535., "weight": 1.},
 		},
 		"leaseTtlSeconds": 90., "registeredAt": "2026-09-21T14:13:20.999Z", "lastHeartbeatAt": "2026-09-21T14:13:21.000Z",
-		"status": "expired", "expiredAt": "2026-09-21T14:13:22.005Z", "revision": float64(1 << 52), "counter": 3.,
+		"status": "expired", "statusSince": "2026-09-21T14:13:22.005Z",
+		"conditions": []any{map[string]any{
+			"source": "check", "name": "web", "status": "critical", "since": "2026-09-21T14:13:21.000Z", "until": "2026-09-21T14:13:22.005Z", "reason": "r", "by": "2",
+		}},
+		"expiredAt": "2026-09-21T14:13:22.005Z", "revision": float64(1 << 52), "counter": 3.,
 		"withheld": []any{map[string]any{"endpoint": "e", "reason": "r1"}, map[string]any{"reason": "r2"}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -59,6 +59,8 @@ var instanceFields = []listField[*shownInstance]{
 	{"registeredAt", func(e *encoder, i *shownInstance) { e.time("registeredAt", i.RegisteredAt) }},
 	{"lastHeartbeatAt", func(e *encoder, i *shownInstance) { e.time("lastHeartbeatAt", i.LastHeartbeat) }},
 	{"status", func(e *encoder, i *shownInstance) { e.text("status", i.Status.String()) }},
+	{"statusSince", func(e *encoder, i *shownInstance) { e.time("statusSince", i.StatusSince) }},
+	{"conditions", func(e *encoder, i *shownInstance) { e.conditions(i.Conditions()) }},
 	{"expiredAt", func(e *encoder, i *shownInstance) {
 		if i.ExpiredAt != 0 {
 			e.time("expiredAt", i.ExpiredAt)
@@ -87,6 +89,65 @@ func writeFields[T any](e *encoder, item T, fields []listField[T]) {
 	e.open('{')
 	for i := range fields {
 		fields[i].write(e, item)
+	}
+	e.close('}')
+}
+
+// conditions are left out when there are none.
+func (e *encoder) conditions(conditions []registry.Condition) {
+	if len(conditions) == 0 {
+		return
+	}
+	e.key("conditions")
+	e.open('[')
+	for i := range conditions {
+		e.open('{')
+		e.condition(&conditions[i])
+		e.close('}')
+	}
+	e.close(']')
+}
+
+func (e *encoder) condition(c *registry.Condition) {
+	e.text("source", c.Source.String())
+	e.optional("name", c.Name)
+	e.text("status", c.Status.String())
+	e.time("since", c.Since)
+	if c.Until != 0 {
+		e.time("until", c.Until)
+	}
+	e.optional("reason", c.Reason)
+	e.optional("by", c.By)
+}
+
+// overrides are those that wait for instances to come back.
+func (e *encoder) overrides(overrides []registry.KeptOverride) {
+	if len(overrides) == 0 {
+		return
+	}
+	e.key("overrides")
+	e.open('[')
+	for i := range overrides {
+		e.open('{')
+		e.text("instanceId", overrides[i].ID)
+		e.condition(&overrides[i].Condition)
+		e.close('}')
+	}
+	e.close(']')
+}
+
+// statuses count instances by status, those that there are.
+func (e *encoder) statuses(instances []*registry.Instance) {
+	var counts [registry.StatusesMax]int
+	for _, i := range instances {
+		counts[i.Status]++
+	}
+	e.key("statuses")
+	e.open('{')
+	for s, n := range counts {
+		if n > 0 {
+			e.number(registry.Status(s).String(), int64(n))
+		}
 	}
 	e.close('}')
 }
@@ -135,8 +196,10 @@ var serviceFields = []listField[*shownService]{
 	{"service", func(e *encoder, s *shownService) { e.text("service", s.Key.Service) }},
 	{"instances", func(e *encoder, s *shownService) { e.number("instances", int64(len(s.Instances))) }},
 	{"passing", func(e *encoder, s *shownService) { e.number("passing", int64(s.passing())) }},
+	{"statuses", func(e *encoder, s *shownService) { e.statuses(s.Instances) }},
 	{"matching", func(e *encoder, s *shownService) { e.number("matching", int64(s.Matching)) }},
 	{"endpoints", func(e *encoder, s *shownService) { e.serviceEndpoints(s.Endpoints) }},
+	{"overrides", func(e *encoder, s *shownService) { e.overrides(s.Overrides) }},
 	{"createdRevision", func(e *encoder, s *shownService) { e.number("createdRevision", int64(s.Created)) }},
 	{"revision", func(e *encoder, s *shownService) { e.number("revision", int64(s.Revision)) }},
 	{"withheld", func(e *encoder, s *shownService) { e.serviceWithheld(s.withheld) }},

@@ -26,7 +26,7 @@ func (a *API) v2Routes() []route {
 	read := func(pattern string, serve handler) route {
 		return route{method: http.MethodGet, pattern: pattern, surface: surfaceV2, reads: true, serve: conditionless(serve)}
 	}
-	return []route{
+	return append(a.sayRoutes(instance),
 		write(http.MethodPost, instance+"/renew", a.v2Renew),
 		write(http.MethodPut, instance, a.v2Register),
 		write(http.MethodDelete, instance, a.v2Deregister),
@@ -38,7 +38,7 @@ func (a *API) v2Routes() []route {
 		read("/api/v2/services", a.v2AllServices),
 		read("/api/v2/namespaces", a.v2Namespaces),
 		read("/api/v2/members", a.v2Members),
-	}
+	)
 }
 
 // conditionless refuses the conditions that this version cannot check: a write

@@ -27,6 +27,64 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type Condition_Source int32
+
+const (
+	Condition_SOURCE_UNSPECIFIED Condition_Source = 0
+	Condition_SOURCE_OPERATOR    Condition_Source = 1
+	Condition_SOURCE_DRAIN       Condition_Source = 2
+	Condition_SOURCE_CHECK       Condition_Source = 3
+	Condition_SOURCE_REPORTS     Condition_Source = 4
+	Condition_SOURCE_PROTECTION  Condition_Source = 5
+)
+
+// Enum value maps for Condition_Source.
+var (
+	Condition_Source_name = map[int32]string{
+		0: "SOURCE_UNSPECIFIED",
+		1: "SOURCE_OPERATOR",
+		2: "SOURCE_DRAIN",
+		3: "SOURCE_CHECK",
+		4: "SOURCE_REPORTS",
+		5: "SOURCE_PROTECTION",
+	}
+	Condition_Source_value = map[string]int32{
+		"SOURCE_UNSPECIFIED": 0,
+		"SOURCE_OPERATOR":    1,
+		"SOURCE_DRAIN":       2,
+		"SOURCE_CHECK":       3,
+		"SOURCE_REPORTS":     4,
+		"SOURCE_PROTECTION":  5,
+	}
+)
+
+func (x Condition_Source) Enum() *Condition_Source {
+	p := new(Condition_Source)
+	*p = x
+	return p
+}
+
+func (x Condition_Source) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Condition_Source) Descriptor() protoreflect.EnumDescriptor {
+	return file_stellmap_record_v1_record_proto_enumTypes[0].Descriptor()
+}
+
+func (Condition_Source) Type() protoreflect.EnumType {
+	return &file_stellmap_record_v1_record_proto_enumTypes[0]
+}
+
+func (x Condition_Source) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Condition_Source.Descriptor instead.
+func (Condition_Source) EnumDescriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{11, 0}
+}
+
 type Result_Code int32
 
 const (
@@ -34,6 +92,8 @@ const (
 	Result_CODE_OK                  Result_Code = 1
 	Result_CODE_NOT_FOUND           Result_Code = 2
 	Result_CODE_ENDPOINT_NAMES_FULL Result_Code = 3 // the service has as many endpoint names as it may have
+	Result_CODE_SEEN_OTHERWISE      Result_Code = 7 // the instance is no longer as the proposer had seen it: nothing was done
+	Result_CODE_OVERRIDES_FULL      Result_Code = 8 // the service has as many instances with a word of an operator as it may have
 )
 
 // Enum value maps for Result_Code.
@@ -43,12 +103,16 @@ var (
 		1: "CODE_OK",
 		2: "CODE_NOT_FOUND",
 		3: "CODE_ENDPOINT_NAMES_FULL",
+		7: "CODE_SEEN_OTHERWISE",
+		8: "CODE_OVERRIDES_FULL",
 	}
 	Result_Code_value = map[string]int32{
 		"CODE_UNSPECIFIED":         0,
 		"CODE_OK":                  1,
 		"CODE_NOT_FOUND":           2,
 		"CODE_ENDPOINT_NAMES_FULL": 3,
+		"CODE_SEEN_OTHERWISE":      7,
+		"CODE_OVERRIDES_FULL":      8,
 	}
 )
 
@@ -63,11 +127,11 @@ func (x Result_Code) String() string {
 }
 
 func (Result_Code) Descriptor() protoreflect.EnumDescriptor {
-	return file_stellmap_record_v1_record_proto_enumTypes[0].Descriptor()
+	return file_stellmap_record_v1_record_proto_enumTypes[1].Descriptor()
 }
 
 func (Result_Code) Type() protoreflect.EnumType {
-	return &file_stellmap_record_v1_record_proto_enumTypes[0]
+	return &file_stellmap_record_v1_record_proto_enumTypes[1]
 }
 
 func (x Result_Code) Number() protoreflect.EnumNumber {
@@ -76,10 +140,10 @@ func (x Result_Code) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Result_Code.Descriptor instead.
 func (Result_Code) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{15, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{18, 0}
 }
 
-// Status says how an instance is. The numbers of the later states are taken.
+// Status says how an instance is.
 type InstanceRecord_Status int32
 
 const (
@@ -128,11 +192,11 @@ func (x InstanceRecord_Status) String() string {
 }
 
 func (InstanceRecord_Status) Descriptor() protoreflect.EnumDescriptor {
-	return file_stellmap_record_v1_record_proto_enumTypes[1].Descriptor()
+	return file_stellmap_record_v1_record_proto_enumTypes[2].Descriptor()
 }
 
 func (InstanceRecord_Status) Type() protoreflect.EnumType {
-	return &file_stellmap_record_v1_record_proto_enumTypes[1]
+	return &file_stellmap_record_v1_record_proto_enumTypes[2]
 }
 
 func (x InstanceRecord_Status) Number() protoreflect.EnumNumber {
@@ -141,7 +205,7 @@ func (x InstanceRecord_Status) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use InstanceRecord_Status.Descriptor instead.
 func (InstanceRecord_Status) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{16, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{19, 0}
 }
 
 // Renewal is what became of one renewal.
@@ -181,11 +245,11 @@ func (x Answer_Renewal) String() string {
 }
 
 func (Answer_Renewal) Descriptor() protoreflect.EnumDescriptor {
-	return file_stellmap_record_v1_record_proto_enumTypes[2].Descriptor()
+	return file_stellmap_record_v1_record_proto_enumTypes[3].Descriptor()
 }
 
 func (Answer_Renewal) Type() protoreflect.EnumType {
-	return &file_stellmap_record_v1_record_proto_enumTypes[2]
+	return &file_stellmap_record_v1_record_proto_enumTypes[3]
 }
 
 func (x Answer_Renewal) Number() protoreflect.EnumNumber {
@@ -194,7 +258,7 @@ func (x Answer_Renewal) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Answer_Renewal.Descriptor instead.
 func (Answer_Renewal) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{21, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{25, 0}
 }
 
 // Command is the data of one log entry. A member that does not know its format
@@ -209,6 +273,7 @@ type Command struct {
 	//	*Command_Renew
 	//	*Command_Expire
 	//	*Command_Reap
+	//	*Command_SetConditions
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -303,6 +368,15 @@ func (x *Command) GetReap() *Reap {
 	return nil
 }
 
+func (x *Command) GetSetConditions() *SetConditions {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_SetConditions); ok {
+			return x.SetConditions
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -327,6 +401,10 @@ type Command_Reap struct {
 	Reap *Reap `protobuf:"bytes,6,opt,name=reap,proto3,oneof"`
 }
 
+type Command_SetConditions struct {
+	SetConditions *SetConditions `protobuf:"bytes,7,opt,name=set_conditions,json=setConditions,proto3,oneof"`
+}
+
 func (*Command_Register) isCommand_Kind() {}
 
 func (*Command_Deregister) isCommand_Kind() {}
@@ -336,6 +414,8 @@ func (*Command_Renew) isCommand_Kind() {}
 func (*Command_Expire) isCommand_Kind() {}
 
 func (*Command_Reap) isCommand_Kind() {}
+
+func (*Command_SetConditions) isCommand_Kind() {}
 
 type Register struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -682,7 +762,8 @@ func (x *ExpireItem) GetLease() uint64 {
 }
 
 // Reap names services where something may be due: a baseline to halve, expired
-// instances to remove, an empty service to forget. The entry's time decides.
+// or drained instances to remove, a condition whose time is over, an empty
+// service to forget. The entry's time decides.
 type Reap struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Services      []*ServiceKey          `protobuf:"bytes,1,rep,name=services,proto3" json:"services,omitempty"`
@@ -727,6 +808,231 @@ func (x *Reap) GetServices() []*ServiceKey {
 	return nil
 }
 
+// SetConditions says what speaks for or against instances, or takes it back.
+type SetConditions struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Items         []*ConditionItem       `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetConditions) Reset() {
+	*x = SetConditions{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetConditions) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetConditions) ProtoMessage() {}
+
+func (x *SetConditions) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetConditions.ProtoReflect.Descriptor instead.
+func (*SetConditions) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *SetConditions) GetItems() []*ConditionItem {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+// ConditionItem puts a condition in the place of the one of the same source and
+// name, or clears that one.
+type ConditionItem struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Key       *InstanceKey           `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Condition *Condition             `protobuf:"bytes,2,opt,name=condition,proto3" json:"condition,omitempty"` // since_ms and until_ms are not looked at: the entry's time counts
+	Clear     bool                   `protobuf:"varint,3,opt,name=clear,proto3" json:"clear,omitempty"`
+	LastsMs   int64                  `protobuf:"varint,6,opt,name=lasts_ms,json=lastsMs,proto3" json:"lasts_ms,omitempty"` // from the entry's time on; 0 = until it is cleared
+	// What the proposer has seen, if it matters; else the item does nothing.
+	Lease         uint64                `protobuf:"varint,4,opt,name=lease,proto3" json:"lease,omitempty"`                                             // the generation of the lease; 0 = any
+	Seen          InstanceRecord_Status `protobuf:"varint,5,opt,name=seen,proto3,enum=stellmap.record.v1.InstanceRecord_Status" json:"seen,omitempty"` // the status of the condition to be replaced, passing when there is none; 0 = any
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConditionItem) Reset() {
+	*x = ConditionItem{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConditionItem) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConditionItem) ProtoMessage() {}
+
+func (x *ConditionItem) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConditionItem.ProtoReflect.Descriptor instead.
+func (*ConditionItem) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ConditionItem) GetKey() *InstanceKey {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *ConditionItem) GetCondition() *Condition {
+	if x != nil {
+		return x.Condition
+	}
+	return nil
+}
+
+func (x *ConditionItem) GetClear() bool {
+	if x != nil {
+		return x.Clear
+	}
+	return false
+}
+
+func (x *ConditionItem) GetLastsMs() int64 {
+	if x != nil {
+		return x.LastsMs
+	}
+	return 0
+}
+
+func (x *ConditionItem) GetLease() uint64 {
+	if x != nil {
+		return x.Lease
+	}
+	return 0
+}
+
+func (x *ConditionItem) GetSeen() InstanceRecord_Status {
+	if x != nil {
+		return x.Seen
+	}
+	return InstanceRecord_STATUS_UNSPECIFIED
+}
+
+// Condition is one thing that is said of an instance.
+type Condition struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Source        Condition_Source       `protobuf:"varint,1,opt,name=source,proto3,enum=stellmap.record.v1.Condition_Source" json:"source,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"` // of the check; empty for other sources
+	Status        InstanceRecord_Status  `protobuf:"varint,3,opt,name=status,proto3,enum=stellmap.record.v1.InstanceRecord_Status" json:"status,omitempty"`
+	SinceMs       int64                  `protobuf:"varint,4,opt,name=since_ms,json=sinceMs,proto3" json:"since_ms,omitempty"`
+	UntilMs       int64                  `protobuf:"varint,5,opt,name=until_ms,json=untilMs,proto3" json:"until_ms,omitempty"` // when the entries' time ends it, a drain with its instance; 0 = never
+	Reason        string                 `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	By            string                 `protobuf:"bytes,7,opt,name=by,proto3" json:"by,omitempty"` // who said it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Condition) Reset() {
+	*x = Condition{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Condition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Condition) ProtoMessage() {}
+
+func (x *Condition) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Condition.ProtoReflect.Descriptor instead.
+func (*Condition) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Condition) GetSource() Condition_Source {
+	if x != nil {
+		return x.Source
+	}
+	return Condition_SOURCE_UNSPECIFIED
+}
+
+func (x *Condition) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Condition) GetStatus() InstanceRecord_Status {
+	if x != nil {
+		return x.Status
+	}
+	return InstanceRecord_STATUS_UNSPECIFIED
+}
+
+func (x *Condition) GetSinceMs() int64 {
+	if x != nil {
+		return x.SinceMs
+	}
+	return 0
+}
+
+func (x *Condition) GetUntilMs() int64 {
+	if x != nil {
+		return x.UntilMs
+	}
+	return 0
+}
+
+func (x *Condition) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Condition) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
 type ServiceKey struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
@@ -737,7 +1043,7 @@ type ServiceKey struct {
 
 func (x *ServiceKey) Reset() {
 	*x = ServiceKey{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[9]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -749,7 +1055,7 @@ func (x *ServiceKey) String() string {
 func (*ServiceKey) ProtoMessage() {}
 
 func (x *ServiceKey) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[9]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -762,7 +1068,7 @@ func (x *ServiceKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceKey.ProtoReflect.Descriptor instead.
 func (*ServiceKey) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{9}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ServiceKey) GetNamespace() string {
@@ -790,7 +1096,7 @@ type InstanceKey struct {
 
 func (x *InstanceKey) Reset() {
 	*x = InstanceKey{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[10]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -802,7 +1108,7 @@ func (x *InstanceKey) String() string {
 func (*InstanceKey) ProtoMessage() {}
 
 func (x *InstanceKey) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[10]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -815,7 +1121,7 @@ func (x *InstanceKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceKey.ProtoReflect.Descriptor instead.
 func (*InstanceKey) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{10}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *InstanceKey) GetNamespace() string {
@@ -855,7 +1161,7 @@ type InstanceSpec struct {
 
 func (x *InstanceSpec) Reset() {
 	*x = InstanceSpec{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[11]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -867,7 +1173,7 @@ func (x *InstanceSpec) String() string {
 func (*InstanceSpec) ProtoMessage() {}
 
 func (x *InstanceSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[11]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -880,7 +1186,7 @@ func (x *InstanceSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceSpec.ProtoReflect.Descriptor instead.
 func (*InstanceSpec) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{11}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *InstanceSpec) GetGroup() string {
@@ -942,7 +1248,7 @@ type Pair struct {
 
 func (x *Pair) Reset() {
 	*x = Pair{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[12]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -954,7 +1260,7 @@ func (x *Pair) String() string {
 func (*Pair) ProtoMessage() {}
 
 func (x *Pair) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[12]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -967,7 +1273,7 @@ func (x *Pair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pair.ProtoReflect.Descriptor instead.
 func (*Pair) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{12}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Pair) GetKey() string {
@@ -998,7 +1304,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[13]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1010,7 +1316,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[13]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1023,7 +1329,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{13}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Endpoint) GetName() string {
@@ -1078,7 +1384,7 @@ type Reply struct {
 
 func (x *Reply) Reset() {
 	*x = Reply{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[14]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1090,7 +1396,7 @@ func (x *Reply) String() string {
 func (*Reply) ProtoMessage() {}
 
 func (x *Reply) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[14]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1103,7 +1409,7 @@ func (x *Reply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reply.ProtoReflect.Descriptor instead.
 func (*Reply) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{14}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Reply) GetResults() []*Result {
@@ -1124,7 +1430,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[15]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1136,7 +1442,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[15]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1149,7 +1455,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{15}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Result) GetCode() Result_Code {
@@ -1185,13 +1491,15 @@ type InstanceRecord struct {
 	Revision        uint64                 `protobuf:"varint,7,opt,name=revision,proto3" json:"revision,omitempty"`
 	Counter         uint64                 `protobuf:"varint,8,opt,name=counter,proto3" json:"counter,omitempty"`
 	Lease           uint64                 `protobuf:"varint,9,opt,name=lease,proto3" json:"lease,omitempty"`
+	StatusSinceMs   int64                  `protobuf:"varint,10,opt,name=status_since_ms,json=statusSinceMs,proto3" json:"status_since_ms,omitempty"`
+	Conditions      []*Condition           `protobuf:"bytes,11,rep,name=conditions,proto3" json:"conditions,omitempty"` // sorted by source and name
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
 
 func (x *InstanceRecord) Reset() {
 	*x = InstanceRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[16]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1203,7 +1511,7 @@ func (x *InstanceRecord) String() string {
 func (*InstanceRecord) ProtoMessage() {}
 
 func (x *InstanceRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[16]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1216,7 +1524,7 @@ func (x *InstanceRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceRecord.ProtoReflect.Descriptor instead.
 func (*InstanceRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{16}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *InstanceRecord) GetFormat() uint32 {
@@ -1282,6 +1590,20 @@ func (x *InstanceRecord) GetLease() uint64 {
 	return 0
 }
 
+func (x *InstanceRecord) GetStatusSinceMs() int64 {
+	if x != nil {
+		return x.StatusSinceMs
+	}
+	return 0
+}
+
+func (x *InstanceRecord) GetConditions() []*Condition {
+	if x != nil {
+		return x.Conditions
+	}
+	return nil
+}
+
 // ServiceRecord is the value under /services/{namespace}/{service}.
 type ServiceRecord struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1292,13 +1614,14 @@ type ServiceRecord struct {
 	Baseline      uint64                 `protobuf:"varint,5,opt,name=baseline,proto3" json:"baseline,omitempty"`
 	FellAtMs      int64                  `protobuf:"varint,6,opt,name=fell_at_ms,json=fellAtMs,proto3" json:"fell_at_ms,omitempty"`
 	EmptiedAtMs   int64                  `protobuf:"varint,7,opt,name=emptied_at_ms,json=emptiedAtMs,proto3" json:"emptied_at_ms,omitempty"`
+	Overrides     []*Override            `protobuf:"bytes,8,rep,name=overrides,proto3" json:"overrides,omitempty"` // of instances that are gone, sorted by id
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ServiceRecord) Reset() {
 	*x = ServiceRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[17]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1310,7 +1633,7 @@ func (x *ServiceRecord) String() string {
 func (*ServiceRecord) ProtoMessage() {}
 
 func (x *ServiceRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[17]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1323,7 +1646,7 @@ func (x *ServiceRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceRecord.ProtoReflect.Descriptor instead.
 func (*ServiceRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{17}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ServiceRecord) GetFormat() uint32 {
@@ -1375,6 +1698,66 @@ func (x *ServiceRecord) GetEmptiedAtMs() int64 {
 	return 0
 }
 
+func (x *ServiceRecord) GetOverrides() []*Override {
+	if x != nil {
+		return x.Overrides
+	}
+	return nil
+}
+
+// Override is the word of an operator on an instance that is not there, for when it comes back.
+type Override struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Condition     *Condition             `protobuf:"bytes,2,opt,name=condition,proto3" json:"condition,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Override) Reset() {
+	*x = Override{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Override) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Override) ProtoMessage() {}
+
+func (x *Override) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Override.ProtoReflect.Descriptor instead.
+func (*Override) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Override) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Override) GetCondition() *Condition {
+	if x != nil {
+		return x.Condition
+	}
+	return nil
+}
+
 type ServiceEndpoint struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1385,7 +1768,7 @@ type ServiceEndpoint struct {
 
 func (x *ServiceEndpoint) Reset() {
 	*x = ServiceEndpoint{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[18]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1397,7 +1780,7 @@ func (x *ServiceEndpoint) String() string {
 func (*ServiceEndpoint) ProtoMessage() {}
 
 func (x *ServiceEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[18]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1410,7 +1793,7 @@ func (x *ServiceEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceEndpoint.ProtoReflect.Descriptor instead.
 func (*ServiceEndpoint) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{18}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ServiceEndpoint) GetName() string {
@@ -1441,7 +1824,7 @@ type Ask struct {
 
 func (x *Ask) Reset() {
 	*x = Ask{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[19]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1453,7 +1836,7 @@ func (x *Ask) String() string {
 func (*Ask) ProtoMessage() {}
 
 func (x *Ask) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[19]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1466,7 +1849,7 @@ func (x *Ask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask.ProtoReflect.Descriptor instead.
 func (*Ask) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{19}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Ask) GetFormat() uint32 {
@@ -1512,7 +1895,7 @@ type RenewLeases struct {
 
 func (x *RenewLeases) Reset() {
 	*x = RenewLeases{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[20]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1524,7 +1907,7 @@ func (x *RenewLeases) String() string {
 func (*RenewLeases) ProtoMessage() {}
 
 func (x *RenewLeases) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[20]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1537,7 +1920,7 @@ func (x *RenewLeases) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeases.ProtoReflect.Descriptor instead.
 func (*RenewLeases) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{20}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RenewLeases) GetItems() []*RenewItem {
@@ -1557,7 +1940,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[21]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1569,7 +1952,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[21]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1582,7 +1965,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{21}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Answer) GetRenewals() []Answer_Renewal {
@@ -1596,7 +1979,7 @@ var File_stellmap_record_v1_record_proto protoreflect.FileDescriptor
 
 const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x1fstellmap/record/v1/record.proto\x12\x12stellmap.record.v1\"\xc0\x02\n" +
+	"\x1fstellmap/record/v1/record.proto\x12\x12stellmap.record.v1\"\x8c\x03\n" +
 	"\aCommand\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12:\n" +
 	"\bregister\x18\x02 \x01(\v2\x1c.stellmap.record.v1.RegisterH\x00R\bregister\x12@\n" +
@@ -1605,7 +1988,8 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"deregister\x121\n" +
 	"\x05renew\x18\x04 \x01(\v2\x19.stellmap.record.v1.RenewH\x00R\x05renew\x124\n" +
 	"\x06expire\x18\x05 \x01(\v2\x1a.stellmap.record.v1.ExpireH\x00R\x06expire\x12.\n" +
-	"\x04reap\x18\x06 \x01(\v2\x18.stellmap.record.v1.ReapH\x00R\x04reapB\x06\n" +
+	"\x04reap\x18\x06 \x01(\v2\x18.stellmap.record.v1.ReapH\x00R\x04reap\x12J\n" +
+	"\x0eset_conditions\x18\a \x01(\v2!.stellmap.record.v1.SetConditionsH\x00R\rsetConditionsB\x06\n" +
 	"\x04kind\"B\n" +
 	"\bRegister\x126\n" +
 	"\x05items\x18\x01 \x03(\v2 .stellmap.record.v1.RegisterItemR\x05items\"w\n" +
@@ -1629,7 +2013,31 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\v2\x1f.stellmap.record.v1.InstanceKeyR\x03key\x12\x14\n" +
 	"\x05lease\x18\x02 \x01(\x04R\x05lease\"B\n" +
 	"\x04Reap\x12:\n" +
-	"\bservices\x18\x01 \x03(\v2\x1e.stellmap.record.v1.ServiceKeyR\bservices\"D\n" +
+	"\bservices\x18\x01 \x03(\v2\x1e.stellmap.record.v1.ServiceKeyR\bservices\"H\n" +
+	"\rSetConditions\x127\n" +
+	"\x05items\x18\x01 \x03(\v2!.stellmap.record.v1.ConditionItemR\x05items\"\x85\x02\n" +
+	"\rConditionItem\x121\n" +
+	"\x03key\x18\x01 \x01(\v2\x1f.stellmap.record.v1.InstanceKeyR\x03key\x12;\n" +
+	"\tcondition\x18\x02 \x01(\v2\x1d.stellmap.record.v1.ConditionR\tcondition\x12\x14\n" +
+	"\x05clear\x18\x03 \x01(\bR\x05clear\x12\x19\n" +
+	"\blasts_ms\x18\x06 \x01(\x03R\alastsMs\x12\x14\n" +
+	"\x05lease\x18\x04 \x01(\x04R\x05lease\x12=\n" +
+	"\x04seen\x18\x05 \x01(\x0e2).stellmap.record.v1.InstanceRecord.StatusR\x04seen\"\x85\x03\n" +
+	"\tCondition\x12<\n" +
+	"\x06source\x18\x01 \x01(\x0e2$.stellmap.record.v1.Condition.SourceR\x06source\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12A\n" +
+	"\x06status\x18\x03 \x01(\x0e2).stellmap.record.v1.InstanceRecord.StatusR\x06status\x12\x19\n" +
+	"\bsince_ms\x18\x04 \x01(\x03R\asinceMs\x12\x19\n" +
+	"\buntil_ms\x18\x05 \x01(\x03R\auntilMs\x12\x16\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\x12\x0e\n" +
+	"\x02by\x18\a \x01(\tR\x02by\"\x84\x01\n" +
+	"\x06Source\x12\x16\n" +
+	"\x12SOURCE_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fSOURCE_OPERATOR\x10\x01\x12\x10\n" +
+	"\fSOURCE_DRAIN\x10\x02\x12\x10\n" +
+	"\fSOURCE_CHECK\x10\x03\x12\x12\n" +
+	"\x0eSOURCE_REPORTS\x10\x04\x12\x15\n" +
+	"\x11SOURCE_PROTECTION\x10\x05\"D\n" +
 	"\n" +
 	"ServiceKey\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
@@ -1658,16 +2066,18 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\x04path\x18\x05 \x01(\tR\x04path\x12\x16\n" +
 	"\x06weight\x18\x06 \x01(\x05R\x06weight\"=\n" +
 	"\x05Reply\x124\n" +
-	"\aresults\x18\x01 \x03(\v2\x1a.stellmap.record.v1.ResultR\aresults\"\xce\x01\n" +
+	"\aresults\x18\x01 \x03(\v2\x1a.stellmap.record.v1.ResultR\aresults\"\x81\x02\n" +
 	"\x06Result\x123\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x1f.stellmap.record.v1.Result.CodeR\x04code\x12\x18\n" +
 	"\acreated\x18\x02 \x01(\bR\acreated\x12\x18\n" +
-	"\achanged\x18\x03 \x01(\bR\achanged\"[\n" +
+	"\achanged\x18\x03 \x01(\bR\achanged\"\x8d\x01\n" +
 	"\x04Code\x12\x14\n" +
 	"\x10CODE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aCODE_OK\x10\x01\x12\x12\n" +
 	"\x0eCODE_NOT_FOUND\x10\x02\x12\x1c\n" +
-	"\x18CODE_ENDPOINT_NAMES_FULL\x10\x03\"\x99\x04\n" +
+	"\x18CODE_ENDPOINT_NAMES_FULL\x10\x03\x12\x17\n" +
+	"\x13CODE_SEEN_OTHERWISE\x10\a\x12\x17\n" +
+	"\x13CODE_OVERRIDES_FULL\x10\b\"\x80\x05\n" +
 	"\x0eInstanceRecord\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x124\n" +
 	"\x04spec\x18\x02 \x01(\v2 .stellmap.record.v1.InstanceSpecR\x04spec\x12(\n" +
@@ -1677,7 +2087,12 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\rexpired_at_ms\x18\x06 \x01(\x03R\vexpiredAtMs\x12\x1a\n" +
 	"\brevision\x18\a \x01(\x04R\brevision\x12\x18\n" +
 	"\acounter\x18\b \x01(\x04R\acounter\x12\x14\n" +
-	"\x05lease\x18\t \x01(\x04R\x05lease\"\xaf\x01\n" +
+	"\x05lease\x18\t \x01(\x04R\x05lease\x12&\n" +
+	"\x0fstatus_since_ms\x18\n" +
+	" \x01(\x03R\rstatusSinceMs\x12=\n" +
+	"\n" +
+	"conditions\x18\v \x03(\v2\x1d.stellmap.record.v1.ConditionR\n" +
+	"conditions\"\xaf\x01\n" +
 	"\x06Status\x12\x16\n" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eSTATUS_PASSING\x10\x01\x12\x12\n" +
@@ -1686,7 +2101,7 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\x0fSTATUS_CRITICAL\x10\x04\x12\x13\n" +
 	"\x0fSTATUS_DRAINING\x10\x05\x12\x12\n" +
 	"\x0eSTATUS_EXPIRED\x10\x06\x12\x13\n" +
-	"\x0fSTATUS_DISABLED\x10\a\"\xfe\x01\n" +
+	"\x0fSTATUS_DISABLED\x10\a\"\xba\x02\n" +
 	"\rServiceRecord\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x18\n" +
 	"\acreated\x18\x02 \x01(\x04R\acreated\x12\x1a\n" +
@@ -1695,7 +2110,11 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\bbaseline\x18\x05 \x01(\x04R\bbaseline\x12\x1c\n" +
 	"\n" +
 	"fell_at_ms\x18\x06 \x01(\x03R\bfellAtMs\x12\"\n" +
-	"\remptied_at_ms\x18\a \x01(\x03R\vemptiedAtMs\"A\n" +
+	"\remptied_at_ms\x18\a \x01(\x03R\vemptiedAtMs\x12:\n" +
+	"\toverrides\x18\b \x03(\v2\x1c.stellmap.record.v1.OverrideR\toverrides\"W\n" +
+	"\bOverride\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12;\n" +
+	"\tcondition\x18\x02 \x01(\v2\x1d.stellmap.record.v1.ConditionR\tcondition\"A\n" +
 	"\x0fServiceEndpoint\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bprotocol\x18\x02 \x01(\tR\bprotocol\"k\n" +
@@ -1725,66 +2144,81 @@ func file_stellmap_record_v1_record_proto_rawDescGZIP() []byte {
 	return file_stellmap_record_v1_record_proto_rawDescData
 }
 
-var file_stellmap_record_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_stellmap_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_stellmap_record_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_stellmap_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_stellmap_record_v1_record_proto_goTypes = []any{
-	(Result_Code)(0),           // 0: stellmap.record.v1.Result.Code
-	(InstanceRecord_Status)(0), // 1: stellmap.record.v1.InstanceRecord.Status
-	(Answer_Renewal)(0),        // 2: stellmap.record.v1.Answer.Renewal
-	(*Command)(nil),            // 3: stellmap.record.v1.Command
-	(*Register)(nil),           // 4: stellmap.record.v1.Register
-	(*RegisterItem)(nil),       // 5: stellmap.record.v1.RegisterItem
-	(*Deregister)(nil),         // 6: stellmap.record.v1.Deregister
-	(*Renew)(nil),              // 7: stellmap.record.v1.Renew
-	(*RenewItem)(nil),          // 8: stellmap.record.v1.RenewItem
-	(*Expire)(nil),             // 9: stellmap.record.v1.Expire
-	(*ExpireItem)(nil),         // 10: stellmap.record.v1.ExpireItem
-	(*Reap)(nil),               // 11: stellmap.record.v1.Reap
-	(*ServiceKey)(nil),         // 12: stellmap.record.v1.ServiceKey
-	(*InstanceKey)(nil),        // 13: stellmap.record.v1.InstanceKey
-	(*InstanceSpec)(nil),       // 14: stellmap.record.v1.InstanceSpec
-	(*Pair)(nil),               // 15: stellmap.record.v1.Pair
-	(*Endpoint)(nil),           // 16: stellmap.record.v1.Endpoint
-	(*Reply)(nil),              // 17: stellmap.record.v1.Reply
-	(*Result)(nil),             // 18: stellmap.record.v1.Result
-	(*InstanceRecord)(nil),     // 19: stellmap.record.v1.InstanceRecord
-	(*ServiceRecord)(nil),      // 20: stellmap.record.v1.ServiceRecord
-	(*ServiceEndpoint)(nil),    // 21: stellmap.record.v1.ServiceEndpoint
-	(*Ask)(nil),                // 22: stellmap.record.v1.Ask
-	(*RenewLeases)(nil),        // 23: stellmap.record.v1.RenewLeases
-	(*Answer)(nil),             // 24: stellmap.record.v1.Answer
+	(Condition_Source)(0),      // 0: stellmap.record.v1.Condition.Source
+	(Result_Code)(0),           // 1: stellmap.record.v1.Result.Code
+	(InstanceRecord_Status)(0), // 2: stellmap.record.v1.InstanceRecord.Status
+	(Answer_Renewal)(0),        // 3: stellmap.record.v1.Answer.Renewal
+	(*Command)(nil),            // 4: stellmap.record.v1.Command
+	(*Register)(nil),           // 5: stellmap.record.v1.Register
+	(*RegisterItem)(nil),       // 6: stellmap.record.v1.RegisterItem
+	(*Deregister)(nil),         // 7: stellmap.record.v1.Deregister
+	(*Renew)(nil),              // 8: stellmap.record.v1.Renew
+	(*RenewItem)(nil),          // 9: stellmap.record.v1.RenewItem
+	(*Expire)(nil),             // 10: stellmap.record.v1.Expire
+	(*ExpireItem)(nil),         // 11: stellmap.record.v1.ExpireItem
+	(*Reap)(nil),               // 12: stellmap.record.v1.Reap
+	(*SetConditions)(nil),      // 13: stellmap.record.v1.SetConditions
+	(*ConditionItem)(nil),      // 14: stellmap.record.v1.ConditionItem
+	(*Condition)(nil),          // 15: stellmap.record.v1.Condition
+	(*ServiceKey)(nil),         // 16: stellmap.record.v1.ServiceKey
+	(*InstanceKey)(nil),        // 17: stellmap.record.v1.InstanceKey
+	(*InstanceSpec)(nil),       // 18: stellmap.record.v1.InstanceSpec
+	(*Pair)(nil),               // 19: stellmap.record.v1.Pair
+	(*Endpoint)(nil),           // 20: stellmap.record.v1.Endpoint
+	(*Reply)(nil),              // 21: stellmap.record.v1.Reply
+	(*Result)(nil),             // 22: stellmap.record.v1.Result
+	(*InstanceRecord)(nil),     // 23: stellmap.record.v1.InstanceRecord
+	(*ServiceRecord)(nil),      // 24: stellmap.record.v1.ServiceRecord
+	(*Override)(nil),           // 25: stellmap.record.v1.Override
+	(*ServiceEndpoint)(nil),    // 26: stellmap.record.v1.ServiceEndpoint
+	(*Ask)(nil),                // 27: stellmap.record.v1.Ask
+	(*RenewLeases)(nil),        // 28: stellmap.record.v1.RenewLeases
+	(*Answer)(nil),             // 29: stellmap.record.v1.Answer
 }
 var file_stellmap_record_v1_record_proto_depIdxs = []int32{
-	4,  // 0: stellmap.record.v1.Command.register:type_name -> stellmap.record.v1.Register
-	6,  // 1: stellmap.record.v1.Command.deregister:type_name -> stellmap.record.v1.Deregister
-	7,  // 2: stellmap.record.v1.Command.renew:type_name -> stellmap.record.v1.Renew
-	9,  // 3: stellmap.record.v1.Command.expire:type_name -> stellmap.record.v1.Expire
-	11, // 4: stellmap.record.v1.Command.reap:type_name -> stellmap.record.v1.Reap
-	5,  // 5: stellmap.record.v1.Register.items:type_name -> stellmap.record.v1.RegisterItem
-	13, // 6: stellmap.record.v1.RegisterItem.key:type_name -> stellmap.record.v1.InstanceKey
-	14, // 7: stellmap.record.v1.RegisterItem.spec:type_name -> stellmap.record.v1.InstanceSpec
-	13, // 8: stellmap.record.v1.Deregister.keys:type_name -> stellmap.record.v1.InstanceKey
-	8,  // 9: stellmap.record.v1.Renew.items:type_name -> stellmap.record.v1.RenewItem
-	13, // 10: stellmap.record.v1.RenewItem.key:type_name -> stellmap.record.v1.InstanceKey
-	10, // 11: stellmap.record.v1.Expire.items:type_name -> stellmap.record.v1.ExpireItem
-	13, // 12: stellmap.record.v1.ExpireItem.key:type_name -> stellmap.record.v1.InstanceKey
-	12, // 13: stellmap.record.v1.Reap.services:type_name -> stellmap.record.v1.ServiceKey
-	15, // 14: stellmap.record.v1.InstanceSpec.labels:type_name -> stellmap.record.v1.Pair
-	15, // 15: stellmap.record.v1.InstanceSpec.metadata:type_name -> stellmap.record.v1.Pair
-	16, // 16: stellmap.record.v1.InstanceSpec.endpoints:type_name -> stellmap.record.v1.Endpoint
-	18, // 17: stellmap.record.v1.Reply.results:type_name -> stellmap.record.v1.Result
-	0,  // 18: stellmap.record.v1.Result.code:type_name -> stellmap.record.v1.Result.Code
-	14, // 19: stellmap.record.v1.InstanceRecord.spec:type_name -> stellmap.record.v1.InstanceSpec
-	1,  // 20: stellmap.record.v1.InstanceRecord.status:type_name -> stellmap.record.v1.InstanceRecord.Status
-	21, // 21: stellmap.record.v1.ServiceRecord.endpoints:type_name -> stellmap.record.v1.ServiceEndpoint
-	23, // 22: stellmap.record.v1.Ask.renew_leases:type_name -> stellmap.record.v1.RenewLeases
-	8,  // 23: stellmap.record.v1.RenewLeases.items:type_name -> stellmap.record.v1.RenewItem
-	2,  // 24: stellmap.record.v1.Answer.renewals:type_name -> stellmap.record.v1.Answer.Renewal
-	25, // [25:25] is the sub-list for method output_type
-	25, // [25:25] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	5,  // 0: stellmap.record.v1.Command.register:type_name -> stellmap.record.v1.Register
+	7,  // 1: stellmap.record.v1.Command.deregister:type_name -> stellmap.record.v1.Deregister
+	8,  // 2: stellmap.record.v1.Command.renew:type_name -> stellmap.record.v1.Renew
+	10, // 3: stellmap.record.v1.Command.expire:type_name -> stellmap.record.v1.Expire
+	12, // 4: stellmap.record.v1.Command.reap:type_name -> stellmap.record.v1.Reap
+	13, // 5: stellmap.record.v1.Command.set_conditions:type_name -> stellmap.record.v1.SetConditions
+	6,  // 6: stellmap.record.v1.Register.items:type_name -> stellmap.record.v1.RegisterItem
+	17, // 7: stellmap.record.v1.RegisterItem.key:type_name -> stellmap.record.v1.InstanceKey
+	18, // 8: stellmap.record.v1.RegisterItem.spec:type_name -> stellmap.record.v1.InstanceSpec
+	17, // 9: stellmap.record.v1.Deregister.keys:type_name -> stellmap.record.v1.InstanceKey
+	9,  // 10: stellmap.record.v1.Renew.items:type_name -> stellmap.record.v1.RenewItem
+	17, // 11: stellmap.record.v1.RenewItem.key:type_name -> stellmap.record.v1.InstanceKey
+	11, // 12: stellmap.record.v1.Expire.items:type_name -> stellmap.record.v1.ExpireItem
+	17, // 13: stellmap.record.v1.ExpireItem.key:type_name -> stellmap.record.v1.InstanceKey
+	16, // 14: stellmap.record.v1.Reap.services:type_name -> stellmap.record.v1.ServiceKey
+	14, // 15: stellmap.record.v1.SetConditions.items:type_name -> stellmap.record.v1.ConditionItem
+	17, // 16: stellmap.record.v1.ConditionItem.key:type_name -> stellmap.record.v1.InstanceKey
+	15, // 17: stellmap.record.v1.ConditionItem.condition:type_name -> stellmap.record.v1.Condition
+	2,  // 18: stellmap.record.v1.ConditionItem.seen:type_name -> stellmap.record.v1.InstanceRecord.Status
+	0,  // 19: stellmap.record.v1.Condition.source:type_name -> stellmap.record.v1.Condition.Source
+	2,  // 20: stellmap.record.v1.Condition.status:type_name -> stellmap.record.v1.InstanceRecord.Status
+	19, // 21: stellmap.record.v1.InstanceSpec.labels:type_name -> stellmap.record.v1.Pair
+	19, // 22: stellmap.record.v1.InstanceSpec.metadata:type_name -> stellmap.record.v1.Pair
+	20, // 23: stellmap.record.v1.InstanceSpec.endpoints:type_name -> stellmap.record.v1.Endpoint
+	22, // 24: stellmap.record.v1.Reply.results:type_name -> stellmap.record.v1.Result
+	1,  // 25: stellmap.record.v1.Result.code:type_name -> stellmap.record.v1.Result.Code
+	18, // 26: stellmap.record.v1.InstanceRecord.spec:type_name -> stellmap.record.v1.InstanceSpec
+	2,  // 27: stellmap.record.v1.InstanceRecord.status:type_name -> stellmap.record.v1.InstanceRecord.Status
+	15, // 28: stellmap.record.v1.InstanceRecord.conditions:type_name -> stellmap.record.v1.Condition
+	26, // 29: stellmap.record.v1.ServiceRecord.endpoints:type_name -> stellmap.record.v1.ServiceEndpoint
+	25, // 30: stellmap.record.v1.ServiceRecord.overrides:type_name -> stellmap.record.v1.Override
+	15, // 31: stellmap.record.v1.Override.condition:type_name -> stellmap.record.v1.Condition
+	28, // 32: stellmap.record.v1.Ask.renew_leases:type_name -> stellmap.record.v1.RenewLeases
+	9,  // 33: stellmap.record.v1.RenewLeases.items:type_name -> stellmap.record.v1.RenewItem
+	3,  // 34: stellmap.record.v1.Answer.renewals:type_name -> stellmap.record.v1.Answer.Renewal
+	35, // [35:35] is the sub-list for method output_type
+	35, // [35:35] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_stellmap_record_v1_record_proto_init() }
@@ -1798,8 +2232,9 @@ func file_stellmap_record_v1_record_proto_init() {
 		(*Command_Renew)(nil),
 		(*Command_Expire)(nil),
 		(*Command_Reap)(nil),
+		(*Command_SetConditions)(nil),
 	}
-	file_stellmap_record_v1_record_proto_msgTypes[19].OneofWrappers = []any{
+	file_stellmap_record_v1_record_proto_msgTypes[23].OneofWrappers = []any{
 		(*Ask_RenewLeases)(nil),
 	}
 	type x struct{}
@@ -1807,8 +2242,8 @@ func file_stellmap_record_v1_record_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stellmap_record_v1_record_proto_rawDesc), len(file_stellmap_record_v1_record_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   22,
+			NumEnums:      4,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,100 @@
+package httpapi
+
+import (
+	"errors"
+	"net"
+	"net/http"
+
+	"github.com/stellmap/stellmap/registry"
+)
+
+// sayRoutes are what operators say of instances.
+func (a *API) sayRoutes(instance string) []route {
+	write := func(method, pattern string, serve handler) route {
+		return route{method: method, pattern: pattern, surface: surfaceV2, serve: conditionless(serve)}
+	}
+	return []route{
+		write(http.MethodPost, instance+"/override", a.v2Override),
+		write(http.MethodDelete, instance+"/override", a.v2ClearOverride),
+		write(http.MethodPost, instance+"/drain", a.v2Drain),
+		write(http.MethodDelete, instance+"/drain", a.v2Undrain),
+	}
+}
+
+type v2OverrideBody struct {
+	Status string `json:"status"`
+	Reason string `json:"reason"`
+}
+
+type v2DrainBody struct {
+	Seconds int64  `json:"seconds"`
+	Reason  string `json:"reason"`
+}
+
+func (a *API) v2Override(w http.ResponseWriter, q *http.Request) error {
+	var body v2OverrideBody
+	if err := decode(w, q, &body); err != nil {
+		return err
+	}
+	return a.said(w, q, body, func(id string, ref registry.InstanceRef) (registry.Result, error) {
+		return a.registry.Override(q.Context(), id, ref, registry.Override{Status: body.Status, Reason: body.Reason, By: actor(q)})
+	})
+}
+
+func (a *API) v2ClearOverride(w http.ResponseWriter, q *http.Request) error {
+	return a.said(w, q, "override", func(id string, ref registry.InstanceRef) (registry.Result, error) {
+		return a.registry.ClearOverride(q.Context(), id, ref)
+	})
+}
+
+func (a *API) v2Drain(w http.ResponseWriter, q *http.Request) error {
+	var body v2DrainBody
+	if err := decodeOptional(w, q, &body); err != nil {
+		return err
+	}
+	return a.said(w, q, body, func(id string, ref registry.InstanceRef) (registry.Result, error) {
+		return a.registry.Drain(q.Context(), id, ref, registry.Drain{Seconds: body.Seconds, Reason: body.Reason, By: actor(q)})
+	})
+}
+
+func (a *API) v2Undrain(w http.ResponseWriter, q *http.Request) error {
+	return a.said(w, q, "drain", func(id string, ref registry.InstanceRef) (registry.Result, error) {
+		return a.registry.Undrain(q.Context(), id, ref)
+	})
+}
+
+// said does what an operator asks for and answers with what became of it. What
+// is asked for tells one request id's use from another's.
+func (a *API) said(w http.ResponseWriter, q *http.Request, what any, do func(id string, ref registry.InstanceRef) (registry.Result, error)) error {
+	if err := noParameters(q); err != nil {
+		return err
+	}
+	ref := pathRef(q)
+	id, err := requestID(q, [2]any{ref, what})
+	if err != nil {
+		return err
+	}
+	result, err := do(id, ref)
+	setRevision(w, result.Revision)
+	switch {
+	case errors.Is(err, registry.ErrNotFound):
+		return &missingError{ref: ref, next: "it never was, it was deregistered, or it expired long ago"}
+	case err != nil:
+		return err
+	}
+	writeJSON(w, http.StatusOK, typeJSON, &struct {
+		v2Key
+		Changed bool `json:"changed"`
+	}{keyOf(ref, result.Revision), result.Changed})
+	return nil
+}
+
+// actor is who asks, as far as it is known: as long as nobody has to say who he
+// is, the address that he asks from.
+func actor(q *http.Request) string {
+	host, _, err := net.SplitHostPort(q.RemoteAddr)
+	if err != nil {
+		host = q.RemoteAddr
+	}
+	return "anonymous at " + host
+}
