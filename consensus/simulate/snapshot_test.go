@@ -45,6 +45,11 @@ func (l *life) bring(s consensus.OutgoingSnapshot) error {
 	there := w.members[s.To-1].life
 	var in *consensus.IncomingSnapshot
 	at, over := int64(0), false
+	defer func() { // also when this process ends while it waits
+		if over = true; in != nil {
+			w.leave(there, in)
+		}
+	}()
 	err = l.remote(there, func() error {
 		one, err := there.group.OfferSnapshot(l.member.id, s.Meta, s.Message)
 		switch {
@@ -57,10 +62,6 @@ func (l *life) bring(s consensus.OutgoingSnapshot) error {
 		in, at = one, one.Offset()
 		return nil
 	})
-	over = true
-	if in != nil {
-		defer w.leave(there, in)
-	}
 	if err == nil && at > 0 && at < s.Bytes {
 		w.faults.count("snapshot resumed")
 	}
