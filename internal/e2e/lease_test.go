@@ -1,0 +1,163 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stellmap/stellmap/internal/process"
+)
+
+const (
+	shortTTL = 2 * time.Second
+	// lookTime is for what has to come about, however slow the machine is; how soon it does is printed.
+	lookTime = 30 * time.Second
+)
+
+// leasedBody is the body of a v2 register with a short lease.
+func leasedBody(port int) string {
+	return fmt.Sprintf(`{"endpoints":[{"name":"http","protocol":"http","host":"127.0.0.1","port":%d}],"leaseTtlSeconds":%d}`, port, int(shortTTL.Seconds()))
+}
+
+// statusOf is an instance's status as a member has it; "gone" when it has none.
+func (c *cluster) statusOf(m *member, service, id string) (string, error) {
+	a, err := c.call(c.t.Context(), http.MethodGet, instanceURL(m, service, id), "")
+	if err != nil {
+		return "", err
+	}
+	if a.status == http.StatusNotFound {
+		return "gone", nil
+	}
+	if err := a.want(http.StatusOK); err != nil {
+		return "", err
+	}
+	var i struct {
+		Status string `json:"status"`
+	}
+	err = json.Unmarshal(a.body, &i)
+	return i.Status, err
+}
+
+// becomes waits until a member shows an instance in a status, and says how long it took.
+func (c *cluster) becomes(m *member, service, id, want string) time.Duration {
+	c.t.Helper()
+	took, err := process.Within(c.t.Context(), lookTime, fmt.Sprintf("%s of %s to be %s", id, service, want), func() error {
+		got, err := c.statusOf(m, service, id)
+		if err == nil && got != want {
+			err = fmt.Errorf("it is %s", got)
+		}
+		return err
+	})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return took
+}
+
+// TestALeaseRunsOutAndIsRevived shows on real members that a lease which nobody
+// renews is never over before its time, that the instance comes back with a late
+// heartbeat, whichever member takes it, and that killing the leader ends no lease
+// early either.
+func TestALeaseRunsOutAndIsRevived(t *testing.T) {
+	c := newCluster(t, 3)
+	leader := c.leader(c.members...)
+	for _, after := range []string{"a calm time", "the leader was killed"} {
+		id := "late"
+		began := time.Now()
+		c.must(http.MethodPut, instanceURL(c.members[0], "leased", id), leasedBody(9000), http.StatusOK, http.StatusCreated)
+		reader := c.members[leader.id%3]
+		if after != "a calm time" {
+			c.kill(leader)
+		}
+		c.becomes(reader, "leased", id, "expired")
+		took := time.Since(began)
+		if took < shortTTL {
+			t.Fatalf("after %s a lease of %v was over within %v", after, shortTTL, took)
+		}
+		t.Logf("after %s a lease of %v was over after %v", after, shortTTL, took.Round(10*time.Millisecond))
+		other := c.members[(leader.id+1)%3]
+		c.must(http.MethodPost, instanceURL(other, "leased", id)+"/renew", "", http.StatusOK)
+		c.becomes(reader, "leased", id, "passing")
+		if after == "a calm time" {
+			c.must(http.MethodDelete, instanceURL(other, "leased", id), "", http.StatusOK)
+			c.must(http.MethodPost, instanceURL(other, "leased", id)+"/renew", "", http.StatusNotFound)
+		}
+	}
+}
+
+// TestAnOutageOfTheWholeClusterEndsNoLease shows that after all members were down
+// for five times the TTL nobody is lost who renews when they are back.
+func TestAnOutageOfTheWholeClusterEndsNoLease(t *testing.T) {
+	const instances = 100
+	c := newCluster(t, 3)
+	for i := range instances {
+		c.must(http.MethodPut, instanceURL(c.members[i%3], "leased", fmt.Sprint(i)), leasedBody(9000+i), http.StatusCreated)
+	}
+	c.kill(c.members...)
+	<-time.After(5 * shortTTL)
+	for _, m := range c.members {
+		c.start(m)
+	}
+	holding, stop := context.WithCancel(t.Context())
+	defer stop()
+	var holders sync.WaitGroup
+	for i := range instances {
+		holders.Go(func() { c.holdOn(holding, i) })
+	}
+	c.mustBeReady()
+	<-time.After(3 * shortTTL)
+	for i := range instances {
+		if got, err := c.statusOf(c.members[i%3], "leased", fmt.Sprint(i)); err != nil || got != "passing" {
+			t.Errorf("instance %d is %s: %v", i, got, err)
+		}
+	}
+	stop()
+	holders.Wait()
+	for _, m := range c.members {
+		if n := c.metricOf(m, "stellmap_registry_expirations_total"); n != 0 {
+			t.Errorf("%s has let %v leases run out", m.name(), n)
+		}
+	}
+}
+
+// holdOn renews an instance's lease three times in its time, at any member.
+func (c *cluster) holdOn(ctx context.Context, i int) {
+	for n := i; ctx.Err() == nil; n++ {
+		pause := shortTTL / 3
+		a, err := c.call(ctx, http.MethodPost, instanceURL(c.members[n%3], "leased", fmt.Sprint(i))+"/renew", "")
+		switch {
+		case err == nil && a.status == http.StatusNotFound:
+			c.t.Errorf("instance %d was lost: %s", i, a.body)
+			return
+		case err != nil || a.status != http.StatusOK:
+			pause = shortTTL / 20 // another member
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// metricOf reads one value of a member's metrics.
+func (c *cluster) metricOf(m *member, name string) float64 {
+	c.t.Helper()
+	a := c.must(http.MethodGet, m.url()+"/metrics", "", http.StatusOK)
+	for line := range strings.Lines(string(a.body)) {
+		if value, found := strings.CutPrefix(line, name+" "); found {
+			f, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+			if err != nil {
+				c.t.Fatal(err)
+			}
+			return f
+		}
+	}
+	c.t.Fatalf("%s has no metric %s", m.name(), name)
+	return 0
+}
