@@ -383,5 +383,8 @@ func (f *faults) heal() {
 		if m.up() {
 			m.life.goOn()
 		}
+		if m.down { // for how long, a fault has said
+			w.after(w.between(0, time.Duration(2*w.ElectionTicks)*w.Tick), m.startAgain)
+		}
 	}
 }

@@ -30,6 +30,7 @@ type member struct {
 	state *crashfs.FS // the engine, whose own goroutines nobody may see
 	uuids int
 	life  *life // the process; nil when there is none
+	down  bool  // it has ended, and starts again
 	lives int
 	began time.Duration // this life
 
@@ -312,11 +313,16 @@ func (m *member) bury() {
 	if w.faults.going() && w.chance(0.2) { // so that it needs what the others have cut
 		down = w.between(down, 4*time.Second)
 	}
-	w.after(down, func() {
-		if m.life == nil && !m.retired {
-			m.start()
-		}
-	})
+	m.down = true
+	w.after(down, m.startAgain)
+}
+
+// startAgain starts a member that is down, unless that has been done.
+func (m *member) startAgain() {
+	if m.down && !m.retired {
+		m.down = false
+		m.start()
+	}
 }
 
 func (l *life) close() {
