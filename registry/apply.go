@@ -96,14 +96,15 @@ func (t *step) register(item *recordv1.RegisterItem) *recordv1.Result {
 		return &recordv1.Result{Code: recordv1.Result_CODE_ENDPOINT_NAMES_FULL}
 	}
 	next.RegisteredAt = t.entry.Time
+	var conditions []Condition
 	if old != nil {
-		next.RegisteredAt, next.Status, next.StatusSince = old.RegisteredAt, old.Status, old.StatusSince
-		next.Health = old.without(func(c Condition) bool { return !c.Source.survivesRegistration() })
+		next.RegisteredAt = old.RegisteredAt
+		conditions = old.without(func(c Condition) bool { return !c.Source.survivesRegistration() })
 	} else if c, overridden := t.draft(k.ServiceKey()).takeOverride(k.ID); overridden {
-		next.Health = next.with(c)
+		conditions = []Condition{c}
 	}
 	next.LastHeartbeat, next.Lease = t.entry.Time, t.entry.Index
-	next.settleStatus(t.entry.Time)
+	next.settle(old, conditions, t.entry.Time)
 	return &recordv1.Result{Code: recordv1.Result_CODE_OK, Created: old == nil, Changed: t.put(next, old)}
 }
 
@@ -157,7 +158,7 @@ func (t *step) renew(item *recordv1.RenewItem) *recordv1.Result {
 	}
 	next := *old
 	next.ExpiredAt = 0
-	next.settleStatus(t.entry.Time)
+	next.settle(old, old.Conditions(), t.entry.Time)
 	next.LastHeartbeat, next.Lease = t.entry.Time, t.entry.Index
 	if ttl := item.GetLeaseTtlMs(); ttl > 0 {
 		next.LeaseTTL = time.Duration(ttl) * time.Millisecond
@@ -172,7 +173,7 @@ func (t *step) expire(item *recordv1.ExpireItem, current bool) *recordv1.Result 
 	}
 	next := *old
 	next.ExpiredAt = t.entry.Time
-	next.settleStatus(t.entry.Time)
+	next.settle(old, old.Conditions(), t.entry.Time)
 	return &recordv1.Result{Code: recordv1.Result_CODE_OK, Changed: t.put(&next, old)}
 }
 
@@ -261,8 +262,7 @@ func (svc *serviceState) lapsed(now int64) []*Instance {
 // lapse drops the conditions of an instance whose time is over.
 func (t *step) lapse(old *Instance) {
 	next := *old
-	next.Health = old.without(func(c Condition) bool { return c.over(t.entry.Time) })
-	next.settleStatus(t.entry.Time)
+	next.settle(old, old.without(func(c Condition) bool { return c.over(t.entry.Time) }), t.entry.Time)
 	t.put(&next, old)
 }
 

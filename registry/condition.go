@@ -15,9 +15,11 @@ import (
 // back its own, so that a check which passes again does not undo what an operator
 // has decided. The status is derived from all of them in one place, below.
 
-// Health is what is said of an instance beside its lease. It never changes: a
-// change makes a new one. Most instances have none.
+// Health is what has come to an instance since it was registered, beside its
+// lease. It never changes: a change makes a new one. Most instances have none, and
+// so pay for none of it: of a million, each eight bytes take eight megabytes.
 type Health struct {
+	Since      int64       // Unix ms: since when it has its status; 0 = that follows, see impliedSince
 	Conditions []Condition // sorted by source and name
 }
 
@@ -26,7 +28,7 @@ func (h *Health) String() string {
 	if h == nil {
 		return "-"
 	}
-	return fmt.Sprintf("%+v", h.Conditions)
+	return fmt.Sprintf("since %d %+v", h.Since, h.Conditions)
 }
 
 // A Condition is one thing that is said of an instance.
@@ -73,6 +75,22 @@ func (s Source) String() string {
 	return "unknown"
 }
 
+// says are the statuses that a source can give an instance. Draining is said by a
+// drain alone; expired by nobody: it follows from the lease.
+func (s Source) says(status Status) bool {
+	switch s {
+	case SourceOperator:
+		return status == StatusPassing || status == StatusWarning || status == StatusCritical || status == StatusDisabled
+	case SourceDrain:
+		return status == StatusDraining
+	case SourceCheck, SourceReports:
+		return status == StatusWarning || status == StatusCritical
+	case SourceProtection:
+		return status == StatusSuspect
+	}
+	return false
+}
+
 // survivesRegistration says that a condition is not about the process that registered before.
 func (s Source) survivesRegistration() bool { return s == SourceOperator || s == SourceDrain }
 
@@ -102,33 +120,27 @@ func (i *Instance) condition(source Source, name string) (at int, found bool) {
 }
 
 // with is what is said of the instance once a condition has taken the place of
-// the one of its source and name; without clears that one. Neither changes what is there.
-func (i *Instance) with(c Condition) *Health {
+// the one of its source and name; without clears some. Neither changes what is there.
+func (i *Instance) with(c Condition) []Condition {
 	conditions := slices.Clone(i.Conditions())
 	at, found := i.condition(c.Source, c.Name)
 	if found {
 		conditions[at] = c
-	} else {
-		conditions = slices.Insert(conditions, at, c)
+		return conditions
 	}
-	return &Health{Conditions: conditions}
+	return slices.Insert(conditions, at, c)
 }
 
-func (i *Instance) without(drop func(Condition) bool) *Health {
-	return healthOf(slices.DeleteFunc(slices.Clone(i.Conditions()), drop))
+func (i *Instance) without(drop func(Condition) bool) []Condition {
+	return slices.DeleteFunc(slices.Clone(i.Conditions()), drop)
 }
 
-// healthOf is nil when nothing is said.
-func healthOf(conditions []Condition) *Health {
-	if len(conditions) == 0 {
+// healthOf is nil when there is nothing to keep.
+func healthOf(since int64, conditions []Condition) *Health {
+	if since == 0 && len(conditions) == 0 {
 		return nil
 	}
-	return &Health{Conditions: conditions}
-}
-
-// sameConditions says whether the same is said of both.
-func sameConditions(a, b *Instance) bool {
-	return a.Health == b.Health || slices.Equal(a.Conditions(), b.Conditions())
+	return &Health{Since: since, Conditions: conditions}
 }
 
 // alive says that the lease has not run out. It may still not be fit for use.
@@ -158,12 +170,42 @@ func (i *Instance) derive() Status {
 	return worst
 }
 
-// settleStatus derives the status anew; the time is the entry's.
-func (i *Instance) settleStatus(now int64) {
-	status := i.derive()
-	if status != i.Status || i.StatusSince == 0 {
-		i.Status, i.StatusSince = status, now
+// settle decides the status of an instance that takes the place of an old one, nil
+// if there is none, and of which the conditions are said. The time is the entry's.
+func (i *Instance) settle(old *Instance, conditions []Condition, now int64) {
+	i.Health = healthOf(0, conditions)
+	i.Status = i.derive()
+	since := now
+	if old != nil && old.Status == i.Status {
+		since = old.StatusSince()
 	}
+	if since != i.impliedSince() {
+		i.Health = healthOf(since, conditions)
+	}
+}
+
+// StatusSince is since when the instance has its status, in Unix ms.
+func (i *Instance) StatusSince() int64 {
+	if since := i.since(); since != 0 {
+		return since
+	}
+	return i.impliedSince()
+}
+
+// since is what is kept of it, 0 where it is implied.
+func (i *Instance) since() int64 {
+	if i.Health == nil {
+		return 0
+	}
+	return i.Health.Since
+}
+
+// impliedSince is since when an instance has its status to which nothing else has come.
+func (i *Instance) impliedSince() int64 {
+	if i.Status == StatusExpired {
+		return i.ExpiredAt
+	}
+	return i.RegisteredAt
 }
 
 // timed says that a condition ends by itself.

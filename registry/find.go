@@ -208,7 +208,7 @@ func alsoLower(values []string) []string {
 
 func (s statusSet) names() []string {
 	var out []string
-	for one := range StatusesMax {
+	for one := range statusesMax {
 		if s.has(one) && known(one) {
 			out = append(out, one.String())
 		}

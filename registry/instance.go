@@ -26,9 +26,8 @@ type Instance struct {
 	RegisteredAt  int64 // Unix ms of the first registration; a repeated one keeps it
 	LastHeartbeat int64 // Unix ms of the last renewal that went through the log
 	Status        Status
-	StatusSince   int64   // Unix ms: since when it has this status
 	ExpiredAt     int64   // Unix ms: when the lease ran out; 0 while it holds
-	Health        *Health // what is said of it beside its lease; nil = nothing
+	Health        *Health // what has come to it beside that; nil = nothing
 
 	Revision Revision // of the last change that a reader can see
 	Counter  uint64   // how often it has changed visibly since it was created, from 1
@@ -63,7 +62,7 @@ func (i *Instance) Endpoint(name string) (Endpoint, bool) {
 // generation and the time of the last renewal are not for readers to rely on.
 func (i *Instance) sameAs(o *Instance) bool {
 	return i.Group == o.Group && i.Zone == o.Zone && i.Version == o.Version &&
-		i.LeaseTTL == o.LeaseTTL && i.Status == o.Status && i.ExpiredAt == o.ExpiredAt && sameConditions(i, o) &&
+		i.LeaseTTL == o.LeaseTTL && i.Status == o.Status && i.ExpiredAt == o.ExpiredAt && slices.Equal(i.Conditions(), o.Conditions()) &&
 		slices.Equal(i.Labels, o.Labels) && slices.Equal(i.Metadata, o.Metadata) &&
 		slices.Equal(i.Endpoints, o.Endpoints)
 }
@@ -100,6 +99,14 @@ const (
 	StatusDisabled Status = 7
 )
 
+// statusesMax is above the number of every status.
+const statusesMax = StatusDisabled + 1
+
+func known(s Status) bool { return s.String() != Status(0).String() }
+
+// StatusCounts are how many instances have each status, by its number.
+type StatusCounts [statusesMax]int32
+
 // String gives the name that JSON uses.
 func (s Status) String() string {
 	switch s {
@@ -119,6 +126,16 @@ func (s Status) String() string {
 		return "disabled"
 	}
 	return "unknown"
+}
+
+// statusCalled is the status of that name; 0 when there is none.
+func statusCalled(name string) Status {
+	for s := range statusesMax {
+		if known(s) && s.String() == name {
+			return s
+		}
+	}
+	return 0
 }
 
 // Routable says whether callers may be sent to an instance of this status.

@@ -247,8 +247,8 @@ func TestRecordsKeepEverything(t *testing.T) {
 		Namespace: "prod", Service: "a.b.c.d.e", ID: "i", Group: "g", Zone: "z", Region: "here", Version: "v",
 		Labels: Pairs{{"k", "1"}}, Metadata: Pairs{{"m", "2"}},
 		Endpoints: []Endpoint{{Name: "n", Protocol: "http", Host: "h", Port: 1, Path: "/p", Weight: 2}}, LeaseTTL: 1500e6,
-		RegisteredAt: 1, LastHeartbeat: 2, Status: StatusExpired, StatusSince: 7, ExpiredAt: 3, Revision: 4, Counter: 5, Lease: 6,
-		Health: &Health{Conditions: []Condition{{Source: SourceCheck, Name: "web", Status: StatusCritical, Since: 8, Until: 9, Reason: "refused", By: "2"}}},
+		RegisteredAt: 1, LastHeartbeat: 2, Status: StatusExpired, ExpiredAt: 3, Revision: 4, Counter: 5, Lease: 6,
+		Health: &Health{Since: 7, Conditions: []Condition{{Source: SourceCheck, Name: "web", Status: StatusCritical, Since: 8, Until: 9, Reason: "refused", By: "2"}}},
 	}
 	again, err := d.decodeInstance(i.Key(), i.encode())
 	if err != nil {

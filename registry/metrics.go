@@ -64,7 +64,7 @@ func (m *Machine) registerMetrics(to prometheus.Registerer) error {
 
 func (m *Machine) gauges() []prometheus.Collector {
 	var all []prometheus.Collector
-	for s := range StatusesMax {
+	for s := range statusesMax {
 		if known(s) {
 			all = append(all, m.instancesGauge(s))
 		}
@@ -85,7 +85,7 @@ func (m *Machine) gauges() []prometheus.Collector {
 }
 
 func (m *Machine) instancesGauge(status Status) prometheus.Collector {
-	of := func(s *state) int { return s.tally.status[status] }
+	of := func(s *state) int { return int(s.tally.status[status]) }
 	return gauge("stellmap_registry_instances", "Instances known, by status.", prometheus.Labels{"status": status.String()}, func() float64 { return float64(m.count(of)) })
 }
 

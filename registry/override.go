@@ -80,21 +80,20 @@ func (t *step) setCondition(item *recordv1.ConditionItem) *recordv1.Result {
 		return &recordv1.Result{Code: recordv1.Result_CODE_SEEN_OTHERWISE}
 	}
 	before, found := old.Condition(said.Source, said.Name)
-	next := *old
 	switch {
 	case item.GetClear() && !found:
 		return &recordv1.Result{Code: recordv1.Result_CODE_OK}
-	case item.GetClear():
-		next.Health = old.without(func(c Condition) bool { return c.compare(said.Source, said.Name) == 0 })
+	case !item.GetClear() && !found && said.Source == SourceOperator && t.overridden(k.ServiceKey()) >= overridesMax:
+		return &recordv1.Result{Code: recordv1.Result_CODE_OVERRIDES_FULL}
 	case found && before.Status == said.Status:
 		said.Since = before.Since
-		next.Health = old.with(said)
-	case !found && said.Source == SourceOperator && t.overridden(k.ServiceKey()) >= overridesMax:
-		return &recordv1.Result{Code: recordv1.Result_CODE_OVERRIDES_FULL}
-	default:
-		next.Health = old.with(said)
 	}
-	next.settleStatus(t.entry.Time)
+	conditions := old.with(said)
+	if item.GetClear() {
+		conditions = old.without(func(c Condition) bool { return c.compare(said.Source, said.Name) == 0 })
+	}
+	next := *old
+	next.settle(old, conditions, t.entry.Time)
 	return &recordv1.Result{Code: recordv1.Result_CODE_OK, Changed: t.put(&next, old)}
 }
 
@@ -113,7 +112,7 @@ func (t *step) setAbsent(k InstanceKey, said *Condition, clear bool) *recordv1.R
 
 // overridden counts the instances of a service, present or gone, that an operator has a word on.
 func (t *step) overridden(k ServiceKey) int {
-	return t.state.services[k].tally.overridden + len(t.draft(k).record.overrides)
+	return int(t.state.services[k].tally.overridden) + len(t.draft(k).record.overrides)
 }
 
 // seenAs says whether the instance is still as the proposer of an item had seen it.

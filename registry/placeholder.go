@@ -16,7 +16,8 @@ import (
 // What it seems to need is its baseline: the highest count of standing instances
 // (those that have neither expired nor been disabled), halved for every hour in
 // which it was not reached again. It never falls below what stands now.
-// Replacements count, so they retire placeholders without further ado; one at the
+// What is critical or draining stands: it is in view itself, and a placeholder for
+// it would count it twice. Replacements count, so they retire placeholders without further ado; one at the
 // very address of a dead instance retires that one.
 
 // shown picks what is in view from instances sorted by id.

@@ -183,7 +183,7 @@ func statusesOf(word string) statusSet {
 		return everyStatus
 	}
 	var out statusSet
-	for s := range StatusesMax {
+	for s := range statusesMax {
 		if known(s) && (s.String() == word || word == statusesRoutable && s.Routable()) {
 			out |= 1 << s
 		}
@@ -193,18 +193,13 @@ func statusesOf(word string) statusSet {
 
 func statusWords() []string {
 	words := []string{statusesAny, statusesRoutable}
-	for s := range StatusesMax {
+	for s := range statusesMax {
 		if known(s) {
 			words = append(words, s.String())
 		}
 	}
 	return words
 }
-
-// StatusesMax is above the number of every status.
-const StatusesMax = Status(16)
-
-func known(s Status) bool { return s.String() != Status(0).String() }
 
 func selectorTerms(given []string, bad *problems) []requirement {
 	var out []requirement

@@ -58,7 +58,7 @@ func (i *Instance) encode() []byte {
 		RegisteredAtMs: i.RegisteredAt, LastHeartbeatMs: i.LastHeartbeat,
 		Status: recordv1.InstanceRecord_Status(i.Status), ExpiredAtMs: i.ExpiredAt,
 		Revision: uint64(i.Revision), Counter: i.Counter, Lease: uint64(i.Lease),
-		StatusSinceMs: i.StatusSince, Conditions: conditionsToRecord(i.Conditions()),
+		StatusSinceMs: i.since(), Conditions: conditionsToRecord(i.Conditions()),
 	})
 }
 
@@ -188,8 +188,8 @@ func (d *reader) decodeInstance(k InstanceKey, value []byte) (*Instance, error) 
 	}
 	i := d.instance(k, record.GetSpec())
 	i.RegisteredAt, i.LastHeartbeat = record.GetRegisteredAtMs(), record.GetLastHeartbeatMs()
-	i.Status, i.StatusSince, i.ExpiredAt = Status(record.GetStatus()), record.GetStatusSinceMs(), record.GetExpiredAtMs()
-	i.Health = healthOf(d.conditions(record.GetConditions()))
+	i.Status, i.ExpiredAt = Status(record.GetStatus()), record.GetExpiredAtMs()
+	i.Health = healthOf(record.GetStatusSinceMs(), d.conditions(record.GetConditions()))
 	for at := range i.Conditions() {
 		if problem := i.Health.Conditions[at].unreadable(); problem != "" {
 			return nil, fmt.Errorf("instance %q of service %q in namespace %q %s", k.ID, k.Service, k.Namespace, problem)

@@ -55,17 +55,19 @@ type replica struct {
 	events  strings.Builder
 	mirror  map[InstanceKey]*Instance // what follows from the events alone
 	seen    map[ServiceKey]*Service   // as it was after the last batch
+	times   map[Revision]int64        // of the entries
 }
 
 func newReplica(t *testing.T) *replica {
 	engine, machine := openEmpty(t)
-	return &replica{t: t, engine: engine, machine: machine, mirror: make(map[InstanceKey]*Instance), seen: make(map[ServiceKey]*Service)}
+	return &replica{t: t, engine: engine, machine: machine, mirror: make(map[InstanceKey]*Instance), seen: make(map[ServiceKey]*Service), times: make(map[Revision]int64)}
 }
 
 // apply applies entries in one batch, as the consensus does.
 func (r *replica) apply(entries []Entry) {
 	b, watch := r.engine.NewBatch(), r.machine.Watch(r.machine.Revision())
 	for _, e := range entries {
+		r.times[e.Index] = e.Time
 		fmt.Fprintf(&r.replies, "%d %x\n", e.Index, r.machine.Apply(b, e))
 		r.index = e.Index
 	}
@@ -103,6 +105,14 @@ func (r *replica) reflect(e *Event) {
 	}
 	if r.mirror[one.Key()] = e.Instance; e.Instance == nil {
 		delete(r.mirror, one.Key())
+		return
+	}
+	since := r.times[e.Revision]
+	if old != nil && old.Status == e.Instance.Status {
+		since = old.StatusSince()
+	}
+	if got := e.Instance.StatusSince(); got != since {
+		r.t.Fatalf("instance %+v has its status since %d, told at revision %d after %+v, want %d", e.Instance, got, e.Revision, old, since)
 	}
 }
 
@@ -178,11 +188,11 @@ func mustHold(t *testing.T, m *Machine) {
 		switch room := svc.record.baseline - standing; {
 		case !slices.Equal(s.Instances, svc.instances):
 			t.Fatalf("service %v is read with other instances than it has", svc.key)
-		case svc.tally != counted || standing != svc.tally.standing():
+		case svc.tally != counted || s.Statuses != counted.status || standing != svc.tally.standing():
 			t.Fatalf("service %v is counted as %+v and shows %d that stand, not %+v", svc.key, svc.tally, standing, counted)
 		case room < 0 || shown > room:
 			t.Fatalf("service %v shows %d placeholders, with %d standing of a baseline of %d", svc.key, shown, standing, svc.record.baseline)
-		case svc.tally.overridden+len(svc.record.overrides) > overridesMax:
+		case int(svc.tally.overridden)+len(svc.record.overrides) > overridesMax:
 			t.Fatalf("service %v has %d overrides and keeps %d", svc.key, svc.tally.overridden, len(svc.record.overrides))
 		case (len(svc.instances) == 0) != (svc.record.emptiedAt != 0):
 			t.Fatalf("service %v has %d instances and was emptied at %d", svc.key, len(svc.instances), svc.record.emptiedAt)
@@ -212,8 +222,8 @@ func mustBeDerived(t *testing.T, i *Instance) {
 	if said[SourceOperator] == StatusDisabled {
 		want = StatusDisabled
 	}
-	if i.Status != want || i.StatusSince == 0 {
-		t.Fatalf("instance %+v is %s since %d, not %s", i, i.Status, i.StatusSince, want)
+	if i.Status != want || i.StatusSince() == 0 {
+		t.Fatalf("instance %+v is %s since %d, not %s", i, i.Status, i.StatusSince(), want)
 	}
 }
 

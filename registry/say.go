@@ -3,7 +3,6 @@ package registry
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	recordv1 "github.com/stellmap/stellmap/api/proto/stellmap/record/v1"
@@ -26,9 +25,6 @@ type Override struct {
 	Reason string // for people; optional
 	By     string // who says so
 }
-
-// overrideStatuses are what an operator may say. Of draining there is Drain; the others follow from leases.
-var overrideStatuses = []Status{StatusPassing, StatusWarning, StatusCritical, StatusDisabled}
 
 // A Drain takes an instance out of use.
 type Drain struct {
@@ -136,10 +132,16 @@ const (
 )
 
 // SetConditions makes changes in one entry, at most conditionsPerCommand, each for
-// itself. What it is told is trusted: it is for this process's own parties.
+// itself. It is for this process's own parties: what they cannot say is a bug of
+// theirs, told by an error, and nothing is done.
 func (r *Registry) SetConditions(ctx context.Context, changes []ConditionChange) ([]ConditionOutcome, Revision, error) {
 	if len(changes) == 0 || len(changes) > conditionsPerCommand {
 		return nil, 0, fmt.Errorf("registry: %d changes of conditions at once: 1 to %d", len(changes), conditionsPerCommand)
+	}
+	for _, c := range changes {
+		if said := c.Condition; !c.Clear && !said.Source.says(said.Status) {
+			return nil, 0, fmt.Errorf("registry: instance %q of service %q in namespace %q: a condition of source %s cannot say %s", c.Key.ID, c.Key.Service, c.Key.Namespace, said.Source, said.Status)
+		}
 	}
 	applied, err := r.replicator.Propose(ctx, "", conditionsCommand(changes))
 	if err != nil {
@@ -176,12 +178,11 @@ func conditionsCommand(changes []ConditionChange) []byte {
 }
 
 func overrideStatus(word string, bad *problems) Status {
-	at := slices.IndexFunc(overrideStatuses, func(s Status) bool { return s.String() == word })
-	if at < 0 {
+	status := statusCalled(word)
+	if !SourceOperator.says(status) {
 		bad.add("status", fmt.Sprintf("%s is not what an operator can say: passing, warning, critical or disabled", quoted(word)))
-		return 0
 	}
-	return overrideStatuses[at]
+	return status
 }
 
 func normalizeSaid(reason, by string, bad *problems) (string, string) {

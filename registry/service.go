@@ -18,8 +18,9 @@ type Service struct {
 	Revision  Revision          // of the last change that concerns it
 	Endpoints []ServiceEndpoint // [0] is the primary: the first of the first registration; later names follow as first seen
 	Overrides []KeptOverride    // of instances that are gone; sorted by id
-	Instances []*Instance       // sorted by id, of every status
-	Shown     []*Instance       // sorted by id: all but the disabled ones; of the expired ones those that are kept in view as placeholders
+	Statuses  StatusCounts
+	Instances []*Instance // sorted by id, of every status
+	Shown     []*Instance // sorted by id: all but the disabled ones; of the expired ones those that are kept in view as placeholders
 }
 
 // A ServiceEndpoint is an endpoint name of a service with the protocol that it was first seen with.

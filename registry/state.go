@@ -41,7 +41,7 @@ type serviceRecord struct {
 	revision  Revision          // of the last visible change
 	endpoints []ServiceEndpoint // never changed in place
 	baseline  int               // how many instances it is believed to need
-	fellAt    int64             // Unix ms: since when the passing ones are fewer than the baseline, or when it was last halved
+	fellAt    int64             // Unix ms: since when the standing ones are fewer than the baseline, or when it was last halved
 	emptiedAt int64             // Unix ms: when the last instance went; 0 while there are any
 	overrides []KeptOverride    // of instances that are gone; sorted by id, never changed in place
 }
@@ -147,21 +147,21 @@ func (s *state) remove(svc *serviceState, id string) {
 	}
 }
 
-func (s *state) count(svc *serviceState, i *Instance, by int) {
+func (s *state) count(svc *serviceState, i *Instance, by int32) {
 	svc.tally.count(i, by)
 	s.tally.count(i, by)
 }
 
 // A tally counts instances by what has to be known of all of them at once.
 type tally struct {
-	status     [StatusesMax]int
-	instances  int
-	ended      int // their lease has run out
-	timed      int // a condition of theirs ends by itself
-	overridden int // an operator has a word on them
+	status     StatusCounts
+	instances  int32
+	ended      int32 // their lease has run out
+	timed      int32 // a condition of theirs ends by itself
+	overridden int32 // an operator has a word on them
 }
 
-func (t *tally) count(i *Instance, by int) {
+func (t *tally) count(i *Instance, by int32) {
 	t.status[i.Status] += by
 	t.instances += by
 	if !i.alive() {
@@ -180,7 +180,7 @@ func (t *tally) count(i *Instance, by int) {
 
 // standing are the instances that the service has, of whatever health.
 func (t *tally) standing() int {
-	return t.instances - t.status[StatusExpired] - t.status[StatusDisabled]
+	return int(t.instances - t.status[StatusExpired] - t.status[StatusDisabled])
 }
 
 func (s *state) putService(k ServiceKey, record serviceRecord) {
@@ -240,7 +240,7 @@ func (svc *serviceState) snapshot() *Service {
 	}
 	v := &Service{
 		Key: svc.key, Created: svc.record.created, Revision: svc.record.revision,
-		Endpoints: svc.record.endpoints, Overrides: svc.record.overrides, Instances: svc.share(),
+		Endpoints: svc.record.endpoints, Overrides: svc.record.overrides, Statuses: svc.tally.status, Instances: svc.share(),
 	}
 	v.Shown = shown(v.Instances, svc.tally.standing(), svc.record.baseline)
 	svc.view.Store(v)

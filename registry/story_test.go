@@ -154,15 +154,6 @@ func (s *story) sayCommitted(party string, k InstanceKey, c Condition, lasts tim
 	}
 }
 
-func statusCalled(word string) Status {
-	for s := range StatusesMax {
-		if known(s) && s.String() == word {
-			return s
-		}
-	}
-	return 0
-}
-
 func (s *story) heartbeat(d *datadriven.TestData, out *strings.Builder) {
 	ttl := 0
 	d.MaybeScanArgs(s.t, "ttl", &ttl)

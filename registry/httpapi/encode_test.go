@@ -53,7 +53,7 @@ func TestEveryFieldOfAnInstanceIsShown(t *testing.T) {
 		Labels: registry.PairsOf(map[string]string{"l": "1", "k": ""}), Metadata: registry.PairsOf(map[string]string{"m": "2"}),
 		Endpoints: []registry.Endpoint{{Name: "e", Protocol: "http", Host: "::1", Port: 1, Path: "/p", Weight: 2}, {Name: "f", Protocol: "tcp", Host: "h", Port: 65535, Weight: 1}},
 		LeaseTTL:  90 * time.Second, RegisteredAt: 1_790_000_000_999, LastHeartbeat: 1_790_000_001_000,
-		Status: registry.StatusExpired, StatusSince: 1_790_000_002_005, ExpiredAt: 1_790_000_002_005, Revision: 1 << 52, Counter: 3, Lease: 9,
+		Status: registry.StatusExpired, ExpiredAt: 1_790_000_002_005, Revision: 1 << 52, Counter: 3, Lease: 9,
 		Health: &registry.Health{Conditions: []registry.Condition{{Source: registry.SourceCheck, Name: "web", Status: registry.StatusCritical, Since: 1_790_000_001_000, Until: 1_790_000_002_005, Reason: "r", By: "2"}}},
 	}
 	e := &encoder{}

@@ -59,7 +59,7 @@ var instanceFields = []listField[*shownInstance]{
 	{"registeredAt", func(e *encoder, i *shownInstance) { e.time("registeredAt", i.RegisteredAt) }},
 	{"lastHeartbeatAt", func(e *encoder, i *shownInstance) { e.time("lastHeartbeatAt", i.LastHeartbeat) }},
 	{"status", func(e *encoder, i *shownInstance) { e.text("status", i.Status.String()) }},
-	{"statusSince", func(e *encoder, i *shownInstance) { e.time("statusSince", i.StatusSince) }},
+	{"statusSince", func(e *encoder, i *shownInstance) { e.time("statusSince", i.StatusSince()) }},
 	{"conditions", func(e *encoder, i *shownInstance) { e.conditions(i.Conditions()) }},
 	{"expiredAt", func(e *encoder, i *shownInstance) {
 		if i.ExpiredAt != 0 {
@@ -93,19 +93,23 @@ func writeFields[T any](e *encoder, item T, fields []listField[T]) {
 	e.close('}')
 }
 
-// conditions are left out when there are none.
-func (e *encoder) conditions(conditions []registry.Condition) {
-	if len(conditions) == 0 {
+// objects is a list of n objects, left out when there are none.
+func (e *encoder) objects(name string, n int, one func(int)) {
+	if n == 0 {
 		return
 	}
-	e.key("conditions")
+	e.key(name)
 	e.open('[')
-	for i := range conditions {
+	for i := range n {
 		e.open('{')
-		e.condition(&conditions[i])
+		one(i)
 		e.close('}')
 	}
 	e.close(']')
+}
+
+func (e *encoder) conditions(conditions []registry.Condition) {
+	e.objects("conditions", len(conditions), func(i int) { e.condition(&conditions[i]) })
 }
 
 func (e *encoder) condition(c *registry.Condition) {
@@ -122,26 +126,14 @@ func (e *encoder) condition(c *registry.Condition) {
 
 // overrides are those that wait for instances to come back.
 func (e *encoder) overrides(overrides []registry.KeptOverride) {
-	if len(overrides) == 0 {
-		return
-	}
-	e.key("overrides")
-	e.open('[')
-	for i := range overrides {
-		e.open('{')
+	e.objects("overrides", len(overrides), func(i int) {
 		e.text("instanceId", overrides[i].ID)
 		e.condition(&overrides[i].Condition)
-		e.close('}')
-	}
-	e.close(']')
+	})
 }
 
-// statuses count instances by status, those that there are.
-func (e *encoder) statuses(instances []*registry.Instance) {
-	var counts [registry.StatusesMax]int
-	for _, i := range instances {
-		counts[i.Status]++
-	}
+// statuses are those that there are, with their counts.
+func (e *encoder) statuses(counts registry.StatusCounts) {
 	e.key("statuses")
 	e.open('{')
 	for s, n := range counts {
@@ -195,24 +187,14 @@ var serviceFields = []listField[*shownService]{
 	{"namespace", func(e *encoder, s *shownService) { e.text("namespace", s.Key.Namespace) }},
 	{"service", func(e *encoder, s *shownService) { e.text("service", s.Key.Service) }},
 	{"instances", func(e *encoder, s *shownService) { e.number("instances", int64(len(s.Instances))) }},
-	{"passing", func(e *encoder, s *shownService) { e.number("passing", int64(s.passing())) }},
-	{"statuses", func(e *encoder, s *shownService) { e.statuses(s.Instances) }},
+	{"passing", func(e *encoder, s *shownService) { e.number("passing", int64(s.Statuses[registry.StatusPassing])) }},
+	{"statuses", func(e *encoder, s *shownService) { e.statuses(s.Statuses) }},
 	{"matching", func(e *encoder, s *shownService) { e.number("matching", int64(s.Matching)) }},
 	{"endpoints", func(e *encoder, s *shownService) { e.serviceEndpoints(s.Endpoints) }},
 	{"overrides", func(e *encoder, s *shownService) { e.overrides(s.Overrides) }},
 	{"createdRevision", func(e *encoder, s *shownService) { e.number("createdRevision", int64(s.Created)) }},
 	{"revision", func(e *encoder, s *shownService) { e.number("revision", int64(s.Revision)) }},
 	{"withheld", func(e *encoder, s *shownService) { e.serviceWithheld(s.withheld) }},
-}
-
-func (s *shownService) passing() int {
-	n := 0
-	for _, i := range s.Instances {
-		if i.Status == registry.StatusPassing {
-			n++
-		}
-	}
-	return n
 }
 
 func (a *API) serviceEncoder(fields []listField[*shownService]) func(*encoder, registry.ServiceMatch) {
@@ -234,19 +216,11 @@ func (e *encoder) serviceEndpoints(endpoints []registry.ServiceEndpoint) {
 }
 
 func (e *encoder) serviceWithheld(withheld []Withheld) {
-	if len(withheld) == 0 {
-		return
-	}
-	e.key("withheld")
-	e.open('[')
-	for _, one := range withheld {
-		e.open('{')
-		e.optional("instance", one.Instance)
-		e.optional("endpoint", one.Endpoint)
-		e.text("reason", one.Reason)
-		e.close('}')
-	}
-	e.close(']')
+	e.objects("withheld", len(withheld), func(i int) {
+		e.optional("instance", withheld[i].Instance)
+		e.optional("endpoint", withheld[i].Endpoint)
+		e.text("reason", withheld[i].Reason)
+	})
 }
 
 func (e *encoder) namespace(n registry.NamespaceCount) {

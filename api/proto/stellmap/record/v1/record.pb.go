@@ -1491,8 +1491,8 @@ type InstanceRecord struct {
 	Revision        uint64                 `protobuf:"varint,7,opt,name=revision,proto3" json:"revision,omitempty"`
 	Counter         uint64                 `protobuf:"varint,8,opt,name=counter,proto3" json:"counter,omitempty"`
 	Lease           uint64                 `protobuf:"varint,9,opt,name=lease,proto3" json:"lease,omitempty"`
-	StatusSinceMs   int64                  `protobuf:"varint,10,opt,name=status_since_ms,json=statusSinceMs,proto3" json:"status_since_ms,omitempty"`
-	Conditions      []*Condition           `protobuf:"bytes,11,rep,name=conditions,proto3" json:"conditions,omitempty"` // sorted by source and name
+	StatusSinceMs   int64                  `protobuf:"varint,10,opt,name=status_since_ms,json=statusSinceMs,proto3" json:"status_since_ms,omitempty"` // 0 = since it was registered or, if it has expired, since then
+	Conditions      []*Condition           `protobuf:"bytes,11,rep,name=conditions,proto3" json:"conditions,omitempty"`                               // sorted by source and name
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
