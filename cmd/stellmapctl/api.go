@@ -81,10 +81,29 @@ type instance struct {
 	RegisteredAt     string            `json:"registeredAt"` // times stay as the server wrote them
 	LastHeartbeatAt  string            `json:"lastHeartbeatAt"`
 	Status           string            `json:"status"`
+	StatusSince      string            `json:"statusSince,omitempty"`
+	Conditions       []condition       `json:"conditions,omitempty"`
 	ExpiredAt        string            `json:"expiredAt,omitempty"`
 	Revision         uint64            `json:"revision"`
 	Counter          uint64            `json:"counter"`
 	Withheld         []withheld        `json:"withheld,omitempty"`
+}
+
+// A condition is one thing that is said of an instance.
+type condition struct {
+	Source string `json:"source"`
+	Name   string `json:"name,omitempty"`
+	Status string `json:"status"`
+	Since  string `json:"since"`
+	Until  string `json:"until,omitempty"`
+	Reason string `json:"reason,omitempty"`
+	By     string `json:"by,omitempty"`
+}
+
+// A keptOverride is what an operator said of an instance that is gone.
+type keptOverride struct {
+	InstanceID string `json:"instanceId"`
+	condition
 }
 
 type instanceList struct {
@@ -97,8 +116,10 @@ type service struct {
 	Service         string            `json:"service"`
 	Instances       int               `json:"instances"`
 	Passing         int               `json:"passing"`
+	Statuses        map[string]int    `json:"statuses,omitempty"`
 	Matching        int               `json:"matching"`
 	Endpoints       []serviceEndpoint `json:"endpoints"`
+	Overrides       []keptOverride    `json:"overrides,omitempty"`
 	CreatedRevision uint64            `json:"createdRevision"`
 	Revision        uint64            `json:"revision"`
 	Withheld        []withheld        `json:"withheld,omitempty"`

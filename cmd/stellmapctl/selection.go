@@ -50,7 +50,7 @@ func (s *selection) flags(flags *pflag.FlagSet) {
 	s.list(flags, "region", "", "region", "instances in a region")
 	s.list(flags, "version", "", "version", "instances that run a version")
 	s.list(flags, "endpoint", "", "endpoint", "instances with an endpoint of that name or protocol; others are not shown")
-	s.list(flags, "status", "", "status", "instances in a state: passing, expired, routable, any (default any)")
+	s.list(flags, "status", "", "status", "instances in a state: passing, warning, suspect, critical, draining, expired, disabled, routable, any (default any)")
 	s.one(flags, "organization", "organization", "services of five levels: the first one; whole, acme is not acme2")
 	s.one(flags, "business-domain", "businessDomain", "the second level")
 	s.one(flags, "capability-domain", "capabilityDomain", "the third level")

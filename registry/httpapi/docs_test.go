@@ -9,10 +9,6 @@ import (
 
 // TestTheExamplesOfTheQueryDocs asks for what docs/query.md shows, and compares the answers.
 func TestTheExamplesOfTheQueryDocs(t *testing.T) {
-	text, err := os.ReadFile("../../docs/query.md")
-	if err != nil {
-		t.Fatal(err)
-	}
 	m := newMember(t, nil)
 	for _, one := range []struct{ at, more string }{
 		{"prod/services/acme.shop.checkout.cart.api/instances/cart-1", `"zone":"a","version":"1.4","labels":{"track":"canary"}`},
@@ -23,15 +19,33 @@ func TestTheExamplesOfTheQueryDocs(t *testing.T) {
 	} {
 		m.must(http.StatusCreated, http.MethodPut, "/api/v2/namespaces/"+one.at, `{"endpoints":[{"protocol":"http","host":"10.0.0.1","port":80}],`+one.more+`}`)
 	}
-	asked := 0
+	m.tryExamples("../../docs/query.md", 6)
+}
+
+// TestTheExamplesOfTheStateDocs does what docs/states.md shows.
+func TestTheExamplesOfTheStateDocs(t *testing.T) {
+	m := newMember(t, nil)
+	m.register("orders", "a", "10.0.0.1", "")
+	m.tryExamples("../../docs/states.md", 5)
+}
+
+// tryExamples makes the calls that a page shows, at least so many, and compares the answers.
+func (m *member) tryExamples(page string, least int) {
+	m.tb.Helper()
+	text, err := os.ReadFile(page)
+	if err != nil {
+		m.tb.Fatal(err)
+	}
+	tried := 0
 	for _, block := range strings.Split(string(text), "```http\n")[1:] {
 		block, _, _ = strings.Cut(block, "```")
 		for example := range strings.SplitSeq(strings.TrimSpace(block), "\n\n") {
 			request, want, _ := strings.Cut(example, "\n")
-			method, target, _ := strings.Cut(request, " ")
-			mustEqual(t, "the answer to "+request, strings.TrimSpace(m.call(method, target, "").Body.String()), want)
-			asked++
+			method, rest, _ := strings.Cut(request, " ")
+			target, body, _ := strings.Cut(rest, " ")
+			mustEqual(m.tb, "the answer to "+request, strings.TrimSpace(m.call(method, target, body).Body.String()), want)
+			tried++
 		}
 	}
-	mustEqual(t, "that there were examples", asked > 5, true)
+	mustEqual(m.tb, "that there were examples", tried >= least, true)
 }
