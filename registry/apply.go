@@ -92,6 +92,11 @@ func (t *step) register(item *recordv1.RegisterItem) *recordv1.Result {
 	k := keyOfRecord(item.GetKey())
 	old := t.state.instance(k)
 	next := t.reader.instance(k, item.GetSpec())
+	for at := range next.Checks() {
+		if problem := next.Health.Checks[at].unreadable(); problem != "" {
+			panic(fmt.Sprintf("registry: the registration of entry %d of term %d %s", t.entry.Index, t.entry.Term, problem))
+		}
+	}
 	if !t.knowService(k.ServiceKey(), next.Endpoints) {
 		return &recordv1.Result{Code: recordv1.Result_CODE_ENDPOINT_NAMES_FULL}
 	}
@@ -104,7 +109,7 @@ func (t *step) register(item *recordv1.RegisterItem) *recordv1.Result {
 		conditions = []Condition{c}
 	}
 	next.LastHeartbeat, next.Lease = t.entry.Time, t.entry.Index
-	next.settle(old, conditions, t.entry.Time)
+	next.settle(old, next.begin(old, conditions, t.entry.Time), t.entry.Time)
 	return &recordv1.Result{Code: recordv1.Result_CODE_OK, Created: old == nil, Changed: t.put(next, old)}
 }
 

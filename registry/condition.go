@@ -15,10 +15,12 @@ import (
 // back its own, so that a check which passes again does not undo what an operator
 // has decided. The status is derived from all of them in one place, below.
 
-// Health is what has come to an instance since it was registered, beside its
-// lease. It never changes: a change makes a new one. Most instances have none, and
-// so pay for none of it: of a million, each eight bytes take eight megabytes.
+// Health is how an instance is checked, and what has come to it since it was
+// registered, beside its lease. It never changes: a change makes a new one. Most
+// instances have none, and so pay for none of it: of a million, each eight bytes
+// take eight megabytes.
 type Health struct {
+	Checks     []Check     // in the order registered; shared with whoever has the same
 	Since      int64       // Unix ms: since when it has its status; 0 = that follows, see impliedSince
 	Conditions []Condition // sorted by source and name
 }
@@ -27,6 +29,9 @@ type Health struct {
 func (h *Health) String() string {
 	if h == nil {
 		return "-"
+	}
+	if len(h.Checks) > 0 {
+		return fmt.Sprintf("since %d %+v checked by %+v", h.Since, h.Conditions, h.Checks)
 	}
 	return fmt.Sprintf("since %d %+v", h.Since, h.Conditions)
 }
@@ -40,6 +45,7 @@ type Condition struct {
 	Until  int64  // Unix ms; a drain ends with its instance then, another condition by itself; 0 = never
 	Reason string // for people
 	By     string // who said it
+	Held   int64  // Unix ms; of a check that flaps: until when it is not believed to pass, at the soonest; 0 = it is not held
 }
 
 // A Source is a party that has a word on instances. The numbers are stored.
@@ -91,7 +97,8 @@ func (s Source) says(status Status) bool {
 	return false
 }
 
-// survivesRegistration says that a condition is not about the process that registered before.
+// survivesRegistration says that a condition is not about the process that
+// registered before. Of checks Instance.begin decides.
 func (s Source) survivesRegistration() bool { return s == SourceOperator || s == SourceDrain }
 
 // compare orders conditions; two that are equal in it stand in for each other.
@@ -136,11 +143,11 @@ func (i *Instance) without(drop func(Condition) bool) []Condition {
 }
 
 // healthOf is nil when there is nothing to keep.
-func healthOf(since int64, conditions []Condition) *Health {
-	if since == 0 && len(conditions) == 0 {
+func healthOf(checks []Check, since int64, conditions []Condition) *Health {
+	if len(checks) == 0 && since == 0 && len(conditions) == 0 {
 		return nil
 	}
-	return &Health{Since: since, Conditions: conditions}
+	return &Health{Checks: checks, Since: since, Conditions: conditions}
 }
 
 // alive says that the lease has not run out. It may still not be fit for use.
@@ -173,14 +180,15 @@ func (i *Instance) derive() Status {
 // settle decides the status of an instance that takes the place of an old one, nil
 // if there is none, and of which the conditions are said. The time is the entry's.
 func (i *Instance) settle(old *Instance, conditions []Condition, now int64) {
-	i.Health = healthOf(0, conditions)
+	checks := i.Checks()
+	i.Health = healthOf(checks, 0, conditions)
 	i.Status = i.derive()
 	since := now
 	if old != nil && old.Status == i.Status {
 		since = old.StatusSince()
 	}
 	if since != i.impliedSince() {
-		i.Health = healthOf(since, conditions)
+		i.Health = healthOf(checks, since, conditions)
 	}
 }
 
@@ -233,14 +241,14 @@ func conditionsToRecord(conditions []Condition) []*recordv1.Condition {
 func (c *Condition) record() *recordv1.Condition {
 	return &recordv1.Condition{
 		Source: recordv1.Condition_Source(c.Source), Name: c.Name, Status: recordv1.InstanceRecord_Status(c.Status),
-		SinceMs: c.Since, UntilMs: c.Until, Reason: c.Reason, By: c.By,
+		SinceMs: c.Since, UntilMs: c.Until, Reason: c.Reason, By: c.By, HeldUntilMs: c.Held,
 	}
 }
 
 func (d *reader) condition(record *recordv1.Condition) Condition {
 	return Condition{
 		Source: Source(record.GetSource()), Name: d.share(record.GetName()), Status: Status(record.GetStatus()),
-		Since: record.GetSinceMs(), Until: record.GetUntilMs(), Reason: d.share(record.GetReason()), By: d.share(record.GetBy()),
+		Since: record.GetSinceMs(), Until: record.GetUntilMs(), Reason: d.share(record.GetReason()), By: d.share(record.GetBy()), Held: record.GetHeldUntilMs(),
 	}
 }
 

@@ -58,6 +58,10 @@ func tryCommand(b []byte) (command *recordv1.Command, problem string) {
 func FuzzRecord(f *testing.F) {
 	f.Add((&Instance{Namespace: "ns", Service: "svc", ID: "a", Status: StatusPassing, Revision: 9, Labels: Pairs{{Key: "k", Value: "v"}},
 		Endpoints: []Endpoint{{Name: "http", Protocol: "http", Host: "10.0.0.1", Port: 80}}}).encode())
+	f.Add((&Instance{Namespace: "ns", Service: "svc", ID: "a", Status: StatusCritical, Revision: 9, Endpoints: []Endpoint{{Name: "http", Protocol: "http", Host: "10.0.0.1", Port: 80}}, Health: &Health{
+		Checks:     []Check{{Name: "web", Kind: CheckHTTP, Endpoint: "http", Path: "/", IntervalSeconds: 5, TimeoutSeconds: 2, Rise: 2, Fall: 3, Initial: "passing"}},
+		Conditions: []Condition{{Source: SourceCheck, Name: "web", Status: StatusCritical, Since: 1, Held: 2, Reason: "r"}},
+	}}).encode())
 	f.Add((&serviceRecord{created: 1, revision: 2, endpoints: []ServiceEndpoint{{Name: "http", Protocol: "http"}}}).encode())
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -83,7 +83,7 @@ func TestInstallCompactsTheWatchers(t *testing.T) {
 		}
 		mustBeCompacted(t, behind)
 		for _, w := range []*Watch{level, ahead} {
-			if _, more, err := w.poll(); more || err != nil {
+			if _, more, err := w.Poll(); more || err != nil {
 				t.Errorf("after %d: %v, %v, want to wait", w.after, more, err)
 			}
 		}

@@ -64,7 +64,7 @@ func (i *Instance) sameAs(o *Instance) bool {
 	return i.Group == o.Group && i.Zone == o.Zone && i.Version == o.Version &&
 		i.LeaseTTL == o.LeaseTTL && i.Status == o.Status && i.ExpiredAt == o.ExpiredAt && slices.Equal(i.Conditions(), o.Conditions()) &&
 		slices.Equal(i.Labels, o.Labels) && slices.Equal(i.Metadata, o.Metadata) &&
-		slices.Equal(i.Endpoints, o.Endpoints)
+		slices.Equal(i.Endpoints, o.Endpoints) && slices.Equal(i.Checks(), o.Checks())
 }
 
 // Revision is the index of a log entry: the same on every member, growing, with gaps.

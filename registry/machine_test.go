@@ -57,7 +57,7 @@ func TestPublishShowsAllAtOnce(t *testing.T) {
 	}
 	mustEqual(t, "the revision before", m.Revision(), 0)
 	mustEqual(t, "the number of services before", len(m.ServiceKeys("")), 0)
-	if _, more, err := watch.poll(); more || err != nil {
+	if _, more, err := watch.Poll(); more || err != nil {
 		t.Fatalf("a watcher is told something before: %v, %v", more, err)
 	}
 
@@ -65,7 +65,7 @@ func TestPublishShowsAllAtOnce(t *testing.T) {
 	mustEqual(t, "the revision", m.Revision(), 5)
 	mustEqualSlices(t, "the instances", ids(m.Service(k).Instances), []string{"0", "1", "2"})
 	mustEqual(t, "the revision of the service", m.Service(k).Revision, 3)
-	batch, more, err := watch.poll()
+	batch, more, err := watch.Poll()
 	if !more || err != nil {
 		t.Fatalf("the watcher is not told: %v, %v", more, err)
 	}
@@ -173,7 +173,7 @@ func TestAnEntryWithoutDataMovesTheRevisionOnly(t *testing.T) {
 	before, watch := m.dump(), m.machine.Watch(m.machine.Revision())
 	m.lead()
 	mustEqual(t, "the state", m.dump(), before)
-	batch, more, err := watch.poll()
+	batch, more, err := watch.Poll()
 	if !more || err != nil {
 		t.Fatalf("a watcher is not told of the revision: %v, %v", more, err)
 	}
@@ -189,7 +189,7 @@ func TestARestartedMemberResumesOrRefuses(t *testing.T) {
 	again := mustOpen(t, m.engine)
 	mustEqual(t, "the revision", again.Revision(), m.index)
 	mustBeCompacted(t, again.Watch(m.index-1))
-	if _, more, err := again.Watch(m.index).poll(); more || err != nil {
+	if _, more, err := again.Watch(m.index).Poll(); more || err != nil {
 		t.Fatalf("a watcher of the newest revision: %v, %v", more, err)
 	}
 }

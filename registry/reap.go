@@ -80,7 +80,7 @@ func (p *reaper) follow() bool {
 		return true
 	}
 	for {
-		batch, more, err := p.watch.poll()
+		batch, more, err := p.watch.Poll()
 		if err != nil { // fallen behind the ring
 			p.readAll()
 			return true

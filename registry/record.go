@@ -40,7 +40,7 @@ func specOf(r Registration) *recordv1.InstanceSpec {
 	return &recordv1.InstanceSpec{
 		Group: r.Group, Zone: r.Zone, Version: r.Version,
 		Labels: pairsToRecord(PairsOf(r.Labels)), Metadata: pairsToRecord(PairsOf(r.Metadata)),
-		Endpoints: endpointsToRecord(r.Endpoints), LeaseTtlMs: r.LeaseTTLSeconds * 1000,
+		Endpoints: endpointsToRecord(r.Endpoints), LeaseTtlMs: r.LeaseTTLSeconds * 1000, Checks: checksToRecord(r.Checks),
 	}
 }
 
@@ -48,7 +48,7 @@ func (i *Instance) spec() *recordv1.InstanceSpec {
 	return &recordv1.InstanceSpec{
 		Group: i.Group, Zone: i.Zone, Version: i.Version,
 		Labels: pairsToRecord(i.Labels), Metadata: pairsToRecord(i.Metadata),
-		Endpoints: endpointsToRecord(i.Endpoints), LeaseTtlMs: i.LeaseTTL.Milliseconds(),
+		Endpoints: endpointsToRecord(i.Endpoints), LeaseTtlMs: i.LeaseTTL.Milliseconds(), Checks: checksToRecord(i.Checks()),
 	}
 }
 
@@ -91,13 +91,15 @@ func endpointsToRecord(endpoints []Endpoint) []*recordv1.Endpoint {
 }
 
 // A reader turns records into instances. It belongs to the goroutine that
-// applies, and keeps one copy of each text, and of each set of labels or
-// metadata, that many instances share.
+// applies, and keeps one copy of each text, and of each set of labels,
+// metadata or checks, that many instances share.
 type reader struct {
 	region      string
 	shared      map[string]string
 	sharedPairs map[string]Pairs // by their texts, one after the other
 	pairsKey    []byte           // scratch
+
+	sharedChecks map[string][]Check // by their records
 }
 
 // The bounds of what is shared. A longer text or set is not; when there are too
@@ -107,10 +109,11 @@ const (
 	sharedTextBytesMax  = 64
 	sharedPairsMax      = 16_384
 	sharedPairsBytesMax = 512
+	sharedChecksMax     = 1_024
 )
 
 func newReader(region string) *reader {
-	return &reader{region: region, shared: make(map[string]string), sharedPairs: make(map[string]Pairs)}
+	return &reader{region: region, shared: make(map[string]string), sharedPairs: make(map[string]Pairs), sharedChecks: make(map[string][]Check)}
 }
 
 func (d *reader) share(s string) string {
@@ -133,7 +136,7 @@ func (d *reader) instance(k InstanceKey, spec *recordv1.InstanceSpec) *Instance 
 		Namespace: d.share(k.Namespace), Service: service, ID: k.ID,
 		Group: d.share(spec.GetGroup()), Zone: d.share(spec.GetZone()), Region: d.region, Version: d.share(spec.GetVersion()),
 		Labels: d.pairs(spec.GetLabels()), Metadata: d.pairs(spec.GetMetadata()), Endpoints: d.endpoints(spec.GetEndpoints()),
-		LeaseTTL: time.Duration(spec.GetLeaseTtlMs()) * time.Millisecond, Status: StatusPassing,
+		LeaseTTL: time.Duration(spec.GetLeaseTtlMs()) * time.Millisecond, Status: StatusPassing, Health: healthOf(d.checks(spec.GetChecks()), 0, nil),
 	}
 }
 
@@ -189,7 +192,12 @@ func (d *reader) decodeInstance(k InstanceKey, value []byte) (*Instance, error) 
 	i := d.instance(k, record.GetSpec())
 	i.RegisteredAt, i.LastHeartbeat = record.GetRegisteredAtMs(), record.GetLastHeartbeatMs()
 	i.Status, i.ExpiredAt = Status(record.GetStatus()), record.GetExpiredAtMs()
-	i.Health = healthOf(record.GetStatusSinceMs(), d.conditions(record.GetConditions()))
+	i.Health = healthOf(i.Checks(), record.GetStatusSinceMs(), d.conditions(record.GetConditions()))
+	for at := range i.Checks() {
+		if problem := i.Health.Checks[at].unreadable(); problem != "" {
+			return nil, fmt.Errorf("instance %q of service %q in namespace %q %s", k.ID, k.Service, k.Namespace, problem)
+		}
+	}
 	for at := range i.Conditions() {
 		if problem := i.Health.Conditions[at].unreadable(); problem != "" {
 			return nil, fmt.Errorf("instance %q of service %q in namespace %q %s", k.ID, k.Service, k.Namespace, problem)

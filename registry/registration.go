@@ -15,6 +15,7 @@ type Registration struct {
 	Labels    map[string]string
 	Metadata  map[string]string
 	Endpoints []Endpoint
+	Checks    []Check // how the cluster tries whether the endpoints work; may be none
 	// LeaseTTLSeconds is as long as the lease holds without a renewal; 0 = LeaseTTLDefault.
 	LeaseTTLSeconds int64
 }
@@ -62,6 +63,7 @@ func (r Registration) normalize() (Registration, error) {
 		Metadata:  normalizePairs(r.Metadata, "metadata", &bad),
 		Endpoints: normalizeEndpoints(r.Endpoints, &bad),
 	}
+	out.Checks = normalizeChecks(r.Checks, out.Endpoints, &bad)
 	out.LeaseTTLSeconds = normalizeTTL(r.LeaseTTLSeconds, &bad)
 	if out.LeaseTTLSeconds == 0 {
 		out.LeaseTTLSeconds = int64(LeaseTTLDefault / time.Second)

@@ -77,7 +77,7 @@ func (r *replica) apply(entries []Entry) {
 	}
 	r.machine.Publish(last.Index)
 	told := make(map[ServiceKey]Revision)
-	for batch, more, err := watch.poll(); more || err != nil; batch, more, err = watch.poll() {
+	for batch, more, err := watch.Poll(); more || err != nil; batch, more, err = watch.Poll() {
 		if err != nil {
 			r.t.Fatal(err)
 		}
@@ -301,7 +301,7 @@ func (a *author) many(one func() []byte) []byte {
 func (a *author) change() ConditionChange {
 	said := []Condition{
 		{Source: SourceOperator, Status: StatusDisabled}, {Source: SourceOperator, Status: StatusPassing}, {Source: SourceOperator, Status: StatusWarning},
-		{Source: SourceDrain, Status: StatusDraining}, {Source: SourceCheck, Name: "web", Status: StatusCritical}, {Source: SourceCheck, Name: "db", Status: StatusWarning},
+		{Source: SourceDrain, Status: StatusDraining}, {Source: SourceCheck, Name: "web", Status: StatusCritical}, {Source: SourceCheck, Name: "db", Status: StatusWarning, Held: 1_800_000_300_000},
 		{Source: SourceReports, Status: StatusCritical}, {Source: SourceProtection, Status: StatusSuspect},
 	}
 	c := ConditionChange{Key: a.key(), Condition: said[a.random.IntN(len(said))], Clear: a.random.IntN(3) == 0}
@@ -331,6 +331,9 @@ func (a *author) registration(index Revision) []byte {
 	a.leases = append(a.leases, dueLease{k, index})
 	r := reg(k.Namespace, k.Service, k.ID, fmt.Sprint("10.0.0.", 1+a.random.IntN(3)), int32(1+a.random.IntN(3)))
 	r.Endpoints[0].Name = []string{"http", "web", "x"}[a.random.IntN(3)]
+	if a.random.IntN(2) == 0 {
+		r.Checks = []Check{{Name: []string{"web", "db"}[a.random.IntN(2)], Kind: CheckTCP, Initial: []string{"passing", "warning", "critical"}[a.random.IntN(3)]}}
+	}
 	r.Labels = map[string]string{"track": []string{"canary", "stable"}[a.random.IntN(2)], "b": "2", "a": "1"}
 	normal, err := r.normalize()
 	if err != nil {

@@ -159,6 +159,7 @@ type tally struct {
 	ended      int32 // their lease has run out
 	timed      int32 // a condition of theirs ends by itself
 	overridden int32 // an operator has a word on them
+	checked    int32 // they have checks
 }
 
 func (t *tally) count(i *Instance, by int32) {
@@ -175,6 +176,9 @@ func (t *tally) count(i *Instance, by int32) {
 	}
 	if _, overridden := i.condition(SourceOperator, ""); overridden {
 		t.overridden += by
+	}
+	if len(i.Checks()) > 0 {
+		t.checked += by
 	}
 }
 

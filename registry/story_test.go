@@ -101,6 +101,9 @@ func (s *story) register(d *datadriven.TestData, out *strings.Builder) {
 	d.MaybeScanArgs(s.t, "ttl", &ttl)
 	d.MaybeScanArgs(s.t, "version", &version)
 	d.MaybeScanArgs(s.t, "count", &count)
+	check, initial := "", ""
+	d.MaybeScanArgs(s.t, "check", &check)
+	d.MaybeScanArgs(s.t, "initial", &initial)
 	for _, k := range keys(d) {
 		for n := range count {
 			r := reg(k.Namespace, k.Service, k.ID, host, int32(port+n))
@@ -108,6 +111,9 @@ func (s *story) register(d *datadriven.TestData, out *strings.Builder) {
 				r.ID += strconv.Itoa(n)
 			}
 			r.Version, r.LeaseTTLSeconds = version, int64(ttl)
+			if check != "" {
+				r.Checks = []Check{{Name: check, Kind: CheckTCP, Initial: initial}}
+			}
 			result, err := s.member.registry.Register(context.Background(), "", r)
 			outcome(out, result, err)
 		}
@@ -218,7 +224,7 @@ func outcome(out *strings.Builder, r Result, err error) {
 // events tells what a watcher is told.
 func (s *story) events(out *strings.Builder) {
 	for {
-		batch, more, err := s.watch.poll()
+		batch, more, err := s.watch.Poll()
 		if err != nil {
 			s.t.Fatal(err)
 		}

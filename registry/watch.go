@@ -38,8 +38,8 @@ func (w *Watch) Next(ctx context.Context) (Batch, error) {
 	}
 }
 
-// poll is Next without waiting: false says that there is nothing new.
-func (w *Watch) poll() (Batch, bool, error) {
+// Poll is Next without waiting: false says that there is nothing new.
+func (w *Watch) Poll() (Batch, bool, error) {
 	batch, wake, err := w.ring.read(w.after)
 	if err != nil || wake != nil {
 		return Batch{}, false, err
@@ -206,7 +206,8 @@ func (i *Instance) bytes() int {
 		return 0
 	}
 	const instance, endpoint, pair = 400, 96, 32
-	size := instance + len(i.ID) + endpoint*len(i.Endpoints) + pair*(len(i.Labels)+len(i.Metadata))
+	const word = 128 // a condition; checks are shared
+	size := instance + len(i.ID) + endpoint*len(i.Endpoints) + word*len(i.Conditions()) + pair*(len(i.Labels)+len(i.Metadata))
 	for _, p := range i.Labels {
 		size += len(p.Key) + len(p.Value)
 	}

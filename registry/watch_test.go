@@ -32,7 +32,7 @@ func fill(r *ring, counts ...int) {
 func told(t *testing.T, w *Watch) (heads []Revision, sizes []int) {
 	t.Helper()
 	for {
-		batch, more, err := w.poll()
+		batch, more, err := w.Poll()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -256,7 +256,7 @@ func (c *churn) floor() Revision {
 func (c *churn) read(n int) {
 	w := c.watchers[n]
 	before := w.after
-	batch, more, err := w.poll()
+	batch, more, err := w.Poll()
 	switch {
 	case before < c.floor():
 		if !errors.Is(err, ErrCompacted) {

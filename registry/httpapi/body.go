@@ -34,6 +34,32 @@ type endpointBody struct {
 	Weight   int32  `json:"weight"`
 }
 
+// checkBody is how the cluster is to try whether an endpoint works.
+type checkBody struct {
+	Name            string `json:"name"`
+	Kind            string `json:"kind"`
+	Endpoint        string `json:"endpoint"`
+	Path            string `json:"path"`
+	Service         string `json:"service"`
+	Send            string `json:"send"`
+	Expect          string `json:"expect"`
+	ServerName      string `json:"serverName"`
+	TLSSkipVerify   bool   `json:"tlsSkipVerify"`
+	IntervalSeconds int64  `json:"intervalSeconds"`
+	TimeoutSeconds  int64  `json:"timeoutSeconds"`
+	Rise            int32  `json:"rise"`
+	Fall            int32  `json:"fall"`
+	Initial         string `json:"initial"`
+}
+
+func (b *v2RegisterBody) checks() []registry.Check {
+	var out []registry.Check
+	for _, c := range b.Checks {
+		out = append(out, registry.Check(c))
+	}
+	return out
+}
+
 // registration joins a name and what its workload says.
 func (b *workloadBody) registration(ref registry.InstanceRef) registry.Registration {
 	endpoints := make([]registry.Endpoint, len(b.Endpoints))

@@ -66,6 +66,12 @@ func (e *encoder) number(name string, value int64) {
 	e.b = strconv.AppendInt(e.b, value, 10)
 }
 
+// flag is what is true, or left out.
+func (e *encoder) flag(name string) {
+	e.key(name)
+	e.b = append(e.b, "true"...)
+}
+
 func (e *encoder) time(name string, unixMs int64) {
 	e.key(name)
 	e.b = append(e.b, '"')

@@ -54,7 +54,10 @@ func TestEveryFieldOfAnInstanceIsShown(t *testing.T) {
 		Endpoints: []registry.Endpoint{{Name: "e", Protocol: "http", Host: "::1", Port: 1, Path: "/p", Weight: 2}, {Name: "f", Protocol: "tcp", Host: "h", Port: 65535, Weight: 1}},
 		LeaseTTL:  90 * time.Second, RegisteredAt: 1_790_000_000_999, LastHeartbeat: 1_790_000_001_000,
 		Status: registry.StatusExpired, ExpiredAt: 1_790_000_002_005, Revision: 1 << 52, Counter: 3, Lease: 9,
-		Health: &registry.Health{Conditions: []registry.Condition{{Source: registry.SourceCheck, Name: "web", Status: registry.StatusCritical, Since: 1_790_000_001_000, Until: 1_790_000_002_005, Reason: "r", By: "2"}}},
+		Health: &registry.Health{Checks: []registry.Check{
+			{Name: "c", Kind: "http", Endpoint: "e", Path: "/", Service: "s", Send: "x", Expect: "y", ServerName: "n", TLSSkipVerify: true, IntervalSeconds: 1, TimeoutSeconds: 2, Rise: 3, Fall: 4, Initial: "passing"},
+			{Name: "d", Kind: "tcp", Endpoint: "f", Initial: "critical"},
+		}, Conditions: []registry.Condition{{Source: registry.SourceCheck, Name: "web", Status: registry.StatusCritical, Since: 1_790_000_001_000, Until: 1_790_000_002_005, Reason: "r", By: "2", Held: 1_790_000_002_005}}},
 	}
 	e := &encoder{}
 	writeFields(e, &shownInstance{i, []Withheld{{Endpoint: "e", Reason: "r1"}, {Instance: "i", Reason: "r2"}, {Instance: "j", Reason: "r3"}, {Endpoint: "x", Reason: "r4"}}}, instanceFields)
@@ -70,10 +73,17 @@ func TestEveryFieldOfAnInstanceIsShown(t *testing.T) {
 			map[string]any{"name": "e", "protocol": "http", "host": "::1", "port": 1., "path": "/p", "weight": 2.},
 			map[string]any{"name": "f", "protocol": "tcp", "host": "h", "port": 65535., "weight": 1.},
 		},
+		"checks": []any{
+			map[string]any{
+				"name": "c", "kind": "http", "endpoint": "e", "path": "/", "service": "s", "send": "x", "expect": "y", "serverName": "n", "tlsSkipVerify": true,
+				"intervalSeconds": 1., "timeoutSeconds": 2., "rise": 3., "fall": 4., "initial": "passing",
+			},
+			map[string]any{"name": "d", "kind": "tcp", "endpoint": "f", "intervalSeconds": 0., "timeoutSeconds": 0., "rise": 0., "fall": 0., "initial": "critical"},
+		},
 		"leaseTtlSeconds": 90., "registeredAt": "2026-09-21T14:13:20.999Z", "lastHeartbeatAt": "2026-09-21T14:13:21.000Z",
 		"status": "expired", "statusSince": "2026-09-21T14:13:22.005Z",
 		"conditions": []any{map[string]any{
-			"source": "check", "name": "web", "status": "critical", "since": "2026-09-21T14:13:21.000Z", "until": "2026-09-21T14:13:22.005Z", "reason": "r", "by": "2",
+			"source": "check", "name": "web", "status": "critical", "since": "2026-09-21T14:13:21.000Z", "until": "2026-09-21T14:13:22.005Z", "reason": "r", "by": "2", "heldUntil": "2026-09-21T14:13:22.005Z",
 		}},
 		"expiredAt": "2026-09-21T14:13:22.005Z", "revision": float64(1 << 52), "counter": 3.,
 		"withheld": []any{map[string]any{"endpoint": "e", "reason": "r1"}, map[string]any{"reason": "r2"}},

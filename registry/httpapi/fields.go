@@ -55,6 +55,7 @@ var instanceFields = []listField[*shownInstance]{
 	{"labels", func(e *encoder, i *shownInstance) { e.pairs("labels", i.Labels) }},
 	{"metadata", func(e *encoder, i *shownInstance) { e.pairs("metadata", i.Metadata) }},
 	{"endpoints", func(e *encoder, i *shownInstance) { e.endpoints(i.Endpoints) }},
+	{"checks", func(e *encoder, i *shownInstance) { e.checks(i.Checks()) }},
 	{"leaseTtlSeconds", func(e *encoder, i *shownInstance) { e.number("leaseTtlSeconds", leaseSeconds(i.Instance)) }},
 	{"registeredAt", func(e *encoder, i *shownInstance) { e.time("registeredAt", i.RegisteredAt) }},
 	{"lastHeartbeatAt", func(e *encoder, i *shownInstance) { e.time("lastHeartbeatAt", i.LastHeartbeat) }},
@@ -122,6 +123,31 @@ func (e *encoder) condition(c *registry.Condition) {
 	}
 	e.optional("reason", c.Reason)
 	e.optional("by", c.By)
+	if c.Held != 0 {
+		e.time("heldUntil", c.Held)
+	}
+}
+
+func (e *encoder) checks(checks []registry.Check) {
+	e.objects("checks", len(checks), func(i int) {
+		c := &checks[i]
+		e.text("name", c.Name)
+		e.text("kind", c.Kind)
+		e.text("endpoint", c.Endpoint)
+		e.optional("path", c.Path)
+		e.optional("service", c.Service)
+		e.optional("send", c.Send)
+		e.optional("expect", c.Expect)
+		e.optional("serverName", c.ServerName)
+		if c.TLSSkipVerify {
+			e.flag("tlsSkipVerify")
+		}
+		e.number("intervalSeconds", c.IntervalSeconds)
+		e.number("timeoutSeconds", c.TimeoutSeconds)
+		e.number("rise", int64(c.Rise))
+		e.number("fall", int64(c.Fall))
+		e.text("initial", c.Initial)
+	})
 }
 
 // overrides are those that wait for instances to come back.

@@ -63,6 +63,7 @@ type v2RegisterBody struct {
 	Version string `json:"version"`
 	levelsBody
 	workloadBody
+	Checks []checkBody `json:"checks"`
 }
 
 type v2RenewBody struct {
@@ -98,6 +99,7 @@ func (a *API) v2Register(w http.ResponseWriter, q *http.Request) error {
 	ref := pathRef(q)
 	registration := body.registration(ref)
 	registration.Levels, registration.Group, registration.Version = body.levels(), body.Group, body.Version
+	registration.Checks = body.checks()
 	if strings.TrimSpace(ref.Service) == "" {
 		registration.Levels = registry.Levels{} // the path must name the service, whatever the body adds
 	}

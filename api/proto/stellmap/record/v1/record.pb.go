@@ -140,7 +140,7 @@ func (x Result_Code) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Result_Code.Descriptor instead.
 func (Result_Code) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{18, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{19, 0}
 }
 
 // Status says how an instance is.
@@ -205,7 +205,7 @@ func (x InstanceRecord_Status) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use InstanceRecord_Status.Descriptor instead.
 func (InstanceRecord_Status) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{19, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{20, 0}
 }
 
 // Renewal is what became of one renewal.
@@ -258,7 +258,7 @@ func (x Answer_Renewal) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Answer_Renewal.Descriptor instead.
 func (Answer_Renewal) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{25, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{26, 0}
 }
 
 // Command is the data of one log entry. A member that does not know its format
@@ -949,7 +949,8 @@ type Condition struct {
 	SinceMs       int64                  `protobuf:"varint,4,opt,name=since_ms,json=sinceMs,proto3" json:"since_ms,omitempty"`
 	UntilMs       int64                  `protobuf:"varint,5,opt,name=until_ms,json=untilMs,proto3" json:"until_ms,omitempty"` // when the entries' time ends it, a drain with its instance; 0 = never
 	Reason        string                 `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
-	By            string                 `protobuf:"bytes,7,opt,name=by,proto3" json:"by,omitempty"` // who said it
+	By            string                 `protobuf:"bytes,7,opt,name=by,proto3" json:"by,omitempty"`                                         // who said it
+	HeldUntilMs   int64                  `protobuf:"varint,8,opt,name=held_until_ms,json=heldUntilMs,proto3" json:"held_until_ms,omitempty"` // of a check that flaps: until when it is not believed to pass, at the soonest; 0 = it is not held
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1031,6 +1032,13 @@ func (x *Condition) GetBy() string {
 		return x.By
 	}
 	return ""
+}
+
+func (x *Condition) GetHeldUntilMs() int64 {
+	if x != nil {
+		return x.HeldUntilMs
+	}
+	return 0
 }
 
 type ServiceKey struct {
@@ -1155,6 +1163,7 @@ type InstanceSpec struct {
 	Metadata      []*Pair                `protobuf:"bytes,5,rep,name=metadata,proto3" json:"metadata,omitempty"` // sorted by key
 	Endpoints     []*Endpoint            `protobuf:"bytes,6,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
 	LeaseTtlMs    int64                  `protobuf:"varint,7,opt,name=lease_ttl_ms,json=leaseTtlMs,proto3" json:"lease_ttl_ms,omitempty"`
+	Checks        []*Check               `protobuf:"bytes,8,rep,name=checks,proto3" json:"checks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1236,6 +1245,13 @@ func (x *InstanceSpec) GetLeaseTtlMs() int64 {
 		return x.LeaseTtlMs
 	}
 	return 0
+}
+
+func (x *InstanceSpec) GetChecks() []*Check {
+	if x != nil {
+		return x.Checks
+	}
+	return nil
 }
 
 type Pair struct {
@@ -1374,6 +1390,155 @@ func (x *Endpoint) GetWeight() int32 {
 	return 0
 }
 
+// Check is how the cluster tries whether one of the endpoints works.
+type Check struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // unique within the instance
+	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	Endpoint      string                 `protobuf:"bytes,3,opt,name=endpoint,proto3" json:"endpoint,omitempty"` // the name of the one that is tried
+	Path          string                 `protobuf:"bytes,4,opt,name=path,proto3" json:"path,omitempty"`         // of http and https
+	Service       string                 `protobuf:"bytes,5,opt,name=service,proto3" json:"service,omitempty"`   // of grpc and grpcs; empty = the whole server
+	Send          string                 `protobuf:"bytes,6,opt,name=send,proto3" json:"send,omitempty"`         // of tcp and tls, as is expect
+	Expect        string                 `protobuf:"bytes,7,opt,name=expect,proto3" json:"expect,omitempty"`
+	ServerName    string                 `protobuf:"bytes,8,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"` // what the certificate must be for; empty = the endpoint's host
+	TlsSkipVerify bool                   `protobuf:"varint,9,opt,name=tls_skip_verify,json=tlsSkipVerify,proto3" json:"tls_skip_verify,omitempty"`
+	IntervalMs    int64                  `protobuf:"varint,10,opt,name=interval_ms,json=intervalMs,proto3" json:"interval_ms,omitempty"`
+	TimeoutMs     int64                  `protobuf:"varint,11,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	Rise          int32                  `protobuf:"varint,12,opt,name=rise,proto3" json:"rise,omitempty"`                                                     // so many successes in a row make it pass
+	Fall          int32                  `protobuf:"varint,13,opt,name=fall,proto3" json:"fall,omitempty"`                                                     // so many failures in a row make it fail
+	Initial       InstanceRecord_Status  `protobuf:"varint,14,opt,name=initial,proto3,enum=stellmap.record.v1.InstanceRecord_Status" json:"initial,omitempty"` // before it has been tried often enough
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Check) Reset() {
+	*x = Check{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Check) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Check) ProtoMessage() {}
+
+func (x *Check) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Check.ProtoReflect.Descriptor instead.
+func (*Check) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Check) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Check) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Check) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
+}
+
+func (x *Check) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Check) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Check) GetSend() string {
+	if x != nil {
+		return x.Send
+	}
+	return ""
+}
+
+func (x *Check) GetExpect() string {
+	if x != nil {
+		return x.Expect
+	}
+	return ""
+}
+
+func (x *Check) GetServerName() string {
+	if x != nil {
+		return x.ServerName
+	}
+	return ""
+}
+
+func (x *Check) GetTlsSkipVerify() bool {
+	if x != nil {
+		return x.TlsSkipVerify
+	}
+	return false
+}
+
+func (x *Check) GetIntervalMs() int64 {
+	if x != nil {
+		return x.IntervalMs
+	}
+	return 0
+}
+
+func (x *Check) GetTimeoutMs() int64 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+func (x *Check) GetRise() int32 {
+	if x != nil {
+		return x.Rise
+	}
+	return 0
+}
+
+func (x *Check) GetFall() int32 {
+	if x != nil {
+		return x.Fall
+	}
+	return 0
+}
+
+func (x *Check) GetInitial() InstanceRecord_Status {
+	if x != nil {
+		return x.Initial
+	}
+	return InstanceRecord_STATUS_UNSPECIFIED
+}
+
 // Reply is what applying a command answers: one result for each item, in order.
 type Reply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1384,7 +1549,7 @@ type Reply struct {
 
 func (x *Reply) Reset() {
 	*x = Reply{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[17]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1396,7 +1561,7 @@ func (x *Reply) String() string {
 func (*Reply) ProtoMessage() {}
 
 func (x *Reply) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[17]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1409,7 +1574,7 @@ func (x *Reply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reply.ProtoReflect.Descriptor instead.
 func (*Reply) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{17}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Reply) GetResults() []*Result {
@@ -1430,7 +1595,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[18]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1442,7 +1607,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[18]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1455,7 +1620,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{18}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Result) GetCode() Result_Code {
@@ -1499,7 +1664,7 @@ type InstanceRecord struct {
 
 func (x *InstanceRecord) Reset() {
 	*x = InstanceRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[19]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1511,7 +1676,7 @@ func (x *InstanceRecord) String() string {
 func (*InstanceRecord) ProtoMessage() {}
 
 func (x *InstanceRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[19]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1524,7 +1689,7 @@ func (x *InstanceRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceRecord.ProtoReflect.Descriptor instead.
 func (*InstanceRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{19}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *InstanceRecord) GetFormat() uint32 {
@@ -1621,7 +1786,7 @@ type ServiceRecord struct {
 
 func (x *ServiceRecord) Reset() {
 	*x = ServiceRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[20]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1633,7 +1798,7 @@ func (x *ServiceRecord) String() string {
 func (*ServiceRecord) ProtoMessage() {}
 
 func (x *ServiceRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[20]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1646,7 +1811,7 @@ func (x *ServiceRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceRecord.ProtoReflect.Descriptor instead.
 func (*ServiceRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{20}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ServiceRecord) GetFormat() uint32 {
@@ -1716,7 +1881,7 @@ type Override struct {
 
 func (x *Override) Reset() {
 	*x = Override{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[21]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1728,7 +1893,7 @@ func (x *Override) String() string {
 func (*Override) ProtoMessage() {}
 
 func (x *Override) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[21]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1741,7 +1906,7 @@ func (x *Override) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Override.ProtoReflect.Descriptor instead.
 func (*Override) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{21}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Override) GetId() string {
@@ -1768,7 +1933,7 @@ type ServiceEndpoint struct {
 
 func (x *ServiceEndpoint) Reset() {
 	*x = ServiceEndpoint{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[22]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1780,7 +1945,7 @@ func (x *ServiceEndpoint) String() string {
 func (*ServiceEndpoint) ProtoMessage() {}
 
 func (x *ServiceEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[22]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1793,7 +1958,7 @@ func (x *ServiceEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceEndpoint.ProtoReflect.Descriptor instead.
 func (*ServiceEndpoint) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{22}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ServiceEndpoint) GetName() string {
@@ -1824,7 +1989,7 @@ type Ask struct {
 
 func (x *Ask) Reset() {
 	*x = Ask{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[23]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1836,7 +2001,7 @@ func (x *Ask) String() string {
 func (*Ask) ProtoMessage() {}
 
 func (x *Ask) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[23]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1849,7 +2014,7 @@ func (x *Ask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask.ProtoReflect.Descriptor instead.
 func (*Ask) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{23}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Ask) GetFormat() uint32 {
@@ -1895,7 +2060,7 @@ type RenewLeases struct {
 
 func (x *RenewLeases) Reset() {
 	*x = RenewLeases{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[24]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1907,7 +2072,7 @@ func (x *RenewLeases) String() string {
 func (*RenewLeases) ProtoMessage() {}
 
 func (x *RenewLeases) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[24]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1920,7 +2085,7 @@ func (x *RenewLeases) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeases.ProtoReflect.Descriptor instead.
 func (*RenewLeases) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{24}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RenewLeases) GetItems() []*RenewItem {
@@ -1940,7 +2105,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[25]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1952,7 +2117,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[25]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1965,7 +2130,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{25}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Answer) GetRenewals() []Answer_Renewal {
@@ -2022,7 +2187,7 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\x05clear\x18\x03 \x01(\bR\x05clear\x12\x19\n" +
 	"\blasts_ms\x18\x06 \x01(\x03R\alastsMs\x12\x14\n" +
 	"\x05lease\x18\x04 \x01(\x04R\x05lease\x12=\n" +
-	"\x04seen\x18\x05 \x01(\x0e2).stellmap.record.v1.InstanceRecord.StatusR\x04seen\"\x85\x03\n" +
+	"\x04seen\x18\x05 \x01(\x0e2).stellmap.record.v1.InstanceRecord.StatusR\x04seen\"\xa9\x03\n" +
 	"\tCondition\x12<\n" +
 	"\x06source\x18\x01 \x01(\x0e2$.stellmap.record.v1.Condition.SourceR\x06source\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12A\n" +
@@ -2030,7 +2195,8 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\bsince_ms\x18\x04 \x01(\x03R\asinceMs\x12\x19\n" +
 	"\buntil_ms\x18\x05 \x01(\x03R\auntilMs\x12\x16\n" +
 	"\x06reason\x18\x06 \x01(\tR\x06reason\x12\x0e\n" +
-	"\x02by\x18\a \x01(\tR\x02by\"\x84\x01\n" +
+	"\x02by\x18\a \x01(\tR\x02by\x12\"\n" +
+	"\rheld_until_ms\x18\b \x01(\x03R\vheldUntilMs\"\x84\x01\n" +
 	"\x06Source\x12\x16\n" +
 	"\x12SOURCE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fSOURCE_OPERATOR\x10\x01\x12\x10\n" +
@@ -2045,7 +2211,7 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\vInstanceKey\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12\x0e\n" +
-	"\x02id\x18\x03 \x01(\tR\x02id\"\x98\x02\n" +
+	"\x02id\x18\x03 \x01(\tR\x02id\"\xcb\x02\n" +
 	"\fInstanceSpec\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x12\n" +
 	"\x04zone\x18\x02 \x01(\tR\x04zone\x12\x18\n" +
@@ -2054,7 +2220,8 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\bmetadata\x18\x05 \x03(\v2\x18.stellmap.record.v1.PairR\bmetadata\x12:\n" +
 	"\tendpoints\x18\x06 \x03(\v2\x1c.stellmap.record.v1.EndpointR\tendpoints\x12 \n" +
 	"\flease_ttl_ms\x18\a \x01(\x03R\n" +
-	"leaseTtlMs\".\n" +
+	"leaseTtlMs\x121\n" +
+	"\x06checks\x18\b \x03(\v2\x19.stellmap.record.v1.CheckR\x06checks\".\n" +
 	"\x04Pair\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\"\x8e\x01\n" +
@@ -2064,7 +2231,26 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\x04host\x18\x03 \x01(\tR\x04host\x12\x12\n" +
 	"\x04port\x18\x04 \x01(\x05R\x04port\x12\x12\n" +
 	"\x04path\x18\x05 \x01(\tR\x04path\x12\x16\n" +
-	"\x06weight\x18\x06 \x01(\x05R\x06weight\"=\n" +
+	"\x06weight\x18\x06 \x01(\x05R\x06weight\"\x9b\x03\n" +
+	"\x05Check\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1a\n" +
+	"\bendpoint\x18\x03 \x01(\tR\bendpoint\x12\x12\n" +
+	"\x04path\x18\x04 \x01(\tR\x04path\x12\x18\n" +
+	"\aservice\x18\x05 \x01(\tR\aservice\x12\x12\n" +
+	"\x04send\x18\x06 \x01(\tR\x04send\x12\x16\n" +
+	"\x06expect\x18\a \x01(\tR\x06expect\x12\x1f\n" +
+	"\vserver_name\x18\b \x01(\tR\n" +
+	"serverName\x12&\n" +
+	"\x0ftls_skip_verify\x18\t \x01(\bR\rtlsSkipVerify\x12\x1f\n" +
+	"\vinterval_ms\x18\n" +
+	" \x01(\x03R\n" +
+	"intervalMs\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\v \x01(\x03R\ttimeoutMs\x12\x12\n" +
+	"\x04rise\x18\f \x01(\x05R\x04rise\x12\x12\n" +
+	"\x04fall\x18\r \x01(\x05R\x04fall\x12C\n" +
+	"\ainitial\x18\x0e \x01(\x0e2).stellmap.record.v1.InstanceRecord.StatusR\ainitial\"=\n" +
 	"\x05Reply\x124\n" +
 	"\aresults\x18\x01 \x03(\v2\x1a.stellmap.record.v1.ResultR\aresults\"\x81\x02\n" +
 	"\x06Result\x123\n" +
@@ -2145,7 +2331,7 @@ func file_stellmap_record_v1_record_proto_rawDescGZIP() []byte {
 }
 
 var file_stellmap_record_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_stellmap_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_stellmap_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_stellmap_record_v1_record_proto_goTypes = []any{
 	(Condition_Source)(0),      // 0: stellmap.record.v1.Condition.Source
 	(Result_Code)(0),           // 1: stellmap.record.v1.Result.Code
@@ -2168,15 +2354,16 @@ var file_stellmap_record_v1_record_proto_goTypes = []any{
 	(*InstanceSpec)(nil),       // 18: stellmap.record.v1.InstanceSpec
 	(*Pair)(nil),               // 19: stellmap.record.v1.Pair
 	(*Endpoint)(nil),           // 20: stellmap.record.v1.Endpoint
-	(*Reply)(nil),              // 21: stellmap.record.v1.Reply
-	(*Result)(nil),             // 22: stellmap.record.v1.Result
-	(*InstanceRecord)(nil),     // 23: stellmap.record.v1.InstanceRecord
-	(*ServiceRecord)(nil),      // 24: stellmap.record.v1.ServiceRecord
-	(*Override)(nil),           // 25: stellmap.record.v1.Override
-	(*ServiceEndpoint)(nil),    // 26: stellmap.record.v1.ServiceEndpoint
-	(*Ask)(nil),                // 27: stellmap.record.v1.Ask
-	(*RenewLeases)(nil),        // 28: stellmap.record.v1.RenewLeases
-	(*Answer)(nil),             // 29: stellmap.record.v1.Answer
+	(*Check)(nil),              // 21: stellmap.record.v1.Check
+	(*Reply)(nil),              // 22: stellmap.record.v1.Reply
+	(*Result)(nil),             // 23: stellmap.record.v1.Result
+	(*InstanceRecord)(nil),     // 24: stellmap.record.v1.InstanceRecord
+	(*ServiceRecord)(nil),      // 25: stellmap.record.v1.ServiceRecord
+	(*Override)(nil),           // 26: stellmap.record.v1.Override
+	(*ServiceEndpoint)(nil),    // 27: stellmap.record.v1.ServiceEndpoint
+	(*Ask)(nil),                // 28: stellmap.record.v1.Ask
+	(*RenewLeases)(nil),        // 29: stellmap.record.v1.RenewLeases
+	(*Answer)(nil),             // 30: stellmap.record.v1.Answer
 }
 var file_stellmap_record_v1_record_proto_depIdxs = []int32{
 	5,  // 0: stellmap.record.v1.Command.register:type_name -> stellmap.record.v1.Register
@@ -2203,22 +2390,24 @@ var file_stellmap_record_v1_record_proto_depIdxs = []int32{
 	19, // 21: stellmap.record.v1.InstanceSpec.labels:type_name -> stellmap.record.v1.Pair
 	19, // 22: stellmap.record.v1.InstanceSpec.metadata:type_name -> stellmap.record.v1.Pair
 	20, // 23: stellmap.record.v1.InstanceSpec.endpoints:type_name -> stellmap.record.v1.Endpoint
-	22, // 24: stellmap.record.v1.Reply.results:type_name -> stellmap.record.v1.Result
-	1,  // 25: stellmap.record.v1.Result.code:type_name -> stellmap.record.v1.Result.Code
-	18, // 26: stellmap.record.v1.InstanceRecord.spec:type_name -> stellmap.record.v1.InstanceSpec
-	2,  // 27: stellmap.record.v1.InstanceRecord.status:type_name -> stellmap.record.v1.InstanceRecord.Status
-	15, // 28: stellmap.record.v1.InstanceRecord.conditions:type_name -> stellmap.record.v1.Condition
-	26, // 29: stellmap.record.v1.ServiceRecord.endpoints:type_name -> stellmap.record.v1.ServiceEndpoint
-	25, // 30: stellmap.record.v1.ServiceRecord.overrides:type_name -> stellmap.record.v1.Override
-	15, // 31: stellmap.record.v1.Override.condition:type_name -> stellmap.record.v1.Condition
-	28, // 32: stellmap.record.v1.Ask.renew_leases:type_name -> stellmap.record.v1.RenewLeases
-	9,  // 33: stellmap.record.v1.RenewLeases.items:type_name -> stellmap.record.v1.RenewItem
-	3,  // 34: stellmap.record.v1.Answer.renewals:type_name -> stellmap.record.v1.Answer.Renewal
-	35, // [35:35] is the sub-list for method output_type
-	35, // [35:35] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	21, // 24: stellmap.record.v1.InstanceSpec.checks:type_name -> stellmap.record.v1.Check
+	2,  // 25: stellmap.record.v1.Check.initial:type_name -> stellmap.record.v1.InstanceRecord.Status
+	23, // 26: stellmap.record.v1.Reply.results:type_name -> stellmap.record.v1.Result
+	1,  // 27: stellmap.record.v1.Result.code:type_name -> stellmap.record.v1.Result.Code
+	18, // 28: stellmap.record.v1.InstanceRecord.spec:type_name -> stellmap.record.v1.InstanceSpec
+	2,  // 29: stellmap.record.v1.InstanceRecord.status:type_name -> stellmap.record.v1.InstanceRecord.Status
+	15, // 30: stellmap.record.v1.InstanceRecord.conditions:type_name -> stellmap.record.v1.Condition
+	27, // 31: stellmap.record.v1.ServiceRecord.endpoints:type_name -> stellmap.record.v1.ServiceEndpoint
+	26, // 32: stellmap.record.v1.ServiceRecord.overrides:type_name -> stellmap.record.v1.Override
+	15, // 33: stellmap.record.v1.Override.condition:type_name -> stellmap.record.v1.Condition
+	29, // 34: stellmap.record.v1.Ask.renew_leases:type_name -> stellmap.record.v1.RenewLeases
+	9,  // 35: stellmap.record.v1.RenewLeases.items:type_name -> stellmap.record.v1.RenewItem
+	3,  // 36: stellmap.record.v1.Answer.renewals:type_name -> stellmap.record.v1.Answer.Renewal
+	37, // [37:37] is the sub-list for method output_type
+	37, // [37:37] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_stellmap_record_v1_record_proto_init() }
@@ -2234,7 +2423,7 @@ func file_stellmap_record_v1_record_proto_init() {
 		(*Command_Reap)(nil),
 		(*Command_SetConditions)(nil),
 	}
-	file_stellmap_record_v1_record_proto_msgTypes[23].OneofWrappers = []any{
+	file_stellmap_record_v1_record_proto_msgTypes[24].OneofWrappers = []any{
 		(*Ask_RenewLeases)(nil),
 	}
 	type x struct{}
@@ -2243,7 +2432,7 @@ func file_stellmap_record_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stellmap_record_v1_record_proto_rawDesc), len(file_stellmap_record_v1_record_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   26,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
