@@ -25,15 +25,16 @@ import (
 type leases struct {
 	now func() time.Time // set by newLeases, never changed
 
-	mu    sync.Mutex               // guards what follows
-	term  uint64                   // that this member leads; 0 = it does not
-	begun time.Time                // where lease time is 0
-	lost  time.Duration            // of the time since then: pauses, which lease time leaves out
-	seen  time.Duration            // the newest lease time read
-	hash  func(InstanceKey) uint64 // set by newLeases
-	held  int
-	byKey map[uint64]*lease // by the key's hash, the first of those that share it: a million keys take 77 MB
-	queue leaseQueue
+	mu     sync.Mutex               // guards what follows
+	term   uint64                   // that this member leads; 0 = it does not
+	begun  time.Time                // where lease time is 0
+	lost   time.Duration            // of the time since then: pauses, which lease time leaves out
+	seen   time.Duration            // the newest lease time read
+	hash   func(InstanceKey) uint64 // set by newLeases
+	held   int
+	byKey  map[uint64]*lease // by the key's hash, the first of those that share it: a million keys take 77 MB
+	queue  leaseQueue
+	budget expiryBudget
 
 	pauses uint64 // how often time was found missing
 }
@@ -78,7 +79,10 @@ const (
 
 func newLeases(now func() time.Time) *leases {
 	seed := maphash.MakeSeed()
-	return &leases{now: now, hash: func(k InstanceKey) uint64 { return maphash.Comparable(seed, k) }}
+	return &leases{
+		now: now, hash: func(k InstanceKey) uint64 { return maphash.Comparable(seed, k) },
+		budget: expiryBudget{cost: expiryCost},
+	}
 }
 
 // find is the lease of an instance, or nil.
@@ -119,6 +123,7 @@ func (l *leases) lead(term uint64, s *state) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.term, l.begun, l.lost, l.seen = term, l.now(), 0, 0
+	l.budget = expiryBudget{cost: l.budget.cost, waits: l.budget.waits} // nothing is saved up
 	alive := s.tally.instances - s.tally.ended
 	l.byKey, l.held = make(map[uint64]*lease, alive), 0
 	l.queue = make(leaseQueue, 0, alive)
@@ -149,7 +154,7 @@ func (l *leases) grant(i *Instance, index int) *lease {
 func (l *leases) follow() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.term, l.byKey, l.held, l.queue = 0, nil, 0, nil
+	l.term, l.byKey, l.held, l.queue, l.budget.late = 0, nil, 0, nil, 0
 }
 
 func (l *leases) leading() uint64 {
@@ -256,8 +261,9 @@ func (l *leases) renew(asked []leaseRenewal) (term uint64, outcomes []renewal) {
 	return l.term, outcomes
 }
 
-// due takes leases that have run out, at most so many, and holds back plain
-// renewals of them. More says that the lock was let go of before the end.
+// due takes leases that have run out, at most so many and as many as the budget
+// lets go, and holds back plain renewals of them. More says that the lock was let
+// go of before the end.
 func (l *leases) due(most int) (term uint64, due []dueLease, more bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -265,18 +271,26 @@ func (l *leases) due(most int) (term uint64, due []dueLease, more bool) {
 		return 0, nil, false
 	}
 	now := l.clock()
+	left := l.budget.left(now)
+	defer func() { l.budget.spend(now, len(due)) }()
 	for range leaseStepsMax {
 		if len(l.queue) == 0 || l.queue[0].queued > now {
+			l.budget.late = 0
 			return l.term, due, false
+		}
+		one := l.queue[0]
+		if one.deadline > now {
+			l.enqueue(one, one.deadline)
+			continue
+		}
+		if len(due) == left {
+			l.budget.wait(now, one.deadline)
+			return l.term, due, false // the next tick goes on
 		}
 		if len(due) == most {
 			return l.term, due, true
 		}
-		if one := l.queue[0]; one.deadline > now {
-			l.enqueue(one, one.deadline)
-			continue
-		}
-		one := heap.Pop(&l.queue).(*lease)
+		heap.Pop(&l.queue)
 		one.expiring = true
 		due = append(due, dueLease{key: one.instance.Key(), generation: one.generation})
 	}
@@ -302,10 +316,18 @@ func (l *leases) retry(term uint64, due []dueLease) {
 	}
 }
 
-func (l *leases) stats() (held int, pauses uint64) {
+// leaseStats is what metrics show of the leases.
+type leaseStats struct {
+	held   int
+	pauses uint64
+	late   time.Duration // of the expiry that waits longest for the budget
+	waits  uint64
+}
+
+func (l *leases) stats() leaseStats {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.held, l.pauses
+	return leaseStats{held: l.held, pauses: l.pauses, late: l.budget.late, waits: l.budget.waits}
 }
 
 // A leaseQueue is a heap by the time at which to look at a lease.

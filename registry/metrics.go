@@ -75,12 +75,14 @@ func (m *Machine) gauges() []prometheus.Collector {
 		gauge("stellmap_registry_watchers", "Watchers that have seen everything and wait for more.", nil, func() float64 { return float64(m.ring.waiting.Load()) }),
 		gauge("stellmap_registry_ring_events", "Events kept for watchers.", nil, func() float64 { events, _ := m.ring.size(); return float64(events) }),
 		gauge("stellmap_registry_ring_bytes", "Roughly what the events kept for watchers take.", nil, func() float64 { _, bytes := m.ring.size(); return float64(bytes) }),
-		gauge("stellmap_registry_leases", "Leases that this member keeps as leader.", nil, func() float64 { held, _ := m.leases.stats(); return float64(held) }),
+		gauge("stellmap_registry_leases", "Leases that this member keeps as leader.", nil, func() float64 { return float64(m.leases.stats().held) }),
 		gauge("stellmap_registry_views", "Lists kept for their later pages.", nil, func() float64 { kept, _, _ := m.views.stats(); return float64(kept) }),
 		gauge("stellmap_registry_views_bytes", "Roughly what they take, with the instances that were replaced since.", nil, func() float64 { _, bytes, _ := m.views.stats(); return float64(bytes) }),
 		counter("stellmap_registry_views_dropped_total", "Lists that made room for others before their time was over.", func() float64 { _, _, dropped := m.views.stats(); return float64(dropped) }),
 		counter("stellmap_registry_watchers_compacted_total", "Reads of watchers that had fallen behind the events kept.", func() float64 { return float64(m.ring.compacted.Load()) }),
-		counter("stellmap_registry_lease_pauses_total", "Times when this leader found its clock to have jumped, and extended all leases.", func() float64 { _, pauses := m.leases.stats(); return float64(pauses) }),
+		counter("stellmap_registry_lease_pauses_total", "Times when this leader found its clock to have jumped, and extended all leases.", func() float64 { return float64(m.leases.stats().pauses) }),
+		gauge("stellmap_registry_expiry_late_seconds", "How long the lease that waits longest for its expiry has been over: more run out at once than the leader lets go of at a time.", nil, func() float64 { return m.leases.stats().late.Seconds() }),
+		counter("stellmap_registry_expiry_waits_total", "Looks of this leader at leases that have run out after which some had to wait.", func() float64 { return float64(m.leases.stats().waits) }),
 	)
 }
 

@@ -82,6 +82,8 @@ func TestMetrics(t *testing.T) {
 	got := slices.DeleteFunc(samples(t, metrics), func(s string) bool { return strings.HasPrefix(s, "stellmap_registry_ring_bytes") })
 	mustEqual(t, "the list of metrics", strings.Join(got, "\n"), strings.TrimSpace(`
 stellmap_registry_expirations_total counter 1
+stellmap_registry_expiry_late_seconds gauge 0
+stellmap_registry_expiry_waits_total counter 0
 stellmap_registry_instances{status="critical"} gauge 0
 stellmap_registry_instances{status="disabled"} gauge 0
 stellmap_registry_instances{status="draining"} gauge 0
