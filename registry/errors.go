@@ -24,6 +24,8 @@ var (
 	ErrCursorExpired = errors.New("registry: the cursor has expired")
 	// ErrUnknownOutcome says that the command was sent and its answer was lost: it may or may not take effect.
 	ErrUnknownOutcome = errors.New("registry: the outcome is unknown")
+	// ErrNotTried says that an item of a batch was left out, since an earlier part of the batch did not pass: nothing was done.
+	ErrNotTried = errors.New("registry: not tried after an earlier part of the batch")
 	// ErrStopping says that this member is shutting down.
 	ErrStopping = errors.New("registry: stopping")
 	// ErrCompacted says that the events after a watcher's revision are no longer kept: read the state anew.

@@ -66,6 +66,8 @@ type member struct {
 	cut      bool     // nobody confirms a barrier
 	deposed  bool     // a barrier is confirmed by a successor
 	proposed int
+	ids      []string                     // request ids of what was proposed
+	spoil    func(requestID string) error // what a proposal ends with in place of its being committed; nil = nothing
 }
 
 func newMember(tb testing.TB, clock Clock) *member {
@@ -141,10 +143,16 @@ func applyEntry(tb testing.TB, engine *storage.Engine, machine *Machine, e Entry
 	return reply
 }
 
-func (m *member) Propose(ctx context.Context, _ string, command []byte) (Applied, error) {
+func (m *member) Propose(ctx context.Context, requestID string, command []byte) (Applied, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.proposed++
+	m.ids = append(m.ids, requestID)
+	if m.spoil != nil {
+		if err := m.spoil(requestID); err != nil {
+			return Applied{}, err
+		}
+	}
 	if err := ctx.Err(); err != nil {
 		return Applied{}, err
 	}

@@ -8,6 +8,7 @@ type machineMetrics struct {
 	expirations  prometheus.Counter
 	renewals     *prometheus.CounterVec
 	refusedQueue prometheus.Counter
+	batchItems   *prometheus.CounterVec
 }
 
 func newMachineMetrics() machineMetrics {
@@ -21,6 +22,9 @@ func newMachineMetrics() machineMetrics {
 		refusedQueue: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "stellmap_registry_renewals_refused_total", Help: "Renewals refused because too many were waiting for the leader.",
 		}),
+		batchItems: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stellmap_registry_batch_items_total", Help: "Items of batches that this member was asked for, by kind and outcome: done or refused.",
+		}, []string{"kind", "outcome"}),
 	}
 }
 
@@ -48,12 +52,30 @@ func (m *machineMetrics) renewed(outcomes []renewal) {
 	m.renewals.WithLabelValues("unknown").Add(unknown)
 }
 
+// batched counts the items of a batch. One that is of no kind is not.
+func (m *machineMetrics) batched(items []BatchItem, results []BatchResult) {
+	var counts [len(batchKinds)][2]int
+	for i := range items {
+		kind, outcome := items[i].kind(), 0
+		if results[i].Err != nil {
+			outcome = 1
+		}
+		if kind >= 0 {
+			counts[kind][outcome]++
+		}
+	}
+	for kind, name := range batchKinds {
+		m.batchItems.WithLabelValues(name, "done").Add(float64(counts[kind][0]))
+		m.batchItems.WithLabelValues(name, "refused").Add(float64(counts[kind][1]))
+	}
+}
+
 // registerMetrics makes the machine's metrics known; nothing is done without a registerer.
 func (m *Machine) registerMetrics(to prometheus.Registerer) error {
 	if to == nil {
 		return nil
 	}
-	all := append(m.gauges(), m.metrics.expirations, m.metrics.renewals, m.metrics.refusedQueue)
+	all := append(m.gauges(), m.metrics.expirations, m.metrics.renewals, m.metrics.refusedQueue, m.metrics.batchItems)
 	for _, c := range all {
 		if err := to.Register(c); err != nil {
 			return err

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -112,10 +113,18 @@ func (r *Registry) Register(ctx context.Context, requestID string, registration 
 	if err != nil {
 		return Result{}, fmt.Errorf("register: %w", err)
 	}
-	if reply.GetCode() == recordv1.Result_CODE_ENDPOINT_NAMES_FULL {
-		return Result{}, tooManyEndpointNames(normal)
+	if err := normal.refused(reply); err != nil {
+		return Result{}, err
 	}
 	return result, nil
+}
+
+// refused is why Apply did not take a registration; nil when it did.
+func (r Registration) refused(reply *recordv1.Result) error {
+	if reply.GetCode() == recordv1.Result_CODE_ENDPOINT_NAMES_FULL {
+		return tooManyEndpointNames(r)
+	}
+	return nil
 }
 
 func tooManyEndpointNames(registration Registration) error {
@@ -142,26 +151,29 @@ func (r *Registry) Deregister(ctx context.Context, requestID string, ref Instanc
 // expired a short while ago. The error is ErrNotFound when there is nothing to
 // renew: the instance has to be registered again.
 func (r *Registry) Heartbeat(ctx context.Context, ref InstanceRef, leaseTTLSeconds int64) (Result, error) {
-	var bad problems
-	n := ref.normalize(&bad)
-	ttlMs := normalizeTTL(leaseTTLSeconds, &bad) * 1000
-	if err := bad.err(); err != nil {
+	k, ttlMs, err := Renewal{Instance: ref, LeaseTTLSeconds: leaseTTLSeconds}.normalize()
+	if err != nil {
 		return Result{}, err
 	}
-	k := InstanceKey{Namespace: n.Namespace, Service: n.Service, ID: n.ID}
-	outcome, err := r.renewer.renew(ctx, k, ttlMs)
-	if err != nil {
+	one := []pendingRenewal{{key: k, ttlMs: ttlMs}}
+	if err := r.renewer.renewAll(ctx, one); err != nil {
 		return Result{}, fmt.Errorf("heartbeat: %w", err)
 	}
-	switch outcome {
-	case recordv1.Answer_RENEWAL_DONE:
-		return Result{Revision: r.machine.Revision()}, nil
-	case recordv1.Answer_RENEWAL_LOG:
+	logged, err := one[0].settled()
+	switch {
+	case logged:
 		return r.renewInLog(ctx, k, ttlMs)
-	case recordv1.Answer_RENEWAL_NOT_FOUND:
-		return Result{Revision: r.machine.Revision()}, ErrNotFound
+	case err != nil && !errors.Is(err, ErrNotFound):
+		return Result{}, fmt.Errorf("heartbeat: %w", err)
 	}
-	return Result{}, fmt.Errorf("heartbeat: the leader's word %v is not known to this version", outcome)
+	return Result{Revision: r.machine.Revision()}, err
+}
+
+func (r Renewal) normalize() (k InstanceKey, ttlMs int64, err error) {
+	var bad problems
+	n := r.Instance.normalize(&bad)
+	ttlMs = normalizeTTL(r.LeaseTTLSeconds, &bad) * 1000
+	return n.instanceKey(), ttlMs, bad.err()
 }
 
 // renewInLog is for a renewal that must have its place among the commands.
@@ -170,10 +182,14 @@ func (r *Registry) renewInLog(ctx context.Context, k InstanceKey, ttlMs int64) (
 	if err != nil {
 		return Result{}, fmt.Errorf("heartbeat: %w", err)
 	}
+	return result, renewalRefused(reply)
+}
+
+func renewalRefused(reply *recordv1.Result) error {
 	if reply.GetCode() == recordv1.Result_CODE_NOT_FOUND {
-		return result, ErrNotFound
+		return ErrNotFound
 	}
-	return result, nil
+	return nil
 }
 
 func (r *Registry) propose(ctx context.Context, requestID string, command []byte) (Result, *recordv1.Result, error) {

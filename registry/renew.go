@@ -35,50 +35,86 @@ type renewer struct {
 	stopped bool
 }
 
-// A pendingRenewal is one caller who waits.
+// A renewalCall is one caller who waits, be it for one renewal or for a batch of them.
+type renewalCall struct {
+	renewals []pendingRenewal
+	left     int           // without an answer yet; the goroutine that answers alone looks at it
+	done     chan struct{} // closed when none is left
+}
+
+// A pendingRenewal is one renewal that waits.
 type pendingRenewal struct {
 	key     InstanceKey
 	ttlMs   int64 // 0 = keep
-	done    chan struct{}
-	outcome recordv1.Answer_Renewal // these two are set before done is closed
+	call    *renewalCall
+	outcome recordv1.Answer_Renewal // these two are set before the call is done
 	err     error
+}
+
+func newRenewalCall(renewals []pendingRenewal) *renewalCall {
+	c := &renewalCall{renewals: renewals, left: len(renewals), done: make(chan struct{})}
+	for i := range renewals {
+		renewals[i].call = c
+	}
+	return c
 }
 
 func newRenewer(ask func(context.Context, []byte) ([]byte, error), refused prometheus.Counter, threads threads.Threads) *renewer {
 	return &renewer{ask: ask, refused: refused, threads: threads, wake: make(chan struct{}, 1)}
 }
 
-// renew waits for the leader's word on one renewal.
-func (r *renewer) renew(ctx context.Context, k InstanceKey, ttlMs int64) (recordv1.Answer_Renewal, error) {
-	p := &pendingRenewal{key: k, ttlMs: ttlMs, done: make(chan struct{})}
-	if err := r.join(p); err != nil {
-		return 0, err
+// renewAll waits for the leader's word on several renewals, and notes it with each
+// of them. With an error nothing is known of any, and the caller must not look at
+// them any more.
+func (r *renewer) renewAll(ctx context.Context, renewals []pendingRenewal) error {
+	call := newRenewalCall(renewals)
+	if err := r.join(call); err != nil {
+		return err
 	}
 	if r.threads != nil {
-		r.threads.Park(func() bool { return threads.IsClosed(p.done) || ctx.Err() != nil })
-		if threads.IsClosed(p.done) { // rather than that it is too late
-			return p.outcome, p.err
+		r.threads.Park(func() bool { return threads.IsClosed(call.done) || ctx.Err() != nil })
+		if threads.IsClosed(call.done) { // rather than that it is too late
+			return nil
 		}
 	}
 	select {
-	case <-p.done:
-		return p.outcome, p.err
+	case <-call.done:
+		return nil
 	case <-ctx.Done():
-		return 0, fmt.Errorf("wait for the leader's word on a renewal: %w", ctx.Err())
+		return fmt.Errorf("wait for the leader's word on a renewal: %w", ctx.Err())
 	}
 }
 
-func (r *renewer) join(p *pendingRenewal) error {
+// settled is what the leader's word on a renewal means, once it is there: logged
+// says that the log has to decide.
+func (p *pendingRenewal) settled() (logged bool, err error) {
+	switch {
+	case p.err != nil:
+		return false, p.err
+	case p.outcome == recordv1.Answer_RENEWAL_DONE:
+		return false, nil
+	case p.outcome == recordv1.Answer_RENEWAL_LOG:
+		return true, nil
+	case p.outcome == recordv1.Answer_RENEWAL_NOT_FOUND:
+		return false, ErrNotFound
+	}
+	return false, fmt.Errorf("the leader's word %v is not known to this version", p.outcome)
+}
+
+// join lets all renewals of a call wait, or none.
+func (r *renewer) join(call *renewalCall) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
 	case r.stopped:
 		return ErrStopping
-	case len(r.waiting) >= renewalsWaitingMax:
-		r.refused.Inc()
+	case len(r.waiting)+len(call.renewals) > renewalsWaitingMax:
+		r.refused.Add(float64(len(call.renewals)))
 		return ErrBusy
 	}
-	r.waiting = append(r.waiting, p)
+	for i := range call.renewals {
+		r.waiting = append(r.waiting, &call.renewals[i])
+	}
 	select {
 	case r.wake <- struct{}{}:
 	default: // a token is there already
@@ -112,7 +148,9 @@ func (r *renewer) stop() {
 func settle(batch []*pendingRenewal, err error) {
 	for _, p := range batch {
 		p.err = err
-		close(p.done)
+		if p.call.left--; p.call.left == 0 {
+			close(p.call.done)
+		}
 	}
 }
 

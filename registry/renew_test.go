@@ -86,8 +86,12 @@ func withRenewer(t *testing.T, f func(r *renewing)) {
 func (r *renewing) call(from, n int) {
 	for id := from; id < from+n; id++ {
 		go func() {
-			outcome, err := r.renewer.renew(context.Background(), orders(strconv.Itoa(id)), 0)
-			r.results <- renewed{id, outcome, err}
+			one := []pendingRenewal{{key: orders(strconv.Itoa(id))}}
+			if err := r.renewer.renewAll(context.Background(), one); err != nil {
+				r.results <- renewed{id: id, err: err}
+				return
+			}
+			r.results <- renewed{id, one[0].outcome, one[0].err}
 		}()
 	}
 	synctest.Wait()
@@ -140,8 +144,7 @@ func TestAQuestionIsBounded(t *testing.T) {
 	r := newRenewer(nil, nil, nil)
 	join := func(n, idBytes int) {
 		for range n {
-			p := &pendingRenewal{key: orders(strings.Repeat("i", idBytes))}
-			if err := r.join(p); err != nil {
+			if err := r.join(newRenewalCall([]pendingRenewal{{key: orders(strings.Repeat("i", idBytes))}})); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -166,7 +169,7 @@ func TestTooManyRenewalsAreRefused(t *testing.T) {
 	withRenewer(t, func(r *renewing) {
 		r.call(0, 1) // is asked for
 		for id := range renewalsWaitingMax {
-			if err := r.renewer.join(&pendingRenewal{key: orders(strconv.Itoa(id)), done: make(chan struct{})}); err != nil {
+			if err := r.renewer.join(newRenewalCall([]pendingRenewal{{key: orders(strconv.Itoa(id))}})); err != nil {
 				t.Fatalf("renewal %d: %v", id, err)
 			}
 		}
@@ -223,8 +226,7 @@ func TestACallerNeedNotWait(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		left := make(chan error)
 		go func() {
-			_, err := r.renewer.renew(ctx, orders("1"), 0)
-			left <- err
+			left <- r.renewer.renewAll(ctx, []pendingRenewal{{key: orders("1")}})
 		}()
 		r.call(2, 1)
 		cancel()
@@ -245,10 +247,10 @@ func TestAnswersThatDoNotFit(t *testing.T) {
 	for name, spoil := range cases {
 		t.Run(name, func(t *testing.T) {
 			l := &leaderStub{t: t, spoil: spoil}
-			batch := []*pendingRenewal{{key: orders("1"), done: make(chan struct{})}, {key: orders("2"), done: make(chan struct{})}}
-			newRenewer(l.ask, nil, nil).askFor(context.Background(), batch)
-			for _, p := range batch {
-				<-p.done
+			call := newRenewalCall([]pendingRenewal{{key: orders("1")}, {key: orders("2")}})
+			newRenewer(l.ask, nil, nil).askFor(context.Background(), []*pendingRenewal{&call.renewals[0], &call.renewals[1]})
+			<-call.done
+			for _, p := range call.renewals {
 				if p.err == nil || !strings.Contains(p.err.Error(), "of 2") {
 					t.Fatalf("got %v", p.err)
 				}

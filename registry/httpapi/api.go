@@ -31,6 +31,7 @@ type API struct {
 	public, admin *router
 
 	inflight atomic.Int64 // calls that hold a slot
+	batches  atomic.Int64 // those of them that are batches
 }
 
 // Config is what the API needs.
@@ -91,6 +92,8 @@ type Withheld struct {
 const (
 	bodyBytesMax        = 1 << 20
 	requestsInflightMax = 4_096           // the next is refused with 429
+	batchBytesMax       = 4 << 20         // of the body of a batch
+	batchesInflightMax  = 64              // for the sake of memory: each may have a body of that size
 	requestTimeout      = 4 * time.Second // the Java SDK gives up after 5 s
 )
 

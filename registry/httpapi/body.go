@@ -16,6 +16,18 @@ type levelsBody struct {
 
 func (b *levelsBody) levels() registry.Levels { return registry.Levels(*b) }
 
+// refBody is the name of an instance.
+type refBody struct {
+	Namespace string `json:"namespace"`
+	Service   string `json:"service"`
+	levelsBody
+	InstanceID string `json:"instanceId"`
+}
+
+func (b *refBody) ref() registry.InstanceRef {
+	return registry.InstanceRef{Namespace: b.Namespace, Service: b.Service, Levels: b.levels(), ID: b.InstanceID}
+}
+
 // workloadBody is what a workload says of itself, but for its name.
 type workloadBody struct {
 	Zone            string            `json:"zone"`

@@ -20,15 +20,20 @@ import (
 // and the first wrong one only. So a body that it refuses is looked through once
 // more by findMistakes, for the sake of the answer.
 func decode(w http.ResponseWriter, q *http.Request, v any) error {
+	return withBody(w, q, bodyBytesMax, func(body []byte) error { return decodeBytes(body, v) })
+}
+
+// withBody hands a JSON body of at most so many bytes on, for as long as fn runs.
+func withBody(w http.ResponseWriter, q *http.Request, most int64, fn func(body []byte) error) error {
 	if !isJSON(q.Header.Get("Content-Type")) {
 		return errMediaType
 	}
 	buffer := bodies.Get().(*bytes.Buffer)
 	defer putBody(buffer)
-	if err := readBody(w, q, buffer); err != nil {
+	if err := readBody(w, q, most, buffer); err != nil {
 		return err
 	}
-	return decodeBytes(buffer.Bytes(), v)
+	return fn(buffer.Bytes())
 }
 
 // decodeOptional is decode for a call that can do without a body: nothing changes nothing in v.
@@ -63,12 +68,12 @@ func putBody(b *bytes.Buffer) {
 	}
 }
 
-func readBody(w http.ResponseWriter, q *http.Request, into *bytes.Buffer) error {
-	_, err := into.ReadFrom(http.MaxBytesReader(w, q.Body, bodyBytesMax))
+func readBody(w http.ResponseWriter, q *http.Request, most int64, into *bytes.Buffer) error {
+	_, err := into.ReadFrom(http.MaxBytesReader(w, q.Body, most))
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
-		return errBodyTooLarge
+		return fmt.Errorf("%w than %d bytes", errBodyTooLarge, most)
 	case err != nil:
 		return invalid("body", "could not be read to its end: "+err.Error())
 	}

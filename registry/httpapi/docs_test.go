@@ -29,6 +29,13 @@ func TestTheExamplesOfTheStateDocs(t *testing.T) {
 	m.tryExamples("../../docs/states.md", 5)
 }
 
+// TestTheExamplesOfTheBatchDocs does what docs/batch.md shows.
+func TestTheExamplesOfTheBatchDocs(t *testing.T) {
+	m := newMember(t, nil)
+	m.register("orders", "a", "10.0.0.1", "")
+	m.tryExamples("../../docs/batch.md", 2)
+}
+
 // tryExamples makes the calls that a page shows, at least so many, and compares the answers.
 func (m *member) tryExamples(page string, least int) {
 	m.tb.Helper()

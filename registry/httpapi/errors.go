@@ -16,8 +16,9 @@ import (
 var (
 	errNoSuchPath      = errors.New("httpapi: no such path")
 	errTooManyRequests = errors.New("httpapi: too many requests in flight")
+	errTooManyBatches  = errors.New("httpapi: too many batches in flight")
 	errUnauthorized    = errors.New("httpapi: the admin token is missing or wrong")
-	errBodyTooLarge    = errors.New("httpapi: the body is too large")
+	errBodyTooLarge    = errors.New("body: is larger")
 	errMediaType       = errors.New("httpapi: the body's type is not application/json")
 )
 
@@ -76,10 +77,11 @@ var failures = [...]failure{
 		says: "the admin token is missing or wrong: send it as Authorization: Bearer <token>"},
 	{is: errMediaType, status: http.StatusUnsupportedMediaType, code: "unsupported_media_type", title: "Unsupported media type",
 		says: "Content-Type: the body must be application/json"},
-	{is: errBodyTooLarge, status: http.StatusRequestEntityTooLarge, code: "too_large", title: "Too large",
-		says: fmt.Sprintf("body: is larger than %d bytes", bodyBytesMax)},
+	{is: errBodyTooLarge, status: http.StatusRequestEntityTooLarge, code: "too_large", title: "Too large"},
 	{is: errTooManyRequests, status: http.StatusTooManyRequests, code: "busy", title: "Too busy", retry: true,
 		says: "too many requests are in flight on this member: nothing was done, try again later or at another member"},
+	{is: errTooManyBatches, status: http.StatusTooManyRequests, code: "busy", title: "Too busy", retry: true,
+		says: fmt.Sprintf("%d batches are in flight on this member, which is as many as may be: nothing was done, try again later or at another member", batchesInflightMax)},
 	{is: registry.ErrBusy, status: http.StatusTooManyRequests, code: "busy", title: "Too busy", retry: true,
 		says: "too many calls are waiting on this member: nothing was done, try again later or at another member"},
 	{is: registry.ErrFull, status: http.StatusInsufficientStorage, code: "disk_full", title: "Insufficient storage", retry: true,
@@ -90,6 +92,8 @@ var failures = [...]failure{
 		says: "what this member knows is older than max_staleness allows, and no leader with a quorum was found to confirm it: ask another member, or allow more"},
 	{is: registry.ErrNoLeader, status: http.StatusServiceUnavailable, code: "no_leader", v1: "not_leader", title: "No leader", retry: true,
 		says: "no leader with a quorum was found in time: nothing was done, try again"},
+	{is: registry.ErrNotTried, status: http.StatusServiceUnavailable, code: "not_tried", title: "Not tried", retry: true,
+		says: "an earlier part of the batch did not pass, so this one was not tried: nothing was done, try again"},
 	{is: registry.ErrStopping, status: http.StatusServiceUnavailable, code: "stopping", title: "Stopping", retry: true,
 		says: "this member is shutting down: nothing was done, try another member"},
 	{is: registry.ErrUnknownOutcome, status: http.StatusServiceUnavailable, code: "unknown_outcome", title: "Unknown outcome",
@@ -145,10 +149,7 @@ func (a *API) refuse(w http.ResponseWriter, q *http.Request, one *route, err err
 	if f.retry {
 		w.Header().Set("Retry-After", retryAfter)
 	}
-	says := f.says
-	if says == "" {
-		says = err.Error()
-	}
+	says := f.words(err)
 	switch {
 	case one.surface == surfaceV2:
 		writeProblem(w, f, says, err)
@@ -159,6 +160,14 @@ func (a *API) refuse(w http.ResponseWriter, q *http.Request, one *route, err err
 	default:
 		writeEnvelopeError(w, f, says)
 	}
+}
+
+// words are what the answer to an error says.
+func (f *failure) words(err error) string {
+	if f.says == "" {
+		return err.Error()
+	}
+	return f.says
 }
 
 // writeAdminError tells programs more than v1 may.
@@ -207,6 +216,10 @@ type problemField struct {
 }
 
 func writeProblem(w http.ResponseWriter, f *failure, says string, err error) {
+	writeJSON(w, f.status, typeProblem, problemOf(f, says, err))
+}
+
+func problemOf(f *failure, says string, err error) *problem {
 	p := &problem{Type: "/errors/" + f.code, Title: f.title, Status: f.status, Code: f.code, Detail: says}
 	var invalid *registry.ValidationError
 	if errors.As(err, &invalid) {
@@ -214,7 +227,7 @@ func writeProblem(w http.ResponseWriter, f *failure, says string, err error) {
 			p.Errors = append(p.Errors, problemField{Field: one.Field, Reason: one.Reason})
 		}
 	}
-	writeJSON(w, f.status, typeProblem, p)
+	return p
 }
 
 // The types of answers.

@@ -40,6 +40,8 @@ func (m *mistakes) look(value []byte, want reflect.Type, at string) {
 	value = bytes.TrimLeft(value, jsonSpace)
 	switch {
 	case value[0] == 'n':
+	case want.Kind() == reflect.Pointer:
+		m.look(value, want.Elem(), at)
 	case want.Kind() == reflect.Struct && value[0] == '{':
 		m.lookInside(value, at, fieldsOf(want))
 	case want.Kind() == reflect.Map && value[0] == '{':

@@ -19,24 +19,13 @@ func (a *API) v1Routes() []route {
 	}
 }
 
-type v1Ref struct {
-	Namespace string `json:"namespace"`
-	Service   string `json:"service"`
-	levelsBody
-	InstanceID string `json:"instanceId"`
-}
-
-func (b *v1Ref) ref() registry.InstanceRef {
-	return registry.InstanceRef{Namespace: b.Namespace, Service: b.Service, Levels: b.levels(), ID: b.InstanceID}
-}
-
 type v1RegisterBody struct {
-	v1Ref
+	refBody
 	workloadBody
 }
 
 type v1HeartbeatBody struct {
-	v1Ref
+	refBody
 	LeaseTTLSeconds int64 `json:"leaseTtlSeconds"`
 }
 
@@ -58,7 +47,7 @@ func (a *API) v1Register(w http.ResponseWriter, q *http.Request) error {
 
 // v1Deregister says the same of an instance that is not there: it is gone, as asked for.
 func (a *API) v1Deregister(w http.ResponseWriter, q *http.Request) error {
-	var body v1Ref
+	var body refBody
 	if err := decode(w, q, &body); err != nil {
 		return err
 	}

@@ -30,6 +30,7 @@ func (a *API) v2Routes() []route {
 		write(http.MethodPost, instance+"/renew", a.v2Renew),
 		write(http.MethodPut, instance, a.v2Register),
 		write(http.MethodDelete, instance, a.v2Deregister),
+		write(http.MethodPost, "/api/v2/batch", a.v2Batch),
 		read(instance, a.v2Instance),
 		read(service+"/instances", a.v2ServiceInstances),
 		read(namespace+"/instances", a.v2NamespaceInstances),
@@ -167,6 +168,9 @@ func (a *API) v2Renew(w http.ResponseWriter, q *http.Request) error {
 	return nil
 }
 
+// idempotencyKey is the header that makes a repeated write one.
+const idempotencyKey = "Idempotency-Key"
+
 // idempotencyKeyMax leaves room for the digest in a request id.
 const idempotencyKeyMax = 128
 
@@ -174,13 +178,13 @@ const idempotencyKeyMax = 128
 // a key that is used for another request by mistake must not have that request
 // answered like the first, and lost.
 func requestID(q *http.Request, what any) (string, error) {
-	key := q.Header.Get("Idempotency-Key")
+	key := q.Header.Get(idempotencyKey)
 	if key == "" {
 		return "", nil
 	}
 	unprintable := func(r rune) bool { return r < ' ' || r > '~' }
 	if len(key) > idempotencyKeyMax || strings.ContainsFunc(key, unprintable) {
-		return "", invalid("Idempotency-Key", fmt.Sprintf("is not allowed: at most %d printable ASCII characters", idempotencyKeyMax))
+		return "", invalid(idempotencyKey, fmt.Sprintf("is not allowed: at most %d printable ASCII characters", idempotencyKeyMax))
 	}
 	digest := sha256.Sum256(fmt.Appendf(nil, "%s %#v", q.Method, what)) // maps are printed in order
 	return key + " " + hex.EncodeToString(digest[:16]), nil

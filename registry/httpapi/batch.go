@@ -1,0 +1,198 @@
+package httpapi
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"reflect"
+
+	"github.com/stellmap/stellmap/registry"
+)
+
+type v2BatchBody struct {
+	Items []v2BatchItem `json:"items"`
+}
+
+// A v2BatchItem is one write: one of the three.
+type v2BatchItem struct {
+	Register   *v2BatchRegister `json:"register"`
+	Renew      *v2BatchRenew    `json:"renew"`
+	Deregister *refBody         `json:"deregister"`
+}
+
+type v2BatchRegister struct {
+	refBody
+	Group   string `json:"group"`
+	Version string `json:"version"`
+	workloadBody
+}
+
+type v2BatchRenew struct {
+	refBody
+	LeaseTTLSeconds int64 `json:"leaseTtlSeconds"`
+}
+
+func (i *v2BatchItem) item() registry.BatchItem {
+	var out registry.BatchItem
+	if r := i.Register; r != nil {
+		registration := r.registration(r.ref())
+		registration.Group, registration.Version = r.Group, r.Version
+		out.Register = &registration
+	}
+	if r := i.Renew; r != nil {
+		out.Renew = &registry.Renewal{Instance: r.ref(), LeaseTTLSeconds: r.LeaseTTLSeconds}
+	}
+	if r := i.Deregister; r != nil {
+		ref := r.ref()
+		out.Deregister = &ref
+	}
+	return out
+}
+
+// A v2BatchResult is what became of one item.
+type v2BatchResult struct {
+	Status   string            `json:"status"`
+	Revision registry.Revision `json:"revision,omitempty"`
+	Error    *v2BatchError     `json:"error,omitempty"`
+}
+
+// A v2BatchError is a problem with one item, as it would be answered alone.
+type v2BatchError struct {
+	Index int `json:"index"`
+	problem
+}
+
+// v2Batch answers 200 whatever became of single items: they are told one by one.
+func (a *API) v2Batch(w http.ResponseWriter, q *http.Request) error {
+	if err := noParameters(q); err != nil {
+		return err
+	}
+	defer a.batches.Add(-1)
+	if a.batches.Add(1) > batchesInflightMax {
+		a.metrics.refused.Inc()
+		return errTooManyBatches
+	}
+	var body v2BatchBody
+	var wrong []error // of single items
+	err := withBody(w, q, batchBytesMax, func(raw []byte) (err error) {
+		wrong, err = decodeBatch(raw, &body)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return a.doBatch(w, q, body.Items, wrong)
+}
+
+// doBatch leaves out what is wrong already, and tells of it in its place.
+func (a *API) doBatch(w http.ResponseWriter, q *http.Request, asked []v2BatchItem, wrong []error) error {
+	items := make([]registry.BatchItem, len(asked))
+	for i := range asked {
+		items[i] = asked[i].item()
+	}
+	id, err := batchID(q, asked)
+	if err != nil {
+		return err
+	}
+	done, err := a.registry.Batch(q.Context(), id, items)
+	if err != nil {
+		return err
+	}
+	answer := struct {
+		Revision registry.Revision `json:"revision"`
+		Done     int               `json:"done"`
+		Failed   int               `json:"failed"`
+		Results  []v2BatchResult   `json:"results"`
+	}{Results: make([]v2BatchResult, len(done))}
+	for i := range done {
+		if wrong != nil && wrong[i] != nil {
+			done[i].Err = wrong[i]
+		}
+		answer.Results[i] = batchResult(i, &asked[i], &done[i])
+		answer.Revision = max(answer.Revision, done[i].Revision)
+		if done[i].Err == nil {
+			answer.Done++
+		} else {
+			answer.Failed++
+		}
+	}
+	setRevision(w, answer.Revision)
+	writeJSON(w, http.StatusOK, typeJSON, &answer)
+	return nil
+}
+
+// batchID is requestID for a batch: its items are behind pointers, which must not be printed.
+func batchID(q *http.Request, asked []v2BatchItem) (string, error) {
+	if q.Header.Get(idempotencyKey) == "" {
+		return "", nil
+	}
+	text, err := json.Marshal(asked)
+	if err != nil {
+		return "", err
+	}
+	return requestID(q, string(text))
+}
+
+func batchResult(index int, item *v2BatchItem, done *registry.BatchResult) v2BatchResult {
+	out := v2BatchResult{Revision: done.Revision}
+	switch {
+	case done.Err != nil:
+		out.Status, out.Error = "error", &v2BatchError{Index: index, problem: item.problem(done.Err)}
+	case item.Renew != nil:
+		out.Status = "renewed"
+	case item.Deregister != nil && done.Changed:
+		out.Status = "deleted"
+	case item.Deregister != nil:
+		out.Status = "absent"
+	case done.Created:
+		out.Status = "created"
+	case done.Changed:
+		out.Status = "changed"
+	default:
+		out.Status = "unchanged"
+	}
+	return out
+}
+
+// problem is how a call for this item alone would be refused.
+func (i *v2BatchItem) problem(err error) problem {
+	if errors.Is(err, registry.ErrNotFound) && i.Renew != nil {
+		err = &missingError{ref: i.Renew.ref(), next: "register it again"}
+	}
+	f := failureOf(err, false)
+	return *problemOf(f, f.words(err), err)
+}
+
+// decodeBatch reads a batch. An item that is no item does not spoil the others:
+// wrong has its mistakes in its place, nil when there are none at all.
+func decodeBatch(raw []byte, into *v2BatchBody) (wrong []error, err error) {
+	refused := decodeBytes(raw, into)
+	if refused == nil {
+		return nil, nil
+	}
+	var loose struct {
+		Items []json.RawMessage `json:"items"`
+	}
+	if decodeBytes(raw, &loose) != nil || len(loose.Items) > registry.BatchItemsMax {
+		return nil, refused
+	}
+	wrong, into.Items = make([]error, len(loose.Items)), make([]v2BatchItem, len(loose.Items))
+	for i, one := range loose.Items {
+		wrong[i] = decodeItem(one, i, &into.Items[i])
+	}
+	return wrong, nil
+}
+
+func decodeItem(raw json.RawMessage, index int, into *v2BatchItem) error {
+	var found mistakes
+	found.look(raw, reflect.TypeFor[v2BatchItem](), fmt.Sprintf("items[%d]", index))
+	if len(found) > 0 {
+		return &registry.ValidationError{Problems: found}
+	}
+	if err := json.Unmarshal(raw, into); err != nil {
+		*into = v2BatchItem{} // half of an item must not be done
+		return invalid(fmt.Sprintf("items[%d]", index), err.Error())
+	}
+	return nil
+}
