@@ -117,6 +117,7 @@ func (d *daemon) putOne(n, weight int) error {
 		return err
 	}
 	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("X-StellMap-Lease-Token", "the-lease-token-of-the-bench")
 	response, err := d.client.Do(request)
 	if err != nil {
 		return err

@@ -117,6 +117,7 @@ func (d *daemon) put(service, instance, weight int) error {
 		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("X-StellMap-Lease-Token", "the-lease-token-of-the-bench")
 	resp, err := d.client.Do(req)
 	if err != nil {
 		return err

@@ -34,7 +34,7 @@ func (m *Machine) Answer(ctx context.Context, request []byte) ([]byte, error) {
 func leaseRenewals(items []*recordv1.RenewItem) []leaseRenewal {
 	asked := make([]leaseRenewal, len(items))
 	for i, item := range items {
-		asked[i] = leaseRenewal{key: keyOfRecord(item.GetKey()), ttl: time.Duration(item.GetLeaseTtlMs()) * time.Millisecond}
+		asked[i] = leaseRenewal{key: keyOfRecord(item.GetKey()), ttl: time.Duration(item.GetLeaseTtlMs()) * time.Millisecond, proof: item.GetProof()}
 	}
 	return asked
 }
@@ -45,6 +45,8 @@ func (r renewal) record() recordv1.Answer_Renewal {
 		return recordv1.Answer_RENEWAL_DONE
 	case renewalLog:
 		return recordv1.Answer_RENEWAL_LOG
+	case renewalWrong:
+		return recordv1.Answer_RENEWAL_WRONG_TOKEN
 	}
 	return recordv1.Answer_RENEWAL_NOT_FOUND
 }
@@ -86,8 +88,13 @@ func (m *Machine) leaveToLog(asked []leaseRenewal, outcomes []renewal) {
 		if outcomes[i] != renewalUnknown {
 			continue
 		}
-		if known, _ := m.instance(asked[i].key); known != nil {
+		known, _ := m.instance(asked[i].key)
+		switch {
+		case known == nil:
+		case known.heldBy(asked[i].proof):
 			outcomes[i] = renewalLog
+		default:
+			outcomes[i] = renewalWrong // which must not fill the log
 		}
 	}
 }

@@ -77,11 +77,11 @@ func TestTheBarrierBringsWhatOthersKnow(t *testing.T) {
 		want    recordv1.Answer_Renewal
 	}{
 		"nothing new":                {"a", func(*member) []byte { return nil }, recordv1.Answer_RENEWAL_DONE},
-		"it was deregistered":        {"a", func(*member) []byte { return deregisterCommand(orders("a")) }, recordv1.Answer_RENEWAL_NOT_FOUND},
+		"it was deregistered":        {"a", func(*member) []byte { return deregisterCommand(orders("a"), Holder{}) }, recordv1.Answer_RENEWAL_NOT_FOUND},
 		"it was registered":          {"new", func(*member) []byte { return registration("new", 81) }, recordv1.Answer_RENEWAL_DONE},
 		"it was registered again":    {"a", func(*member) []byte { return registration("a", 81) }, recordv1.Answer_RENEWAL_DONE},
 		"it has run out":             {"a", func(m *member) []byte { return expireCommand(m.term, []dueLease{{orders("a"), 2}}) }, recordv1.Answer_RENEWAL_LOG},
-		"another was deregistered":   {"a", func(*member) []byte { return deregisterCommand(orders("b")) }, recordv1.Answer_RENEWAL_DONE},
+		"another was deregistered":   {"a", func(*member) []byte { return deregisterCommand(orders("b"), Holder{}) }, recordv1.Answer_RENEWAL_DONE},
 		"it is still not registered": {"none", func(*member) []byte { return nil }, recordv1.Answer_RENEWAL_NOT_FOUND},
 	}
 	for name, c := range cases {

@@ -52,7 +52,7 @@ func (t *step) run() []byte {
 	case *recordv1.Command_Register:
 		results = each(kind.Register.GetItems(), t.register)
 	case *recordv1.Command_Deregister:
-		results = each(kind.Deregister.GetKeys(), t.deregister)
+		results = t.deregisterAll(kind.Deregister)
 	case *recordv1.Command_Renew:
 		results = each(kind.Renew.GetItems(), t.renew)
 	case *recordv1.Command_Expire:
@@ -91,7 +91,11 @@ func each[T any](items []T, do func(T) *recordv1.Result) []*recordv1.Result {
 func (t *step) register(item *recordv1.RegisterItem) *recordv1.Result {
 	k := keyOfRecord(item.GetKey())
 	old := t.state.instance(k)
+	if old != nil && old.alive() && !old.heldBy(item.GetProof()) {
+		return &recordv1.Result{Code: recordv1.Result_CODE_WRONG_TOKEN}
+	}
 	next := t.reader.instance(k, item.GetSpec())
+	next.Token = t.token(item.GetToken())
 	for at := range next.Checks() {
 		if problem := next.Health.Checks[at].unreadable(); problem != "" {
 			panic(fmt.Sprintf("registry: the registration of entry %d of term %d %s", t.entry.Index, t.entry.Term, problem))
@@ -145,10 +149,34 @@ func (t *step) createService(k ServiceKey, names []ServiceEndpoint) {
 	t.change(change{service: k, op: opServicePut, record: record})
 }
 
-func (t *step) deregister(key *recordv1.InstanceKey) *recordv1.Result {
+// token is what a command says of one. What cannot be read stops the member.
+func (t *step) token(record []byte) TokenHash {
+	h, ok := readToken(record)
+	if !ok {
+		panic(fmt.Sprintf("registry: entry %d of term %d has the hash of a lease token in %d bytes, which this version does not know: run a newer version", t.entry.Index, t.entry.Term, len(record)))
+	}
+	return h
+}
+
+func (t *step) deregisterAll(d *recordv1.Deregister) []*recordv1.Result {
+	results := make([]*recordv1.Result, 0, len(d.GetKeys()))
+	for i, key := range d.GetKeys() {
+		var proof []byte
+		if i < len(d.GetProofs()) { // logs of before there were tokens have none
+			proof = d.GetProofs()[i]
+		}
+		results = append(results, t.deregister(key, proof))
+	}
+	return results
+}
+
+func (t *step) deregister(key *recordv1.InstanceKey, proof []byte) *recordv1.Result {
 	old := t.state.instance(keyOfRecord(key))
 	if old == nil {
 		return &recordv1.Result{Code: recordv1.Result_CODE_NOT_FOUND}
+	}
+	if !old.heldBy(proof) {
+		return &recordv1.Result{Code: recordv1.Result_CODE_WRONG_TOKEN}
 	}
 	t.remove(old)
 	return &recordv1.Result{Code: recordv1.Result_CODE_OK, Changed: true}
@@ -160,6 +188,9 @@ func (t *step) renew(item *recordv1.RenewItem) *recordv1.Result {
 	old := t.state.instance(keyOfRecord(item.GetKey()))
 	if old == nil || old.pastGrace(t.entry.Time) {
 		return &recordv1.Result{Code: recordv1.Result_CODE_NOT_FOUND}
+	}
+	if !old.heldBy(item.GetProof()) {
+		return &recordv1.Result{Code: recordv1.Result_CODE_WRONG_TOKEN}
 	}
 	next := *old
 	next.ExpiredAt = 0

@@ -25,7 +25,7 @@ func TestAFirstRegistrationsTimeStays(t *testing.T) {
 	mustEqual(t, "the time after a change", at(), first)
 	a.expire("a")
 	mustEqual(t, "the time after an expiry", at(), first)
-	a.commit(deregisterCommand(orders("a")))
+	a.commit(deregisterCommand(orders("a"), Holder{}))
 	mustEqual(t, "the time after a deregistration", at(), a.clock.Now().UnixMilli())
 }
 
@@ -42,13 +42,13 @@ func TestTheCounterCountsWhatReadersSee(t *testing.T) {
 	count("of a new one", 1, 2)
 	a.register(reg("prod", "orders", "a", "10.0.0.1", 1))
 	count("after the same again", 1, 2)
-	a.commit(renewCommand(orders("a"), 0))
+	a.commit(renewCommand(&pendingRenewal{key: orders("a"), ttlMs: 0}))
 	count("after a renewal in the log", 1, 2)
-	a.commit(renewCommand(orders("a"), 9000))
+	a.commit(renewCommand(&pendingRenewal{key: orders("a"), ttlMs: 9000}))
 	count("after another TTL", 2, a.index)
 	a.expire("a")
 	count("after an expiry", 3, a.index)
-	a.commit(renewCommand(orders("a"), 0))
+	a.commit(renewCommand(&pendingRenewal{key: orders("a"), ttlMs: 0}))
 	count("after a revival", 4, a.index)
 }
 

@@ -100,17 +100,17 @@ func (b *batch) add(at int) error {
 		}
 		b.registrations = append(b.registrations, batchWrite{at: at, command: registerCommand(normal), refused: normal.refused})
 	case batchRenew:
-		k, ttlMs, err := item.Renew.normalize()
-		if err := b.once(at, k, err); err != nil {
+		one, err := item.Renew.normalize()
+		if err := b.once(at, one.key, err); err != nil {
 			return err
 		}
-		b.renewals, b.renewalsAt = append(b.renewals, pendingRenewal{key: k, ttlMs: ttlMs}), append(b.renewalsAt, at)
+		b.renewals, b.renewalsAt = append(b.renewals, one), append(b.renewalsAt, at)
 	case batchDeregister:
 		k, err := item.Deregister.key()
 		if err := b.once(at, k, err); err != nil {
 			return err
 		}
-		b.deregistrations = append(b.deregistrations, batchWrite{at: at, command: deregisterCommand(k)})
+		b.deregistrations = append(b.deregistrations, batchWrite{at: at, command: deregisterCommand(k, item.Deregister.Holder), refused: item.Deregister.Holder.judge})
 	default:
 		return &ValidationError{Problems: []Problem{{Reason: "is not one of " + strings.Join(batchKinds[:], ", ") + ": exactly one of them"}}}
 	}
@@ -167,8 +167,7 @@ func (b *batch) renew(ctx context.Context) {
 		renewal := &b.renewals[n]
 		var logged bool
 		if logged, result.Err = renewal.settled(); logged {
-			write := batchWrite{at: at, command: renewCommand(renewal.key, renewal.ttlMs), refused: renewalRefused}
-			b.logged = append(b.logged, write)
+			b.logged = append(b.logged, batchWrite{at: at, command: renewCommand(renewal), refused: renewal.refused})
 			continue
 		}
 		result.Revision = b.registry.machine.Revision()
@@ -221,9 +220,7 @@ func (b *batch) propose(ctx context.Context, requestID string, writes []batchWri
 			continue
 		}
 		result.Result = Result{Revision: applied.Revision, Created: replies[n].GetCreated(), Changed: replies[n].GetChanged()}
-		if w.refused != nil {
-			result.Err = b.placed(w.at, w.refused(replies[n]))
-		}
+		result.Err = b.placed(w.at, w.refused(replies[n]))
 	}
 }
 

@@ -12,18 +12,21 @@ import (
 const commandItemsMax = 128
 
 func registerCommand(r Registration) []byte {
-	item := &recordv1.RegisterItem{Key: keyToRecord(r.instanceKey()), Spec: specOf(r)}
+	item := &recordv1.RegisterItem{Key: keyToRecord(r.instanceKey()), Spec: specOf(r), Proof: r.Holder.proof()}
+	if r.LeaseToken != "" {
+		item.Token = hashOf(r.LeaseToken).record()
+	}
 	register := &recordv1.Register{Items: []*recordv1.RegisterItem{item}}
 	return encode(&recordv1.Command{Format: formatMax, Kind: &recordv1.Command_Register{Register: register}})
 }
 
-func deregisterCommand(k InstanceKey) []byte {
-	deregister := &recordv1.Deregister{Keys: []*recordv1.InstanceKey{keyToRecord(k)}}
+func deregisterCommand(k InstanceKey, by Holder) []byte {
+	deregister := &recordv1.Deregister{Keys: []*recordv1.InstanceKey{keyToRecord(k)}, Proofs: [][]byte{by.proof()}}
 	return encode(&recordv1.Command{Format: formatMax, Kind: &recordv1.Command_Deregister{Deregister: deregister}})
 }
 
-func renewCommand(k InstanceKey, ttlMs int64) []byte {
-	renew := &recordv1.Renew{Items: []*recordv1.RenewItem{{Key: keyToRecord(k), LeaseTtlMs: ttlMs}}}
+func renewCommand(r *pendingRenewal) []byte {
+	renew := &recordv1.Renew{Items: []*recordv1.RenewItem{r.record()}}
 	return encode(&recordv1.Command{Format: formatMax, Kind: &recordv1.Command_Renew{Renew: renew}})
 }
 

@@ -18,7 +18,9 @@
 //   - A lease never ends early: a renewal that was acknowledged counts from the
 //     moment it arrived, across pauses of the leader and changes of leader.
 //   - A plain renewal never enters the log.
+//   - An instance that was registered with a lease token is changed only by who
+//     presents it, or by who is not asked: see Holder.
 //
 // What it never does: it does not probe instances, resolve host names, or decide
-// what a proxy is sent. In this version the last writer of an instance wins.
+// what a proxy is sent.
 package registry

@@ -8,6 +8,10 @@ import (
 var (
 	// ErrNotFound says that the registry has no such instance, at the revision that the answer carries.
 	ErrNotFound = errors.New("registry: no such instance")
+	// ErrTokenRequired says that the instance has a lease token and that none was presented: nothing was done.
+	ErrTokenRequired = errors.New("registry: a lease token is required")
+	// ErrWrongToken says that the lease token that was presented is not the instance's: nothing was done.
+	ErrWrongToken = errors.New("registry: the lease token is another's")
 	// ErrNoLeader says that nobody leads at the moment: nothing was done, and the same call may be tried again.
 	ErrNoLeader = errors.New("registry: no leader")
 	// ErrBusy says that a bounded queue is full: nothing was done, and the same call may be tried again later.

@@ -41,8 +41,8 @@ func TestGrows(t *testing.T) {
 		want    bool
 	}{
 		"register":       {registerCommand(normal), true},
-		"deregister":     {deregisterCommand(key), false},
-		"renew":          {renewCommand(key, 30_000), false},
+		"deregister":     {deregisterCommand(key, Holder{}), false},
+		"renew":          {renewCommand(&pendingRenewal{key: key, ttlMs: 30_000}), false},
 		"expire":         {expireCommand(3, []dueLease{{key: key}}), false},
 		"reap":           {reapCommand([]ServiceKey{key.ServiceKey()}), false},
 		"nothing":        {nil, true},

@@ -32,6 +32,8 @@ type Instance struct {
 	Revision Revision // of the last change that a reader can see
 	Counter  uint64   // how often it has changed visibly since it was created, from 1
 	Lease    Revision // the lease's generation: the revision of the last register or logged renewal
+
+	Token TokenHash // of the lease token that whoever changes it has to present
 }
 
 // Key is the instance's identity.

@@ -75,6 +75,7 @@ const (
 	renewalDone    renewal = iota
 	renewalUnknown         // there is no such lease
 	renewalLog             // it has to go through the log
+	renewalWrong           // the lease token is another's
 )
 
 func newLeases(now func() time.Time) *leases {
@@ -236,6 +237,8 @@ func (l *leases) drop(k InstanceKey) {
 type leaseRenewal struct {
 	key InstanceKey
 	ttl time.Duration // 0 = as it is
+	// proof is the hash of the lease token that is presented; empty = none is asked for
+	proof []byte
 }
 
 // renew extends leases from now on; the term is 0 when this member does not lead.
@@ -252,6 +255,8 @@ func (l *leases) renew(asked []leaseRenewal) (term uint64, outcomes []renewal) {
 		switch {
 		case one == nil:
 			outcomes[i] = renewalUnknown
+		case !one.instance.heldBy(a.proof):
+			outcomes[i] = renewalWrong
 		case one.expiring && !mutant("renewal_beside_an_expiry") || a.ttl != 0 && a.ttl != one.ttl:
 			outcomes[i] = renewalLog
 		default:

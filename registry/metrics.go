@@ -17,7 +17,7 @@ func newMachineMetrics() machineMetrics {
 			Name: "stellmap_registry_expirations_total", Help: "Leases that have run out, as applied by this member.",
 		}),
 		renewals: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "stellmap_registry_renewals_total", Help: "Renewals that this member answered as leader: done, log (sent through the log) or unknown.",
+			Name: "stellmap_registry_renewals_total", Help: "Renewals that this member answered as leader: done, log (sent through the log), unknown or wrong_token.",
 		}, []string{"outcome"}),
 		refusedQueue: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "stellmap_registry_renewals_refused_total", Help: "Renewals refused because too many were waiting for the leader.",
@@ -36,7 +36,7 @@ func (m *machineMetrics) count(c *change) {
 }
 
 func (m *machineMetrics) renewed(outcomes []renewal) {
-	var done, log, unknown float64
+	var done, log, unknown, wrong float64
 	for _, o := range outcomes {
 		switch o {
 		case renewalDone:
@@ -45,11 +45,14 @@ func (m *machineMetrics) renewed(outcomes []renewal) {
 			log++
 		case renewalUnknown:
 			unknown++
+		case renewalWrong:
+			wrong++
 		}
 	}
 	m.renewals.WithLabelValues("done").Add(done)
 	m.renewals.WithLabelValues("log").Add(log)
 	m.renewals.WithLabelValues("unknown").Add(unknown)
+	m.renewals.WithLabelValues("wrong_token").Add(wrong)
 }
 
 // batched counts the items of a batch. One that is of no kind is not.

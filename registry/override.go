@@ -76,6 +76,9 @@ func (t *step) setCondition(item *recordv1.ConditionItem) *recordv1.Result {
 	if old == nil {
 		return t.setAbsent(k, &said, item.GetClear())
 	}
+	if !old.heldBy(item.GetProof()) {
+		return &recordv1.Result{Code: recordv1.Result_CODE_WRONG_TOKEN}
+	}
 	if !seenAs(old, item, &said) {
 		return &recordv1.Result{Code: recordv1.Result_CODE_SEEN_OTHERWISE}
 	}

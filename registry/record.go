@@ -59,6 +59,7 @@ func (i *Instance) encode() []byte {
 		Status: recordv1.InstanceRecord_Status(i.Status), ExpiredAtMs: i.ExpiredAt,
 		Revision: uint64(i.Revision), Counter: i.Counter, Lease: uint64(i.Lease),
 		StatusSinceMs: i.since(), Conditions: conditionsToRecord(i.Conditions()),
+		Token: i.Token.record(),
 	})
 }
 
@@ -202,6 +203,10 @@ func (d *reader) decodeInstance(k InstanceKey, value []byte) (*Instance, error) 
 		if problem := i.Health.Conditions[at].unreadable(); problem != "" {
 			return nil, fmt.Errorf("instance %q of service %q in namespace %q %s", k.ID, k.Service, k.Namespace, problem)
 		}
+	}
+	var ok bool
+	if i.Token, ok = readToken(record.GetToken()); !ok {
+		return nil, fmt.Errorf("instance %q of service %q in namespace %q has the hash of a lease token in %d bytes, which this version does not know: run a newer version", k.ID, k.Service, k.Namespace, len(record.GetToken()))
 	}
 	i.Revision, i.Counter, i.Lease = Revision(record.GetRevision()), record.GetCounter(), Revision(record.GetLease())
 	return i, nil

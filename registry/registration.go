@@ -18,6 +18,10 @@ type Registration struct {
 	Checks    []Check // how the cluster tries whether the endpoints work; may be none
 	// LeaseTTLSeconds is as long as the lease holds without a renewal; 0 = LeaseTTLDefault.
 	LeaseTTLSeconds int64
+	// Holder says who registers. LeaseToken is what the instance is held with from
+	// now on, where it is asked for or not; "" = nothing: it is anybody's.
+	Holder     Holder
+	LeaseToken string
 }
 
 // An InstanceRef names an instance as a caller wrote it.
@@ -26,6 +30,7 @@ type InstanceRef struct {
 	Service   string // may be empty where Levels is given
 	Levels    Levels // all five, or none
 	ID        string
+	Holder    Holder // whose call it is; reading asks nobody
 }
 
 // The bounds of a lease's TTL.
@@ -62,6 +67,10 @@ func (r Registration) normalize() (Registration, error) {
 		Labels:    normalizePairs(r.Labels, "labels", &bad),
 		Metadata:  normalizePairs(r.Metadata, "metadata", &bad),
 		Endpoints: normalizeEndpoints(r.Endpoints, &bad),
+		Holder:    ref.Holder, LeaseToken: r.LeaseToken,
+	}
+	if r.LeaseToken != "" && r.LeaseToken != r.Holder.Token { // else it is checked as the holder's
+		checkToken(r.LeaseToken, &bad)
 	}
 	out.Checks = normalizeChecks(r.Checks, out.Endpoints, &bad)
 	out.LeaseTTLSeconds = normalizeTTL(r.LeaseTTLSeconds, &bad)
@@ -72,7 +81,7 @@ func (r Registration) normalize() (Registration, error) {
 }
 
 func (r Registration) ref() InstanceRef {
-	return InstanceRef{Namespace: r.Namespace, Service: r.Service, Levels: r.Levels, ID: r.ID}
+	return InstanceRef{Namespace: r.Namespace, Service: r.Service, Levels: r.Levels, ID: r.ID, Holder: r.Holder}
 }
 
 // key checks a reference and gives the key that it stands for.
@@ -85,7 +94,17 @@ func (r InstanceRef) key() (InstanceKey, error) {
 func (r InstanceRef) normalize(bad *problems) InstanceRef {
 	namespace := normalizeNamespace(r.Namespace, bad)
 	service, levels := normalizeService(r.Service, r.Levels, bad)
-	return InstanceRef{Namespace: namespace, Service: service, Levels: levels, ID: normalizeID(r.ID, bad)}
+	id := normalizeID(r.ID, bad)
+	if r.Holder.Token != "" {
+		checkToken(r.Holder.Token, bad)
+	}
+	return InstanceRef{Namespace: namespace, Service: service, Levels: levels, ID: id, Holder: r.Holder}
+}
+
+func checkToken(token string, bad *problems) {
+	if problem := TokenProblem(token); problem != "" {
+		bad.add("leaseToken", problem)
+	}
 }
 
 // instanceKey is the key of a registration in normal form.

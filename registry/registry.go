@@ -103,7 +103,7 @@ func (r *Registry) Run(ctx context.Context) error {
 }
 
 // Register stores an instance and begins its lease anew. An instance that is
-// registered again keeps the time of its first registration; the last writer wins.
+// registered again keeps the time of its first registration. Who may do so is told by Holder.
 func (r *Registry) Register(ctx context.Context, requestID string, registration Registration) (Result, error) {
 	normal, err := registration.normalize()
 	if err != nil {
@@ -124,7 +124,7 @@ func (r Registration) refused(reply *recordv1.Result) error {
 	if reply.GetCode() == recordv1.Result_CODE_ENDPOINT_NAMES_FULL {
 		return tooManyEndpointNames(r)
 	}
-	return nil
+	return r.Holder.judge(reply)
 }
 
 func tooManyEndpointNames(registration Registration) error {
@@ -140,56 +140,49 @@ func (r *Registry) Deregister(ctx context.Context, requestID string, ref Instanc
 	if err != nil {
 		return Result{}, err
 	}
-	result, _, err := r.propose(ctx, requestID, deregisterCommand(k))
+	result, reply, err := r.propose(ctx, requestID, deregisterCommand(k, ref.Holder))
 	if err != nil {
 		return Result{}, fmt.Errorf("deregister: %w", err)
 	}
-	return result, nil
+	return result, ref.Holder.judge(reply)
 }
 
 // Heartbeat renews a lease; 0 seconds keep its TTL. It revives an instance that
 // expired a short while ago. The error is ErrNotFound when there is nothing to
 // renew: the instance has to be registered again.
 func (r *Registry) Heartbeat(ctx context.Context, ref InstanceRef, leaseTTLSeconds int64) (Result, error) {
-	k, ttlMs, err := Renewal{Instance: ref, LeaseTTLSeconds: leaseTTLSeconds}.normalize()
+	one, err := Renewal{Instance: ref, LeaseTTLSeconds: leaseTTLSeconds}.normalize()
 	if err != nil {
 		return Result{}, err
 	}
-	one := []pendingRenewal{{key: k, ttlMs: ttlMs}}
-	if err := r.renewer.renewAll(ctx, one); err != nil {
+	renewals := []pendingRenewal{one}
+	if err := r.renewer.renewAll(ctx, renewals); err != nil {
 		return Result{}, fmt.Errorf("heartbeat: %w", err)
 	}
-	logged, err := one[0].settled()
+	logged, err := renewals[0].settled()
 	switch {
 	case logged:
-		return r.renewInLog(ctx, k, ttlMs)
+		return r.renewInLog(ctx, &one)
 	case err != nil && !errors.Is(err, ErrNotFound):
 		return Result{}, fmt.Errorf("heartbeat: %w", err)
 	}
 	return Result{Revision: r.machine.Revision()}, err
 }
 
-func (r Renewal) normalize() (k InstanceKey, ttlMs int64, err error) {
+func (r Renewal) normalize() (pendingRenewal, error) {
 	var bad problems
 	n := r.Instance.normalize(&bad)
-	ttlMs = normalizeTTL(r.LeaseTTLSeconds, &bad) * 1000
-	return n.instanceKey(), ttlMs, bad.err()
+	ttlMs := normalizeTTL(r.LeaseTTLSeconds, &bad) * 1000
+	return pendingRenewal{key: n.instanceKey(), ttlMs: ttlMs, by: n.Holder}, bad.err()
 }
 
 // renewInLog is for a renewal that must have its place among the commands.
-func (r *Registry) renewInLog(ctx context.Context, k InstanceKey, ttlMs int64) (Result, error) {
-	result, reply, err := r.propose(ctx, "", renewCommand(k, ttlMs))
+func (r *Registry) renewInLog(ctx context.Context, one *pendingRenewal) (Result, error) {
+	result, reply, err := r.propose(ctx, "", renewCommand(one))
 	if err != nil {
 		return Result{}, fmt.Errorf("heartbeat: %w", err)
 	}
-	return result, renewalRefused(reply)
-}
-
-func renewalRefused(reply *recordv1.Result) error {
-	if reply.GetCode() == recordv1.Result_CODE_NOT_FOUND {
-		return ErrNotFound
-	}
-	return nil
+	return result, one.refused(reply)
 }
 
 func (r *Registry) propose(ctx context.Context, requestID string, command []byte) (Result, *recordv1.Result, error) {

@@ -42,7 +42,7 @@ func TestErrorsOfTheLogPassThrough(t *testing.T) {
 		"register":   func(g *Registry) error { _, err := g.Register(ctx, "id", good()); return err },
 		"deregister": func(g *Registry) error { _, err := g.Deregister(ctx, "id", r); return err },
 		"heartbeat":  func(g *Registry) error { _, err := g.Heartbeat(ctx, r, 0); return err },
-		"renew":      func(g *Registry) error { _, err := g.renewInLog(ctx, InstanceKey{}, 0); return err },
+		"renew":      func(g *Registry) error { _, err := g.renewInLog(ctx, &pendingRenewal{}); return err },
 		"get":        func(g *Registry) error { _, _, err := g.Get(ctx, r, Consistency{}); return err },
 		"list":       func(g *Registry) error { _, _, err := g.List(ctx, Query{Namespace: "prod"}); return err },
 	}

@@ -46,6 +46,7 @@ type renewalCall struct {
 type pendingRenewal struct {
 	key     InstanceKey
 	ttlMs   int64 // 0 = keep
+	by      Holder
 	call    *renewalCall
 	outcome recordv1.Answer_Renewal // these two are set before the call is done
 	err     error
@@ -97,8 +98,22 @@ func (p *pendingRenewal) settled() (logged bool, err error) {
 		return true, nil
 	case p.outcome == recordv1.Answer_RENEWAL_NOT_FOUND:
 		return false, ErrNotFound
+	case p.outcome == recordv1.Answer_RENEWAL_WRONG_TOKEN:
+		return false, p.by.refused()
 	}
 	return false, fmt.Errorf("the leader's word %v is not known to this version", p.outcome)
+}
+
+func (p *pendingRenewal) record() *recordv1.RenewItem {
+	return &recordv1.RenewItem{Key: keyToRecord(p.key), LeaseTtlMs: p.ttlMs, Proof: p.by.proof()}
+}
+
+// refused is why Apply did not take the renewal; nil when it did.
+func (p *pendingRenewal) refused(reply *recordv1.Result) error {
+	if reply.GetCode() == recordv1.Result_CODE_NOT_FOUND {
+		return ErrNotFound
+	}
+	return p.by.judge(reply)
 }
 
 // join lets all renewals of a call wait, or none.
@@ -190,7 +205,7 @@ func (r *renewer) askFor(ctx context.Context, batch []*pendingRenewal) {
 func (r *renewer) outcomes(ctx context.Context, batch []*pendingRenewal) ([]recordv1.Answer_Renewal, error) {
 	items := make([]*recordv1.RenewItem, len(batch))
 	for i, p := range batch {
-		items[i] = &recordv1.RenewItem{Key: keyToRecord(p.key), LeaseTtlMs: p.ttlMs}
+		items[i] = p.record()
 	}
 	ask := &recordv1.Ask{Format: formatMax, Kind: &recordv1.Ask_RenewLeases{RenewLeases: &recordv1.RenewLeases{Items: items}}}
 	reply, err := r.ask(ctx, encode(ask))

@@ -271,12 +271,12 @@ func (a *author) command(index Revision) []byte {
 	case 12, 13:
 		return a.many(func() []byte { return conditionsCommand([]ConditionChange{a.change()}) })
 	case 1, 2:
-		return a.many(func() []byte { return deregisterCommand(a.key()) })
+		return a.many(func() []byte { return deregisterCommand(a.key(), a.holder()) })
 	case 3, 4:
 		return a.many(func() []byte {
 			k := a.key()
 			a.leases = append(a.leases, dueLease{k, index})
-			return renewCommand(k, []int64{0, 5000}[a.random.IntN(2)])
+			return renewCommand(&pendingRenewal{key: k, ttlMs: []int64{0, 5000}[a.random.IntN(2)], by: a.holder()})
 		})
 	case 5, 6, 7:
 		return a.expiry()
@@ -304,7 +304,7 @@ func (a *author) change() ConditionChange {
 		{Source: SourceDrain, Status: StatusDraining}, {Source: SourceCheck, Name: "web", Status: StatusCritical}, {Source: SourceCheck, Name: "db", Status: StatusWarning, Held: 1_800_000_300_000},
 		{Source: SourceReports, Status: StatusCritical}, {Source: SourceProtection, Status: StatusSuspect},
 	}
-	c := ConditionChange{Key: a.key(), Condition: said[a.random.IntN(len(said))], Clear: a.random.IntN(3) == 0}
+	c := ConditionChange{Key: a.key(), Holder: a.holder(), Condition: said[a.random.IntN(len(said))], Clear: a.random.IntN(3) == 0}
 	if c.Condition.Source == SourceDrain || a.random.IntN(4) == 0 {
 		c.For = time.Duration(1+a.random.IntN(60_000)) * time.Millisecond
 	}
@@ -335,9 +335,19 @@ func (a *author) registration(index Revision) []byte {
 		r.Checks = []Check{{Name: []string{"web", "db"}[a.random.IntN(2)], Kind: CheckTCP, Initial: []string{"passing", "warning", "critical"}[a.random.IntN(3)]}}
 	}
 	r.Labels = map[string]string{"track": []string{"canary", "stable"}[a.random.IntN(2)], "b": "2", "a": "1"}
+	r.Holder = a.holder()
+	r.LeaseToken = []string{r.Holder.Token, "", token1}[a.random.IntN(3)]
 	normal, err := r.normalize()
 	if err != nil {
 		panic(err)
 	}
 	return registerCommand(normal)
+}
+
+// The lease tokens of tests.
+const token1, token2 = "the-first-lease-token", "the-second-lease-token"
+
+// holder is one of few, so that some are right and some are not.
+func (a *author) holder() Holder {
+	return []Holder{{}, {}, {Asked: true}, {Asked: true, Token: token1}, {Asked: true, Token: token1}, {Asked: true, Token: token2}}[a.random.IntN(6)]
 }

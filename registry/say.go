@@ -75,7 +75,7 @@ func (r *Registry) Drain(ctx context.Context, requestID string, ref InstanceRef,
 		lasts = DrainDefault
 	}
 	return r.say(ctx, requestID, "drain", ConditionChange{
-		Key: n.instanceKey(), For: lasts, Condition: Condition{Source: SourceDrain, Status: StatusDraining, Reason: reason, By: by},
+		Key: n.instanceKey(), Holder: n.Holder, For: lasts, Condition: Condition{Source: SourceDrain, Status: StatusDraining, Reason: reason, By: by},
 	})
 }
 
@@ -89,7 +89,7 @@ func (r *Registry) unsay(ctx context.Context, requestID, what string, ref Instan
 	if err != nil {
 		return Result{}, err
 	}
-	return r.say(ctx, requestID, what, ConditionChange{Key: k, Condition: c, Clear: true})
+	return r.say(ctx, requestID, what, ConditionChange{Key: k, Holder: ref.Holder, Condition: c, Clear: true})
 }
 
 func (r *Registry) say(ctx context.Context, requestID, what string, change ConditionChange) (Result, error) {
@@ -106,12 +106,13 @@ func (r *Registry) say(ctx context.Context, requestID, what string, change Condi
 			Reason: fmt.Sprintf("would give service %s more than %d overrides, those of instances that are gone included: clear some first", quoted(change.Key.Service), overridesMax),
 		}}}
 	}
-	return result, nil
+	return result, change.Holder.judge(reply)
 }
 
 // A ConditionChange is what one of the cluster's own parties says of an instance, or takes back.
 type ConditionChange struct {
 	Key       InstanceKey
+	Holder    Holder        // whose call it is; the zero one for this process's own parties
 	Condition Condition     // of which Since and Until are not looked at
 	For       time.Duration // from the entry's time on; 0 = until it is cleared
 	Clear     bool
@@ -171,7 +172,7 @@ func conditionsCommand(changes []ConditionChange) []byte {
 		said.Since, said.Until = 0, 0
 		set.Items = append(set.Items, &recordv1.ConditionItem{
 			Key: keyToRecord(c.Key), Condition: said.record(), Clear: c.Clear, LastsMs: c.For.Milliseconds(),
-			Lease: uint64(c.Lease), Seen: recordv1.InstanceRecord_Status(c.Seen),
+			Proof: c.Holder.proof(), Lease: uint64(c.Lease), Seen: recordv1.InstanceRecord_Status(c.Seen),
 		})
 	}
 	return encode(&recordv1.Command{Format: formatMax, Kind: &recordv1.Command_SetConditions{SetConditions: set}})

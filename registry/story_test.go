@@ -43,7 +43,7 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 	case "register":
 		s.register(d, &out)
 	case "deregister":
-		for _, k := range keys(d) {
+		for _, k := range held(d) {
 			result, err := s.member.registry.Deregister(context.Background(), "", k)
 			outcome(&out, result, err)
 		}
@@ -93,6 +93,28 @@ func keys(d *datadriven.TestData) []InstanceRef {
 	return out
 }
 
+// held are keys, with the caller as the arguments have him: token=none is one who
+// presents none, and without token= nobody is asked.
+func held(d *datadriven.TestData) []InstanceRef {
+	var token string
+	for _, arg := range d.CmdArgs {
+		if arg.Key == "token" {
+			token = arg.Vals[0]
+		}
+	}
+	all := keys(d)
+	for i := range all {
+		switch token {
+		case "":
+		case "none":
+			all[i].Holder = Holder{Asked: true}
+		default:
+			all[i].Holder = Holder{Asked: true, Token: "the-lease-token-of-" + token}
+		}
+	}
+	return all
+}
+
 func (s *story) register(d *datadriven.TestData, out *strings.Builder) {
 	host, version := "10.0.0.1", ""
 	port, ttl, count := 80, 0, 1
@@ -104,9 +126,10 @@ func (s *story) register(d *datadriven.TestData, out *strings.Builder) {
 	check, initial := "", ""
 	d.MaybeScanArgs(s.t, "check", &check)
 	d.MaybeScanArgs(s.t, "initial", &initial)
-	for _, k := range keys(d) {
+	for _, k := range held(d) {
 		for n := range count {
 			r := reg(k.Namespace, k.Service, k.ID, host, int32(port+n))
+			r.Holder, r.LeaseToken = k.Holder, k.Holder.Token
 			if count > 1 {
 				r.ID += strconv.Itoa(n)
 			}
@@ -128,7 +151,7 @@ func (s *story) say(d *datadriven.TestData, out *strings.Builder) {
 	d.MaybeScanArgs(s.t, "reason", &reason)
 	d.MaybeScanArgs(s.t, "seconds", &seconds)
 	ctx, r := context.Background(), s.member.registry
-	for _, k := range keys(d) {
+	for _, k := range held(d) {
 		var result Result
 		var err error
 		switch d.Cmd {
@@ -164,7 +187,7 @@ func (s *story) heartbeat(d *datadriven.TestData, out *strings.Builder) {
 	ttl := 0
 	d.MaybeScanArgs(s.t, "ttl", &ttl)
 	before := len(s.member.log)
-	for _, k := range keys(d) {
+	for _, k := range held(d) {
 		_, err := s.member.registry.Heartbeat(context.Background(), k, int64(ttl))
 		switch {
 		case errors.Is(err, ErrNotFound):

@@ -8,6 +8,15 @@ import "net/url"
 // instanceRef names one instance.
 type instanceRef struct{ namespace, service, id string }
 
+// A holder says whose call it is that changes an instance.
+type holder struct {
+	token string // the lease token; "" = none
+	force bool   // an operator's, who has the admin token
+}
+
+// leaseTokenHeader is where the lease token goes.
+const leaseTokenHeader = "X-StellMap-Lease-Token"
+
 func (r instanceRef) String() string { return r.namespace + "/" + r.service + "/" + r.id }
 
 // short is the name within its namespace.
@@ -50,9 +59,10 @@ type written struct {
 	Service    string `json:"service"`
 	InstanceID string `json:"instanceId"`
 	Revision   uint64 `json:"revision"`
-	Created    *bool  `json:"created,omitempty"` // of a register
-	Changed    *bool  `json:"changed,omitempty"` // of a register
-	Deleted    *bool  `json:"deleted,omitempty"` // of a deregister
+	Created    *bool  `json:"created,omitempty"`    // of a register
+	Changed    *bool  `json:"changed,omitempty"`    // of a register
+	Deleted    *bool  `json:"deleted,omitempty"`    // of a deregister
+	LeaseToken string `json:"leaseToken,omitempty"` // of a register
 }
 
 type withheld struct {

@@ -29,6 +29,7 @@ type request struct {
 	method string
 	path   string // escaped
 	body   any    // sent as JSON where it is not nil
+	by     holder
 }
 
 func (r request) writes() bool { return r.method != http.MethodGet }
@@ -79,9 +80,16 @@ func (c *ctl) roundTrip(ctx context.Context, r request, base string) (*http.Resp
 		}
 		body = bytes.NewReader(encoded)
 	}
-	h, err := http.NewRequestWithContext(ctx, r.method, base+r.path, body)
+	path := r.path
+	if r.by.force {
+		path += "?force=true"
+	}
+	h, err := http.NewRequestWithContext(ctx, r.method, base+path, body)
 	if err != nil {
 		return nil, nil, err
+	}
+	if r.by.token != "" {
+		h.Header.Set(leaseTokenHeader, r.by.token)
 	}
 	h.Header.Set("User-Agent", "stellmapctl/"+version.Number)
 	h.Header.Set("Accept", "application/json, application/problem+json")
@@ -227,6 +235,10 @@ func next(f *failure, retryAfter string) string {
 		return perhapsDone
 	case f.status == http.StatusUnauthorized:
 		return "--token or " + tokenVariable + " says who you are"
+	case f.code == "lease_token_required":
+		return "--lease-token presents what register printed; an operator does it with --force and the admin token as --token"
+	case f.code == "wrong_lease_token":
+		return "an operator does it with --force and the admin token as --token"
 	case f.status == http.StatusForbidden:
 		return "ask for a token that may"
 	case f.status == http.StatusConflict, f.status == http.StatusPreconditionFailed:

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"io"
 	"net/http"
@@ -27,6 +28,7 @@ type ctl struct {
 	transport      http.RoundTripper
 	now            func() time.Time
 	after          func(time.Duration) <-chan time.Time
+	newToken       func() string // a lease token that nobody can guess
 
 	accepted bool // cobra has taken the command line: what fails from here on is no mistake in it
 
@@ -47,7 +49,7 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 func run(ctx context.Context, args []string, lookup func(string) (string, bool), stdout, stderr io.Writer) int {
 	transport := &http.Transport{TLSHandshakeTimeout: timeoutDefault, MaxIdleConnsPerHost: 1}
 	defer transport.CloseIdleConnections()
-	c := &ctl{lookup: lookup, stdout: stdout, stderr: stderr, transport: transport, now: time.Now, after: time.After}
+	c := &ctl{lookup: lookup, stdout: stdout, stderr: stderr, transport: transport, now: time.Now, after: time.After, newToken: rand.Text}
 	return c.run(ctx, args)
 }
 

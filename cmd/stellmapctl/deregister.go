@@ -10,25 +10,29 @@ import (
 
 func (c *ctl) deregisterCommand() *cobra.Command {
 	var ref instanceRef
+	var by holder
 	cmd := &cobra.Command{
 		Use:   "deregister SERVICE --id ID",
 		Short: "Take an instance out of the registry",
 		Long: `deregister takes an instance out of the registry at once; proxies stop sending
 to it. The service stays, even without instances. An instance that is not there
-is exit code 3.`,
+is exit code 3. One that was registered with a lease token is deregistered by who
+presents it, or by an operator with --force.`,
 		Example: `  stellmapctl deregister orders --id orders-1
-  stellmapctl deregister orders --id 10.0.0.1:8080 -n prod`,
+  stellmapctl deregister orders --id orders-1 --lease-token EXAMPLE-ONLY-7QX2F4M6
+  stellmapctl deregister orders --id 10.0.0.1:8080 -n prod --force --token "$(cat stellmap-data/admin.token)"`,
 		Args: oneService,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ref.service = args[0]
 			if err := ref.check(); err != nil {
 				return err
 			}
-			return c.deregister(cmd.Context(), ref)
+			return c.deregister(cmd.Context(), ref, by)
 		},
 	}
 	namespaceFlag(cmd.Flags(), &ref.namespace)
 	cmd.Flags().StringVar(&ref.id, "id", "", "the instance's id")
+	holderFlags(cmd.Flags(), &by)
 	return cmd
 }
 
@@ -42,8 +46,8 @@ func (r instanceRef) check() error {
 	return nil
 }
 
-func (c *ctl) deregister(ctx context.Context, ref instanceRef) error {
-	answer, err := c.delete(ctx, ref)
+func (c *ctl) deregister(ctx context.Context, ref instanceRef, by holder) error {
+	answer, err := c.delete(ctx, ref, by)
 	if err != nil {
 		return err
 	}
@@ -54,9 +58,9 @@ func (c *ctl) deregister(ctx context.Context, ref instanceRef) error {
 	return c.show(deregistered(ref, answer))
 }
 
-func (c *ctl) delete(ctx context.Context, ref instanceRef) (written, error) {
+func (c *ctl) delete(ctx context.Context, ref instanceRef, by holder) (written, error) {
 	var answer written
-	err := c.call(ctx, request{doing: "deregister " + ref.String(), method: http.MethodDelete, path: ref.path()}, &answer)
+	err := c.call(ctx, request{doing: "deregister " + ref.String(), method: http.MethodDelete, path: ref.path(), by: by}, &answer)
 	return answer, err
 }
 

@@ -23,6 +23,9 @@ import (
 // testNow is the time of every test.
 var testNow = time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
 
+// testToken is the lease token that every test makes.
+func testToken() string { return "a-token-of-the-test" }
+
 // world is a network with the servers that a test has scripted, and what
 // stellmapctl did there. A server exists once an answer of it does.
 type world struct {
@@ -112,6 +115,9 @@ func (w *world) serve(out http.ResponseWriter, r *http.Request) {
 	if token := r.Header.Get("Authorization"); token != "" {
 		text += "> Authorization: " + token + "\n"
 	}
+	if token := r.Header.Get(leaseTokenHeader); token != "" {
+		text += "> " + leaseTokenHeader + ": " + token + "\n"
+	}
 	if len(body) > 0 {
 		text += fmt.Sprintf("> %s %s\n", r.Header.Get("Content-Type"), body)
 	}
@@ -172,7 +178,7 @@ func (w *world) requests(sorted bool) string {
 // ctl is one run of stellmapctl: what it asked, printed and ended with.
 func (w *world) ctl(d *datadriven.TestData) string {
 	var out, errs bytes.Buffer
-	c := &ctl{lookup: environment(d), stdout: &out, stderr: &errs, transport: w.transport(), now: func() time.Time { return testNow }}
+	c := &ctl{lookup: environment(d), stdout: &out, stderr: &errs, transport: w.transport(), now: func() time.Time { return testNow }, newToken: testToken}
 	code := c.run(w.t.Context(), words(w.t, d.Input))
 	return w.requests(true) + out.String() + marked(errs.String()) + fmt.Sprintf("exit %d\n", code)
 }

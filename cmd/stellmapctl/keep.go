@@ -24,16 +24,20 @@ const (
 type keeper struct {
 	c       *ctl
 	ref     instanceRef
+	by      holder // with one token throughout: an answer that is lost does not lock the keeper out
 	body    registration
 	every   time.Duration
 	trouble string // the code of what was last said to be wrong, "" while renewals succeed
 }
 
 // keep registers an instance, renews its lease until ctx ends, and deregisters it.
-func (c *ctl) keep(ctx context.Context, ref instanceRef, body registration) error {
-	k := &keeper{c: c, ref: ref, body: body, every: time.Duration(body.LeaseTTLSeconds) * time.Second / renewalsPerTTL}
+func (c *ctl) keep(ctx context.Context, ref instanceRef, by holder, body registration) error {
+	if by.token == "" {
+		by.token = c.newToken()
+	}
+	k := &keeper{c: c, ref: ref, by: holder{token: by.token}, body: body, every: time.Duration(body.LeaseTTLSeconds) * time.Second / renewalsPerTTL}
 	begun := c.now()
-	answer, err := c.register(ctx, ref, body)
+	answer, err := c.register(ctx, ref, by, body)
 	switch {
 	case hasCode(err, "interrupted"): // it may have been done all the same
 		return k.end(ctx)
@@ -58,6 +62,9 @@ func (k *keeper) run(ctx context.Context, due time.Time) error {
 		if ctx.Err() != nil {
 			return k.end(ctx)
 		}
+		if hasCode(err, "wrong_lease_token") { // another has taken its place after an outage: there is nothing left to keep
+			return err
+		}
 		pause, err := k.tell(err)
 		if err != nil {
 			return errors.Join(err, k.end(ctx))
@@ -72,11 +79,11 @@ func (k *keeper) renew(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, max(k.every, attemptTimeMin))
 	defer cancel()
 	var answer written
-	err := k.c.call(ctx, request{doing: "renew " + k.ref.String(), method: http.MethodPost, path: k.ref.path() + "/renew"}, &answer)
+	err := k.c.call(ctx, request{doing: "renew " + k.ref.String(), method: http.MethodPost, path: k.ref.path() + "/renew", by: k.by}, &answer)
 	if !hasCode(err, "not_found") {
 		return err
 	}
-	if answer, err = k.c.register(ctx, k.ref, k.body); err != nil {
+	if answer, err = k.c.register(ctx, k.ref, k.by, k.body); err != nil {
 		return err
 	}
 	k.trouble = ""
@@ -122,11 +129,11 @@ func (k *keeper) say(code, text string) error {
 func (k *keeper) end(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deregisterTimeMax)
 	defer cancel()
-	answer, err := k.c.delete(ctx, k.ref)
+	answer, err := k.c.delete(ctx, k.ref, k.by)
 	var f *failure
 	if errors.As(err, &f) {
 		f.exit = exitUnreachable // whatever it was, the instance is still there
-		f.next = fmt.Sprintf("it stays until its lease of %s runs out, or: stellmapctl deregister %s --id %s -n %s", seconds(k.body.LeaseTTLSeconds), k.ref.service, k.ref.id, k.ref.namespace)
+		f.next = fmt.Sprintf("it stays until its lease of %s runs out, or: stellmapctl deregister %s --id %s -n %s --lease-token %s", seconds(k.body.LeaseTTLSeconds), k.ref.service, k.ref.id, k.ref.namespace, k.by.token)
 	}
 	if err != nil {
 		return err

@@ -49,7 +49,7 @@ func startKept(w *world, d *datadriven.TestData) *kept {
 		defer k.mu.Unlock()
 		return k.now
 	}
-	c := &ctl{lookup: environment(d), stdout: stream{k, ""}, stderr: stream{k, "! "}, transport: w.transport(), now: now, after: after}
+	c := &ctl{lookup: environment(d), stdout: stream{k, ""}, stderr: stream{k, "! "}, transport: w.transport(), now: now, after: after, newToken: testToken}
 	go func() { k.ended <- c.run(ctx, words(w.t, d.Input)) }()
 	return k
 }

@@ -27,6 +27,7 @@ type registerFlags struct {
 	labels, metadata     []string
 	ttl                  time.Duration
 	keep                 bool
+	by                   holder
 }
 
 func (c *ctl) registerCommand() *cobra.Command {
@@ -39,6 +40,10 @@ Nobody is sent to it any more once its lease has run out. --keep stays and
 renews the lease, three times in each TTL, until Ctrl-C or SIGTERM, and then
 deregisters the instance; should the registry have lost it meanwhile, it is
 registered again.
+
+The answer has a lease token. Whoever renews, overwrites, drains or deregisters
+the instance from then on presents it (--lease-token), until its lease has run
+out; --keep makes one and does so by itself. An operator needs none with --force.
 
 --addr is HOST:PORT, or NAME=PROTOCOL://HOST:PORT[/PATH] for an endpoint with a
 name and protocol of its own, and may be given several times. The first is the
@@ -54,9 +59,9 @@ primary one. HOST should be an IP address: proxies take nothing else.`,
 				return err
 			}
 			if f.keep {
-				return c.keep(cmd.Context(), f.ref, body)
+				return c.keep(cmd.Context(), f.ref, f.by, body)
 			}
-			return c.registerOnce(cmd.Context(), f.ref, body)
+			return c.registerOnce(cmd.Context(), f.ref, f.by, body)
 		},
 	}
 	f.add(cmd.Flags())
@@ -75,6 +80,7 @@ func (f *registerFlags) add(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.labels, "label", nil, "a label key=value, which queries can ask for; repeatable")
 	flags.StringArrayVar(&f.metadata, "metadata", nil, "a metadata key=value; repeatable")
 	flags.DurationVar(&f.ttl, "ttl", ttlDefault, "how long the lease holds without a renewal, in whole seconds, 1s to 168h")
+	holderFlags(flags, &f.by)
 	flags.BoolVar(&f.keep, "keep", false, "stay, renew the lease, deregister at Ctrl-C")
 }
 
@@ -105,17 +111,27 @@ func (f *registerFlags) registration() (registration, error) {
 	return r, err
 }
 
-func (c *ctl) registerOnce(ctx context.Context, ref instanceRef, body registration) error {
-	answer, err := c.register(ctx, ref, body)
+// holderFlags are what shows that an instance is the caller's.
+func holderFlags(flags *pflag.FlagSet, by *holder) {
+	flags.StringVar(&by.token, "lease-token", "", "the instance's lease token, as register printed it; for a new instance the one that it shall have")
+	flags.BoolVar(&by.force, "force", false, "do it whoever holds the instance; takes the admin token as --token")
+}
+
+func (c *ctl) registerOnce(ctx context.Context, ref instanceRef, by holder, body registration) error {
+	answer, err := c.register(ctx, ref, by, body)
 	if err != nil {
 		return err
 	}
-	return c.show(registered(ref, answer, "lease "+seconds(body.LeaseTTLSeconds)+", then it expires; --keep renews it"))
+	lease := "lease " + seconds(body.LeaseTTLSeconds) + ", then it expires; --keep renews it"
+	if answer.LeaseToken != "" {
+		lease += "   lease token " + answer.LeaseToken
+	}
+	return c.show(registered(ref, answer, lease))
 }
 
-func (c *ctl) register(ctx context.Context, ref instanceRef, body registration) (written, error) {
+func (c *ctl) register(ctx context.Context, ref instanceRef, by holder, body registration) (written, error) {
 	var answer written
-	err := c.call(ctx, request{doing: "register " + ref.String(), method: http.MethodPut, path: ref.path(), body: body}, &answer)
+	err := c.call(ctx, request{doing: "register " + ref.String(), method: http.MethodPut, path: ref.path(), body: body, by: by}, &answer)
 	return answer, err
 }
 

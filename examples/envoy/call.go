@@ -11,6 +11,10 @@ import (
 // answerBytesMax bounds what is read of an answer.
 const answerBytesMax = 16 << 20
 
+// leaseToken is what shows that the upstreams are the demo's. A workload would
+// choose one at random, or keep the one that its registration is answered with.
+const leaseToken = "the-lease-token-of-the-demo"
+
 // get reads a page.
 func (s *scene) get(ctx context.Context, url string) (status int, body []byte, err error) {
 	return s.call(ctx, http.MethodGet, url, "")
@@ -24,6 +28,9 @@ func (s *scene) call(ctx context.Context, method, url, body string) (status int,
 	}
 	if body != "" {
 		request.Header.Set("Content-Type", "application/json")
+	}
+	if method != http.MethodGet {
+		request.Header.Set("X-StellMap-Lease-Token", leaseToken)
 	}
 	response, err := s.client.Do(request)
 	if err != nil {

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -24,6 +25,7 @@ type API struct {
 	snapshot   func(context.Context, io.Writer) error
 	membership Membership
 	token      string
+	newToken   func() string
 	log        *slog.Logger
 	metrics    *metrics
 	limits     limits
@@ -42,7 +44,8 @@ type Config struct {
 	Withheld   func(registry.ServiceKey) []Withheld   // what proxies are not told of a service; nil = nothing
 	Snapshot   func(context.Context, io.Writer) error // writes a backup of the state as it is; nil = there is no such path
 	Membership Membership                             // changes who the members are; nil = there are no such paths
-	AdminToken string                                 // what /admin/ asks for; "" = nothing is asked
+	AdminToken string                                 // what /admin/ and force ask for; "" = nothing is asked
+	LeaseToken func() string                          // makes lease tokens that nobody can guess; nil = at random
 	Gatherer   prometheus.Gatherer                    // for /metrics; nil = there is no such page
 	Registerer prometheus.Registerer                  // nil = none
 	Logger     *slog.Logger                           // nil = none
@@ -111,12 +114,15 @@ func New(c Config) (*API, error) {
 	}
 	a := &API{
 		registry: c.Registry, cluster: c.Cluster, xdsReady: c.XDSReady, withheld: c.Withheld, snapshot: c.Snapshot,
-		membership: c.Membership,
-		token:      c.AdminToken, log: loggerOr(c.Logger), metrics: newMetrics(),
+		membership: c.Membership, newToken: c.LeaseToken,
+		token: c.AdminToken, log: loggerOr(c.Logger), metrics: newMetrics(),
 		limits: limits{inflight: requestsInflightMax, timeout: requestTimeout, stall: writeTimeout},
 	}
 	if a.xdsReady == nil {
 		a.xdsReady = func() error { return nil }
+	}
+	if a.newToken == nil {
+		a.newToken = rand.Text
 	}
 	if a.withheld == nil {
 		a.withheld = func(registry.ServiceKey) []Withheld { return nil }

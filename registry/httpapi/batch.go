@@ -18,18 +18,28 @@ type v2BatchBody struct {
 type v2BatchItem struct {
 	Register   *v2BatchRegister `json:"register"`
 	Renew      *v2BatchRenew    `json:"renew"`
-	Deregister *refBody         `json:"deregister"`
+	Deregister *heldBody        `json:"deregister"`
+}
+
+// heldBody is the name of an instance, and what shows that it is the caller's.
+type heldBody struct {
+	refBody
+	LeaseToken string `json:"leaseToken"`
+}
+
+func (b *heldBody) ref() registry.InstanceRef {
+	ref := b.refBody.ref()
+	ref.Holder = registry.Holder{Asked: true, Token: b.LeaseToken}
+	return ref
 }
 
 type v2BatchRegister struct {
-	refBody
-	Group   string `json:"group"`
-	Version string `json:"version"`
-	workloadBody
+	heldBody
+	v2WorkloadBody
 }
 
 type v2BatchRenew struct {
-	refBody
+	heldBody
 	LeaseTTLSeconds int64 `json:"leaseTtlSeconds"`
 }
 
@@ -37,7 +47,6 @@ func (i *v2BatchItem) item() registry.BatchItem {
 	var out registry.BatchItem
 	if r := i.Register; r != nil {
 		registration := r.registration(r.ref())
-		registration.Group, registration.Version = r.Group, r.Version
 		out.Register = &registration
 	}
 	if r := i.Renew; r != nil {
@@ -52,9 +61,10 @@ func (i *v2BatchItem) item() registry.BatchItem {
 
 // A v2BatchResult is what became of one item.
 type v2BatchResult struct {
-	Status   string            `json:"status"`
-	Revision registry.Revision `json:"revision,omitempty"`
-	Error    *v2BatchError     `json:"error,omitempty"`
+	Status     string            `json:"status"`
+	Revision   registry.Revision `json:"revision,omitempty"`
+	LeaseToken string            `json:"leaseToken,omitempty"` // of a registration
+	Error      *v2BatchError     `json:"error,omitempty"`
 }
 
 // A v2BatchError is a problem with one item, as it would be answered alone.
@@ -95,6 +105,11 @@ func (a *API) doBatch(w http.ResponseWriter, q *http.Request, asked []v2BatchIte
 	if err != nil {
 		return err
 	}
+	for i := range items {
+		if r := items[i].Register; r != nil {
+			r.LeaseToken = a.leaseToken(q, r.Holder.Token, id, i)
+		}
+	}
 	done, err := a.registry.Batch(q.Context(), id, items)
 	if err != nil {
 		return err
@@ -109,7 +124,7 @@ func (a *API) doBatch(w http.ResponseWriter, q *http.Request, asked []v2BatchIte
 		if wrong != nil && wrong[i] != nil {
 			done[i].Err = wrong[i]
 		}
-		answer.Results[i] = batchResult(i, &asked[i], &done[i])
+		answer.Results[i] = batchResult(i, &asked[i], &items[i], &done[i])
 		answer.Revision = max(answer.Revision, done[i].Revision)
 		if done[i].Err == nil {
 			answer.Done++
@@ -134,11 +149,14 @@ func batchID(q *http.Request, asked []v2BatchItem) (string, error) {
 	return requestID(q, string(text))
 }
 
-func batchResult(index int, item *v2BatchItem, done *registry.BatchResult) v2BatchResult {
+func batchResult(index int, asked *v2BatchItem, item *registry.BatchItem, done *registry.BatchResult) v2BatchResult {
 	out := v2BatchResult{Revision: done.Revision}
+	if item.Register != nil && done.Err == nil {
+		out.LeaseToken = item.Register.LeaseToken
+	}
 	switch {
 	case done.Err != nil:
-		out.Status, out.Error = "error", &v2BatchError{Index: index, problem: item.problem(done.Err)}
+		out.Status, out.Error = "error", &v2BatchError{Index: index, problem: asked.problem(done.Err)}
 	case item.Renew != nil:
 		out.Status = "renewed"
 	case item.Deregister != nil && done.Changed:

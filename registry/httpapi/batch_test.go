@@ -17,7 +17,7 @@ func batchOf(items int) string {
 		if n > 0 {
 			body.WriteByte(',')
 		}
-		fmt.Fprintf(&body, `{"renew":{"namespace":"prod","service":"orders","instanceId":"i-%05d"}}`, n)
+		fmt.Fprintf(&body, `{"renew":{"namespace":"prod","service":"orders","instanceId":"i-%05d","leaseToken":%q}}`, n, ownToken)
 	}
 	body.WriteString(`]}`)
 	return body.String()
@@ -47,7 +47,7 @@ func TestAnIdempotencyKeyCoversABatch(t *testing.T) {
 	m := newMember(t, nil)
 	ids := func(labels string) string {
 		m.set(func() { m.ids = nil })
-		body := `{"items":[{"deregister":{"namespace":"prod","service":"orders","instanceId":"x"}},{"register":{"namespace":"prod","service":"orders","instanceId":"a","labels":{` + labels + `},"endpoints":[{"protocol":"http","host":"10.0.0.1","port":80}]}}]}`
+		body := `{"items":[{"deregister":{"namespace":"prod","service":"orders","instanceId":"x"}},{"register":{"namespace":"prod","service":"orders","instanceId":"a","leaseToken":"` + ownToken + `","labels":{` + labels + `},"endpoints":[{"protocol":"http","host":"10.0.0.1","port":80}]}}]}`
 		m.must(http.StatusOK, http.MethodPost, "/api/v2/batch", body, "Idempotency-Key: k-1")
 		return strings.Join(m.ids, "\n")
 	}
@@ -60,12 +60,18 @@ func TestAnIdempotencyKeyCoversABatch(t *testing.T) {
 	m.must(http.StatusBadRequest, http.MethodPost, "/api/v2/batch", batchOf(1), "Idempotency-Key: "+strings.Repeat("k", 200))
 }
 
+// registerOwn registers an instance with ownToken.
+func (m *member) registerOwn(service, id string) {
+	m.tb.Helper()
+	m.must(http.StatusCreated, http.MethodPut, "/api/v2/namespaces/prod/services/"+service+"/instances/"+id, `{"endpoints":[{"protocol":"http","host":"10.0.0.1","port":80}]}`, leaseTokenHeader+": "+ownToken)
+}
+
 // BenchmarkBatchRenew is the renewals of a whole batch, from the bytes of the
 // request to those of the answer, at a member that leads.
 func BenchmarkBatchRenew(b *testing.B) {
 	m := newMember(b, nil)
 	for n := range registry.BatchItemsMax {
-		m.register("orders", fmt.Sprintf("i-%05d", n), "10.0.0.1", "")
+		m.registerOwn("orders", fmt.Sprintf("i-%05d", n))
 	}
 	body := batchOf(registry.BatchItemsMax)
 	b.ReportAllocs()

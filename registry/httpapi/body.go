@@ -64,10 +64,20 @@ type checkBody struct {
 	Initial         string `json:"initial"`
 }
 
-func (b *v2RegisterBody) checks() []registry.Check {
-	var out []registry.Check
+// v2WorkloadBody is what a workload can say of itself in v2.
+type v2WorkloadBody struct {
+	Group   string      `json:"group"`
+	Version string      `json:"version"`
+	Checks  []checkBody `json:"checks"`
+	workloadBody
+}
+
+// registration joins a name and what its workload says.
+func (b *v2WorkloadBody) registration(ref registry.InstanceRef) registry.Registration {
+	out := b.workloadBody.registration(ref)
+	out.Group, out.Version = b.Group, b.Version
 	for _, c := range b.Checks {
-		out = append(out, registry.Check(c))
+		out.Checks = append(out.Checks, registry.Check(c))
 	}
 	return out
 }
@@ -79,7 +89,7 @@ func (b *workloadBody) registration(ref registry.InstanceRef) registry.Registrat
 		endpoints[i] = registry.Endpoint(e)
 	}
 	return registry.Registration{
-		Namespace: ref.Namespace, Service: ref.Service, Levels: ref.Levels, ID: ref.ID,
+		Namespace: ref.Namespace, Service: ref.Service, Levels: ref.Levels, ID: ref.ID, Holder: ref.Holder,
 		Zone: b.Zone, Labels: b.Labels, Metadata: b.Metadata, Endpoints: endpoints, LeaseTTLSeconds: b.LeaseTTLSeconds,
 	}
 }

@@ -32,8 +32,12 @@ func TestTheExamplesOfTheStateDocs(t *testing.T) {
 // TestTheExamplesOfTheBatchDocs does what docs/batch.md shows.
 func TestTheExamplesOfTheBatchDocs(t *testing.T) {
 	m := newMember(t, nil)
-	m.register("orders", "a", "10.0.0.1", "")
-	m.tryExamples("../../docs/batch.md", 2)
+	m.tryExamples("../../docs/batch.md", 3)
+}
+
+// TestTheExamplesOfTheLeaseDocs does what docs/leases.md shows.
+func TestTheExamplesOfTheLeaseDocs(t *testing.T) {
+	newMember(t, nil).tryExamples("../../docs/leases.md", 2)
 }
 
 // tryExamples makes the calls that a page shows, at least so many, and compares the answers.
@@ -47,10 +51,16 @@ func (m *member) tryExamples(page string, least int) {
 	for _, block := range strings.Split(string(text), "```http\n")[1:] {
 		block, _, _ = strings.Cut(block, "```")
 		for example := range strings.SplitSeq(strings.TrimSpace(block), "\n\n") {
-			request, want, _ := strings.Cut(example, "\n")
-			method, rest, _ := strings.Cut(request, " ")
-			target, body, _ := strings.Cut(rest, " ")
-			mustEqual(m.tb, "the answer to "+request, strings.TrimSpace(m.call(method, target, body).Body.String()), want)
+			request, rest, _ := strings.Cut(example, "\n")
+			method, asked, _ := strings.Cut(request, " ")
+			target, body, _ := strings.Cut(asked, " ")
+			var headers []string
+			for !strings.HasPrefix(rest, "{") { // as answers begin
+				var header string
+				header, rest, _ = strings.Cut(rest, "\n")
+				headers = append(headers, header)
+			}
+			mustEqual(m.tb, "the answer to "+request, strings.TrimSpace(m.call(method, target, body, headers...).Body.String()), rest)
 			tried++
 		}
 	}

@@ -70,6 +70,10 @@ type failure struct {
 // error is counts.
 var failures = [...]failure{
 	{is: registry.ErrNotFound, status: http.StatusNotFound, code: "not_found", title: "Not found"},
+	{is: registry.ErrTokenRequired, status: http.StatusForbidden, code: "lease_token_required", title: "Lease token required",
+		says: "the instance was registered with a lease token and the call has none, nothing was done: send the token that its registration was answered with as " + leaseTokenHeader + " (leaseToken in an item of a batch); anyone may register it once its lease has run out; an operator does it with force=true and the admin token"},
+	{is: registry.ErrWrongToken, status: http.StatusForbidden, code: "wrong_lease_token", title: "Wrong lease token",
+		says: "the instance is held with another lease token, nothing was done: somebody else has registered it, who lives on or has taken your place after your lease had run out; use another instanceId, or stop; an operator does it with force=true and the admin token"},
 	{is: registry.ErrCursorExpired, status: http.StatusGone, code: "cursor_expired", title: "Cursor expired"},
 	{is: errNoSuchPath, status: http.StatusNotFound, code: "not_found", title: "Not found",
 		says: "there is nothing at this path"},

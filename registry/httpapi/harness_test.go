@@ -81,6 +81,7 @@ type member struct {
 	logs    *logs
 	config  Config
 	views   atomic.Int64
+	tokens  atomic.Int64
 
 	mu       sync.Mutex // guards what follows, and is the goroutine that applies
 	index    registry.Revision
@@ -119,7 +120,8 @@ func newMember(tb testing.TB, change func(*Config)) *member {
 	metrics := prometheus.NewRegistry()
 	m.config = Config{
 		Registry: r, Cluster: m.cluster, XDSReady: m.xdsReady, Withheld: m.withhold,
-		Gatherer: metrics, Registerer: metrics, Logger: slog.New(slog.NewTextHandler(m.logs, nil)),
+		LeaseToken: m.leaseToken,
+		Gatherer:   metrics, Registerer: metrics, Logger: slog.New(slog.NewTextHandler(m.logs, nil)),
 	}
 	if change != nil {
 		change(&m.config)
@@ -226,6 +228,11 @@ func (m *member) withhold(k registry.ServiceKey) []Withheld {
 // viewID gives lists the names view-1, view-2 and so on.
 func (m *member) viewID() string {
 	return fmt.Sprintf("view-%d", m.views.Add(1))
+}
+
+// leaseToken gives registrations the tokens lease-token-0001 and so on.
+func (m *member) leaseToken() string {
+	return fmt.Sprintf("lease-token-%04d", m.tokens.Add(1))
 }
 
 // set changes what the member plays, safely.

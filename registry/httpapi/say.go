@@ -32,44 +32,54 @@ type v2DrainBody struct {
 }
 
 func (a *API) v2Override(w http.ResponseWriter, q *http.Request) error {
+	if err := noParameters(q); err != nil {
+		return err
+	}
 	var body v2OverrideBody
 	if err := decode(w, q, &body); err != nil {
 		return err
 	}
-	return a.said(w, q, body, func(id string, ref registry.InstanceRef) (registry.Result, error) {
+	return a.said(w, q, pathRef(q), body, func(id string, ref registry.InstanceRef) (registry.Result, error) {
 		return a.registry.Override(q.Context(), id, ref, registry.Override{Status: body.Status, Reason: body.Reason, By: actor(q)})
 	})
 }
 
 func (a *API) v2ClearOverride(w http.ResponseWriter, q *http.Request) error {
-	return a.said(w, q, "override", func(id string, ref registry.InstanceRef) (registry.Result, error) {
+	if err := noParameters(q); err != nil {
+		return err
+	}
+	return a.said(w, q, pathRef(q), "override", func(id string, ref registry.InstanceRef) (registry.Result, error) {
 		return a.registry.ClearOverride(q.Context(), id, ref)
 	})
 }
 
 func (a *API) v2Drain(w http.ResponseWriter, q *http.Request) error {
+	ref, err := a.heldRef(w, q)
+	if err != nil {
+		return err
+	}
 	var body v2DrainBody
 	if err := decodeOptional(w, q, &body); err != nil {
 		return err
 	}
-	return a.said(w, q, body, func(id string, ref registry.InstanceRef) (registry.Result, error) {
+	return a.said(w, q, ref, body, func(id string, ref registry.InstanceRef) (registry.Result, error) {
 		return a.registry.Drain(q.Context(), id, ref, registry.Drain{Seconds: body.Seconds, Reason: body.Reason, By: actor(q)})
 	})
 }
 
 func (a *API) v2Undrain(w http.ResponseWriter, q *http.Request) error {
-	return a.said(w, q, "drain", func(id string, ref registry.InstanceRef) (registry.Result, error) {
+	ref, err := a.heldRef(w, q)
+	if err != nil {
+		return err
+	}
+	return a.said(w, q, ref, "drain", func(id string, ref registry.InstanceRef) (registry.Result, error) {
 		return a.registry.Undrain(q.Context(), id, ref)
 	})
 }
 
-// said does what an operator asks for and answers with what became of it. What
-// is asked for tells one request id's use from another's.
-func (a *API) said(w http.ResponseWriter, q *http.Request, what any, do func(id string, ref registry.InstanceRef) (registry.Result, error)) error {
-	if err := noParameters(q); err != nil {
-		return err
-	}
-	ref := pathRef(q)
+// said does what is asked for of an instance and answers with what became of it.
+// What is asked for tells one request id's use from another's.
+func (a *API) said(w http.ResponseWriter, q *http.Request, ref registry.InstanceRef, what any, do func(id string, ref registry.InstanceRef) (registry.Result, error)) error {
 	id, err := requestID(q, [2]any{ref, what})
 	if err != nil {
 		return err

@@ -60,11 +60,8 @@ func conditionless(serve handler) handler {
 }
 
 type v2RegisterBody struct {
-	Group   string `json:"group"`
-	Version string `json:"version"`
 	levelsBody
-	workloadBody
-	Checks []checkBody `json:"checks"`
+	v2WorkloadBody
 }
 
 type v2RenewBody struct {
@@ -90,17 +87,16 @@ func keyOf(ref registry.InstanceRef, at registry.Revision) v2Key {
 }
 
 func (a *API) v2Register(w http.ResponseWriter, q *http.Request) error {
-	if err := noParameters(q); err != nil {
+	ref, err := a.heldRef(w, q)
+	if err != nil {
 		return err
 	}
 	var body v2RegisterBody
 	if err := decode(w, q, &body); err != nil {
 		return err
 	}
-	ref := pathRef(q)
 	registration := body.registration(ref)
-	registration.Levels, registration.Group, registration.Version = body.levels(), body.Group, body.Version
-	registration.Checks = body.checks()
+	registration.Levels = body.levels()
 	if strings.TrimSpace(ref.Service) == "" {
 		registration.Levels = registry.Levels{} // the path must name the service, whatever the body adds
 	}
@@ -108,6 +104,7 @@ func (a *API) v2Register(w http.ResponseWriter, q *http.Request) error {
 	if err != nil {
 		return err
 	}
+	registration.LeaseToken = a.leaseToken(q, ref.Holder.Token, id, 0)
 	result, err := a.registry.Register(q.Context(), id, registration)
 	setRevision(w, result.Revision)
 	if err != nil {
@@ -119,17 +116,18 @@ func (a *API) v2Register(w http.ResponseWriter, q *http.Request) error {
 	}
 	writeJSON(w, status, typeJSON, &struct {
 		v2Key
-		Created bool `json:"created"`
-		Changed bool `json:"changed"`
-	}{keyOf(ref, result.Revision), result.Created, result.Changed})
+		Created    bool   `json:"created"`
+		Changed    bool   `json:"changed"`
+		LeaseToken string `json:"leaseToken"`
+	}{keyOf(ref, result.Revision), result.Created, result.Changed, registration.LeaseToken})
 	return nil
 }
 
 func (a *API) v2Deregister(w http.ResponseWriter, q *http.Request) error {
-	if err := noParameters(q); err != nil {
+	ref, err := a.heldRef(w, q)
+	if err != nil {
 		return err
 	}
-	ref := pathRef(q)
 	id, err := requestID(q, ref)
 	if err != nil {
 		return err
@@ -147,14 +145,14 @@ func (a *API) v2Deregister(w http.ResponseWriter, q *http.Request) error {
 }
 
 func (a *API) v2Renew(w http.ResponseWriter, q *http.Request) error {
-	if err := noParameters(q); err != nil {
+	ref, err := a.heldRef(w, q)
+	if err != nil {
 		return err
 	}
 	var body v2RenewBody
 	if err := decodeOptional(w, q, &body); err != nil {
 		return err
 	}
-	ref := pathRef(q)
 	result, err := a.registry.Heartbeat(q.Context(), ref, body.LeaseTTLSeconds)
 	setRevision(w, result.Revision)
 	switch {
@@ -171,12 +169,13 @@ func (a *API) v2Renew(w http.ResponseWriter, q *http.Request) error {
 // idempotencyKey is the header that makes a repeated write one.
 const idempotencyKey = "Idempotency-Key"
 
-// idempotencyKeyMax leaves room for the digest in a request id.
+// idempotencyKeyMax bounds what a caller makes us digest.
 const idempotencyKeyMax = 128
 
-// requestID is the caller's Idempotency-Key with a digest of what he asks for:
-// a key that is used for another request by mistake must not have that request
-// answered like the first, and lost.
+// requestID is a digest of the caller's Idempotency-Key and of what he asks for: a
+// key that is used for another request by mistake must not have that request
+// answered like the first, and lost. It is a digest since it is kept, and a lease
+// token may follow from the key.
 func requestID(q *http.Request, what any) (string, error) {
 	key := q.Header.Get(idempotencyKey)
 	if key == "" {
@@ -186,8 +185,8 @@ func requestID(q *http.Request, what any) (string, error) {
 	if len(key) > idempotencyKeyMax || strings.ContainsFunc(key, unprintable) {
 		return "", invalid(idempotencyKey, fmt.Sprintf("is not allowed: at most %d printable ASCII characters", idempotencyKeyMax))
 	}
-	digest := sha256.Sum256(fmt.Appendf(nil, "%s %#v", q.Method, what)) // maps are printed in order
-	return key + " " + hex.EncodeToString(digest[:16]), nil
+	digest := sha256.Sum256(fmt.Appendf(nil, "%s\n%s %#v", key, q.Method, what)) // maps are printed in order
+	return hex.EncodeToString(digest[:]), nil
 }
 
 func noParameters(q *http.Request) error {

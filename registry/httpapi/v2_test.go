@@ -23,7 +23,7 @@ func TestPathsAreTakenAsWritten(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s is not stored as %q: %v", target, id, err)
 		}
-		m.must(http.StatusOK, http.MethodDelete, "/api/v2/namespaces/prod/services/orders/instances/"+target, "")
+		m.must(http.StatusOK, http.MethodDelete, "/api/v2/namespaces/prod/services/orders/instances/"+target+"?force=true", "")
 		mustEqual(t, "the id", i.ID, id)
 	}
 	for target, want := range map[string]int{
@@ -51,14 +51,14 @@ func TestIdempotencyKeyNamesTheRequest(t *testing.T) {
 	const at = "/api/v2/namespaces/prod/services/orders/instances/"
 	put := func(id string, port int, key string) string {
 		body := fmt.Sprintf(`{"endpoints":[{"protocol":"http","host":"10.0.0.1","port":%d}]}`, port)
-		if w := m.call(http.MethodPut, at+id, body, "Idempotency-Key: "+key); w.Code >= http.StatusBadRequest {
+		if w := m.call(http.MethodPut, at+id, body, "Idempotency-Key: "+key, leaseTokenHeader+": "+ownToken); w.Code >= http.StatusBadRequest {
 			t.Fatalf("put answers %d: %s", w.Code, w.Body)
 		}
 		return m.ids[len(m.ids)-1]
 	}
 	first := put("a", 55300, "k1")
-	if !strings.HasPrefix(first, "k1 ") {
-		t.Fatalf("the request id is %q", first)
+	if len(first) != 64 || strings.Contains(first, "k1") {
+		t.Fatalf("the request id is %q, which is no digest", first)
 	}
 	mustEqual(t, "the id of the same request", put("a", 55300, "k1"), first)
 	for name, other := range map[string]string{
@@ -69,8 +69,8 @@ func TestIdempotencyKeyNamesTheRequest(t *testing.T) {
 		}
 	}
 	mustEqual(t, "the id without a key", put("a", 80, ""), "")
-	m.must(http.StatusOK, http.MethodDelete, at+"a", "", "Idempotency-Key: k1")
-	if last := m.ids[len(m.ids)-1]; last == first || !strings.HasPrefix(last, "k1 ") {
+	m.must(http.StatusOK, http.MethodDelete, at+"a", "", "Idempotency-Key: k1", leaseTokenHeader+": "+ownToken)
+	if last := m.ids[len(m.ids)-1]; last == first || last == "" {
 		t.Errorf("the id of the deregistration is %q", last)
 	}
 	for _, key := range []string{strings.Repeat("k", idempotencyKeyMax+1), "k\u00e9y"} {
@@ -83,9 +83,10 @@ func TestARenewalTakesAnEmptyBody(t *testing.T) {
 	m := newMember(t, nil)
 	m.register("orders", "a", "10.0.0.1", "")
 	const at = "/api/v2/namespaces/prod/services/orders/instances/a/renew"
-	m.must(http.StatusOK, http.MethodPost, at, "")
-	m.must(http.StatusOK, http.MethodPost, at, "", "Content-Type: application/json")
-	m.must(http.StatusOK, http.MethodPost, at, "{}")
+	const token = leaseTokenHeader + ": " + "lease-token-0001"
+	m.must(http.StatusOK, http.MethodPost, at, "", token)
+	m.must(http.StatusOK, http.MethodPost, at, "", token, "Content-Type: application/json")
+	m.must(http.StatusOK, http.MethodPost, at, "{}", token)
 	m.must(http.StatusUnsupportedMediaType, http.MethodPost, at, "", "Content-Type: application/x-www-form-urlencoded")
 	m.must(http.StatusUnsupportedMediaType, http.MethodPost, at, "{}", "Content-Type: ")
 }

@@ -92,6 +92,7 @@ const (
 	Result_CODE_OK                  Result_Code = 1
 	Result_CODE_NOT_FOUND           Result_Code = 2
 	Result_CODE_ENDPOINT_NAMES_FULL Result_Code = 3 // the service has as many endpoint names as it may have
+	Result_CODE_WRONG_TOKEN         Result_Code = 4 // the lease token that was presented is not the instance's: nothing was done
 	Result_CODE_SEEN_OTHERWISE      Result_Code = 7 // the instance is no longer as the proposer had seen it: nothing was done
 	Result_CODE_OVERRIDES_FULL      Result_Code = 8 // the service has as many instances with a word of an operator as it may have
 )
@@ -103,6 +104,7 @@ var (
 		1: "CODE_OK",
 		2: "CODE_NOT_FOUND",
 		3: "CODE_ENDPOINT_NAMES_FULL",
+		4: "CODE_WRONG_TOKEN",
 		7: "CODE_SEEN_OTHERWISE",
 		8: "CODE_OVERRIDES_FULL",
 	}
@@ -111,6 +113,7 @@ var (
 		"CODE_OK":                  1,
 		"CODE_NOT_FOUND":           2,
 		"CODE_ENDPOINT_NAMES_FULL": 3,
+		"CODE_WRONG_TOKEN":         4,
 		"CODE_SEEN_OTHERWISE":      7,
 		"CODE_OVERRIDES_FULL":      8,
 	}
@@ -216,6 +219,7 @@ const (
 	Answer_RENEWAL_DONE        Answer_Renewal = 1
 	Answer_RENEWAL_NOT_FOUND   Answer_Renewal = 2
 	Answer_RENEWAL_LOG         Answer_Renewal = 3 // propose a Renew command instead
+	Answer_RENEWAL_WRONG_TOKEN Answer_Renewal = 6
 )
 
 // Enum value maps for Answer_Renewal.
@@ -225,12 +229,14 @@ var (
 		1: "RENEWAL_DONE",
 		2: "RENEWAL_NOT_FOUND",
 		3: "RENEWAL_LOG",
+		6: "RENEWAL_WRONG_TOKEN",
 	}
 	Answer_Renewal_value = map[string]int32{
 		"RENEWAL_UNSPECIFIED": 0,
 		"RENEWAL_DONE":        1,
 		"RENEWAL_NOT_FOUND":   2,
 		"RENEWAL_LOG":         3,
+		"RENEWAL_WRONG_TOKEN": 6,
 	}
 )
 
@@ -465,6 +471,8 @@ type RegisterItem struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Key           *InstanceKey           `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	Spec          *InstanceSpec          `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	Proof         []byte                 `protobuf:"bytes,3,opt,name=proof,proto3" json:"proof,omitempty"` // the hash of the lease token that the caller presents; empty = none is asked for
+	Token         []byte                 `protobuf:"bytes,4,opt,name=token,proto3" json:"token,omitempty"` // the hash of the one that the instance has from now on; empty = none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -513,9 +521,24 @@ func (x *RegisterItem) GetSpec() *InstanceSpec {
 	return nil
 }
 
+func (x *RegisterItem) GetProof() []byte {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
+}
+
+func (x *RegisterItem) GetToken() []byte {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
 type Deregister struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Keys          []*InstanceKey         `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	Proofs        [][]byte               `protobuf:"bytes,2,rep,name=proofs,proto3" json:"proofs,omitempty"` // one for each key, as in RegisterItem
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -553,6 +576,13 @@ func (*Deregister) Descriptor() ([]byte, []int) {
 func (x *Deregister) GetKeys() []*InstanceKey {
 	if x != nil {
 		return x.Keys
+	}
+	return nil
+}
+
+func (x *Deregister) GetProofs() [][]byte {
+	if x != nil {
+		return x.Proofs
 	}
 	return nil
 }
@@ -607,6 +637,7 @@ type RenewItem struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Key           *InstanceKey           `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	LeaseTtlMs    int64                  `protobuf:"varint,2,opt,name=lease_ttl_ms,json=leaseTtlMs,proto3" json:"lease_ttl_ms,omitempty"` // 0 = keep
+	Proof         []byte                 `protobuf:"bytes,3,opt,name=proof,proto3" json:"proof,omitempty"`                                // as in RegisterItem
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -653,6 +684,13 @@ func (x *RenewItem) GetLeaseTtlMs() int64 {
 		return x.LeaseTtlMs
 	}
 	return 0
+}
+
+func (x *RenewItem) GetProof() []byte {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
 }
 
 // Expire is proposed by the leader for leases that have run out. It does nothing
@@ -864,6 +902,7 @@ type ConditionItem struct {
 	// What the proposer has seen, if it matters; else the item does nothing.
 	Lease         uint64                `protobuf:"varint,4,opt,name=lease,proto3" json:"lease,omitempty"`                                             // the generation of the lease; 0 = any
 	Seen          InstanceRecord_Status `protobuf:"varint,5,opt,name=seen,proto3,enum=stellmap.record.v1.InstanceRecord_Status" json:"seen,omitempty"` // the status of the condition to be replaced, passing when there is none; 0 = any
+	Proof         []byte                `protobuf:"bytes,7,opt,name=proof,proto3" json:"proof,omitempty"`                                              // as in RegisterItem
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -938,6 +977,13 @@ func (x *ConditionItem) GetSeen() InstanceRecord_Status {
 		return x.Seen
 	}
 	return InstanceRecord_STATUS_UNSPECIFIED
+}
+
+func (x *ConditionItem) GetProof() []byte {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
 }
 
 // Condition is one thing that is said of an instance.
@@ -1658,6 +1704,7 @@ type InstanceRecord struct {
 	Lease           uint64                 `protobuf:"varint,9,opt,name=lease,proto3" json:"lease,omitempty"`
 	StatusSinceMs   int64                  `protobuf:"varint,10,opt,name=status_since_ms,json=statusSinceMs,proto3" json:"status_since_ms,omitempty"` // 0 = since it was registered or, if it has expired, since then
 	Conditions      []*Condition           `protobuf:"bytes,11,rep,name=conditions,proto3" json:"conditions,omitempty"`                               // sorted by source and name
+	Token           []byte                 `protobuf:"bytes,12,opt,name=token,proto3" json:"token,omitempty"`                                         // the hash of its lease token; empty = it has none
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1765,6 +1812,13 @@ func (x *InstanceRecord) GetStatusSinceMs() int64 {
 func (x *InstanceRecord) GetConditions() []*Condition {
 	if x != nil {
 		return x.Conditions
+	}
+	return nil
+}
+
+func (x *InstanceRecord) GetToken() []byte {
+	if x != nil {
+		return x.Token
 	}
 	return nil
 }
@@ -2157,19 +2211,23 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\x0eset_conditions\x18\a \x01(\v2!.stellmap.record.v1.SetConditionsH\x00R\rsetConditionsB\x06\n" +
 	"\x04kind\"B\n" +
 	"\bRegister\x126\n" +
-	"\x05items\x18\x01 \x03(\v2 .stellmap.record.v1.RegisterItemR\x05items\"w\n" +
+	"\x05items\x18\x01 \x03(\v2 .stellmap.record.v1.RegisterItemR\x05items\"\xa3\x01\n" +
 	"\fRegisterItem\x121\n" +
 	"\x03key\x18\x01 \x01(\v2\x1f.stellmap.record.v1.InstanceKeyR\x03key\x124\n" +
-	"\x04spec\x18\x02 \x01(\v2 .stellmap.record.v1.InstanceSpecR\x04spec\"A\n" +
+	"\x04spec\x18\x02 \x01(\v2 .stellmap.record.v1.InstanceSpecR\x04spec\x12\x14\n" +
+	"\x05proof\x18\x03 \x01(\fR\x05proof\x12\x14\n" +
+	"\x05token\x18\x04 \x01(\fR\x05token\"Y\n" +
 	"\n" +
 	"Deregister\x123\n" +
-	"\x04keys\x18\x01 \x03(\v2\x1f.stellmap.record.v1.InstanceKeyR\x04keys\"<\n" +
+	"\x04keys\x18\x01 \x03(\v2\x1f.stellmap.record.v1.InstanceKeyR\x04keys\x12\x16\n" +
+	"\x06proofs\x18\x02 \x03(\fR\x06proofs\"<\n" +
 	"\x05Renew\x123\n" +
-	"\x05items\x18\x01 \x03(\v2\x1d.stellmap.record.v1.RenewItemR\x05items\"`\n" +
+	"\x05items\x18\x01 \x03(\v2\x1d.stellmap.record.v1.RenewItemR\x05items\"v\n" +
 	"\tRenewItem\x121\n" +
 	"\x03key\x18\x01 \x01(\v2\x1f.stellmap.record.v1.InstanceKeyR\x03key\x12 \n" +
 	"\flease_ttl_ms\x18\x02 \x01(\x03R\n" +
-	"leaseTtlMs\"R\n" +
+	"leaseTtlMs\x12\x14\n" +
+	"\x05proof\x18\x03 \x01(\fR\x05proof\"R\n" +
 	"\x06Expire\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x124\n" +
 	"\x05items\x18\x02 \x03(\v2\x1e.stellmap.record.v1.ExpireItemR\x05items\"U\n" +
@@ -2180,14 +2238,15 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\x04Reap\x12:\n" +
 	"\bservices\x18\x01 \x03(\v2\x1e.stellmap.record.v1.ServiceKeyR\bservices\"H\n" +
 	"\rSetConditions\x127\n" +
-	"\x05items\x18\x01 \x03(\v2!.stellmap.record.v1.ConditionItemR\x05items\"\x85\x02\n" +
+	"\x05items\x18\x01 \x03(\v2!.stellmap.record.v1.ConditionItemR\x05items\"\x9b\x02\n" +
 	"\rConditionItem\x121\n" +
 	"\x03key\x18\x01 \x01(\v2\x1f.stellmap.record.v1.InstanceKeyR\x03key\x12;\n" +
 	"\tcondition\x18\x02 \x01(\v2\x1d.stellmap.record.v1.ConditionR\tcondition\x12\x14\n" +
 	"\x05clear\x18\x03 \x01(\bR\x05clear\x12\x19\n" +
 	"\blasts_ms\x18\x06 \x01(\x03R\alastsMs\x12\x14\n" +
 	"\x05lease\x18\x04 \x01(\x04R\x05lease\x12=\n" +
-	"\x04seen\x18\x05 \x01(\x0e2).stellmap.record.v1.InstanceRecord.StatusR\x04seen\"\xa9\x03\n" +
+	"\x04seen\x18\x05 \x01(\x0e2).stellmap.record.v1.InstanceRecord.StatusR\x04seen\x12\x14\n" +
+	"\x05proof\x18\a \x01(\fR\x05proof\"\xa9\x03\n" +
 	"\tCondition\x12<\n" +
 	"\x06source\x18\x01 \x01(\x0e2$.stellmap.record.v1.Condition.SourceR\x06source\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12A\n" +
@@ -2252,18 +2311,19 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\x04fall\x18\r \x01(\x05R\x04fall\x12C\n" +
 	"\ainitial\x18\x0e \x01(\x0e2).stellmap.record.v1.InstanceRecord.StatusR\ainitial\"=\n" +
 	"\x05Reply\x124\n" +
-	"\aresults\x18\x01 \x03(\v2\x1a.stellmap.record.v1.ResultR\aresults\"\x81\x02\n" +
+	"\aresults\x18\x01 \x03(\v2\x1a.stellmap.record.v1.ResultR\aresults\"\x97\x02\n" +
 	"\x06Result\x123\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x1f.stellmap.record.v1.Result.CodeR\x04code\x12\x18\n" +
 	"\acreated\x18\x02 \x01(\bR\acreated\x12\x18\n" +
-	"\achanged\x18\x03 \x01(\bR\achanged\"\x8d\x01\n" +
+	"\achanged\x18\x03 \x01(\bR\achanged\"\xa3\x01\n" +
 	"\x04Code\x12\x14\n" +
 	"\x10CODE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aCODE_OK\x10\x01\x12\x12\n" +
 	"\x0eCODE_NOT_FOUND\x10\x02\x12\x1c\n" +
-	"\x18CODE_ENDPOINT_NAMES_FULL\x10\x03\x12\x17\n" +
+	"\x18CODE_ENDPOINT_NAMES_FULL\x10\x03\x12\x14\n" +
+	"\x10CODE_WRONG_TOKEN\x10\x04\x12\x17\n" +
 	"\x13CODE_SEEN_OTHERWISE\x10\a\x12\x17\n" +
-	"\x13CODE_OVERRIDES_FULL\x10\b\"\x80\x05\n" +
+	"\x13CODE_OVERRIDES_FULL\x10\b\"\x96\x05\n" +
 	"\x0eInstanceRecord\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x124\n" +
 	"\x04spec\x18\x02 \x01(\v2 .stellmap.record.v1.InstanceSpecR\x04spec\x12(\n" +
@@ -2278,7 +2338,8 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	" \x01(\x03R\rstatusSinceMs\x12=\n" +
 	"\n" +
 	"conditions\x18\v \x03(\v2\x1d.stellmap.record.v1.ConditionR\n" +
-	"conditions\"\xaf\x01\n" +
+	"conditions\x12\x14\n" +
+	"\x05token\x18\f \x01(\fR\x05token\"\xaf\x01\n" +
 	"\x06Status\x12\x16\n" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eSTATUS_PASSING\x10\x01\x12\x12\n" +
@@ -2309,14 +2370,15 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\frenew_leases\x18\x02 \x01(\v2\x1f.stellmap.record.v1.RenewLeasesH\x00R\vrenewLeasesB\x06\n" +
 	"\x04kind\"B\n" +
 	"\vRenewLeases\x123\n" +
-	"\x05items\x18\x01 \x03(\v2\x1d.stellmap.record.v1.RenewItemR\x05items\"\xa6\x01\n" +
+	"\x05items\x18\x01 \x03(\v2\x1d.stellmap.record.v1.RenewItemR\x05items\"\xbf\x01\n" +
 	"\x06Answer\x12>\n" +
-	"\brenewals\x18\x01 \x03(\x0e2\".stellmap.record.v1.Answer.RenewalR\brenewals\"\\\n" +
+	"\brenewals\x18\x01 \x03(\x0e2\".stellmap.record.v1.Answer.RenewalR\brenewals\"u\n" +
 	"\aRenewal\x12\x17\n" +
 	"\x13RENEWAL_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fRENEWAL_DONE\x10\x01\x12\x15\n" +
 	"\x11RENEWAL_NOT_FOUND\x10\x02\x12\x0f\n" +
-	"\vRENEWAL_LOG\x10\x03BDZBgithub.com/stellmap/stellmap/api/proto/stellmap/record/v1;recordv1b\x06proto3"
+	"\vRENEWAL_LOG\x10\x03\x12\x17\n" +
+	"\x13RENEWAL_WRONG_TOKEN\x10\x06BDZBgithub.com/stellmap/stellmap/api/proto/stellmap/record/v1;recordv1b\x06proto3"
 
 var (
 	file_stellmap_record_v1_record_proto_rawDescOnce sync.Once
