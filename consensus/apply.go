@@ -211,6 +211,8 @@ func (x *applier) entry(b *storage.Batch, e *pb.Entry) (result, error) {
 		return r, nil
 	case kindChecked:
 		return r, x.checked(b, env.payload)
+	case kindSettled:
+		return r, x.settled(b, env.payload)
 	case kindReplacement:
 		return x.replacement(b, r, env.payload)
 	case kindChange:

@@ -231,7 +231,18 @@ func (g *Group) takeResults(results []result) {
 			c.finish(outcome{err: ErrNotLeader})
 			continue
 		}
+		if c.kind == callChange && c.change.Kind == Remove && !c.change.Force && r.err == nil {
+			c.done = true // and is answered when the removal is settled
+			g.waitForLeader(c)
+			continue
+		}
 		c.finish(outcome{reply: r.reply, err: r.err})
+		if c.entryKind == kindSettled {
+			g.dispatchWaiting()
+		}
+	}
+	if !g.facts.Load().removals.areSettled() {
+		g.carryOn()
 	}
 	g.answerWaiting()
 }
@@ -242,9 +253,7 @@ func (g *Group) answerWaiting() {
 		c := heap.Pop(&g.results).(*call)
 		c.finish(outcome{reply: Reply{Index: c.index}})
 	}
-	if g.facts.Load().members[g.config.ID].Removed {
-		g.removed()
-	}
+	g.noticeRemoval()
 }
 
 // waitApplied answers when the index is applied here.

@@ -143,6 +143,7 @@ func (f *facts) setMembers(b *storage.Batch, conf *pb.ConfState, m Member, index
 		line := f.members[id]
 		line.ID, line.Removed = id, true
 		f.putMember(b, line)
+		f.setRemovals(b, removals{newest: index, settled: f.removals.settled})
 	}
 	if r := f.replacement; r != nil && (!f.isMember(r.Old) || f.members[r.New].Removed) {
 		f.setReplacement(b, nil)

@@ -17,7 +17,7 @@ import (
 
 // EntryDescription is what stands in a log entry, for people.
 type EntryDescription struct {
-	Kind      string          // term, configuration, command, cluster, member, replacement, check or checked
+	Kind      string          // term, configuration, command, cluster, member, replacement, settled, check or checked
 	Time      int64           // the leader's clock, Unix ms; 0 where the entry has none
 	RequestID string          // "" = none
 	Command   []byte          // of a command: what it means, the Machine knows
@@ -54,6 +54,9 @@ func DescribeEntry(e storage.Entry) (EntryDescription, error) {
 	case kindChecked:
 		d.Kind = "checked"
 		d.Value, err = jsonOf(env.payload, &peerv1.Checked{})
+	case kindSettled:
+		d.Kind = "settled"
+		d.Value, err = jsonOf(env.payload, &peerv1.Removals{})
 	case kindReplacement:
 		d.Kind = "replacement"
 		d.Value, err = jsonOf(env.payload, &peerv1.Replacement{})
@@ -142,6 +145,7 @@ var keyKinds = [...]keyKind{
 	{"cluster", clusterKey, func(v []byte) (json.RawMessage, error) { return jsonOf(v, &peerv1.Cluster{}) }, restoreReplaces},
 	{"time", timeKey, jsonNumber, restoreKeeps}, // it never falls
 	{"check", checkKey, func(v []byte) (json.RawMessage, error) { return jsonOf(v, &peerv1.Check{}) }, restoreDrops},
+	{"removals", removalsKey, func(v []byte) (json.RawMessage, error) { return jsonOf(v, &peerv1.Removals{}) }, restoreDrops},
 	{"replacement", replaceKey, func(v []byte) (json.RawMessage, error) { return jsonOf(v, &peerv1.Replacement{}) }, restoreDrops},
 	{"member", memberPrefix, func(v []byte) (json.RawMessage, error) { return jsonOf(v, &peerv1.Member{}) }, restoreDrops},
 	{"request", requestPrefix, jsonRequest, restoreDrops},

@@ -30,6 +30,7 @@ func TestDescribeEntry(t *testing.T) {
 			})},
 			`configuration 6   {"change":{"changes":[{"type":"ConfChangeAddLearnerNode","nodeId":"4"}]},"member":{"id":"4","grpc":"g:4"}}`,
 		},
+		"settled":      {entry(envelope{kind: kindSettled, payload: marshal(&peerv1.Removals{Settled: 9})}), `settled 0   {"settled":"9"}`},
 		"replacement":  {entry(envelope{kind: kindReplacement, payload: marshal(&peerv1.Replacement{Old: 2, New: 4})}), `replacement 0   {"old":"2","new":"4"}`},
 		"change alone": {entry(envelope{kind: kindChange, payload: marshal(&peerv1.Member{Id: 4})}), "without one of the configuration"},
 		"command":      {entry(envelope{kind: kindCommand, time: 5, requestID: "r-1", payload: []byte("do")}), "command 5 r-1 do "},
@@ -83,8 +84,10 @@ func TestEveryKeyHasADescription(t *testing.T) {
 		if _, err := leader.propose(c, "request", "a"); err != nil {
 			t.Fatal(err)
 		}
-		if err := leader.change(c, MemberChange{Kind: Replace, ID: 1, By: 4}); err != nil {
-			t.Fatal(err)
+		for _, m := range []MemberChange{{Kind: AddLearner, Member: Member{ID: 5}}, {Kind: Remove, ID: 5}, {Kind: Replace, ID: 1, By: 4}} {
+			if err := leader.change(c, m); err != nil {
+				t.Fatal(err)
+			}
 		}
 		seen := make(map[string]bool)
 		for _, text := range leader.pairs(t) {

@@ -32,9 +32,10 @@ const (
 	// kindChange stands in the context of a change of Raft's configuration, never
 	// in an entry of its own: peerv1.Member, the line that goes with it.
 	kindChange      entryKind = 5
-	kindReplacement entryKind = 6 // peerv1.Replacement
-	kindCheck       entryKind = 8 // nothing: the members hash their states after it
-	kindChecked     entryKind = 9 // peerv1.Checked: a member's hash
+	kindReplacement entryKind = 6  // peerv1.Replacement
+	kindCheck       entryKind = 8  // nothing: the members hash their states after it
+	kindChecked     entryKind = 9  // peerv1.Checked: a member's hash
+	kindSettled     entryKind = 10 // peerv1.Removals: who was removed may go
 )
 
 const (
@@ -57,7 +58,7 @@ func (e envelope) encode() []byte {
 
 func (k entryKind) known() bool {
 	switch k {
-	case kindCommand, kindCluster, kindMember, kindChange, kindReplacement, kindCheck, kindChecked:
+	case kindCommand, kindCluster, kindMember, kindChange, kindReplacement, kindCheck, kindChecked, kindSettled:
 		return true
 	}
 	return false

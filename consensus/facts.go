@@ -27,6 +27,7 @@ type facts struct {
 	members      map[uint64]Member // the address book
 	check        check             // the newest comparison of the members' states
 	replacement  *Replacement      // that is under way; nil for none
+	removals     removals
 }
 
 // Keys of the facts in the engine.
@@ -35,6 +36,7 @@ const (
 	clusterKey   = storage.MetaPrefix + "cluster"
 	timeKey      = storage.MetaPrefix + "time"
 	replaceKey   = storage.MetaPrefix + "replacement"
+	removalsKey  = storage.MetaPrefix + "removals"
 	memberPrefix = storage.MetaPrefix + "member/"
 )
 
@@ -46,8 +48,9 @@ func loadFacts(e *storage.Engine) (*facts, error) {
 	var cluster peerv1.Cluster
 	var newest peerv1.Check
 	var replacement peerv1.Replacement
+	var gone peerv1.Removals
 	for key, message := range map[string]proto.Message{
-		confKey: f.conf, clusterKey: &cluster, checkKey: &newest, replaceKey: &replacement,
+		confKey: f.conf, clusterKey: &cluster, checkKey: &newest, replaceKey: &replacement, removalsKey: &gone,
 	} {
 		if err := loadMessage(e, key, message); err != nil {
 			return nil, err
@@ -56,6 +59,7 @@ func loadFacts(e *storage.Engine) (*facts, error) {
 	f.incarnation, f.featureLevel = cluster.GetIncarnation(), cluster.GetFeatureLevel()
 	f.check = checkOf(&newest)
 	f.replacement = replacementOf(&replacement)
+	f.removals = removals{newest: gone.GetNewest(), settled: gone.GetSettled()}
 	prefix := []byte(memberPrefix)
 	err := e.Scan(prefix, storage.PrefixEnd(prefix), func(key, value []byte) error {
 		var m peerv1.Member

@@ -137,7 +137,7 @@ func Open(c Config) (*Group, error) {
 	if err := g.replay(&r); err != nil {
 		return nil, fmt.Errorf("replay the log: %w", err)
 	}
-	if g.facts.Load().members[c.ID].Removed {
+	if g.removedForGood() {
 		return nil, removedError(c.ID, c.ClusterID)
 	}
 	r.Duration = c.Clock.Now().Sub(began)
@@ -188,9 +188,6 @@ func newGroup(c Config) (*Group, error) {
 	}
 	if f.featureLevel > featureLevel {
 		return nil, fmt.Errorf("the cluster works at feature level %d, this version knows up to %d: %w", f.featureLevel, featureLevel, errNotUnderstood)
-	}
-	if f.members[c.ID].Removed {
-		return nil, removedError(c.ID, c.ClusterID)
 	}
 	if bound := f.members[c.ID].UUID; bound != "" && bound != c.Self.UUID {
 		return nil, fmt.Errorf("%w: %w", ErrRefused, uuidRefusal(c.Self, bound))

@@ -307,7 +307,7 @@ func (g *Group) judge(i Introduction) error {
 	case m.ID == own.Member.ID:
 		return &Refusal{RefusedID, fmt.Sprintf("node id %d is this node's own: two nodes are configured with one id", m.ID)}
 	case facts.members[m.ID].Removed:
-		return &Refusal{RefusedRemoved, removedText(m.ID, own.ClusterID)}
+		return facts.removalRefusal(m.ID, own.ClusterID)
 	case !g.mayBeMember(facts, m):
 		return &Refusal{RefusedID, fmt.Sprintf("node id %d is not a member of cluster %d", m.ID, own.ClusterID)}
 	case m.UUID == "":

@@ -25,7 +25,8 @@ import (
 // other is written in the log first, and whoever leads carries it on.
 //
 // An id that was removed is never given out again: what its old owner voted is
-// nobody's to repeat.
+// nobody's to repeat. Who was removed stays until the others can do without it,
+// see removal.go.
 
 // MemberChangeKind is what shall become of a member.
 type MemberChangeKind uint8
@@ -121,6 +122,8 @@ func (g *Group) dispatchChange(c *call) {
 		g.expireChange(c)
 	case g.leads == 0 && g.tookOver(c):
 		c.finish(outcome{reply: Reply{Index: g.applied}})
+	case c.change.Kind == Remove && c.change.ID == g.config.ID && g.isRemoved():
+		c.finish(outcome{reply: Reply{Index: g.applied}}) // by force, and it led: nobody else answers
 	case g.leads == 0 && c.here && (c.successor == 0 || g.leader != 0):
 		c.finish(outcome{err: ErrNotLeader})
 	case g.leader == 0:
@@ -177,6 +180,8 @@ func (g *Group) change(c *call) {
 		c.successor = p.successor
 		g.node.TransferLeader(p.successor)
 		g.waitForLeader(c)
+	case p.waits:
+		g.waitForLeader(c) // and look again after a tick
 	case p.conf == nil && p.kind == 0:
 		c.finish(outcome{reply: Reply{Index: g.applied}}) // it is so
 	default:
@@ -199,6 +204,7 @@ type plan struct {
 	kind      entryKind        // without conf: the entry to be proposed
 	payload   []byte
 	successor uint64 // the leadership goes there first
+	waits     bool   // for what the leader does by itself
 }
 
 // changeOfOne changes what one member is.
@@ -295,7 +301,7 @@ func (g *Group) planPromote(f *facts, id uint64) (plan, error) {
 func (g *Group) planRemove(f *facts, id uint64, force bool) (plan, error) {
 	switch {
 	case f.members[id].Removed:
-		return plan{}, nil
+		return plan{waits: !force && !f.removals.areSettled()}, nil
 	case !f.isMember(id):
 		return plan{}, noMember(f, id)
 	case !f.isVoter(id):
@@ -425,6 +431,10 @@ func (g *Group) carryOn() {
 	f := g.facts.Load()
 	if f.isJoint() && !mutant("joint_change_is_not_left") {
 		g.leaveJoint(f)
+		return
+	}
+	if !f.removals.areSettled() {
+		g.settleRemovals(f)
 		return
 	}
 	r := f.replacement

@@ -11,8 +11,8 @@ import (
 // not wait. An error means that the bytes are not what a member sends: the
 // sender's stream should be ended.
 func (g *Group) Receive(from uint64, messages [][]byte) error {
-	if g.facts.Load().members[from].Removed {
-		return &Refusal{RefusedRemoved, removedText(from, g.config.ClusterID)}
+	if r := g.facts.Load().removalRefusal(from, g.config.ClusterID); r != nil {
+		return r
 	}
 	for _, data := range messages {
 		m := new(pb.Message)

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -26,6 +27,13 @@ var (
 	workersFlag   = flag.Int("workers", 1, "how many processes share the work")
 	twiceFlag     = flag.Int("twice", max(1, 5/slower), "how many schedules to play twice, to see that they are the same")
 )
+
+// TestMain has the collector of garbage come less often: a schedule is short, and
+// what it leaves behind is nobody's.
+func TestMain(m *testing.M) {
+	debug.SetGCPercent(800)
+	m.Run()
+}
 
 // schedule is a played world.
 type schedule struct {

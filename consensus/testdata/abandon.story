@@ -41,7 +41,7 @@ done, applied up to 9
 
 change at=1 remove=2
 ----
-done, applied up to 10
+done, applied up to 11
 
 members at=3
 ----
@@ -64,7 +64,7 @@ node 3 votes already: remove node 1 with `stellmapctl member remove 1`
 
 change at=1 add-learner=5
 ----
-done, applied up to 11
+done, applied up to 12
 
 change at=1 replace=5 by=6
 ----
@@ -80,13 +80,13 @@ a node id is above 0
 
 change at=1 add-learner=3
 ----
-done, applied up to 11
+done, applied up to 12
 
 tick times=20
 ----
-1: follower of term 2, leader 3, commit 11, applied 11 []
+1: follower of term 2, leader 3, commit 12, applied 12 []
 2: ended
-3: leader of term 2, leader 3, commit 11, applied 11 []
+3: leader of term 2, leader 3, commit 12, applied 12 []
 
 ended at=2
 ----

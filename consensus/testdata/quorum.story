@@ -31,7 +31,7 @@ without node 1 the voters are [2 3], of which [2] are not heard: no quorum would
 # The one that is dead may go.
 change at=1 remove=2
 ----
-done, applied up to 7
+done, applied up to 8
 
 members at=3
 ----
@@ -43,13 +43,13 @@ voters [1 3] learners [] removed [2]
 # Of two that live, one may go too.
 change at=3 remove=1
 ----
-done, applied up to 8
+done, applied up to 10
 
 tick times=20
 ----
 1: ended
 2: down
-3: leader of term 2, leader 3, commit 8, applied 8 []
+3: leader of term 2, leader 3, commit 10, applied 10 []
 
 ended at=1
 ----
@@ -70,4 +70,4 @@ node 3 is the only voter, and without one there is no cluster: promote another f
 propose at=3
 a
 ----
-index 9: did a
+index 11: did a

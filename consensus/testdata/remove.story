@@ -30,7 +30,7 @@ index 7: did a
 # A follower.
 change at=2 remove=1
 ----
-done, applied up to 8
+done, applied up to 9
 
 members at=2
 ----
@@ -40,8 +40,8 @@ voters [2 3] learners [] removed [1]
 tick times=20
 ----
 1: ended
-2: follower of term 2, leader 3, commit 8, applied 8 [a]
-3: leader of term 2, leader 3, commit 8, applied 8 [a]
+2: follower of term 2, leader 3, commit 9, applied 9 [a]
+3: leader of term 2, leader 3, commit 9, applied 9 [a]
 
 ended at=1
 ----
@@ -57,8 +57,8 @@ state at 7, log 2 to 8, committed 7, replayed 0, torn bytes 0, founded false
 tick times=20
 ----
 1: ended
-2: follower of term 2, leader 3, commit 8, applied 8 [a]
-3: leader of term 2, leader 3, commit 8, applied 8 [a]
+2: follower of term 2, leader 3, commit 9, applied 9 [a]
+3: leader of term 2, leader 3, commit 9, applied 9 [a]
 
 ended at=1
 ----
@@ -70,7 +70,7 @@ stop at=1
 # Twice is no harm.
 change at=2 remove=1
 ----
-done, applied up to 8
+done, applied up to 9
 
 # Under its id nobody is taken in, with the old directory or a new one.
 change at=2 add-learner=1
@@ -95,28 +95,28 @@ join at=4 via=2
 tick times=3
 ----
 1: down
-2: follower of term 2, leader 3, commit 9, applied 9 [a]
-3: leader of term 2, leader 3, commit 9, applied 9 [a]
-4: follower of term 2, leader 3, commit 9, applied 9 [a]
+2: follower of term 2, leader 3, commit 10, applied 10 [a]
+3: leader of term 2, leader 3, commit 10, applied 10 [a]
+4: follower of term 2, leader 3, commit 10, applied 10 [a]
 
 change at=2 promote=4
 ----
-done, applied up to 10
+done, applied up to 11
 
 change at=4 remove=3
 ----
 call-7 waits
 
-tick times=3
+tick times=30
 ----
 1: down
-2: leader of term 3, leader 2, commit 12, applied 12 [a]
+2: leader of term 3, leader 2, commit 14, applied 14 [a]
 3: ended
-4: follower of term 3, leader 2, commit 12, applied 12 [a]
+4: follower of term 3, leader 2, commit 14, applied 14 [a]
 
 wait for=call-7
 ----
-done, applied up to 12
+done, applied up to 14
 
 ended at=3
 ----
@@ -128,13 +128,13 @@ stop at=3
 members at=2
 ----
 voters [2 4] learners [] removed [1 3]
-2: match 12, 0 behind, learner false, active true, replicate
-4: match 12, 0 behind, learner false, active true, replicate
+2: match 14, 0 behind, learner false, active true, replicate
+4: match 14, 0 behind, learner false, active true, replicate
 
 propose at=2
 b
 ----
-index 13: did b
+index 15: did b
 
 # A learner does not ask for votes, and learns of it all the same.
 join at=5 via=4
@@ -143,17 +143,17 @@ join at=5 via=4
 tick times=3
 ----
 1: down
-2: leader of term 3, leader 2, commit 14, applied 14 [a b]
+2: leader of term 3, leader 2, commit 16, applied 16 [a b]
 3: down
-4: follower of term 3, leader 2, commit 14, applied 14 [a b]
-5: follower of term 3, leader 2, commit 14, applied 14 [a b]
+4: follower of term 3, leader 2, commit 16, applied 16 [a b]
+5: follower of term 3, leader 2, commit 16, applied 16 [a b]
 
 cut at=5
 ----
 
 change at=2 remove=5
 ----
-done, applied up to 15
+done, applied up to 18
 
 heal
 ----
@@ -161,9 +161,9 @@ heal
 tick times=60
 ----
 1: down
-2: leader of term 3, leader 2, commit 15, applied 15 [a b]
+2: leader of term 3, leader 2, commit 18, applied 18 [a b]
 3: down
-4: follower of term 3, leader 2, commit 15, applied 15 [a b]
+4: follower of term 3, leader 2, commit 18, applied 18 [a b]
 5: ended
 
 ended at=5
@@ -176,7 +176,7 @@ stop at=5
 status
 ----
 1: down
-2: leader of term 3, leader 2, commit 15, applied 15 [a b]
+2: leader of term 3, leader 2, commit 18, applied 18 [a b]
 3: down
-4: follower of term 3, leader 2, commit 15, applied 15 [a b]
+4: follower of term 3, leader 2, commit 18, applied 18 [a b]
 5: down

@@ -22,17 +22,17 @@ done, applied up to 6
 tick times=10
 ----
 1: ended
-2: leader of term 3, leader 2, commit 9, applied 9 []
+2: leader of term 3, leader 2, commit 10, applied 10 []
 
 members at=2
 ----
 voters [2] learners [] removed [1]
-2: match 9, 0 behind, learner false, active true, replicate
+2: match 10, 0 behind, learner false, active true, replicate
 
 propose at=2
 a
 ----
-index 10: did a
+index 11: did a
 
 ended at=1
 ----

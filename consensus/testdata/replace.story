@@ -93,10 +93,10 @@ voters [1 3 4] outgoing [1 2 3] learners [] removed [], 4 takes the place of 2
 # Whoever leads leaves the old one.
 tick
 ----
-1: follower of term 2, leader 3, commit 11, applied 11 [a]
+1: follower of term 2, leader 3, commit 12, applied 12 [a]
 2: down
-3: leader of term 2, leader 3, commit 11, applied 11 [a]
-4: follower of term 2, leader 3, commit 11, applied 11 [a]
+3: leader of term 2, leader 3, commit 12, applied 12 [a]
+4: follower of term 2, leader 3, commit 12, applied 12 [a]
 
 members at=3
 ----
@@ -117,10 +117,10 @@ state at 1, log 2 to 1, committed 1, replayed 0, torn bytes 0, founded true
 
 tick times=20
 ----
-1: follower of term 2, leader 3, commit 11, applied 11 [a]
+1: follower of term 2, leader 3, commit 12, applied 12 [a]
 2: ended
-3: leader of term 2, leader 3, commit 11, applied 11 [a]
-4: follower of term 2, leader 3, commit 11, applied 11 [a]
+3: leader of term 2, leader 3, commit 12, applied 12 [a]
+4: follower of term 2, leader 3, commit 12, applied 12 [a]
 
 ended at=2
 ----
@@ -131,16 +131,16 @@ stop at=2
 
 change at=3 replace=2 by=4
 ----
-done, applied up to 11
+done, applied up to 12
 
 propose at=4
 b
 ----
-index 12: did b
+index 13: did b
 
 status
 ----
-1: follower of term 2, leader 3, commit 12, applied 12 [a b]
+1: follower of term 2, leader 3, commit 13, applied 13 [a b]
 2: down
-3: leader of term 2, leader 3, commit 12, applied 12 [a b]
-4: follower of term 2, leader 3, commit 12, applied 12 [a b]
+3: leader of term 2, leader 3, commit 13, applied 13 [a b]
+4: follower of term 2, leader 3, commit 13, applied 13 [a b]

@@ -126,17 +126,17 @@ crash at=2
 # Both halves have a quorum without it, and the next leader leaves the old one.
 tick times=40
 ----
-1: leader of term 8, leader 1, commit 17, applied 17 [a]
+1: leader of term 8, leader 1, commit 18, applied 18 [a]
 2: down
 3: ended
-4: follower of term 8, leader 1, commit 17, applied 17 [a]
+4: follower of term 8, leader 1, commit 18, applied 18 [a]
 
 members at=1
 ----
 voters [1 2 4] learners [] removed [3]
-1: match 17, 0 behind, learner false, active true, replicate
-2: match 0, 17 behind, learner false, active false, probe
-4: match 17, 0 behind, learner false, active true, replicate
+1: match 18, 0 behind, learner false, active true, replicate
+2: match 0, 18 behind, learner false, active false, probe
+4: match 18, 0 behind, learner false, active true, replicate
 
 ended at=3
 ----
@@ -151,10 +151,10 @@ state at 1, log 2 to 14, committed 13, replayed 12, torn bytes 0, founded false
 
 tick times=30
 ----
-1: leader of term 8, leader 1, commit 17, applied 17 [a]
-2: follower of term 8, leader 1, commit 17, applied 17 [a]
+1: leader of term 8, leader 1, commit 18, applied 18 [a]
+2: follower of term 8, leader 1, commit 18, applied 18 [a]
 3: down
-4: follower of term 8, leader 1, commit 17, applied 17 [a]
+4: follower of term 8, leader 1, commit 18, applied 18 [a]
 
 members at=2
 ----
@@ -163,7 +163,7 @@ voters [1 2 4] learners [] removed [3]
 propose at=4
 b
 ----
-index 18: did b
+index 19: did b
 
 book at=4
 ----

@@ -86,7 +86,7 @@ func (x MemberRequest_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MemberRequest_Kind.Descriptor instead.
 func (MemberRequest_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{3, 0}
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{4, 0}
 }
 
 type MemberAnswer_Reason int32
@@ -147,7 +147,7 @@ func (x MemberAnswer_Reason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MemberAnswer_Reason.Descriptor instead.
 func (MemberAnswer_Reason) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{4, 0}
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{5, 0}
 }
 
 type Refusal_Reason int32
@@ -206,7 +206,7 @@ func (x Refusal_Reason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Refusal_Reason.Descriptor instead.
 func (Refusal_Reason) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{9, 0}
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{10, 0}
 }
 
 type ForwardRequest_Kind int32
@@ -263,7 +263,7 @@ func (x ForwardRequest_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ForwardRequest_Kind.Descriptor instead.
 func (ForwardRequest_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{12, 0}
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{13, 0}
 }
 
 type ForwardResponse_Code int32
@@ -337,7 +337,7 @@ func (x ForwardResponse_Code) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ForwardResponse_Code.Descriptor instead.
 func (ForwardResponse_Code) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{13, 0}
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{14, 0}
 }
 
 // Introduction is who a member says it is.
@@ -579,6 +579,62 @@ func (x *Replacement) GetSince() uint64 {
 	return 0
 }
 
+// Removals is the payload of an entry with which a leader says how far removals
+// are settled, and what is stored of it.
+type Removals struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The index of the newest entry that removed a member; not in the entry itself.
+	Newest uint64 `protobuf:"varint,1,opt,name=newest,proto3" json:"newest,omitempty"`
+	// Whoever was removed up to this entry is not needed any more.
+	Settled       uint64 `protobuf:"varint,2,opt,name=settled,proto3" json:"settled,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Removals) Reset() {
+	*x = Removals{}
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Removals) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Removals) ProtoMessage() {}
+
+func (x *Removals) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Removals.ProtoReflect.Descriptor instead.
+func (*Removals) Descriptor() ([]byte, []int) {
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Removals) GetNewest() uint64 {
+	if x != nil {
+		return x.Newest
+	}
+	return 0
+}
+
+func (x *Removals) GetSettled() uint64 {
+	if x != nil {
+		return x.Settled
+	}
+	return 0
+}
+
 // MemberRequest is what a member asks its leader about the members.
 type MemberRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -597,7 +653,7 @@ type MemberRequest struct {
 
 func (x *MemberRequest) Reset() {
 	*x = MemberRequest{}
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[3]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -609,7 +665,7 @@ func (x *MemberRequest) String() string {
 func (*MemberRequest) ProtoMessage() {}
 
 func (x *MemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[3]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -622,7 +678,7 @@ func (x *MemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberRequest.ProtoReflect.Descriptor instead.
 func (*MemberRequest) Descriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{3}
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *MemberRequest) GetKind() MemberRequest_Kind {
@@ -676,7 +732,7 @@ type MemberAnswer struct {
 
 func (x *MemberAnswer) Reset() {
 	*x = MemberAnswer{}
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[4]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -688,7 +744,7 @@ func (x *MemberAnswer) String() string {
 func (*MemberAnswer) ProtoMessage() {}
 
 func (x *MemberAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[4]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -701,7 +757,7 @@ func (x *MemberAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberAnswer.ProtoReflect.Descriptor instead.
 func (*MemberAnswer) Descriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{4}
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *MemberAnswer) GetReason() MemberAnswer_Reason {
@@ -747,7 +803,7 @@ type MemberProgress struct {
 
 func (x *MemberProgress) Reset() {
 	*x = MemberProgress{}
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[5]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -759,7 +815,7 @@ func (x *MemberProgress) String() string {
 func (*MemberProgress) ProtoMessage() {}
 
 func (x *MemberProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[5]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -772,7 +828,7 @@ func (x *MemberProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberProgress.ProtoReflect.Descriptor instead.
 func (*MemberProgress) Descriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{5}
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *MemberProgress) GetId() uint64 {
@@ -829,7 +885,7 @@ type Cluster struct {
 
 func (x *Cluster) Reset() {
 	*x = Cluster{}
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[6]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -841,7 +897,7 @@ func (x *Cluster) String() string {
 func (*Cluster) ProtoMessage() {}
 
 func (x *Cluster) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[6]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -854,7 +910,7 @@ func (x *Cluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cluster.ProtoReflect.Descriptor instead.
 func (*Cluster) Descriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{6}
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Cluster) GetIncarnation() string {
@@ -882,7 +938,7 @@ type HelloRequest struct {
 
 func (x *HelloRequest) Reset() {
 	*x = HelloRequest{}
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[7]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -894,7 +950,7 @@ func (x *HelloRequest) String() string {
 func (*HelloRequest) ProtoMessage() {}
 
 func (x *HelloRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[7]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -907,7 +963,7 @@ func (x *HelloRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HelloRequest.ProtoReflect.Descriptor instead.
 func (*HelloRequest) Descriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{7}
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *HelloRequest) GetIntroduction() *Introduction {
@@ -935,7 +991,7 @@ type HelloResponse struct {
 
 func (x *HelloResponse) Reset() {
 	*x = HelloResponse{}
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[8]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -947,7 +1003,7 @@ func (x *HelloResponse) String() string {
 func (*HelloResponse) ProtoMessage() {}
 
 func (x *HelloResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[8]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -960,7 +1016,7 @@ func (x *HelloResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HelloResponse.ProtoReflect.Descriptor instead.
 func (*HelloResponse) Descriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{8}
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *HelloResponse) GetIntroduction() *Introduction {
@@ -988,7 +1044,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[9]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1000,7 +1056,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[9]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1013,7 +1069,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{9}
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Refusal) GetReason() Refusal_Reason {
@@ -1044,7 +1100,7 @@ type MessagesRequest struct {
 
 func (x *MessagesRequest) Reset() {
 	*x = MessagesRequest{}
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[10]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1056,7 +1112,7 @@ func (x *MessagesRequest) String() string {
 func (*MessagesRequest) ProtoMessage() {}
 
 func (x *MessagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[10]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1069,7 +1125,7 @@ func (x *MessagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessagesRequest.ProtoReflect.Descriptor instead.
 func (*MessagesRequest) Descriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{10}
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *MessagesRequest) GetIntroduction() *Introduction {
@@ -1101,7 +1157,7 @@ type MessagesResponse struct {
 
 func (x *MessagesResponse) Reset() {
 	*x = MessagesResponse{}
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[11]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1113,7 +1169,7 @@ func (x *MessagesResponse) String() string {
 func (*MessagesResponse) ProtoMessage() {}
 
 func (x *MessagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[11]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1126,7 +1182,7 @@ func (x *MessagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessagesResponse.ProtoReflect.Descriptor instead.
 func (*MessagesResponse) Descriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{11}
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{12}
 }
 
 type ForwardRequest struct {
@@ -1143,7 +1199,7 @@ type ForwardRequest struct {
 
 func (x *ForwardRequest) Reset() {
 	*x = ForwardRequest{}
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[12]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1155,7 +1211,7 @@ func (x *ForwardRequest) String() string {
 func (*ForwardRequest) ProtoMessage() {}
 
 func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[12]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1168,7 +1224,7 @@ func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardRequest.ProtoReflect.Descriptor instead.
 func (*ForwardRequest) Descriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{12}
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ForwardRequest) GetFrom() uint64 {
@@ -1225,7 +1281,7 @@ type ForwardResponse struct {
 
 func (x *ForwardResponse) Reset() {
 	*x = ForwardResponse{}
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[13]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1237,7 +1293,7 @@ func (x *ForwardResponse) String() string {
 func (*ForwardResponse) ProtoMessage() {}
 
 func (x *ForwardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[13]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1250,7 +1306,7 @@ func (x *ForwardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardResponse.ProtoReflect.Descriptor instead.
 func (*ForwardResponse) Descriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{13}
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ForwardResponse) GetCode() ForwardResponse_Code {
@@ -1293,7 +1349,7 @@ type SnapshotRequest struct {
 
 func (x *SnapshotRequest) Reset() {
 	*x = SnapshotRequest{}
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[14]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1305,7 +1361,7 @@ func (x *SnapshotRequest) String() string {
 func (*SnapshotRequest) ProtoMessage() {}
 
 func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[14]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1318,7 +1374,7 @@ func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRequest.ProtoReflect.Descriptor instead.
 func (*SnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{14}
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SnapshotRequest) GetOffer() *SnapshotOffer {
@@ -1348,7 +1404,7 @@ type SnapshotOffer struct {
 
 func (x *SnapshotOffer) Reset() {
 	*x = SnapshotOffer{}
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[15]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1360,7 +1416,7 @@ func (x *SnapshotOffer) String() string {
 func (*SnapshotOffer) ProtoMessage() {}
 
 func (x *SnapshotOffer) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[15]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1373,7 +1429,7 @@ func (x *SnapshotOffer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotOffer.ProtoReflect.Descriptor instead.
 func (*SnapshotOffer) Descriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{15}
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SnapshotOffer) GetIntroduction() *Introduction {
@@ -1410,7 +1466,7 @@ type SnapshotChunk struct {
 
 func (x *SnapshotChunk) Reset() {
 	*x = SnapshotChunk{}
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[16]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1422,7 +1478,7 @@ func (x *SnapshotChunk) String() string {
 func (*SnapshotChunk) ProtoMessage() {}
 
 func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[16]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1435,7 +1491,7 @@ func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotChunk.ProtoReflect.Descriptor instead.
 func (*SnapshotChunk) Descriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{16}
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SnapshotChunk) GetOffset() int64 {
@@ -1471,7 +1527,7 @@ type SnapshotResponse struct {
 
 func (x *SnapshotResponse) Reset() {
 	*x = SnapshotResponse{}
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[17]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1483,7 +1539,7 @@ func (x *SnapshotResponse) String() string {
 func (*SnapshotResponse) ProtoMessage() {}
 
 func (x *SnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[17]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1496,7 +1552,7 @@ func (x *SnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotResponse.ProtoReflect.Descriptor instead.
 func (*SnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{17}
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SnapshotResponse) GetOffset() int64 {
@@ -1536,7 +1592,10 @@ const file_stellmap_peer_v1_peer_proto_rawDesc = "" +
 	"\vReplacement\x12\x10\n" +
 	"\x03old\x18\x01 \x01(\x04R\x03old\x12\x10\n" +
 	"\x03new\x18\x02 \x01(\x04R\x03new\x12\x14\n" +
-	"\x05since\x18\x03 \x01(\x04R\x05since\"\xd3\x02\n" +
+	"\x05since\x18\x03 \x01(\x04R\x05since\"<\n" +
+	"\bRemovals\x12\x16\n" +
+	"\x06newest\x18\x01 \x01(\x04R\x06newest\x12\x18\n" +
+	"\asettled\x18\x02 \x01(\x04R\asettled\"\xd3\x02\n" +
 	"\rMemberRequest\x128\n" +
 	"\x04kind\x18\x01 \x01(\x0e2$.stellmap.peer.v1.MemberRequest.KindR\x04kind\x120\n" +
 	"\x06member\x18\x02 \x01(\v2\x18.stellmap.peer.v1.MemberR\x06member\x12\x0e\n" +
@@ -1658,7 +1717,7 @@ func file_stellmap_peer_v1_peer_proto_rawDescGZIP() []byte {
 }
 
 var file_stellmap_peer_v1_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_stellmap_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_stellmap_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_stellmap_peer_v1_peer_proto_goTypes = []any{
 	(MemberRequest_Kind)(0),   // 0: stellmap.peer.v1.MemberRequest.Kind
 	(MemberAnswer_Reason)(0),  // 1: stellmap.peer.v1.MemberAnswer.Reason
@@ -1668,46 +1727,47 @@ var file_stellmap_peer_v1_peer_proto_goTypes = []any{
 	(*Introduction)(nil),      // 5: stellmap.peer.v1.Introduction
 	(*Member)(nil),            // 6: stellmap.peer.v1.Member
 	(*Replacement)(nil),       // 7: stellmap.peer.v1.Replacement
-	(*MemberRequest)(nil),     // 8: stellmap.peer.v1.MemberRequest
-	(*MemberAnswer)(nil),      // 9: stellmap.peer.v1.MemberAnswer
-	(*MemberProgress)(nil),    // 10: stellmap.peer.v1.MemberProgress
-	(*Cluster)(nil),           // 11: stellmap.peer.v1.Cluster
-	(*HelloRequest)(nil),      // 12: stellmap.peer.v1.HelloRequest
-	(*HelloResponse)(nil),     // 13: stellmap.peer.v1.HelloResponse
-	(*Refusal)(nil),           // 14: stellmap.peer.v1.Refusal
-	(*MessagesRequest)(nil),   // 15: stellmap.peer.v1.MessagesRequest
-	(*MessagesResponse)(nil),  // 16: stellmap.peer.v1.MessagesResponse
-	(*ForwardRequest)(nil),    // 17: stellmap.peer.v1.ForwardRequest
-	(*ForwardResponse)(nil),   // 18: stellmap.peer.v1.ForwardResponse
-	(*SnapshotRequest)(nil),   // 19: stellmap.peer.v1.SnapshotRequest
-	(*SnapshotOffer)(nil),     // 20: stellmap.peer.v1.SnapshotOffer
-	(*SnapshotChunk)(nil),     // 21: stellmap.peer.v1.SnapshotChunk
-	(*SnapshotResponse)(nil),  // 22: stellmap.peer.v1.SnapshotResponse
+	(*Removals)(nil),          // 8: stellmap.peer.v1.Removals
+	(*MemberRequest)(nil),     // 9: stellmap.peer.v1.MemberRequest
+	(*MemberAnswer)(nil),      // 10: stellmap.peer.v1.MemberAnswer
+	(*MemberProgress)(nil),    // 11: stellmap.peer.v1.MemberProgress
+	(*Cluster)(nil),           // 12: stellmap.peer.v1.Cluster
+	(*HelloRequest)(nil),      // 13: stellmap.peer.v1.HelloRequest
+	(*HelloResponse)(nil),     // 14: stellmap.peer.v1.HelloResponse
+	(*Refusal)(nil),           // 15: stellmap.peer.v1.Refusal
+	(*MessagesRequest)(nil),   // 16: stellmap.peer.v1.MessagesRequest
+	(*MessagesResponse)(nil),  // 17: stellmap.peer.v1.MessagesResponse
+	(*ForwardRequest)(nil),    // 18: stellmap.peer.v1.ForwardRequest
+	(*ForwardResponse)(nil),   // 19: stellmap.peer.v1.ForwardResponse
+	(*SnapshotRequest)(nil),   // 20: stellmap.peer.v1.SnapshotRequest
+	(*SnapshotOffer)(nil),     // 21: stellmap.peer.v1.SnapshotOffer
+	(*SnapshotChunk)(nil),     // 22: stellmap.peer.v1.SnapshotChunk
+	(*SnapshotResponse)(nil),  // 23: stellmap.peer.v1.SnapshotResponse
 }
 var file_stellmap_peer_v1_peer_proto_depIdxs = []int32{
 	6,  // 0: stellmap.peer.v1.Introduction.member:type_name -> stellmap.peer.v1.Member
 	0,  // 1: stellmap.peer.v1.MemberRequest.kind:type_name -> stellmap.peer.v1.MemberRequest.Kind
 	6,  // 2: stellmap.peer.v1.MemberRequest.member:type_name -> stellmap.peer.v1.Member
 	1,  // 3: stellmap.peer.v1.MemberAnswer.reason:type_name -> stellmap.peer.v1.MemberAnswer.Reason
-	10, // 4: stellmap.peer.v1.MemberAnswer.progress:type_name -> stellmap.peer.v1.MemberProgress
+	11, // 4: stellmap.peer.v1.MemberAnswer.progress:type_name -> stellmap.peer.v1.MemberProgress
 	5,  // 5: stellmap.peer.v1.HelloRequest.introduction:type_name -> stellmap.peer.v1.Introduction
 	5,  // 6: stellmap.peer.v1.HelloResponse.introduction:type_name -> stellmap.peer.v1.Introduction
-	14, // 7: stellmap.peer.v1.HelloResponse.refusal:type_name -> stellmap.peer.v1.Refusal
+	15, // 7: stellmap.peer.v1.HelloResponse.refusal:type_name -> stellmap.peer.v1.Refusal
 	2,  // 8: stellmap.peer.v1.Refusal.reason:type_name -> stellmap.peer.v1.Refusal.Reason
 	5,  // 9: stellmap.peer.v1.MessagesRequest.introduction:type_name -> stellmap.peer.v1.Introduction
 	3,  // 10: stellmap.peer.v1.ForwardRequest.kind:type_name -> stellmap.peer.v1.ForwardRequest.Kind
 	4,  // 11: stellmap.peer.v1.ForwardResponse.code:type_name -> stellmap.peer.v1.ForwardResponse.Code
-	20, // 12: stellmap.peer.v1.SnapshotRequest.offer:type_name -> stellmap.peer.v1.SnapshotOffer
-	21, // 13: stellmap.peer.v1.SnapshotRequest.chunk:type_name -> stellmap.peer.v1.SnapshotChunk
+	21, // 12: stellmap.peer.v1.SnapshotRequest.offer:type_name -> stellmap.peer.v1.SnapshotOffer
+	22, // 13: stellmap.peer.v1.SnapshotRequest.chunk:type_name -> stellmap.peer.v1.SnapshotChunk
 	5,  // 14: stellmap.peer.v1.SnapshotOffer.introduction:type_name -> stellmap.peer.v1.Introduction
-	12, // 15: stellmap.peer.v1.PeerService.Hello:input_type -> stellmap.peer.v1.HelloRequest
-	15, // 16: stellmap.peer.v1.PeerService.Messages:input_type -> stellmap.peer.v1.MessagesRequest
-	17, // 17: stellmap.peer.v1.PeerService.Forward:input_type -> stellmap.peer.v1.ForwardRequest
-	19, // 18: stellmap.peer.v1.PeerService.Snapshot:input_type -> stellmap.peer.v1.SnapshotRequest
-	13, // 19: stellmap.peer.v1.PeerService.Hello:output_type -> stellmap.peer.v1.HelloResponse
-	16, // 20: stellmap.peer.v1.PeerService.Messages:output_type -> stellmap.peer.v1.MessagesResponse
-	18, // 21: stellmap.peer.v1.PeerService.Forward:output_type -> stellmap.peer.v1.ForwardResponse
-	22, // 22: stellmap.peer.v1.PeerService.Snapshot:output_type -> stellmap.peer.v1.SnapshotResponse
+	13, // 15: stellmap.peer.v1.PeerService.Hello:input_type -> stellmap.peer.v1.HelloRequest
+	16, // 16: stellmap.peer.v1.PeerService.Messages:input_type -> stellmap.peer.v1.MessagesRequest
+	18, // 17: stellmap.peer.v1.PeerService.Forward:input_type -> stellmap.peer.v1.ForwardRequest
+	20, // 18: stellmap.peer.v1.PeerService.Snapshot:input_type -> stellmap.peer.v1.SnapshotRequest
+	14, // 19: stellmap.peer.v1.PeerService.Hello:output_type -> stellmap.peer.v1.HelloResponse
+	17, // 20: stellmap.peer.v1.PeerService.Messages:output_type -> stellmap.peer.v1.MessagesResponse
+	19, // 21: stellmap.peer.v1.PeerService.Forward:output_type -> stellmap.peer.v1.ForwardResponse
+	23, // 22: stellmap.peer.v1.PeerService.Snapshot:output_type -> stellmap.peer.v1.SnapshotResponse
 	19, // [19:23] is the sub-list for method output_type
 	15, // [15:19] is the sub-list for method input_type
 	15, // [15:15] is the sub-list for extension type_name
@@ -1726,7 +1786,7 @@ func file_stellmap_peer_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stellmap_peer_v1_peer_proto_rawDesc), len(file_stellmap_peer_v1_peer_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   18,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
