@@ -17,6 +17,9 @@ func (m *Machine) Answer(ctx context.Context, request []byte) ([]byte, error) {
 	if err := proto.Unmarshal(request, &ask); err != nil {
 		return nil, fmt.Errorf("decode a member's question: %w", err)
 	}
+	if ask.GetFormat() <= formatMax && ask.GetShareChecks() != nil {
+		return m.shareChecks(ask.GetShareChecks())
+	}
 	if ask.GetFormat() > formatMax || ask.GetRenewLeases() == nil {
 		return nil, fmt.Errorf("a member's question has format %d, or is of a kind that this version (up to %d) does not know", ask.GetFormat(), formatMax)
 	}

@@ -30,6 +30,7 @@ type Machine struct {
 	reader  *reader // used by the goroutine that applies
 	ring    *ring
 	leases  *leases
+	rota    *rota
 	views   *views
 	metrics machineMetrics
 	barrier atomic.Pointer[func(context.Context) (Revision, error)] // set by New: what Answer confirms leadership with
@@ -73,7 +74,7 @@ func OpenMachine(c MachineConfig) (*Machine, error) {
 	}
 	m := &Machine{
 		engine: c.Engine, log: loggerOr(c.Logger), reader: newReader(c.Region),
-		ring: newRing(ringEventsMax, ringBytesMax, at), leases: newLeases(now), views: &views{now: now, newID: c.ViewID}, metrics: newMachineMetrics(),
+		ring: newRing(ringEventsMax, ringBytesMax, at), leases: newLeases(now), rota: newRota(now), views: &views{now: now, newID: c.ViewID}, metrics: newMachineMetrics(),
 		applied: at, revision: at,
 	}
 	if m.views.newID == nil {

@@ -10,11 +10,13 @@ import (
 
 // The bounds of what is said of an instance.
 const (
-	reasonBytesMax       = 512
-	byBytesMax           = 253
-	drainSecondsMax      = int64(24 * time.Hour / time.Second)
-	conditionsPerCommand = commandItemsMax
+	reasonBytesMax  = 512
+	byBytesMax      = 253
+	drainSecondsMax = int64(24 * time.Hour / time.Second)
 )
+
+// ConditionsPerCommand is how many changes SetConditions makes at once.
+const ConditionsPerCommand = commandItemsMax
 
 // DrainDefault is how long a drained instance is kept when nothing else is asked for.
 const DrainDefault = time.Minute
@@ -132,12 +134,12 @@ const (
 	ConditionSeenOtherwise
 )
 
-// SetConditions makes changes in one entry, at most conditionsPerCommand, each for
+// SetConditions makes changes in one entry, at most ConditionsPerCommand, each for
 // itself. It is for this process's own parties: what they cannot say is a bug of
 // theirs, told by an error, and nothing is done.
 func (r *Registry) SetConditions(ctx context.Context, changes []ConditionChange) ([]ConditionOutcome, Revision, error) {
-	if len(changes) == 0 || len(changes) > conditionsPerCommand {
-		return nil, 0, fmt.Errorf("registry: %d changes of conditions at once: 1 to %d", len(changes), conditionsPerCommand)
+	if len(changes) == 0 || len(changes) > ConditionsPerCommand {
+		return nil, 0, fmt.Errorf("registry: %d changes of conditions at once: 1 to %d", len(changes), ConditionsPerCommand)
 	}
 	for _, c := range changes {
 		if said := c.Condition; !c.Clear && !said.Source.says(said.Status) {

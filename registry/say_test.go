@@ -65,7 +65,7 @@ func TestAPartySaysOnlyWhatIsItsOwn(t *testing.T) {
 			}
 		}
 	}
-	for _, n := range []int{0, conditionsPerCommand + 1} {
+	for _, n := range []int{0, ConditionsPerCommand + 1} {
 		if _, _, err := m.registry.SetConditions(context.Background(), make([]ConditionChange, n)); err == nil {
 			t.Errorf("%d changes at once are taken", n)
 		}

@@ -264,7 +264,7 @@ func (x Answer_Renewal) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Answer_Renewal.Descriptor instead.
 func (Answer_Renewal) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{26, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{27, 0}
 }
 
 // Command is the data of one log entry. A member that does not know its format
@@ -2036,6 +2036,7 @@ type Ask struct {
 	// Types that are valid to be assigned to Kind:
 	//
 	//	*Ask_RenewLeases
+	//	*Ask_ShareChecks
 	Kind          isAsk_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2094,6 +2095,15 @@ func (x *Ask) GetRenewLeases() *RenewLeases {
 	return nil
 }
 
+func (x *Ask) GetShareChecks() *ShareChecks {
+	if x != nil {
+		if x, ok := x.Kind.(*Ask_ShareChecks); ok {
+			return x.ShareChecks
+		}
+	}
+	return nil
+}
+
 type isAsk_Kind interface {
 	isAsk_Kind()
 }
@@ -2102,7 +2112,13 @@ type Ask_RenewLeases struct {
 	RenewLeases *RenewLeases `protobuf:"bytes,2,opt,name=renew_leases,json=renewLeases,proto3,oneof"`
 }
 
+type Ask_ShareChecks struct {
+	ShareChecks *ShareChecks `protobuf:"bytes,6,opt,name=share_checks,json=shareChecks,proto3,oneof"`
+}
+
 func (*Ask_RenewLeases) isAsk_Kind() {}
+
+func (*Ask_ShareChecks) isAsk_Kind() {}
 
 // RenewLeases are plain renewals, which stay out of the log.
 type RenewLeases struct {
@@ -2149,17 +2165,63 @@ func (x *RenewLeases) GetItems() []*RenewItem {
 	return nil
 }
 
+// ShareChecks says that a member makes checks, and asks who else does.
+type ShareChecks struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Member        uint64                 `protobuf:"varint,1,opt,name=member,proto3" json:"member,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShareChecks) Reset() {
+	*x = ShareChecks{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShareChecks) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShareChecks) ProtoMessage() {}
+
+func (x *ShareChecks) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShareChecks.ProtoReflect.Descriptor instead.
+func (*ShareChecks) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ShareChecks) GetMember() uint64 {
+	if x != nil {
+		return x.Member
+	}
+	return 0
+}
+
 // Answer is the leader's word on an Ask.
 type Answer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Renewals      []Answer_Renewal       `protobuf:"varint,1,rep,packed,name=renewals,proto3,enum=stellmap.record.v1.Answer_Renewal" json:"renewals,omitempty"` // in the order of the items
+	Checkers      []uint64               `protobuf:"varint,7,rep,packed,name=checkers,proto3" json:"checkers,omitempty"`                                        // the members that make checks, sorted; none when the leader does not know yet
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[26]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2171,7 +2233,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[26]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2184,12 +2246,19 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{26}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Answer) GetRenewals() []Answer_Renewal {
 	if x != nil {
 		return x.Renewals
+	}
+	return nil
+}
+
+func (x *Answer) GetCheckers() []uint64 {
+	if x != nil {
+		return x.Checkers
 	}
 	return nil
 }
@@ -2364,15 +2433,19 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\tcondition\x18\x02 \x01(\v2\x1d.stellmap.record.v1.ConditionR\tcondition\"A\n" +
 	"\x0fServiceEndpoint\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
-	"\bprotocol\x18\x02 \x01(\tR\bprotocol\"k\n" +
+	"\bprotocol\x18\x02 \x01(\tR\bprotocol\"\xb1\x01\n" +
 	"\x03Ask\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12D\n" +
-	"\frenew_leases\x18\x02 \x01(\v2\x1f.stellmap.record.v1.RenewLeasesH\x00R\vrenewLeasesB\x06\n" +
+	"\frenew_leases\x18\x02 \x01(\v2\x1f.stellmap.record.v1.RenewLeasesH\x00R\vrenewLeases\x12D\n" +
+	"\fshare_checks\x18\x06 \x01(\v2\x1f.stellmap.record.v1.ShareChecksH\x00R\vshareChecksB\x06\n" +
 	"\x04kind\"B\n" +
 	"\vRenewLeases\x123\n" +
-	"\x05items\x18\x01 \x03(\v2\x1d.stellmap.record.v1.RenewItemR\x05items\"\xbf\x01\n" +
+	"\x05items\x18\x01 \x03(\v2\x1d.stellmap.record.v1.RenewItemR\x05items\"%\n" +
+	"\vShareChecks\x12\x16\n" +
+	"\x06member\x18\x01 \x01(\x04R\x06member\"\xdb\x01\n" +
 	"\x06Answer\x12>\n" +
-	"\brenewals\x18\x01 \x03(\x0e2\".stellmap.record.v1.Answer.RenewalR\brenewals\"u\n" +
+	"\brenewals\x18\x01 \x03(\x0e2\".stellmap.record.v1.Answer.RenewalR\brenewals\x12\x1a\n" +
+	"\bcheckers\x18\a \x03(\x04R\bcheckers\"u\n" +
 	"\aRenewal\x12\x17\n" +
 	"\x13RENEWAL_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fRENEWAL_DONE\x10\x01\x12\x15\n" +
@@ -2393,7 +2466,7 @@ func file_stellmap_record_v1_record_proto_rawDescGZIP() []byte {
 }
 
 var file_stellmap_record_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_stellmap_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_stellmap_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_stellmap_record_v1_record_proto_goTypes = []any{
 	(Condition_Source)(0),      // 0: stellmap.record.v1.Condition.Source
 	(Result_Code)(0),           // 1: stellmap.record.v1.Result.Code
@@ -2425,7 +2498,8 @@ var file_stellmap_record_v1_record_proto_goTypes = []any{
 	(*ServiceEndpoint)(nil),    // 27: stellmap.record.v1.ServiceEndpoint
 	(*Ask)(nil),                // 28: stellmap.record.v1.Ask
 	(*RenewLeases)(nil),        // 29: stellmap.record.v1.RenewLeases
-	(*Answer)(nil),             // 30: stellmap.record.v1.Answer
+	(*ShareChecks)(nil),        // 30: stellmap.record.v1.ShareChecks
+	(*Answer)(nil),             // 31: stellmap.record.v1.Answer
 }
 var file_stellmap_record_v1_record_proto_depIdxs = []int32{
 	5,  // 0: stellmap.record.v1.Command.register:type_name -> stellmap.record.v1.Register
@@ -2463,13 +2537,14 @@ var file_stellmap_record_v1_record_proto_depIdxs = []int32{
 	26, // 32: stellmap.record.v1.ServiceRecord.overrides:type_name -> stellmap.record.v1.Override
 	15, // 33: stellmap.record.v1.Override.condition:type_name -> stellmap.record.v1.Condition
 	29, // 34: stellmap.record.v1.Ask.renew_leases:type_name -> stellmap.record.v1.RenewLeases
-	9,  // 35: stellmap.record.v1.RenewLeases.items:type_name -> stellmap.record.v1.RenewItem
-	3,  // 36: stellmap.record.v1.Answer.renewals:type_name -> stellmap.record.v1.Answer.Renewal
-	37, // [37:37] is the sub-list for method output_type
-	37, // [37:37] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	30, // 35: stellmap.record.v1.Ask.share_checks:type_name -> stellmap.record.v1.ShareChecks
+	9,  // 36: stellmap.record.v1.RenewLeases.items:type_name -> stellmap.record.v1.RenewItem
+	3,  // 37: stellmap.record.v1.Answer.renewals:type_name -> stellmap.record.v1.Answer.Renewal
+	38, // [38:38] is the sub-list for method output_type
+	38, // [38:38] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_stellmap_record_v1_record_proto_init() }
@@ -2487,6 +2562,7 @@ func file_stellmap_record_v1_record_proto_init() {
 	}
 	file_stellmap_record_v1_record_proto_msgTypes[24].OneofWrappers = []any{
 		(*Ask_RenewLeases)(nil),
+		(*Ask_ShareChecks)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2494,7 +2570,7 @@ func file_stellmap_record_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stellmap_record_v1_record_proto_rawDesc), len(file_stellmap_record_v1_record_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   27,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
