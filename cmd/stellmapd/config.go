@@ -41,6 +41,13 @@ type Config struct {
 	XDS struct {
 		StaleStartAfter time.Duration `mapstructure:"stale_start_after"`
 	} `mapstructure:"xds"`
+	Health struct {
+		Allow        []string      `mapstructure:"allow"`
+		Deny         []string      `mapstructure:"deny"`
+		CAFile       string        `mapstructure:"ca_file"`
+		InFlight     uint64        `mapstructure:"in_flight"`
+		FlapHalfLife time.Duration `mapstructure:"flap_half_life"`
+	} `mapstructure:"health"`
 	Snapshot struct {
 		Entries uint64 `mapstructure:"entries"`
 		Bytes   uint64 `mapstructure:"bytes"`
@@ -312,6 +319,7 @@ func (c *Config) self() MemberConfig {
 // checkTogether looks at what only several settings together can get wrong.
 func (l *loader) checkTogether(c Config) {
 	l.checkListeners(c)
+	l.checkHealth(c)
 	if len(c.Cluster.Join) > 0 {
 		l.checkJoin()
 		return

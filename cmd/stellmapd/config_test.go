@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/datadriven"
 	"github.com/spf13/pflag"
@@ -53,6 +54,10 @@ func TestConfig(t *testing.T) {
 			c.XDS.StaleStartAfter, c.Log.Level, c.Log.Format, c.Snapshot.Entries, c.Snapshot.Bytes, c.Snapshot.Keep, c.Snapshot.Tail)
 		if c.Storage.Reserve != "256MiB" || c.Storage.Ballast != auto {
 			fmt.Fprintf(&b, "storage reserve %d, ballast %s\n", bytesOf(c.Storage.Reserve), c.Storage.Ballast)
+		}
+		if h := c.Health; len(h.Allow)+len(h.Deny) > 0 || h.InFlight != 512 || h.FlapHalfLife != time.Minute || h.CAFile != "" {
+			rules := c.probeRules()
+			fmt.Fprintf(&b, "checks reach %v, not %v, at home %v; trust %q; %d in flight, half-life %v\n", rules.Allow, rules.Deny, rules.Home, h.CAFile, h.InFlight, h.FlapHalfLife)
 		}
 		return b.String()
 	})

@@ -25,6 +25,7 @@ import (
 	"github.com/stellmap/stellmap/consensus/peer"
 	"github.com/stellmap/stellmap/registry"
 	"github.com/stellmap/stellmap/registry/httpapi"
+	"github.com/stellmap/stellmap/registry/probe"
 	"github.com/stellmap/stellmap/storage"
 	"github.com/stellmap/stellmap/xds"
 )
@@ -57,6 +58,7 @@ type node struct {
 	group     *consensus.Group
 	backups   *backups
 	registry  *registry.Registry
+	prober    *probe.Prober
 	xds       *xds.Server
 	gate      *gate
 
@@ -200,6 +202,9 @@ func (n *node) makeServers(machine *registry.Machine, token string) error {
 		}
 	}
 	n.registry = registry.New(registry.Config{Machine: machine, Replicator: replicator{n.group}, Logger: n.logger})
+	if err := n.openProber(machine); err != nil {
+		return err
+	}
 	n.gate = newGate(n.group, n.config.XDS.StaleStartAfter, n.logger)
 	n.xds = xds.New(xds.Config{
 		Machine: machine, Region: n.config.Node.Region, Incarnation: func() string { return n.group.Status().Incarnation },
@@ -243,6 +248,7 @@ func (n *node) run(ctx context.Context) error {
 	inner.Go(func() error { return n.group.Run(broken) })
 	inner.Go(func() error { return n.transport.Run(broken) })
 	inner.Go(func() error { return n.registry.Run(broken) })
+	inner.Go(func() error { return n.prober.Run(broken) })
 	inner.Go(func() error { return n.space.Run(broken) })
 	inner.Go(func() error { return serveGRPC(n.peerGRPC, n.listeners.grpc) })
 	inner.Go(func() error {

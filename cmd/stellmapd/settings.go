@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"regexp"
 	"sort"
 	"strconv"
@@ -29,6 +30,8 @@ const (
 	kindReserve
 	kindBallast
 	kindJoin
+	kindPrefixes
+	kindFile
 )
 
 // setting is one key that a file, a variable and a flag can give.
@@ -58,6 +61,11 @@ var settings = [...]setting{
 	{joinKey, kindJoin, "", "admin addresses, host:port, of members of the cluster that this node enters at its first start"},
 	{"cluster.check_every", kindDuration, "1m", "how often the members compare their states, if something has changed, 1s to 1h"},
 	{"xds.stale_start_after", kindDuration, "30s", "without a leader for so long, new ADS streams are served from the last state, 1s to 1h"},
+	{"health.allow", kindPrefixes, "", "networks such as 10.0.0.0/8 that checks may reach, and no others; those of loopback and link-local must be named here, unless all listeners are on loopback"},
+	{"health.deny", kindPrefixes, "", "networks that checks never reach"},
+	{"health.ca_file", kindFile, "", "PEM file of the authorities whose certificates checks trust; empty = the system's"},
+	{"health.in_flight", kindCount, "512", "how many checks this member makes at the same time"},
+	{"health.flap_half_life", kindDuration, "1m", "in this time half of a check's flapping is forgotten, 1s to 1h"},
 	{"snapshot.entries", kindCount, "500000", "a snapshot is taken after so many log entries"},
 	{"snapshot.bytes", kindBytes, "256MiB", "or after so much of them"},
 	{"snapshot.keep", kindCount, "2", "how many snapshots are kept; the log goes back to the oldest"},
@@ -88,7 +96,7 @@ var memberKeys = [...]setting{
 func (s setting) flag() string {
 	section, name, _ := strings.Cut(s.key, ".")
 	name = strings.ReplaceAll(name, "_", "-")
-	if section == "xds" || section == "log" || section == "storage" || section == "snapshot" || name == "id" {
+	if section == "xds" || section == "log" || section == "storage" || section == "snapshot" || section == "health" || name == "id" {
 		return section + "-" + name
 	}
 	return name
@@ -120,6 +128,8 @@ func (k kind) wants() string {
 		return `a text such as "30s"`
 	case kindJoin:
 		return `a list such as ["127.0.0.1:18080"]`
+	case kindPrefixes:
+		return `a list such as ["10.0.0.0/8"]`
 	default:
 		return "a text"
 	}
@@ -156,6 +166,11 @@ func (k kind) check(value string) string {
 		}
 	case kindJoin:
 		return checkJoinList(value)
+	case kindPrefixes:
+		_, err := parsePrefixes(value)
+		if err != nil {
+			return err.Error()
+		}
 	case kindDuration:
 		d, err := time.ParseDuration(value)
 		if err != nil || d < durationMin || d > durationMax {
@@ -246,6 +261,27 @@ func checkJoinList(value string) string {
 		}
 	}
 	return ""
+}
+
+// parsePrefixes reads networks, or single addresses, as a variable or a flag gives them.
+func parsePrefixes(value string) ([]netip.Prefix, error) {
+	var out []netip.Prefix
+	for one := range strings.SplitSeq(value, ",") {
+		if value == "" {
+			break
+		}
+		one = strings.TrimSpace(one)
+		if ip, err := netip.ParseAddr(one); err == nil && ip.Zone() == "" {
+			out = append(out, netip.PrefixFrom(ip.Unmap(), ip.Unmap().BitLen()))
+			continue
+		}
+		p, err := netip.ParsePrefix(one)
+		if err != nil || p != p.Masked() {
+			return nil, fmt.Errorf("%q is not a network such as \"10.0.0.0/8\", or an address", one)
+		}
+		out = append(out, p)
+	}
+	return out, nil
 }
 
 // checkListen allows loopback only: without TLS and authentication nothing

@@ -48,7 +48,7 @@ func (v tomlValue) wrong(k kind) bool {
 	if k == kindID || k == kindCount {
 		return v.kind != unstable.Integer
 	}
-	if k == kindJoin {
+	if k == kindJoin || k == kindPrefixes {
 		return v.kind != unstable.Array
 	}
 	return v.kind != unstable.String

@@ -40,6 +40,11 @@ func TestTheExamplesOfTheLeaseDocs(t *testing.T) {
 	newMember(t, nil).tryExamples("../../docs/leases.md", 2)
 }
 
+// TestTheExamplesOfTheHealthDocs does what docs/health.md shows.
+func TestTheExamplesOfTheHealthDocs(t *testing.T) {
+	newMember(t, nil).tryExamples("../../docs/health.md", 4)
+}
+
 // tryExamples makes the calls that a page shows, at least so many, and compares the answers.
 func (m *member) tryExamples(page string, least int) {
 	m.tb.Helper()
