@@ -146,7 +146,7 @@ func (p *Prober) awaitOutcome() {
 		if n > 0 {
 			return
 		}
-		time.Sleep(time.Millisecond)
+		<-time.After(time.Millisecond)
 	}
 }
 
