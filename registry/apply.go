@@ -60,6 +60,8 @@ func (t *step) run() []byte {
 		results = each(kind.Expire.GetItems(), func(item *recordv1.ExpireItem) *recordv1.Result { return t.expire(item, current) })
 	case *recordv1.Command_Reap:
 		results = each(kind.Reap.GetServices(), t.reap)
+	case *recordv1.Command_Checkpoint:
+		t.checkpoint(kind.Checkpoint)
 	case *recordv1.Command_SetConditions:
 		results = each(kind.SetConditions.GetItems(), t.setCondition)
 	default:
@@ -113,6 +115,12 @@ func (t *step) register(item *recordv1.RegisterItem) *recordv1.Result {
 		conditions = []Condition{c}
 	}
 	next.LastHeartbeat, next.Lease = t.entry.Time, t.entry.Index
+	if old != nil {
+		next.Number = old.Number
+	}
+	if next.Number == 0 {
+		next.Number = t.state.told.number()
+	}
 	next.settle(old, next.begin(old, conditions, t.entry.Time), t.entry.Time)
 	return &recordv1.Result{Code: recordv1.Result_CODE_OK, Created: old == nil, Changed: t.put(next, old)}
 }

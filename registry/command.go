@@ -64,7 +64,8 @@ func growing(c *recordv1.Command) (grows, decided bool) {
 	switch c.GetKind().(type) {
 	case *recordv1.Command_Register:
 		return true, true
-	case *recordv1.Command_Deregister, *recordv1.Command_Renew, *recordv1.Command_Expire, *recordv1.Command_Reap, *recordv1.Command_SetConditions:
+	case *recordv1.Command_Deregister, *recordv1.Command_Renew, *recordv1.Command_Expire, *recordv1.Command_Reap, *recordv1.Command_SetConditions,
+		*recordv1.Command_Checkpoint:
 		return false, true
 	}
 	return true, false

@@ -27,7 +27,7 @@ func DescribeCommand(data []byte) (json.RawMessage, error) {
 
 // RecordDescription is what stands under one of the registry's keys, for people.
 type RecordDescription struct {
-	Kind    string // instance or service
+	Kind    string // instance, service, checkpoints or checkpoint clock
 	Passing bool   // of an instance
 	Value   json.RawMessage
 }
@@ -45,6 +45,12 @@ func DescribeRecord(key, value []byte) (RecordDescription, bool, error) {
 	case bytes.HasPrefix(key, []byte(storage.ServicePrefix)):
 		d.Kind = "service"
 		d.Value, err = describeRecord(key, value, &recordv1.ServiceRecord{}, storage.ServicePrefix, 2)
+	case string(key) == string(storage.CheckpointClockKey()):
+		d.Kind = "checkpoint clock"
+		d.Value, err = describeRecord(key, value, &recordv1.ToldClockRecord{}, storage.CheckpointPrefix, 1)
+	case bytes.HasPrefix(key, []byte(storage.CheckpointPrefix)):
+		d.Kind = "checkpoints"
+		d.Value, err = describeRecord(key, value, &recordv1.ToldRecord{}, storage.CheckpointPrefix, 1)
 	default:
 		return RecordDescription{}, false, nil
 	}

@@ -41,6 +41,8 @@ func TestDescribe(t *testing.T) {
 		{string(storage.ServiceKey("prod", "orders")), service, "service", false, `{"format":1,"created":"5"}`},
 		{storage.InstancePrefix + "prod/orders", instance, "instance", false, "has 2 parts after its prefix, not 3"},
 		{storage.ServicePrefix + "prod/orders/a", service, "service", false, "has 3 parts after its prefix, not 2"},
+		{string(storage.CheckpointClockKey()), encode(&recordv1.ToldClockRecord{Format: 1, LivedMs: 4000}), "checkpoint clock", false, `{"format":1,"livedMs":"4000"}`},
+		{string(storage.CheckpointKey(30)), encode(&recordv1.ToldRecord{Format: 1, Revision: 9, Heard: []uint32{7}, HeardAt: []uint32{8}}), "checkpoints", false, `{"format":1,"revision":"9","heard":[7],"heardAt":[8]}`},
 		{string(storage.ServiceKey("prod", "orders")), []byte{0xff}, "service", false, "decode the record of 1 bytes under /services/prod/orders"},
 		{string(storage.ServiceKey("prod", "orders")), encode(&recordv1.ServiceRecord{Format: 9}), "service", false, "has format 9, this version reads up to 1"},
 	} {

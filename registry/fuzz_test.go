@@ -3,6 +3,7 @@ package registry
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -18,6 +19,7 @@ func FuzzCommand(f *testing.F) {
 		{Format: formatMax, Kind: &recordv1.Command_Register{Register: &recordv1.Register{Items: []*recordv1.RegisterItem{{Key: key, Spec: &recordv1.InstanceSpec{LeaseTtlMs: 1000}}}}}},
 		{Format: formatMax, Kind: &recordv1.Command_Deregister{Deregister: &recordv1.Deregister{Keys: []*recordv1.InstanceKey{key}}}},
 		{Format: formatMax, Kind: &recordv1.Command_Renew{Renew: &recordv1.Renew{Items: []*recordv1.RenewItem{{Key: key}}}}},
+		{Format: formatMax, Kind: &recordv1.Command_Checkpoint{Checkpoint: &recordv1.Checkpoint{Term: 3, AsOf: 6, ReignMs: 2000, Heard: []*recordv1.LeaseNumbers{{First: 64, Bits: []byte{5}}}}}},
 		{Format: formatMax + 1},
 		{},
 	} {
@@ -57,12 +59,14 @@ func tryCommand(b []byte) (command *recordv1.Command, problem string) {
 // A record that is read is written as one that is read the same.
 func FuzzRecord(f *testing.F) {
 	f.Add((&Instance{Namespace: "ns", Service: "svc", ID: "a", Status: StatusPassing, Revision: 9, Labels: Pairs{{Key: "k", Value: "v"}},
-		Endpoints: []Endpoint{{Name: "http", Protocol: "http", Host: "10.0.0.1", Port: 80}}}).encode())
+		Endpoints: []Endpoint{{Name: "http", Protocol: "http", Host: "10.0.0.1", Port: 80}}, Number: 7}).encode())
 	f.Add((&Instance{Namespace: "ns", Service: "svc", ID: "a", Status: StatusCritical, Revision: 9, Endpoints: []Endpoint{{Name: "http", Protocol: "http", Host: "10.0.0.1", Port: 80}}, Health: &Health{
 		Checks:     []Check{{Name: "web", Kind: CheckHTTP, Endpoint: "http", Path: "/", IntervalSeconds: 5, TimeoutSeconds: 2, Rise: 2, Fall: 3, Initial: "passing"}},
 		Conditions: []Condition{{Source: SourceCheck, Name: "web", Status: StatusCritical, Since: 1, Held: 2, Reason: "r"}},
 	}}).encode())
 	f.Add((&serviceRecord{created: 1, revision: 2, endpoints: []ServiceEndpoint{{Name: "http", Protocol: "http"}}}).encode())
+	f.Add(encode(&recordv1.ToldRecord{Format: formatMax, Revision: 9, Heard: []uint32{0, 5}, HeardAt: []uint32{0, 1_800_000_000}}))
+	f.Add(encode(&recordv1.ToldClockRecord{Format: formatMax, Term: 3, ReignMs: 2000, LivedMs: 9000}))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		k := InstanceKey{Namespace: "ns", Service: "svc", ID: "a"}
@@ -79,7 +83,16 @@ func FuzzRecord(f *testing.F) {
 				t.Errorf("service %x is %+v and then %+v: %v", b, s, again, err)
 			}
 		}
-		for _, key := range [][]byte{storage.InstanceKey("ns", "svc", "a"), storage.ServiceKey("ns", "svc")} {
+		said := newTold()
+		said.put(&Instance{Number: 1, Lease: 9})
+		if err := loadToldRecord(0, b, []*toldLeases{said}); err == nil {
+			again := newTold()
+			again.put(&Instance{Number: 1, Lease: 9})
+			if err := loadToldRecord(0, said.record(0, 9), []*toldLeases{again}); err != nil || !slices.Equal(again.leases, said.leases) || again.late != said.late {
+				t.Errorf("checkpoints %x are %+v and then %+v: %v", b, said, again, err)
+			}
+		}
+		for _, key := range [][]byte{storage.InstanceKey("ns", "svc", "a"), storage.ServiceKey("ns", "svc"), storage.CheckpointKey(0), storage.CheckpointClockKey()} {
 			if d, ours, err := DescribeRecord(key, b); err == nil && (!ours || len(d.Value) == 0) {
 				t.Errorf("%x under %s is described as %+v", b, key, d)
 			}

@@ -61,7 +61,7 @@ type member struct {
 	log      []Entry
 	index    Revision
 	term     uint64
-	holding  bool     // expiries are kept back, their outcome unknown
+	holding  bool     // expiries and checkpoints are kept back, their outcome unknown
 	held     [][]byte // those kept back
 	cut      bool     // nobody confirms a barrier
 	deposed  bool     // a barrier is confirmed by a successor
@@ -143,6 +143,24 @@ func applyEntry(tb testing.TB, engine *storage.Engine, machine *Machine, e Entry
 	return reply
 }
 
+// logged are the commands in the log, by their kind.
+func (m *member) logged() map[string]int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	kinds := make(map[string]int)
+	for _, e := range m.log {
+		if len(e.Data) > 0 {
+			var c recordv1.Command
+			if err := proto.Unmarshal(e.Data, &c); err != nil {
+				m.tb.Fatalf("decode entry %d: %v", e.Index, err)
+			}
+			r := c.ProtoReflect()
+			kinds[string(r.WhichOneof(r.Descriptor().Oneofs().ByName("kind")).Name())]++
+		}
+	}
+	return kinds
+}
+
 func (m *member) Propose(ctx context.Context, requestID string, command []byte) (Applied, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -156,19 +174,20 @@ func (m *member) Propose(ctx context.Context, requestID string, command []byte) 
 	if err := ctx.Err(); err != nil {
 		return Applied{}, err
 	}
-	if m.holding && isExpiry(m.tb, command) {
+	if m.holding && isLeaders(m.tb, command) {
 		m.held = append(m.held, command)
 		return Applied{}, ErrUnknownOutcome
 	}
 	return m.commit(command), nil
 }
 
-func isExpiry(tb testing.TB, b []byte) bool {
+// isLeaders says that a command is the leader's own, about leases.
+func isLeaders(tb testing.TB, b []byte) bool {
 	var c recordv1.Command
 	if err := proto.Unmarshal(b, &c); err != nil {
 		tb.Fatalf("decode a command: %v", err)
 	}
-	return c.GetExpire() != nil
+	return c.GetExpire() != nil || c.GetCheckpoint() != nil
 }
 
 func (m *member) Barrier(context.Context) (Revision, error) {
@@ -212,15 +231,18 @@ func dumpState(s *state) string {
 	for _, svc := range s.order {
 		fmt.Fprintf(&out, "%s/%s %+v %+v\n", svc.key.Namespace, svc.key.Service, svc.record, svc.tally)
 		for _, i := range svc.instances {
-			fmt.Fprintf(&out, "  %+v\n", *i)
+			fmt.Fprintf(&out, "  %+v told %+v\n", *i, s.told.of(i))
 		}
+	}
+	if s.told.term != 0 {
+		fmt.Fprintf(&out, "told in term %d: %v of %v, %d overdue\n", s.told.term, s.told.reign, s.told.lived, s.told.late)
 	}
 	return out.String()
 }
 
 func dumpEngine(tb testing.TB, e *storage.Engine) string {
 	var out strings.Builder
-	for _, prefix := range []string{storage.ServicePrefix, storage.InstancePrefix} {
+	for _, prefix := range []string{storage.ServicePrefix, storage.InstancePrefix, storage.CheckpointPrefix} {
 		lo := []byte(prefix)
 		err := e.Scan(lo, storage.PrefixEnd(lo), func(key, value []byte) error {
 			fmt.Fprintf(&out, "%s = %x\n", key, value)

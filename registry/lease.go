@@ -23,18 +23,20 @@ import (
 //   - Time that the leader's process has spent stopped does not count: nobody
 //     could have renewed.
 type leases struct {
-	now func() time.Time // set by newLeases, never changed
+	now       func() time.Time // these two are set by newLeases and never changed
+	tellBytes int              // checkpointBytesMax but in tests
 
-	mu     sync.Mutex               // guards what follows
-	term   uint64                   // that this member leads; 0 = it does not
-	begun  time.Time                // where lease time is 0
-	lost   time.Duration            // of the time since then: pauses, which lease time leaves out
-	seen   time.Duration            // the newest lease time read
-	hash   func(InstanceKey) uint64 // set by newLeases
-	held   int
-	byKey  map[uint64]*lease // by the key's hash, the first of those that share it: a million keys take 77 MB
-	queue  leaseQueue
-	budget expiryBudget
+	mu       sync.Mutex               // guards what follows
+	term     uint64                   // that this member leads; 0 = it does not
+	begun    time.Time                // where lease time is 0
+	lost     time.Duration            // of the time since then: pauses, which lease time leaves out
+	seen     time.Duration            // the newest lease time read
+	hash     func(InstanceKey) uint64 // set by newLeases
+	held     int
+	byKey    map[uint64]*lease // by the key's hash, the first of those that share it: a million keys take 77 MB
+	queue    leaseQueue
+	budget   expiryBudget
+	unspoken unspoken
 
 	pauses uint64 // how often time was found missing
 }
@@ -57,8 +59,11 @@ type lease struct {
 	ttl        time.Duration
 	deadline   time.Duration // in lease time
 	queued     time.Duration // when the queue looks at it: not after the deadline
-	index      int           // in the queue; -1 = not there
+	index      int32         // in the queue; -1 = not there
 	expiring   bool          // an expiry may be on its way
+	overdue    bool          // a checkpoint that says so may be on its way or in force
+	inherited  bool          // not renewed since this leader began: it looks at what was told before when to call it overdue
+	listed     bool          // among those that may be overdue
 	next       *lease        // has the same hash
 }
 
@@ -82,7 +87,7 @@ func newLeases(now func() time.Time) *leases {
 	seed := maphash.MakeSeed()
 	return &leases{
 		now: now, hash: func(k InstanceKey) uint64 { return maphash.Comparable(seed, k) },
-		budget: expiryBudget{cost: expiryCost},
+		budget: expiryBudget{cost: expiryCost}, tellBytes: checkpointBytesMax,
 	}
 }
 
@@ -126,12 +131,14 @@ func (l *leases) lead(term uint64, s *state) {
 	l.term, l.begun, l.lost, l.seen = term, l.now(), 0, 0
 	l.budget = expiryBudget{cost: l.budget.cost, waits: l.budget.waits} // nothing is saved up
 	alive := s.tally.instances - s.tally.ended
-	l.byKey, l.held = make(map[uint64]*lease, alive), 0
+	l.byKey, l.held, l.unspoken = make(map[uint64]*lease, alive), 0, unspoken{}
 	l.queue = make(leaseQueue, 0, alive)
 	for _, svc := range s.order {
 		for _, i := range svc.instances {
 			if i.alive() && !mutant("leases_forgotten_by_new_leader") {
-				l.queue = append(l.queue, l.grant(i, len(l.queue)))
+				one := l.grant(i, len(l.queue))
+				l.inherit(one, s.told)
+				l.queue = append(l.queue, one)
 			}
 		}
 	}
@@ -146,7 +153,9 @@ func (l *leases) grant(i *Instance, index int) *lease {
 	if mutant("lease_ends_a_tick_early") {
 		deadline -= expiryTick
 	}
-	granted := &lease{instance: i, generation: i.Lease, ttl: i.LeaseTTL, deadline: deadline, queued: deadline, index: index}
+	granted := &lease{instance: i, generation: i.Lease, ttl: i.LeaseTTL, deadline: deadline, index: int32(index)}
+	granted.queued = granted.overdueAt()
+	l.unspoken.asOf = max(l.unspoken.asOf, i.Lease)
 	l.add(granted)
 	return granted
 }
@@ -155,7 +164,7 @@ func (l *leases) grant(i *Instance, index int) *lease {
 func (l *leases) follow() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.term, l.byKey, l.held, l.queue, l.budget.late = 0, nil, 0, nil, 0
+	l.term, l.byKey, l.held, l.queue, l.budget.late, l.unspoken = 0, nil, 0, nil, 0, unspoken{}
 }
 
 func (l *leases) leading() uint64 {
@@ -200,15 +209,20 @@ func (l *leases) put(i *Instance) {
 	old := l.find(i.Key())
 	switch {
 	case old == nil:
-		heap.Push(&l.queue, l.grant(i, -1))
+		one := l.grant(i, -1)
+		heap.Push(&l.queue, one)
+		l.hear(one)
 	case old.generation == i.Lease:
 		old.instance = i // lets go of the one before
 	default:
-		old.instance, old.generation, old.ttl, old.expiring = i, i.Lease, i.LeaseTTL, false
+		old.instance, old.generation, old.ttl = i, i.Lease, i.LeaseTTL
+		old.expiring, old.overdue, old.inherited = false, false, false
+		l.unspoken.asOf = max(l.unspoken.asOf, i.Lease)
+		l.hear(old)
 		if !mutant("registration_does_not_extend") {
 			old.deadline = l.seen + i.LeaseTTL
 		}
-		l.enqueue(old, min(old.deadline, max(old.queued, l.seen)))
+		l.enqueue(old, min(old.overdueAt(), max(old.queued, l.seen)))
 	}
 }
 
@@ -218,7 +232,7 @@ func (l *leases) enqueue(one *lease, at time.Duration) {
 	if one.index < 0 {
 		heap.Push(&l.queue, one)
 	} else {
-		heap.Fix(&l.queue, one.index)
+		heap.Fix(&l.queue, int(one.index))
 	}
 }
 
@@ -229,7 +243,7 @@ func (l *leases) drop(k InstanceKey) {
 	}
 	l.remove(one)
 	if one.index >= 0 {
-		heap.Remove(&l.queue, one.index)
+		heap.Remove(&l.queue, int(one.index))
 	}
 }
 
@@ -257,10 +271,11 @@ func (l *leases) renew(asked []leaseRenewal) (term uint64, outcomes []renewal) {
 			outcomes[i] = renewalUnknown
 		case !one.instance.heldBy(a.proof):
 			outcomes[i] = renewalWrong
-		case one.expiring && !mutant("renewal_beside_an_expiry") || a.ttl != 0 && a.ttl != one.ttl:
+		case one.expiring && !mutant("renewal_beside_an_expiry") || one.overdue && !mutant("renewal_of_an_overdue_lease") || a.ttl != 0 && a.ttl != one.ttl:
 			outcomes[i] = renewalLog
 		default:
-			one.deadline = now + one.ttl
+			one.deadline, one.inherited = now+one.ttl, false
+			l.hear(one)
 		}
 	}
 	return l.term, outcomes
@@ -285,7 +300,7 @@ func (l *leases) due(most int) (term uint64, due []dueLease, more bool) {
 		}
 		one := l.queue[0]
 		if one.deadline > now {
-			l.enqueue(one, one.deadline)
+			l.look(one, now)
 			continue
 		}
 		if len(due) == left {
@@ -343,13 +358,13 @@ func (q leaseQueue) Less(a, b int) bool { return q[a].queued < q[b].queued }
 
 func (q leaseQueue) Swap(a, b int) {
 	q[a], q[b] = q[b], q[a]
-	q[a].index, q[b].index = a, b
+	q[a].index, q[b].index = int32(a), int32(b)
 }
 
 // Push is for package heap.
 func (q *leaseQueue) Push(x any) {
 	one := x.(*lease)
-	one.index = len(*q)
+	one.index = int32(len(*q))
 	*q = append(*q, one)
 }
 

@@ -130,7 +130,10 @@ func (m *Machine) load() (working, published *state, err error) {
 		loaded(change{service: k.ServiceKey(), op: opPut, instance: i})
 		return nil
 	})
-	return working, published, err
+	if err != nil {
+		return nil, nil, err
+	}
+	return working, published, m.loadTold(working.told, published.told)
 }
 
 // scan reads all keys under a prefix, each cut at its slashes.

@@ -9,6 +9,10 @@ type machineMetrics struct {
 	renewals     *prometheus.CounterVec
 	refusedQueue prometheus.Counter
 	batchItems   *prometheus.CounterVec
+
+	checkpoints     prometheus.Counter
+	checkpointBytes prometheus.Counter
+	overdue         prometheus.Counter
 }
 
 func newMachineMetrics() machineMetrics {
@@ -25,7 +29,23 @@ func newMachineMetrics() machineMetrics {
 		batchItems: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "stellmap_registry_batch_items_total", Help: "Items of batches that this member was asked for, by kind and outcome: done or refused.",
 		}, []string{"kind", "outcome"}),
+		checkpoints: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "stellmap_registry_checkpoints_total", Help: "Checkpoints of who has renewed that this member has put into the log as leader.",
+		}),
+		checkpointBytes: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "stellmap_registry_checkpoint_bytes_total", Help: "Bytes of these checkpoints.",
+		}),
+		overdue: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "stellmap_registry_overdue_total", Help: "Leases that these checkpoints said to be overdue: their next renewal goes through the log.",
+		}),
 	}
+}
+
+// told counts a checkpoint that has gone through.
+func (m *machineMetrics) told(bytes, overdue int) {
+	m.checkpoints.Inc()
+	m.checkpointBytes.Add(float64(bytes))
+	m.overdue.Add(float64(overdue))
 }
 
 // count counts a visible change.
@@ -78,7 +98,8 @@ func (m *Machine) registerMetrics(to prometheus.Registerer) error {
 	if to == nil {
 		return nil
 	}
-	all := append(m.gauges(), m.metrics.expirations, m.metrics.renewals, m.metrics.refusedQueue, m.metrics.batchItems)
+	all := append(m.gauges(), m.metrics.expirations, m.metrics.renewals, m.metrics.refusedQueue, m.metrics.batchItems,
+		m.metrics.checkpoints, m.metrics.checkpointBytes, m.metrics.overdue)
 	for _, c := range all {
 		if err := to.Register(c); err != nil {
 			return err

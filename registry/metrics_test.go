@@ -81,6 +81,8 @@ func TestMetrics(t *testing.T) {
 
 	got := slices.DeleteFunc(samples(t, metrics), func(s string) bool { return strings.HasPrefix(s, "stellmap_registry_ring_bytes") })
 	mustEqual(t, "the list of metrics", strings.Join(got, "\n"), strings.TrimSpace(`
+stellmap_registry_checkpoint_bytes_total counter 0
+stellmap_registry_checkpoints_total counter 0
 stellmap_registry_expirations_total counter 1
 stellmap_registry_expiry_late_seconds gauge 0
 stellmap_registry_expiry_waits_total counter 0
@@ -93,6 +95,7 @@ stellmap_registry_instances{status="suspect"} gauge 0
 stellmap_registry_instances{status="warning"} gauge 0
 stellmap_registry_lease_pauses_total counter 1
 stellmap_registry_leases gauge 1
+stellmap_registry_overdue_total counter 0
 stellmap_registry_renewals_refused_total counter 1
 stellmap_registry_renewals_total{outcome="done"} counter 1
 stellmap_registry_renewals_total{outcome="log"} counter 1

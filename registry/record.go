@@ -58,7 +58,7 @@ func (i *Instance) encode() []byte {
 		RegisteredAtMs: i.RegisteredAt, LastHeartbeatMs: i.LastHeartbeat,
 		Status: recordv1.InstanceRecord_Status(i.Status), ExpiredAtMs: i.ExpiredAt,
 		Revision: uint64(i.Revision), Counter: i.Counter, Lease: uint64(i.Lease),
-		StatusSinceMs: i.since(), Conditions: conditionsToRecord(i.Conditions()),
+		StatusSinceMs: i.since(), Conditions: conditionsToRecord(i.Conditions()), Number: i.Number,
 		Token: i.Token.record(),
 	})
 }
@@ -207,6 +207,9 @@ func (d *reader) decodeInstance(k InstanceKey, value []byte) (*Instance, error) 
 	var ok bool
 	if i.Token, ok = readToken(record.GetToken()); !ok {
 		return nil, fmt.Errorf("instance %q of service %q in namespace %q has the hash of a lease token in %d bytes, which this version does not know: run a newer version", k.ID, k.Service, k.Namespace, len(record.GetToken()))
+	}
+	if i.Number = record.GetNumber(); i.Number > leaseNumberMax {
+		return nil, fmt.Errorf("instance %q of service %q in namespace %q has the number %d in checkpoints, of at most %d: it is damaged", k.ID, k.Service, k.Namespace, i.Number, leaseNumberMax)
 	}
 	i.Revision, i.Counter, i.Lease = Revision(record.GetRevision()), record.GetCounter(), Revision(record.GetLease())
 	return i, nil

@@ -98,6 +98,7 @@ func (r *Registry) Run(ctx context.Context) error {
 	loops.Run("renew", func() { r.renewer.run(ctx) })
 	loops.Run("expire", func() { r.expireLoop(ctx) })
 	loops.Run("reap", func() { r.reapLoop(ctx) })
+	loops.Run("checkpoint", func() { r.checkpointLoop(ctx) })
 	loops.Wait()
 	return nil
 }
@@ -195,6 +196,12 @@ func (r *Registry) propose(ctx context.Context, requestID string, command []byte
 		return Result{}, nil, err
 	}
 	return Result{Revision: applied.Revision, Created: reply.GetCreated(), Changed: reply.GetChanged()}, reply, nil
+}
+
+// LastHeartbeats are the times at which the instances were last heard of, in Unix
+// ms, as far as this member has been told (see Machine.LastHeartbeats).
+func (r *Registry) LastHeartbeats(instances []*Instance) []int64 {
+	return r.machine.LastHeartbeats(instances)
 }
 
 // Get reads one instance, of whatever status. The revision is the one that the

@@ -170,6 +170,7 @@ func dumpShown(m *Machine) string {
 // mustHold checks what is true of every published state.
 func mustHold(t *testing.T, m *Machine) {
 	t.Helper()
+	mustBeNumbered(t, m.published)
 	for _, svc := range m.published.order {
 		s := m.Service(svc.key)
 		var counted tally
@@ -199,6 +200,35 @@ func mustHold(t *testing.T, m *Machine) {
 		case s.Revision > m.Revision() || s.Created > s.Revision:
 			t.Fatalf("service %v was created at %d and changed at %d, at revision %d", svc.key, s.Created, s.Revision, m.Revision())
 		}
+	}
+}
+
+// mustBeNumbered checks that each instance has a number of its own, below what
+// that many instances can have had at once, and that what is told is told of it.
+func mustBeNumbered(t *testing.T, s *state) {
+	t.Helper()
+	taken, late := make(map[uint32]string), 0
+	for _, svc := range s.order {
+		for _, i := range svc.instances {
+			if other, twice := taken[i.Number]; twice || i.Number == 0 || int(i.Number) >= len(s.told.leases) {
+				t.Fatalf("instance %s has the number %d of %d, as %s has", i.ID, i.Number, len(s.told.leases), other)
+			}
+			taken[i.Number] = i.ID
+			if one := s.told.leases[i.Number]; one.generation != i.Lease {
+				t.Fatalf("of instance %+v is told what %+v is", i, one)
+			} else if one.overdue() {
+				late++
+			}
+		}
+	}
+	for n, one := range s.told.leases {
+		if _, had := taken[uint32(n)]; !had && one != (toldLease{}) {
+			t.Fatalf("nobody has the number %d, of which %+v is told", n, one)
+		}
+	}
+	mustEqual(t, "the number that are overdue", s.told.late, late)
+	if most := 1 + 3*6; len(s.told.leases) > most {
+		t.Fatalf("there are numbers up to %d, and never more than %d instances", len(s.told.leases), most)
 	}
 }
 
@@ -233,6 +263,7 @@ type author struct {
 	clock  int64
 	term   uint64
 	leases []dueLease // that there have been
+	reign  int64      // of the leader, ms
 }
 
 func (a *author) write(entries int) []Entry {
@@ -265,7 +296,9 @@ func (a *author) service() ServiceKey {
 }
 
 func (a *author) command(index Revision) []byte {
-	switch a.random.IntN(14) {
+	switch a.random.IntN(16) {
+	case 14, 15:
+		return a.checkpoint(index)
 	case 0:
 		return nil
 	case 12, 13:
@@ -315,6 +348,24 @@ func (a *author) change() ConditionChange {
 		c.Lease = a.leases[len(a.leases)-1-a.random.IntN(min(len(a.leases), 8))].generation
 	}
 	return c
+}
+
+// checkpoint tells of any numbers, mostly for the right term and as of a while ago.
+func (a *author) checkpoint(index Revision) []byte {
+	a.reign += a.random.Int64N(3000)
+	if a.random.IntN(10) == 0 {
+		a.reign = a.random.Int64N(3000) // a leader that has just begun
+	}
+	some := func() []*recordv1.LeaseNumbers {
+		out := []*recordv1.LeaseNumbers{{First: uint32(a.random.IntN(20)), Bits: []byte{byte(a.random.IntN(256))}}}
+		if a.random.IntN(8) == 0 {
+			out = append(out, &recordv1.LeaseNumbers{First: 1 << 20, Bits: []byte{1}}) // which nobody has
+		}
+		return out
+	}
+	return encode(&recordv1.Command{Format: formatMax, Kind: &recordv1.Command_Checkpoint{Checkpoint: &recordv1.Checkpoint{
+		Term: a.term - uint64(a.random.IntN(8)/7), AsOf: uint64(index) - uint64(a.random.IntN(20)), ReignMs: a.reign, Heard: some(), Overdue: some(),
+	}}})
 }
 
 // expiry names leases of late, most of them still held, and mostly for the right term.

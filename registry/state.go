@@ -17,7 +17,8 @@ type state struct {
 	services map[ServiceKey]*serviceState
 	order    []*serviceState // sorted by key
 	index    *index          // of the published state; nil in the other
-	tally    tally           // of the instances in all services
+	told     *toldLeases
+	tally    tally // of the instances in all services
 }
 
 // A serviceState is one service within a state.
@@ -55,6 +56,8 @@ type change struct {
 	instance *Instance // opPut
 	previous *Instance // opPut, opDelete
 	record   serviceRecord
+
+	checkpoint *checkpoint // opCheckpoint
 }
 
 type changeOp uint8
@@ -64,15 +67,17 @@ const (
 	opDelete
 	opServicePut
 	opServiceDelete
+	opCheckpoint
 )
 
 // newState is one that Apply works on.
-func newState() *state { return &state{services: make(map[ServiceKey]*serviceState)} }
+func newState() *state { return &state{services: make(map[ServiceKey]*serviceState), told: newTold()} }
 
 // newPublishedState is one that can be queried.
 func newPublishedState() *state {
 	s := newState()
 	s.index = newIndex(s)
+	s.told.free = nil
 	return s
 }
 
@@ -88,6 +93,8 @@ func (s *state) apply(c *change) {
 		s.putService(c.service, c.record)
 	case opServiceDelete:
 		s.removeService(c.service)
+	case opCheckpoint:
+		s.told.apply(c.checkpoint)
 	}
 }
 
@@ -128,6 +135,7 @@ func (s *state) put(svc *serviceState, i *Instance) {
 		svc.instances = slices.Insert(svc.instances, at, i)
 	}
 	s.count(svc, i, 1)
+	s.told.put(i)
 	if s.index != nil {
 		s.index.put(svc, i, old)
 	}
@@ -141,6 +149,7 @@ func (s *state) remove(svc *serviceState, id string) {
 	}
 	old := svc.instances[at]
 	s.count(svc, old, -1)
+	s.told.remove(old)
 	svc.instances = slices.Delete(svc.instances, at, at+1)
 	if s.index != nil {
 		s.index.remove(svc, old)

@@ -12,6 +12,7 @@ import (
 	"github.com/cockroachdb/datadriven"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	recordv1 "github.com/stellmap/stellmap/api/proto/stellmap/record/v1"
 	"github.com/stellmap/stellmap/storage"
 )
 
@@ -55,7 +56,7 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 		s.tick(d, &out)
 	case "pause": // the process is stopped: time goes by and nothing runs
 		s.clock.advance(duration(t, d.CmdArgs[0].Key))
-	case "hold": // from now on the fate of proposed expiries is unknown
+	case "hold": // from now on the fate of proposed expiries and checkpoints is unknown
 		s.member.holding = true
 	case "deliver": // now they are committed
 		s.deliver(&out)
@@ -71,6 +72,8 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 		s.member.lead()
 	case "show":
 		s.show(d, &out)
+	case "tell": // the leader tells who was heard of
+		s.tell(&out)
 	case "reopen":
 		s.reopen(&out)
 	case "replay":
@@ -226,11 +229,40 @@ func duration(t *testing.T, text string) time.Duration {
 	return d
 }
 
+// tell has the leader tell, and says what.
+func (s *story) tell(out *strings.Builder) {
+	before := len(s.member.log)
+	s.member.registry.checkpointDue(context.Background())
+	for _, e := range s.member.log[before:] {
+		c := decodeCommand(e).GetCheckpoint()
+		fmt.Fprintf(out, "checkpoint %d, %v of the reign; heard %v, overdue %v\n", e.Index, time.Duration(c.GetReignMs())*time.Millisecond, s.numbered(c.GetHeard()), s.numbered(c.GetOverdue()))
+	}
+}
+
+// numbered are the ids of the instances that have the numbers.
+func (s *story) numbered(set []*recordv1.LeaseNumbers) []string {
+	var out []string
+	for n := range numbersOf(set) {
+		for _, svc := range s.member.machine.published.order {
+			for _, i := range svc.instances {
+				if i.Number == n {
+					out = append(out, i.ID)
+				}
+			}
+		}
+	}
+	return out
+}
+
 func (s *story) deliver(out *strings.Builder) {
 	s.member.mu.Lock()
 	defer s.member.mu.Unlock()
 	for _, command := range s.member.held {
-		fmt.Fprintf(out, "expiry committed as %d\n", s.member.commit(command).Revision)
+		what := "expiry"
+		if decodeCommand(Entry{Data: command}).GetCheckpoint() != nil {
+			what = "checkpoint"
+		}
+		fmt.Fprintf(out, "%s committed as %d\n", what, s.member.commit(command).Revision)
 	}
 	s.member.held, s.member.holding = nil, false
 }
@@ -282,10 +314,28 @@ func (s *story) show(d *datadriven.TestData, out *strings.Builder) {
 				in = "shown"
 			}
 		}
-		fmt.Fprintf(out, "%s %s %s lease=%d ttl=%s\n", i.ID, i.Status, in, i.Lease, i.LeaseTTL)
+		fmt.Fprintf(out, "%s %s %s lease=%d ttl=%s", i.ID, i.Status, in, i.Lease, i.LeaseTTL)
+		s.showTold(i, out)
+		out.WriteString("\n")
 		for _, c := range i.Conditions() {
 			fmt.Fprintf(out, "  %s %s %s %q %s for %s\n", c.Source, c.Name, c.Status, c.Reason, c.By, s.clock.Now().Sub(time.UnixMilli(c.Since)))
 		}
+	}
+}
+
+// showTold shows what checkpoints have told of an instance, if anything.
+func (s *story) showTold(i *Instance, out *strings.Builder) {
+	told := s.member.machine.published.told
+	one := told.of(i)
+	if one.heard == 0 {
+		return
+	}
+	fmt.Fprintf(out, " silent=%s", told.silent(one))
+	if one.overdue() {
+		out.WriteString(" overdue")
+	}
+	if at := s.member.machine.LastHeartbeats([]*Instance{i})[0]; at != i.LastHeartbeat {
+		fmt.Fprintf(out, " heard=+%s", time.Duration(at-i.LastHeartbeat)*time.Millisecond)
 	}
 }
 

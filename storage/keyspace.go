@@ -1,5 +1,7 @@
 package storage
 
+import "fmt"
+
 // The keys of the engine, all on this page. Keys are text with "/" between
 // the parts; names hold no "/" (the registry refuses it), so a part never
 // reaches into the next.
@@ -8,6 +10,8 @@ package storage
 //	__meta__/…                    consensus: configuration, incarnation, entry time, members, request ids
 //	/registry/{ns}/{svc}/{id}     one instance
 //	/services/{ns}/{svc}          one service
+//	/checkpoints/clock            how long leaders have lived
+//	/checkpoints/{n}              what was told of 1,024 leases; n in 8 hexadecimal digits
 const (
 	// MetaPrefix heads everything that is not the replicated state machine's.
 	MetaPrefix = "__meta__/"
@@ -15,6 +19,10 @@ const (
 	InstancePrefix = "/registry/"
 	// ServicePrefix heads the services.
 	ServicePrefix = "/services/"
+	// CheckpointPrefix heads what checkpoints have told of leases.
+	CheckpointPrefix = "/checkpoints/"
+	// CheckpointClock stands behind it in the place of a number.
+	CheckpointClock = "clock"
 
 	appliedKey = MetaPrefix + "applied"
 )
@@ -28,6 +36,14 @@ func InstanceKey(namespace, service, id string) []byte {
 func ServiceKey(namespace, service string) []byte {
 	return []byte(ServicePrefix + namespace + "/" + service)
 }
+
+// CheckpointKey is where the n-th range of leases has what was told of it.
+func CheckpointKey(n uint32) []byte {
+	return fmt.Appendf(nil, "%s%08x", CheckpointPrefix, n)
+}
+
+// CheckpointClockKey is where the time is kept that leaders have lived.
+func CheckpointClockKey() []byte { return []byte(CheckpointPrefix + CheckpointClock) }
 
 // PrefixEnd is the first key after all keys that begin with prefix, or nil
 // when there is none.

@@ -40,6 +40,7 @@ func fieldNames[T any](all []listField[T]) string {
 // A shownInstance is an instance with what is shown beside it.
 type shownInstance struct {
 	*registry.Instance
+	heardAt  int64      // Unix ms
 	withheld []Withheld // of its whole service
 }
 
@@ -58,7 +59,7 @@ var instanceFields = []listField[*shownInstance]{
 	{"checks", func(e *encoder, i *shownInstance) { e.checks(i.Checks()) }},
 	{"leaseTtlSeconds", func(e *encoder, i *shownInstance) { e.number("leaseTtlSeconds", leaseSeconds(i.Instance)) }},
 	{"registeredAt", func(e *encoder, i *shownInstance) { e.time("registeredAt", i.RegisteredAt) }},
-	{"lastHeartbeatAt", func(e *encoder, i *shownInstance) { e.time("lastHeartbeatAt", i.LastHeartbeat) }},
+	{"lastHeartbeatAt", func(e *encoder, i *shownInstance) { e.time("lastHeartbeatAt", i.heardAt) }},
 	{"status", func(e *encoder, i *shownInstance) { e.text("status", i.Status.String()) }},
 	{"statusSince", func(e *encoder, i *shownInstance) { e.time("statusSince", i.StatusSince()) }},
 	{"conditions", func(e *encoder, i *shownInstance) { e.conditions(i.Conditions()) }},
@@ -72,16 +73,25 @@ var instanceFields = []listField[*shownInstance]{
 	{"withheld", func(e *encoder, i *shownInstance) { e.withheld(i.Instance, i.withheld) }},
 }
 
-// instanceEncoder writes instances with what proxies are not told of them, which
+// heard gives, one after the other, the times at which the instances were last heard of.
+func (a *API) heard(instances []*registry.Instance) func() int64 {
+	all, n := a.registry.LastHeartbeats(instances), -1
+	return func() int64 {
+		n++
+		return all[n]
+	}
+}
+
+// instanceEncoder writes the instances, in their order, with what proxies are not told of them, which
 // is looked up once for each run of instances of one service.
-func (a *API) instanceEncoder(fields []listField[*shownInstance]) func(*encoder, *registry.Instance) {
+func (a *API) instanceEncoder(instances []*registry.Instance, fields []listField[*shownInstance]) func(*encoder, *registry.Instance) {
 	var of registry.ServiceKey
-	shown := &shownInstance{}
+	shown, heard := &shownInstance{}, a.heard(instances)
 	return func(e *encoder, i *registry.Instance) {
 		if k := i.ServiceKey(); k != of {
 			of, shown.withheld = k, a.withheld(k)
 		}
-		shown.Instance = i
+		shown.Instance, shown.heardAt = i, heard()
 		writeFields(e, shown, fields)
 	}
 }

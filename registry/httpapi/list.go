@@ -223,7 +223,7 @@ func (a *API) v2Instances(w http.ResponseWriter, q *http.Request, namespace stri
 		return err
 	}
 	before, after := a.frame(l, page, "instances")
-	writeList(w, before, after, page.Instances, a.instanceEncoder(fields))
+	writeList(w, before, after, page.Instances, a.instanceEncoder(page.Instances, fields))
 	return nil
 }
 

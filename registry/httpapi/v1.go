@@ -91,12 +91,13 @@ func (a *API) v1Instances(w http.ResponseWriter, q *http.Request) error {
 		return err
 	}
 	setRevision(w, at)
-	writeList(w, `{"code":"ok","data":[`, `]}`, instances, (*encoder).v1Instance)
+	heard := a.heard(instances)
+	writeList(w, `{"code":"ok","data":[`, `]}`, instances, func(e *encoder, i *registry.Instance) { e.v1Instance(i, heard()) })
 	return nil
 }
 
 // v1Instance writes the keys that the Java SDK knows, and no other.
-func (e *encoder) v1Instance(i *registry.Instance) {
+func (e *encoder) v1Instance(i *registry.Instance, heardAt int64) {
 	e.open('{')
 	e.text("namespace", i.Namespace)
 	e.text("service", i.Service)
@@ -108,6 +109,6 @@ func (e *encoder) v1Instance(i *registry.Instance) {
 	e.endpoints(i.Endpoints)
 	e.number("leaseTtlSeconds", leaseSeconds(i))
 	e.number("registeredAtUnix", i.RegisteredAt/1000)
-	e.number("lastHeartbeatUnix", i.LastHeartbeat/1000)
+	e.number("lastHeartbeatUnix", heardAt/1000)
 	e.close('}')
 }

@@ -214,7 +214,8 @@ func (a *API) v2Instance(w http.ResponseWriter, q *http.Request) error {
 	case err != nil:
 		return err
 	}
-	writeList(w, "", "", []*registry.Instance{i}, a.instanceEncoder(instanceFields))
+	one := []*registry.Instance{i}
+	writeList(w, "", "", one, a.instanceEncoder(one, instanceFields))
 	return nil
 }
 

@@ -143,7 +143,7 @@ func (x Result_Code) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Result_Code.Descriptor instead.
 func (Result_Code) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{19, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{21, 0}
 }
 
 // Status says how an instance is.
@@ -208,7 +208,7 @@ func (x InstanceRecord_Status) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use InstanceRecord_Status.Descriptor instead.
 func (InstanceRecord_Status) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{20, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{22, 0}
 }
 
 // Renewal is what became of one renewal.
@@ -264,7 +264,7 @@ func (x Answer_Renewal) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Answer_Renewal.Descriptor instead.
 func (Answer_Renewal) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{27, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{31, 0}
 }
 
 // Command is the data of one log entry. A member that does not know its format
@@ -280,6 +280,7 @@ type Command struct {
 	//	*Command_Expire
 	//	*Command_Reap
 	//	*Command_SetConditions
+	//	*Command_Checkpoint
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -383,6 +384,15 @@ func (x *Command) GetSetConditions() *SetConditions {
 	return nil
 }
 
+func (x *Command) GetCheckpoint() *Checkpoint {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_Checkpoint); ok {
+			return x.Checkpoint
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -411,6 +421,10 @@ type Command_SetConditions struct {
 	SetConditions *SetConditions `protobuf:"bytes,7,opt,name=set_conditions,json=setConditions,proto3,oneof"`
 }
 
+type Command_Checkpoint struct {
+	Checkpoint *Checkpoint `protobuf:"bytes,12,opt,name=checkpoint,proto3,oneof"`
+}
+
 func (*Command_Register) isCommand_Kind() {}
 
 func (*Command_Deregister) isCommand_Kind() {}
@@ -422,6 +436,8 @@ func (*Command_Expire) isCommand_Kind() {}
 func (*Command_Reap) isCommand_Kind() {}
 
 func (*Command_SetConditions) isCommand_Kind() {}
+
+func (*Command_Checkpoint) isCommand_Kind() {}
 
 type Register struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1087,6 +1103,138 @@ func (x *Condition) GetHeldUntilMs() int64 {
 	return 0
 }
 
+// Checkpoint is what the leader knows of renewals, of which the log has none. It
+// does nothing if the leader is no longer the one that proposed it.
+type Checkpoint struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Term          uint64                 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`                      // of the leader that proposes it
+	AsOf          uint64                 `protobuf:"varint,2,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"`          // the revision that it knew: newer leases are left alone, whoever has the number by now
+	ReignMs       int64                  `protobuf:"varint,3,opt,name=reign_ms,json=reignMs,proto3" json:"reign_ms,omitempty"` // how long it has led, without what it was stopped for
+	Heard         []*LeaseNumbers        `protobuf:"bytes,4,rep,name=heard,proto3" json:"heard,omitempty"`                     // renewed since they were last told of
+	Overdue       []*LeaseNumbers        `protobuf:"bytes,5,rep,name=overdue,proto3" json:"overdue,omitempty"`                 // silent for most of their TTL; from now on they are renewed through the log only
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Checkpoint) Reset() {
+	*x = Checkpoint{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Checkpoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Checkpoint) ProtoMessage() {}
+
+func (x *Checkpoint) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
+func (*Checkpoint) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Checkpoint) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *Checkpoint) GetAsOf() uint64 {
+	if x != nil {
+		return x.AsOf
+	}
+	return 0
+}
+
+func (x *Checkpoint) GetReignMs() int64 {
+	if x != nil {
+		return x.ReignMs
+	}
+	return 0
+}
+
+func (x *Checkpoint) GetHeard() []*LeaseNumbers {
+	if x != nil {
+		return x.Heard
+	}
+	return nil
+}
+
+func (x *Checkpoint) GetOverdue() []*LeaseNumbers {
+	if x != nil {
+		return x.Overdue
+	}
+	return nil
+}
+
+// LeaseNumbers is a set of leases: number first + n is in it if bit n is set,
+// counted from the lowest bit of the first byte.
+type LeaseNumbers struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	First         uint32                 `protobuf:"varint,1,opt,name=first,proto3" json:"first,omitempty"`
+	Bits          []byte                 `protobuf:"bytes,2,opt,name=bits,proto3" json:"bits,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseNumbers) Reset() {
+	*x = LeaseNumbers{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseNumbers) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseNumbers) ProtoMessage() {}
+
+func (x *LeaseNumbers) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseNumbers.ProtoReflect.Descriptor instead.
+func (*LeaseNumbers) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *LeaseNumbers) GetFirst() uint32 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *LeaseNumbers) GetBits() []byte {
+	if x != nil {
+		return x.Bits
+	}
+	return nil
+}
+
 type ServiceKey struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
@@ -1097,7 +1245,7 @@ type ServiceKey struct {
 
 func (x *ServiceKey) Reset() {
 	*x = ServiceKey{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[12]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1109,7 +1257,7 @@ func (x *ServiceKey) String() string {
 func (*ServiceKey) ProtoMessage() {}
 
 func (x *ServiceKey) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[12]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1122,7 +1270,7 @@ func (x *ServiceKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceKey.ProtoReflect.Descriptor instead.
 func (*ServiceKey) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{12}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ServiceKey) GetNamespace() string {
@@ -1150,7 +1298,7 @@ type InstanceKey struct {
 
 func (x *InstanceKey) Reset() {
 	*x = InstanceKey{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[13]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1162,7 +1310,7 @@ func (x *InstanceKey) String() string {
 func (*InstanceKey) ProtoMessage() {}
 
 func (x *InstanceKey) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[13]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1175,7 +1323,7 @@ func (x *InstanceKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceKey.ProtoReflect.Descriptor instead.
 func (*InstanceKey) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{13}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *InstanceKey) GetNamespace() string {
@@ -1216,7 +1364,7 @@ type InstanceSpec struct {
 
 func (x *InstanceSpec) Reset() {
 	*x = InstanceSpec{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[14]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1228,7 +1376,7 @@ func (x *InstanceSpec) String() string {
 func (*InstanceSpec) ProtoMessage() {}
 
 func (x *InstanceSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[14]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1241,7 +1389,7 @@ func (x *InstanceSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceSpec.ProtoReflect.Descriptor instead.
 func (*InstanceSpec) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{14}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *InstanceSpec) GetGroup() string {
@@ -1310,7 +1458,7 @@ type Pair struct {
 
 func (x *Pair) Reset() {
 	*x = Pair{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[15]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1322,7 +1470,7 @@ func (x *Pair) String() string {
 func (*Pair) ProtoMessage() {}
 
 func (x *Pair) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[15]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1335,7 +1483,7 @@ func (x *Pair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pair.ProtoReflect.Descriptor instead.
 func (*Pair) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{15}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Pair) GetKey() string {
@@ -1366,7 +1514,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[16]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1378,7 +1526,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[16]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1391,7 +1539,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{16}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Endpoint) GetName() string {
@@ -1459,7 +1607,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[17]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1471,7 +1619,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[17]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1484,7 +1632,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{17}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Check) GetName() string {
@@ -1595,7 +1743,7 @@ type Reply struct {
 
 func (x *Reply) Reset() {
 	*x = Reply{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[18]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1607,7 +1755,7 @@ func (x *Reply) String() string {
 func (*Reply) ProtoMessage() {}
 
 func (x *Reply) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[18]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1620,7 +1768,7 @@ func (x *Reply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reply.ProtoReflect.Descriptor instead.
 func (*Reply) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{18}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Reply) GetResults() []*Result {
@@ -1641,7 +1789,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[19]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1653,7 +1801,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[19]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1666,7 +1814,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{19}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Result) GetCode() Result_Code {
@@ -1705,13 +1853,14 @@ type InstanceRecord struct {
 	StatusSinceMs   int64                  `protobuf:"varint,10,opt,name=status_since_ms,json=statusSinceMs,proto3" json:"status_since_ms,omitempty"` // 0 = since it was registered or, if it has expired, since then
 	Conditions      []*Condition           `protobuf:"bytes,11,rep,name=conditions,proto3" json:"conditions,omitempty"`                               // sorted by source and name
 	Token           []byte                 `protobuf:"bytes,12,opt,name=token,proto3" json:"token,omitempty"`                                         // the hash of its lease token; empty = it has none
+	Number          uint32                 `protobuf:"varint,14,opt,name=number,proto3" json:"number,omitempty"`                                      // in checkpoints, from 1; no other instance has it
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
 
 func (x *InstanceRecord) Reset() {
 	*x = InstanceRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[20]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1723,7 +1872,7 @@ func (x *InstanceRecord) String() string {
 func (*InstanceRecord) ProtoMessage() {}
 
 func (x *InstanceRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[20]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1736,7 +1885,7 @@ func (x *InstanceRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceRecord.ProtoReflect.Descriptor instead.
 func (*InstanceRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{20}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *InstanceRecord) GetFormat() uint32 {
@@ -1823,6 +1972,152 @@ func (x *InstanceRecord) GetToken() []byte {
 	return nil
 }
 
+func (x *InstanceRecord) GetNumber() uint32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+// ToldRecord is the value under /checkpoints/{n}: what checkpoints have said of
+// the leases with a range of numbers.
+type ToldRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
+	Revision      uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`                      // of the checkpoint that wrote it last: leases that are newer it does not know
+	Heard         []uint32               `protobuf:"fixed32,3,rep,packed,name=heard,proto3" json:"heard,omitempty"`                    // by number; without the zeros at the end
+	HeardAt       []uint32               `protobuf:"fixed32,4,rep,packed,name=heard_at,json=heardAt,proto3" json:"heard_at,omitempty"` // the same, Unix seconds
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ToldRecord) Reset() {
+	*x = ToldRecord{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ToldRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ToldRecord) ProtoMessage() {}
+
+func (x *ToldRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ToldRecord.ProtoReflect.Descriptor instead.
+func (*ToldRecord) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ToldRecord) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
+func (x *ToldRecord) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *ToldRecord) GetHeard() []uint32 {
+	if x != nil {
+		return x.Heard
+	}
+	return nil
+}
+
+func (x *ToldRecord) GetHeardAt() []uint32 {
+	if x != nil {
+		return x.HeardAt
+	}
+	return nil
+}
+
+// ToldClockRecord is the value under /checkpoints/clock.
+type ToldClockRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
+	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`                      // of the last checkpoint
+	ReignMs       int64                  `protobuf:"varint,3,opt,name=reign_ms,json=reignMs,proto3" json:"reign_ms,omitempty"` // as it said
+	LivedMs       int64                  `protobuf:"varint,4,opt,name=lived_ms,json=livedMs,proto3" json:"lived_ms,omitempty"` // how long leaders have led, as far as checkpoints have said
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ToldClockRecord) Reset() {
+	*x = ToldClockRecord{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ToldClockRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ToldClockRecord) ProtoMessage() {}
+
+func (x *ToldClockRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ToldClockRecord.ProtoReflect.Descriptor instead.
+func (*ToldClockRecord) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ToldClockRecord) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
+func (x *ToldClockRecord) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *ToldClockRecord) GetReignMs() int64 {
+	if x != nil {
+		return x.ReignMs
+	}
+	return 0
+}
+
+func (x *ToldClockRecord) GetLivedMs() int64 {
+	if x != nil {
+		return x.LivedMs
+	}
+	return 0
+}
+
 // ServiceRecord is the value under /services/{namespace}/{service}.
 type ServiceRecord struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1840,7 +2135,7 @@ type ServiceRecord struct {
 
 func (x *ServiceRecord) Reset() {
 	*x = ServiceRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[21]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1852,7 +2147,7 @@ func (x *ServiceRecord) String() string {
 func (*ServiceRecord) ProtoMessage() {}
 
 func (x *ServiceRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[21]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1865,7 +2160,7 @@ func (x *ServiceRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceRecord.ProtoReflect.Descriptor instead.
 func (*ServiceRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{21}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ServiceRecord) GetFormat() uint32 {
@@ -1935,7 +2230,7 @@ type Override struct {
 
 func (x *Override) Reset() {
 	*x = Override{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[22]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1947,7 +2242,7 @@ func (x *Override) String() string {
 func (*Override) ProtoMessage() {}
 
 func (x *Override) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[22]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1960,7 +2255,7 @@ func (x *Override) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Override.ProtoReflect.Descriptor instead.
 func (*Override) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{22}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Override) GetId() string {
@@ -1987,7 +2282,7 @@ type ServiceEndpoint struct {
 
 func (x *ServiceEndpoint) Reset() {
 	*x = ServiceEndpoint{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[23]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1999,7 +2294,7 @@ func (x *ServiceEndpoint) String() string {
 func (*ServiceEndpoint) ProtoMessage() {}
 
 func (x *ServiceEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[23]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2012,7 +2307,7 @@ func (x *ServiceEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceEndpoint.ProtoReflect.Descriptor instead.
 func (*ServiceEndpoint) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{23}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ServiceEndpoint) GetName() string {
@@ -2044,7 +2339,7 @@ type Ask struct {
 
 func (x *Ask) Reset() {
 	*x = Ask{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[24]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2056,7 +2351,7 @@ func (x *Ask) String() string {
 func (*Ask) ProtoMessage() {}
 
 func (x *Ask) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[24]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2069,7 +2364,7 @@ func (x *Ask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask.ProtoReflect.Descriptor instead.
 func (*Ask) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{24}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Ask) GetFormat() uint32 {
@@ -2130,7 +2425,7 @@ type RenewLeases struct {
 
 func (x *RenewLeases) Reset() {
 	*x = RenewLeases{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[25]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2142,7 +2437,7 @@ func (x *RenewLeases) String() string {
 func (*RenewLeases) ProtoMessage() {}
 
 func (x *RenewLeases) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[25]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2155,7 +2450,7 @@ func (x *RenewLeases) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeases.ProtoReflect.Descriptor instead.
 func (*RenewLeases) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{25}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RenewLeases) GetItems() []*RenewItem {
@@ -2175,7 +2470,7 @@ type ShareChecks struct {
 
 func (x *ShareChecks) Reset() {
 	*x = ShareChecks{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[26]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2187,7 +2482,7 @@ func (x *ShareChecks) String() string {
 func (*ShareChecks) ProtoMessage() {}
 
 func (x *ShareChecks) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[26]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2200,7 +2495,7 @@ func (x *ShareChecks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShareChecks.ProtoReflect.Descriptor instead.
 func (*ShareChecks) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{26}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ShareChecks) GetMember() uint64 {
@@ -2221,7 +2516,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[27]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2233,7 +2528,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[27]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2246,7 +2541,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{27}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Answer) GetRenewals() []Answer_Renewal {
@@ -2267,7 +2562,7 @@ var File_stellmap_record_v1_record_proto protoreflect.FileDescriptor
 
 const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x1fstellmap/record/v1/record.proto\x12\x12stellmap.record.v1\"\x8c\x03\n" +
+	"\x1fstellmap/record/v1/record.proto\x12\x12stellmap.record.v1\"\xce\x03\n" +
 	"\aCommand\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12:\n" +
 	"\bregister\x18\x02 \x01(\v2\x1c.stellmap.record.v1.RegisterH\x00R\bregister\x12@\n" +
@@ -2277,7 +2572,10 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\x05renew\x18\x04 \x01(\v2\x19.stellmap.record.v1.RenewH\x00R\x05renew\x124\n" +
 	"\x06expire\x18\x05 \x01(\v2\x1a.stellmap.record.v1.ExpireH\x00R\x06expire\x12.\n" +
 	"\x04reap\x18\x06 \x01(\v2\x18.stellmap.record.v1.ReapH\x00R\x04reap\x12J\n" +
-	"\x0eset_conditions\x18\a \x01(\v2!.stellmap.record.v1.SetConditionsH\x00R\rsetConditionsB\x06\n" +
+	"\x0eset_conditions\x18\a \x01(\v2!.stellmap.record.v1.SetConditionsH\x00R\rsetConditions\x12@\n" +
+	"\n" +
+	"checkpoint\x18\f \x01(\v2\x1e.stellmap.record.v1.CheckpointH\x00R\n" +
+	"checkpointB\x06\n" +
 	"\x04kind\"B\n" +
 	"\bRegister\x126\n" +
 	"\x05items\x18\x01 \x03(\v2 .stellmap.record.v1.RegisterItemR\x05items\"\xa3\x01\n" +
@@ -2331,7 +2629,17 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\fSOURCE_DRAIN\x10\x02\x12\x10\n" +
 	"\fSOURCE_CHECK\x10\x03\x12\x12\n" +
 	"\x0eSOURCE_REPORTS\x10\x04\x12\x15\n" +
-	"\x11SOURCE_PROTECTION\x10\x05\"D\n" +
+	"\x11SOURCE_PROTECTION\x10\x05\"\xc4\x01\n" +
+	"\n" +
+	"Checkpoint\x12\x12\n" +
+	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x13\n" +
+	"\x05as_of\x18\x02 \x01(\x04R\x04asOf\x12\x19\n" +
+	"\breign_ms\x18\x03 \x01(\x03R\areignMs\x126\n" +
+	"\x05heard\x18\x04 \x03(\v2 .stellmap.record.v1.LeaseNumbersR\x05heard\x12:\n" +
+	"\aoverdue\x18\x05 \x03(\v2 .stellmap.record.v1.LeaseNumbersR\aoverdue\"8\n" +
+	"\fLeaseNumbers\x12\x14\n" +
+	"\x05first\x18\x01 \x01(\rR\x05first\x12\x12\n" +
+	"\x04bits\x18\x02 \x01(\fR\x04bits\"D\n" +
 	"\n" +
 	"ServiceKey\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
@@ -2392,7 +2700,7 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\x18CODE_ENDPOINT_NAMES_FULL\x10\x03\x12\x14\n" +
 	"\x10CODE_WRONG_TOKEN\x10\x04\x12\x17\n" +
 	"\x13CODE_SEEN_OTHERWISE\x10\a\x12\x17\n" +
-	"\x13CODE_OVERRIDES_FULL\x10\b\"\x96\x05\n" +
+	"\x13CODE_OVERRIDES_FULL\x10\b\"\xae\x05\n" +
 	"\x0eInstanceRecord\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x124\n" +
 	"\x04spec\x18\x02 \x01(\v2 .stellmap.record.v1.InstanceSpecR\x04spec\x12(\n" +
@@ -2408,7 +2716,8 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\n" +
 	"conditions\x18\v \x03(\v2\x1d.stellmap.record.v1.ConditionR\n" +
 	"conditions\x12\x14\n" +
-	"\x05token\x18\f \x01(\fR\x05token\"\xaf\x01\n" +
+	"\x05token\x18\f \x01(\fR\x05token\x12\x16\n" +
+	"\x06number\x18\x0e \x01(\rR\x06number\"\xaf\x01\n" +
 	"\x06Status\x12\x16\n" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eSTATUS_PASSING\x10\x01\x12\x12\n" +
@@ -2417,7 +2726,18 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\x0fSTATUS_CRITICAL\x10\x04\x12\x13\n" +
 	"\x0fSTATUS_DRAINING\x10\x05\x12\x12\n" +
 	"\x0eSTATUS_EXPIRED\x10\x06\x12\x13\n" +
-	"\x0fSTATUS_DISABLED\x10\a\"\xba\x02\n" +
+	"\x0fSTATUS_DISABLED\x10\a\"q\n" +
+	"\n" +
+	"ToldRecord\x12\x16\n" +
+	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x14\n" +
+	"\x05heard\x18\x03 \x03(\aR\x05heard\x12\x19\n" +
+	"\bheard_at\x18\x04 \x03(\aR\aheardAt\"s\n" +
+	"\x0fToldClockRecord\x12\x16\n" +
+	"\x06format\x18\x01 \x01(\rR\x06format\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x19\n" +
+	"\breign_ms\x18\x03 \x01(\x03R\areignMs\x12\x19\n" +
+	"\blived_ms\x18\x04 \x01(\x03R\alivedMs\"\xba\x02\n" +
 	"\rServiceRecord\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x18\n" +
 	"\acreated\x18\x02 \x01(\x04R\acreated\x12\x1a\n" +
@@ -2466,7 +2786,7 @@ func file_stellmap_record_v1_record_proto_rawDescGZIP() []byte {
 }
 
 var file_stellmap_record_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_stellmap_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_stellmap_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_stellmap_record_v1_record_proto_goTypes = []any{
 	(Condition_Source)(0),      // 0: stellmap.record.v1.Condition.Source
 	(Result_Code)(0),           // 1: stellmap.record.v1.Result.Code
@@ -2484,22 +2804,26 @@ var file_stellmap_record_v1_record_proto_goTypes = []any{
 	(*SetConditions)(nil),      // 13: stellmap.record.v1.SetConditions
 	(*ConditionItem)(nil),      // 14: stellmap.record.v1.ConditionItem
 	(*Condition)(nil),          // 15: stellmap.record.v1.Condition
-	(*ServiceKey)(nil),         // 16: stellmap.record.v1.ServiceKey
-	(*InstanceKey)(nil),        // 17: stellmap.record.v1.InstanceKey
-	(*InstanceSpec)(nil),       // 18: stellmap.record.v1.InstanceSpec
-	(*Pair)(nil),               // 19: stellmap.record.v1.Pair
-	(*Endpoint)(nil),           // 20: stellmap.record.v1.Endpoint
-	(*Check)(nil),              // 21: stellmap.record.v1.Check
-	(*Reply)(nil),              // 22: stellmap.record.v1.Reply
-	(*Result)(nil),             // 23: stellmap.record.v1.Result
-	(*InstanceRecord)(nil),     // 24: stellmap.record.v1.InstanceRecord
-	(*ServiceRecord)(nil),      // 25: stellmap.record.v1.ServiceRecord
-	(*Override)(nil),           // 26: stellmap.record.v1.Override
-	(*ServiceEndpoint)(nil),    // 27: stellmap.record.v1.ServiceEndpoint
-	(*Ask)(nil),                // 28: stellmap.record.v1.Ask
-	(*RenewLeases)(nil),        // 29: stellmap.record.v1.RenewLeases
-	(*ShareChecks)(nil),        // 30: stellmap.record.v1.ShareChecks
-	(*Answer)(nil),             // 31: stellmap.record.v1.Answer
+	(*Checkpoint)(nil),         // 16: stellmap.record.v1.Checkpoint
+	(*LeaseNumbers)(nil),       // 17: stellmap.record.v1.LeaseNumbers
+	(*ServiceKey)(nil),         // 18: stellmap.record.v1.ServiceKey
+	(*InstanceKey)(nil),        // 19: stellmap.record.v1.InstanceKey
+	(*InstanceSpec)(nil),       // 20: stellmap.record.v1.InstanceSpec
+	(*Pair)(nil),               // 21: stellmap.record.v1.Pair
+	(*Endpoint)(nil),           // 22: stellmap.record.v1.Endpoint
+	(*Check)(nil),              // 23: stellmap.record.v1.Check
+	(*Reply)(nil),              // 24: stellmap.record.v1.Reply
+	(*Result)(nil),             // 25: stellmap.record.v1.Result
+	(*InstanceRecord)(nil),     // 26: stellmap.record.v1.InstanceRecord
+	(*ToldRecord)(nil),         // 27: stellmap.record.v1.ToldRecord
+	(*ToldClockRecord)(nil),    // 28: stellmap.record.v1.ToldClockRecord
+	(*ServiceRecord)(nil),      // 29: stellmap.record.v1.ServiceRecord
+	(*Override)(nil),           // 30: stellmap.record.v1.Override
+	(*ServiceEndpoint)(nil),    // 31: stellmap.record.v1.ServiceEndpoint
+	(*Ask)(nil),                // 32: stellmap.record.v1.Ask
+	(*RenewLeases)(nil),        // 33: stellmap.record.v1.RenewLeases
+	(*ShareChecks)(nil),        // 34: stellmap.record.v1.ShareChecks
+	(*Answer)(nil),             // 35: stellmap.record.v1.Answer
 }
 var file_stellmap_record_v1_record_proto_depIdxs = []int32{
 	5,  // 0: stellmap.record.v1.Command.register:type_name -> stellmap.record.v1.Register
@@ -2508,43 +2832,46 @@ var file_stellmap_record_v1_record_proto_depIdxs = []int32{
 	10, // 3: stellmap.record.v1.Command.expire:type_name -> stellmap.record.v1.Expire
 	12, // 4: stellmap.record.v1.Command.reap:type_name -> stellmap.record.v1.Reap
 	13, // 5: stellmap.record.v1.Command.set_conditions:type_name -> stellmap.record.v1.SetConditions
-	6,  // 6: stellmap.record.v1.Register.items:type_name -> stellmap.record.v1.RegisterItem
-	17, // 7: stellmap.record.v1.RegisterItem.key:type_name -> stellmap.record.v1.InstanceKey
-	18, // 8: stellmap.record.v1.RegisterItem.spec:type_name -> stellmap.record.v1.InstanceSpec
-	17, // 9: stellmap.record.v1.Deregister.keys:type_name -> stellmap.record.v1.InstanceKey
-	9,  // 10: stellmap.record.v1.Renew.items:type_name -> stellmap.record.v1.RenewItem
-	17, // 11: stellmap.record.v1.RenewItem.key:type_name -> stellmap.record.v1.InstanceKey
-	11, // 12: stellmap.record.v1.Expire.items:type_name -> stellmap.record.v1.ExpireItem
-	17, // 13: stellmap.record.v1.ExpireItem.key:type_name -> stellmap.record.v1.InstanceKey
-	16, // 14: stellmap.record.v1.Reap.services:type_name -> stellmap.record.v1.ServiceKey
-	14, // 15: stellmap.record.v1.SetConditions.items:type_name -> stellmap.record.v1.ConditionItem
-	17, // 16: stellmap.record.v1.ConditionItem.key:type_name -> stellmap.record.v1.InstanceKey
-	15, // 17: stellmap.record.v1.ConditionItem.condition:type_name -> stellmap.record.v1.Condition
-	2,  // 18: stellmap.record.v1.ConditionItem.seen:type_name -> stellmap.record.v1.InstanceRecord.Status
-	0,  // 19: stellmap.record.v1.Condition.source:type_name -> stellmap.record.v1.Condition.Source
-	2,  // 20: stellmap.record.v1.Condition.status:type_name -> stellmap.record.v1.InstanceRecord.Status
-	19, // 21: stellmap.record.v1.InstanceSpec.labels:type_name -> stellmap.record.v1.Pair
-	19, // 22: stellmap.record.v1.InstanceSpec.metadata:type_name -> stellmap.record.v1.Pair
-	20, // 23: stellmap.record.v1.InstanceSpec.endpoints:type_name -> stellmap.record.v1.Endpoint
-	21, // 24: stellmap.record.v1.InstanceSpec.checks:type_name -> stellmap.record.v1.Check
-	2,  // 25: stellmap.record.v1.Check.initial:type_name -> stellmap.record.v1.InstanceRecord.Status
-	23, // 26: stellmap.record.v1.Reply.results:type_name -> stellmap.record.v1.Result
-	1,  // 27: stellmap.record.v1.Result.code:type_name -> stellmap.record.v1.Result.Code
-	18, // 28: stellmap.record.v1.InstanceRecord.spec:type_name -> stellmap.record.v1.InstanceSpec
-	2,  // 29: stellmap.record.v1.InstanceRecord.status:type_name -> stellmap.record.v1.InstanceRecord.Status
-	15, // 30: stellmap.record.v1.InstanceRecord.conditions:type_name -> stellmap.record.v1.Condition
-	27, // 31: stellmap.record.v1.ServiceRecord.endpoints:type_name -> stellmap.record.v1.ServiceEndpoint
-	26, // 32: stellmap.record.v1.ServiceRecord.overrides:type_name -> stellmap.record.v1.Override
-	15, // 33: stellmap.record.v1.Override.condition:type_name -> stellmap.record.v1.Condition
-	29, // 34: stellmap.record.v1.Ask.renew_leases:type_name -> stellmap.record.v1.RenewLeases
-	30, // 35: stellmap.record.v1.Ask.share_checks:type_name -> stellmap.record.v1.ShareChecks
-	9,  // 36: stellmap.record.v1.RenewLeases.items:type_name -> stellmap.record.v1.RenewItem
-	3,  // 37: stellmap.record.v1.Answer.renewals:type_name -> stellmap.record.v1.Answer.Renewal
-	38, // [38:38] is the sub-list for method output_type
-	38, // [38:38] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	16, // 6: stellmap.record.v1.Command.checkpoint:type_name -> stellmap.record.v1.Checkpoint
+	6,  // 7: stellmap.record.v1.Register.items:type_name -> stellmap.record.v1.RegisterItem
+	19, // 8: stellmap.record.v1.RegisterItem.key:type_name -> stellmap.record.v1.InstanceKey
+	20, // 9: stellmap.record.v1.RegisterItem.spec:type_name -> stellmap.record.v1.InstanceSpec
+	19, // 10: stellmap.record.v1.Deregister.keys:type_name -> stellmap.record.v1.InstanceKey
+	9,  // 11: stellmap.record.v1.Renew.items:type_name -> stellmap.record.v1.RenewItem
+	19, // 12: stellmap.record.v1.RenewItem.key:type_name -> stellmap.record.v1.InstanceKey
+	11, // 13: stellmap.record.v1.Expire.items:type_name -> stellmap.record.v1.ExpireItem
+	19, // 14: stellmap.record.v1.ExpireItem.key:type_name -> stellmap.record.v1.InstanceKey
+	18, // 15: stellmap.record.v1.Reap.services:type_name -> stellmap.record.v1.ServiceKey
+	14, // 16: stellmap.record.v1.SetConditions.items:type_name -> stellmap.record.v1.ConditionItem
+	19, // 17: stellmap.record.v1.ConditionItem.key:type_name -> stellmap.record.v1.InstanceKey
+	15, // 18: stellmap.record.v1.ConditionItem.condition:type_name -> stellmap.record.v1.Condition
+	2,  // 19: stellmap.record.v1.ConditionItem.seen:type_name -> stellmap.record.v1.InstanceRecord.Status
+	0,  // 20: stellmap.record.v1.Condition.source:type_name -> stellmap.record.v1.Condition.Source
+	2,  // 21: stellmap.record.v1.Condition.status:type_name -> stellmap.record.v1.InstanceRecord.Status
+	17, // 22: stellmap.record.v1.Checkpoint.heard:type_name -> stellmap.record.v1.LeaseNumbers
+	17, // 23: stellmap.record.v1.Checkpoint.overdue:type_name -> stellmap.record.v1.LeaseNumbers
+	21, // 24: stellmap.record.v1.InstanceSpec.labels:type_name -> stellmap.record.v1.Pair
+	21, // 25: stellmap.record.v1.InstanceSpec.metadata:type_name -> stellmap.record.v1.Pair
+	22, // 26: stellmap.record.v1.InstanceSpec.endpoints:type_name -> stellmap.record.v1.Endpoint
+	23, // 27: stellmap.record.v1.InstanceSpec.checks:type_name -> stellmap.record.v1.Check
+	2,  // 28: stellmap.record.v1.Check.initial:type_name -> stellmap.record.v1.InstanceRecord.Status
+	25, // 29: stellmap.record.v1.Reply.results:type_name -> stellmap.record.v1.Result
+	1,  // 30: stellmap.record.v1.Result.code:type_name -> stellmap.record.v1.Result.Code
+	20, // 31: stellmap.record.v1.InstanceRecord.spec:type_name -> stellmap.record.v1.InstanceSpec
+	2,  // 32: stellmap.record.v1.InstanceRecord.status:type_name -> stellmap.record.v1.InstanceRecord.Status
+	15, // 33: stellmap.record.v1.InstanceRecord.conditions:type_name -> stellmap.record.v1.Condition
+	31, // 34: stellmap.record.v1.ServiceRecord.endpoints:type_name -> stellmap.record.v1.ServiceEndpoint
+	30, // 35: stellmap.record.v1.ServiceRecord.overrides:type_name -> stellmap.record.v1.Override
+	15, // 36: stellmap.record.v1.Override.condition:type_name -> stellmap.record.v1.Condition
+	33, // 37: stellmap.record.v1.Ask.renew_leases:type_name -> stellmap.record.v1.RenewLeases
+	34, // 38: stellmap.record.v1.Ask.share_checks:type_name -> stellmap.record.v1.ShareChecks
+	9,  // 39: stellmap.record.v1.RenewLeases.items:type_name -> stellmap.record.v1.RenewItem
+	3,  // 40: stellmap.record.v1.Answer.renewals:type_name -> stellmap.record.v1.Answer.Renewal
+	41, // [41:41] is the sub-list for method output_type
+	41, // [41:41] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_stellmap_record_v1_record_proto_init() }
@@ -2559,8 +2886,9 @@ func file_stellmap_record_v1_record_proto_init() {
 		(*Command_Expire)(nil),
 		(*Command_Reap)(nil),
 		(*Command_SetConditions)(nil),
+		(*Command_Checkpoint)(nil),
 	}
-	file_stellmap_record_v1_record_proto_msgTypes[24].OneofWrappers = []any{
+	file_stellmap_record_v1_record_proto_msgTypes[28].OneofWrappers = []any{
 		(*Ask_RenewLeases)(nil),
 		(*Ask_ShareChecks)(nil),
 	}
@@ -2570,7 +2898,7 @@ func file_stellmap_record_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stellmap_record_v1_record_proto_rawDesc), len(file_stellmap_record_v1_record_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   28,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
