@@ -42,6 +42,7 @@ func TestBadNodesAreRefused(t *testing.T) {
 		"upstream half star":   {nodeOf(t, metadataUpstreams, []any{"or*.prod"}), metadataUpstreams},
 		"upstream a number":    {nodeOf(t, metadataUpstreams, []any{7}), metadataUpstreams},
 		"upstreams a number":   {nodeOf(t, metadataUpstreams, 7), metadataUpstreams},
+		"id too long":          {&corev3.Node{Id: strings.Repeat("x", nodeTextMax+1)}, "node.id: has 1025 bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := m.delta(c.node)

@@ -26,6 +26,9 @@ type metrics struct {
 	unsupported atomic.Uint64 // requests of other types
 	reloads     atomic.Uint64 // full comparisons after falling behind
 
+	inquiries        atomic.Int64 // who ask how far a change has come
+	inquiriesRefused atomic.Uint64
+
 	changeToACK prometheus.Histogram
 }
 
@@ -41,9 +44,10 @@ func (m *metrics) register(r prometheus.Registerer) error {
 	if r == nil {
 		return nil
 	}
-	collectors := []prometheus.Collector{m.changeToACK, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "stellmap_xds_streams", Help: "Open xDS streams.",
-	}, func() float64 { return float64(m.streams.Load()) })}
+	collectors := []prometheus.Collector{m.changeToACK,
+		gaugeOf("stellmap_xds_streams", "Open xDS streams.", &m.streams),
+		gaugeOf("stellmap_xds_inquiries", "Callers who ask how far a change has come, or wait for it.", &m.inquiries),
+	}
 	single := func(name, help string, n *atomic.Uint64) {
 		collectors = append(collectors, counterOf(name, help, nil, n))
 	}
@@ -51,6 +55,7 @@ func (m *metrics) register(r prometheus.Registerer) error {
 	single("stellmap_xds_streams_cut_total", "Streams ended because the client took no response.", &m.cut)
 	single("stellmap_xds_requests_unsupported_total", "Requests for types that are not served.", &m.unsupported)
 	single("stellmap_xds_reloads_total", "Full comparisons after falling behind the change stream.", &m.reloads)
+	single("stellmap_xds_inquiries_refused_total", "Questions how far a change has come that were refused because there were too many.", &m.inquiriesRefused)
 	for t := range typeCount {
 		labels := prometheus.Labels{"type": t.String()}
 		typed := func(name, help string, n *[typeCount]atomic.Uint64) {
@@ -72,6 +77,10 @@ func (m *metrics) register(r prometheus.Registerer) error {
 		}
 	}
 	return nil
+}
+
+func gaugeOf(name, help string, n *atomic.Int64) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(n.Load()) })
 }
 
 func counterOf(name, help string, labels prometheus.Labels, n *atomic.Uint64) prometheus.Collector {

@@ -37,6 +37,7 @@ const (
 	namespaceDefault  = "default"
 	egressPortDefault = 15001
 	upstreamsMax      = 10_000
+	nodeTextMax       = 1024 // bytes of one of a node's names
 )
 
 // A node is what a client says of itself in its first message. What Envoy sends
@@ -79,10 +80,26 @@ func parseNode(n *corev3.Node, region string) (*node, error) {
 			}
 		}
 	}
+	if err := out.checkTexts(); err != nil {
+		return nil, err
+	}
 	if len(out.upstreams) == 0 {
 		out.upstreams = []string{allOf + strings.ToLower(out.namespace)}
 	}
 	return out, nil
+}
+
+// checkTexts bounds what is kept and shown of a node.
+func (n *node) checkTexts() error {
+	for _, one := range []struct{ field, text string }{
+		{"id", n.id}, {"cluster", n.cluster}, {"locality.region", n.region}, {"locality.zone", n.zone},
+		{fmt.Sprintf("metadata[%q]", metadataNamespace), n.namespace}, {fmt.Sprintf("metadata[%q]", metadataService), n.service},
+	} {
+		if len(one.text) > nodeTextMax {
+			return status.Errorf(codes.InvalidArgument, "node.%s: has %d bytes: at most %d", one.field, len(one.text), nodeTextMax)
+		}
+	}
+	return nil
 }
 
 // kindOf tells gRPC clients by their name, or by what they say they cannot do.

@@ -67,6 +67,7 @@ type resource struct {
 // A subscriber is told of changes of a resource, under cache.mu.
 type subscriber interface {
 	mark(name string, n *notice)
+	each(func(*subscription)) // the subscriptions of streams that stand behind it
 }
 
 // An entry is what a resource is at a revision. It is shared by all streams and

@@ -25,6 +25,13 @@ func (s *scope) mark(name string, n *notice) {
 	}
 }
 
+// each goes through the streams that asked for all.
+func (s *scope) each(f func(*subscription)) {
+	for sub := range s.wildcard {
+		f(sub)
+	}
+}
+
 // scopes are all scopes in use, found by the names that they contain. Guarded by cache.mu.
 type scopes struct {
 	byKey       map[string]*scope

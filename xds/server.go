@@ -44,6 +44,7 @@ type Server struct {
 
 	mu      sync.Mutex // guards what follows
 	streams map[*stream]struct{}
+	numbers uint64 // given out to streams
 }
 
 // Config is what a server needs.
@@ -189,6 +190,8 @@ func (s *Server) admit(str *stream) bool {
 	if len(s.streams) >= s.limits.streams {
 		return false
 	}
+	s.numbers++
+	str.number = s.numbers
 	s.streams[str] = struct{}{}
 	s.metrics.streams.Add(1)
 	return true

@@ -11,6 +11,7 @@ import (
 // ProxyStatus is what is known of one stream and its client.
 type ProxyStatus struct {
 	Node      string
+	Number    uint64 // of the stream on this member, from 1 on
 	Cluster   string
 	Service   string // what the client says it is a part of
 	Namespace string
@@ -19,10 +20,18 @@ type ProxyStatus struct {
 	Kind      string // "envoy" or "grpc"
 	Protocol  string // "delta" or "sotw"
 	Peer      string // its address
-	Upstreams []string
 	Connected time.Time
 	Types     []TypeStatus // in the order CDS, EDS, LDS, RDS; those subscribed to
+
+	UpstreamCount int
+	Upstreams     []string // the first of them
 }
+
+// What is told of a proxy's lists; the rest is counted.
+const (
+	upstreamsShown = 20
+	rejectedShown  = 5 // of one type
+)
 
 // TypeStatus is what a client has of one type.
 type TypeStatus struct {
@@ -34,11 +43,93 @@ type TypeStatus struct {
 	Acked      registry.Revision // of the last one it accepted
 	InSync     bool              // it has accepted all there is to send
 	Silent     bool              // it has not answered the last response in time
-	Rejected   []Rejection       // what it has refused and is not sent again
+
+	RejectedCount int         // of resources that it has refused and is not sent again
+	Rejected      []Rejection // the first of them
 }
 
 // Rejection is one content that a client has refused.
-type Rejection struct{ Resource, Reason string }
+type Rejection struct {
+	Resource, Reason string
+	Since            time.Time
+}
+
+// The words for where a proxy is with all that it asks for.
+const (
+	ProxySynced   = "synced"   // it has accepted all there is to send
+	ProxyPending  = "pending"  // something is to be sent, or was sent and is not answered yet
+	ProxySilent   = "silent"   // something was not answered in time
+	ProxyRejected = "rejected" // it has refused something
+)
+
+// ProxyStates are all of them.
+var ProxyStates = []string{ProxySynced, ProxyPending, ProxySilent, ProxyRejected}
+
+// State is where the proxy is; the worst of its types counts.
+func (p *ProxyStatus) State() string {
+	worst := 0
+	for i := range p.Types {
+		worst = max(worst, slices.Index(ProxyStates, p.Types[i].state()))
+	}
+	return ProxyStates[worst]
+}
+
+func (t *TypeStatus) state() string {
+	switch {
+	case t.RejectedCount > 0:
+		return ProxyRejected
+	case t.Silent:
+		return ProxySilent
+	case !t.InSync:
+		return ProxyPending
+	}
+	return ProxySynced
+}
+
+// A ProxyQuery says which proxies are listed. Of what is empty, any will do.
+type ProxyQuery struct {
+	Nodes, Regions, Zones, Kinds, States []string
+
+	AfterNode   string // with AfterNumber, of a ProxyStatus: the list goes on behind it
+	AfterNumber uint64 // 0 = from the beginning
+	Limit       int
+}
+
+func (q *ProxyQuery) matches(p *ProxyStatus) bool {
+	for _, one := range []struct {
+		wanted []string
+		has    string
+	}{{q.Nodes, p.Node}, {q.Regions, p.Region}, {q.Zones, p.Zone}, {q.Kinds, p.Kind}} {
+		if len(one.wanted) > 0 && !slices.Contains(one.wanted, one.has) {
+			return false
+		}
+	}
+	return len(q.States) == 0 || slices.Contains(q.States, p.State())
+}
+
+// A ProxyPage is a part of a list. The list is not kept: who comes or goes
+// between two pages may be missing.
+type ProxyPage struct {
+	Proxies []ProxyStatus
+	Count   int  // of those that match, on all pages
+	More    bool // there are others behind the last
+}
+
+// List is a page of the open streams, by node and time of connecting.
+func (s *Server) List(q ProxyQuery) ProxyPage {
+	all := slices.DeleteFunc(s.Proxies(), func(p ProxyStatus) bool { return !q.matches(&p) })
+	rest := all
+	if q.AfterNumber > 0 {
+		after := &ProxyStatus{Node: q.AfterNode, Number: q.AfterNumber}
+		rest = slices.DeleteFunc(slices.Clone(all), func(p ProxyStatus) bool { return compareProxies(&p, after) <= 0 })
+	}
+	n := min(len(rest), q.Limit)
+	return ProxyPage{Proxies: rest[:n], Count: len(all), More: n < len(rest)}
+}
+
+func compareProxies(a, b *ProxyStatus) int {
+	return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.Number, b.Number))
+}
 
 // Proxies are the open streams, by node and time of connecting.
 func (s *Server) Proxies() []ProxyStatus {
@@ -50,9 +141,7 @@ func (s *Server) Proxies() []ProxyStatus {
 		}
 	}
 	s.mu.Unlock()
-	slices.SortFunc(out, func(a, b ProxyStatus) int {
-		return cmp.Or(cmp.Compare(a.Node, b.Node), a.Connected.Compare(b.Connected))
-	})
+	slices.SortFunc(out, func(a, b ProxyStatus) int { return compareProxies(&a, &b) })
 	return out
 }
 
@@ -60,8 +149,9 @@ func (s *Server) Proxies() []ProxyStatus {
 func (s *stream) report() {
 	n := s.node
 	p := &ProxyStatus{
-		Node: n.id, Cluster: n.cluster, Service: n.service, Namespace: n.namespace, Region: n.region, Zone: n.zone,
-		Kind: n.kind.String(), Protocol: "sotw", Peer: s.peer, Upstreams: n.upstreams, Connected: s.connected,
+		Node: n.id, Number: s.number, Cluster: n.cluster, Service: n.service, Namespace: n.namespace, Region: n.region, Zone: n.zone,
+		Kind: n.kind.String(), Protocol: "sotw", Peer: s.peer, Connected: s.connected,
+		UpstreamCount: len(n.upstreams), Upstreams: n.upstreams[:min(len(n.upstreams), upstreamsShown)],
 	}
 	if s.delta {
 		p.Protocol = "delta"
@@ -83,8 +173,10 @@ func (b *subscription) report() TypeStatus {
 		t.Silent = b.pending.silent
 	}
 	for name, r := range b.rejected {
-		t.Rejected = append(t.Rejected, Rejection{Resource: name, Reason: r.reason})
+		t.Rejected = append(t.Rejected, Rejection{Resource: name, Reason: r.reason, Since: r.at})
 	}
 	slices.SortFunc(t.Rejected, func(a, b Rejection) int { return cmp.Compare(a.Resource, b.Resource) })
+	t.RejectedCount = len(t.Rejected)
+	t.Rejected = slices.Clip(t.Rejected[:min(len(t.Rejected), rejectedShown)])
 	return t
 }

@@ -31,6 +31,7 @@ type stream struct {
 	only      *resourceType // the type of a stream that is not aggregated; nil = all
 	peer      string
 	connected time.Time
+	number    uint64 // of the server's streams, in the order of their coming
 
 	node     *node
 	scope    *scope
@@ -41,8 +42,10 @@ type stream struct {
 	wakeup chan struct{} // holds one
 	status atomic.Pointer[ProxyStatus]
 
-	mu     sync.Mutex // guards what follows and what the follower marks
-	marked bool       // noted to be woken
+	mu        sync.Mutex // guards what follows and what the follower marks
+	marked    bool       // noted to be woken
+	questions []*question
+	gone      bool // it has ended, and answers no questions any more
 }
 
 // A wire is the two directions of a stream, in the words of one protocol.
@@ -100,6 +103,10 @@ func (s *stream) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if s.node != nil {
+			s.report()
+			s.answer()
+		}
 		timer.Reset(next)
 	}
 }
@@ -120,6 +127,7 @@ func (s *stream) receive(ctx context.Context, requests chan<- *request, failure 
 }
 
 func (s *stream) close() {
+	s.leave()
 	for _, b := range s.subs {
 		if b != nil {
 			b.close()
@@ -176,7 +184,6 @@ func (s *stream) handle(ctx context.Context, r *request) error {
 	if len(b.names) > namesMax {
 		return status.Errorf(codes.ResourceExhausted, "resource_names: %d names of %s: at most %d", len(b.names), t, namesMax)
 	}
-	s.report()
 	return nil
 }
 
@@ -230,7 +237,7 @@ func (b *subscription) settle(r *request) bool {
 	}
 	if r.failed {
 		b.stream.server.rejected(b, r.reason)
-		b.reject(r.reason)
+		b.reject(r.reason, b.stream.server.now())
 		return true
 	}
 	b.stream.server.accepted(b.pending)
@@ -309,7 +316,6 @@ func (s *stream) push(ctx context.Context, b *subscription, now time.Time) error
 	}
 	b.sending(r)
 	s.followUp(r)
-	s.report()
 	return nil
 }
 

@@ -44,6 +44,7 @@ type known struct{ sent, good *entry }
 type rejection struct {
 	hash   uint64
 	reason string
+	at     time.Time
 }
 
 // A response is one message, as state of the world or as a delta.
@@ -83,6 +84,9 @@ func (b *subscription) mark(name string, n *notice) {
 		n.streams = append(n.streams, s)
 	}
 }
+
+// each is the subscription itself: what stands behind a subscriber.
+func (b *subscription) each(f func(*subscription)) { f(b) }
 
 // want makes the stream answer a name.
 func (b *subscription) want(name string, force bool) {
@@ -264,7 +268,7 @@ func (b *subscription) accept() {
 // reject takes a NACK. The one new content in a response is to blame; of
 // several, halves are tried in turn, since the client's words often do not name
 // the culprit. What the client had accepted before stands.
-func (b *subscription) reject(reason string) {
+func (b *subscription) reject(reason string, at time.Time) {
 	r := b.pending
 	b.pending = nil
 	var suspects []string
@@ -279,7 +283,7 @@ func (b *subscription) reject(reason string) {
 	switch len(suspects) {
 	case 0:
 	case 1:
-		b.rejected[suspects[0]] = rejection{hash: hashAmong(r.fresh, suspects[0]), reason: clip(reason)}
+		b.rejected[suspects[0]] = rejection{hash: hashAmong(r.fresh, suspects[0]), reason: clip(reason), at: at}
 		b.want(suspects[0], false)
 	default:
 		half := len(suspects) / 2

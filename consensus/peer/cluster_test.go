@@ -28,6 +28,7 @@ type cluster struct {
 	segmentBytes    int64  // of a log's segment; 0 = the default
 	snapshotEntries uint64 // after which a snapshot is due; 0 = the default
 	intercept       grpc.StreamServerInterceptor
+	informs         func(id uint64) Answerer // nil = members tell nothing of themselves
 	t               *testing.T
 	members         []consensus.Member
 	addresses       sync.Map // id → address, where it is not the listener's
@@ -145,6 +146,9 @@ func (c *cluster) open(id uint64, fs vfs.FS, via *member) *member {
 	})
 	must(c.t, err)
 	m.transport.Bind(m.Group)
+	if c.informs != nil {
+		m.transport.Inform(c.informs(id))
+	}
 	m.run(c.t, c.listener(id), c.intercept)
 	stop := m.stop
 	m.stop = sync.OnceValue(func() error { return errors.Join(stop(), store.Close()) })

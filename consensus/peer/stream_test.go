@@ -176,6 +176,10 @@ func TestAStreamIsHeldToItsIntroduction(t *testing.T) {
 	if err != nil || reply.GetCode() != peerv1.ForwardResponse_CODE_NOT_LEADER || !strings.Contains(reply.GetText(), "not introduced") {
 		t.Errorf("a call of a stranger: %v, %v", reply, err)
 	}
+	answer, err := client.Ask(t.Context(), &peerv1.AskRequest{From: 3, Uuid: "x", ClusterId: 100})
+	if err != nil || !strings.Contains(answer.GetRefusal(), "not introduced") {
+		t.Errorf("a question of a stranger: %v, %v", answer, err)
+	}
 }
 
 // What waits for one peer is bounded by count and by bytes; the urgent goes

@@ -32,10 +32,13 @@ type target struct {
 	down   bool // pausing: drop
 	conn   *grpc.ClientConn
 	client peerv1.PeerServiceClient // not nil: both have accepted each other
+
+	callers int           // who wait for the connection, without a message
+	joined  chan struct{} // closed when client is set
 }
 
 func newTarget(t *Transport, id uint64) *target {
-	g := &target{transport: t, id: id, label: strconv.FormatUint(id, 10), wake: make(chan struct{}, 1)}
+	g := &target{transport: t, id: id, label: strconv.FormatUint(id, 10), wake: make(chan struct{}, 1), joined: make(chan struct{})}
 	t.metrics.touch(g.label)
 	return g
 }
@@ -95,7 +98,7 @@ func (g *target) take() (batch [][]byte, size int) {
 func (g *target) run(ctx context.Context) {
 	defer g.disconnect()
 	pause, said := pauseMin, ""
-	for g.wait(ctx, nil) {
+	for g.wait(ctx, nil, g.wanted) {
 		began := time.Now()
 		err := g.talk(ctx)
 		if ctx.Err() != nil {
@@ -113,13 +116,10 @@ func (g *target) run(ctx context.Context) {
 	}
 }
 
-// wait returns when something waits to be sent; false at the end.
-func (g *target) wait(ctx context.Context, broken <-chan struct{}) bool {
+// wait returns when there is a reason to; false at the end.
+func (g *target) wait(ctx context.Context, broken <-chan struct{}, reason func() bool) bool {
 	for {
-		g.mu.Lock()
-		waits := len(g.urgent)+len(g.queue) > 0
-		g.mu.Unlock()
-		if waits {
+		if reason() {
 			return true
 		}
 		select {
@@ -130,6 +130,20 @@ func (g *target) wait(ctx context.Context, broken <-chan struct{}) bool {
 		case <-g.wake:
 		}
 	}
+}
+
+// loaded says that something waits to be sent.
+func (g *target) loaded() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.urgent)+len(g.queue) > 0
+}
+
+// wanted says that somebody wants the connection.
+func (g *target) wanted() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.urgent)+len(g.queue)+g.callers > 0
 }
 
 // pause drops what waits and what comes, for a while.
@@ -172,6 +186,8 @@ func (g *target) talk(ctx context.Context) error {
 	g.transport.metrics.connected.WithLabelValues(g.label).Set(1)
 	g.mu.Lock()
 	g.client = client
+	close(g.joined)
+	g.joined = make(chan struct{})
 	g.mu.Unlock()
 	g.transport.log.Info("peer connected", "node", g.id)
 	return g.send(ctx, cancel, stream)
@@ -255,7 +271,7 @@ func (g *target) send(ctx context.Context, cancel context.CancelFunc, stream grp
 		if err != nil {
 			return g.ended(stream, err)
 		}
-		if !g.wait(ctx, stream.Context().Done()) {
+		if !g.wait(ctx, stream.Context().Done(), g.loaded) {
 			return g.ended(stream, stream.Context().Err())
 		}
 		batch, size := g.take()

@@ -78,6 +78,8 @@ type Config struct {
 
 // Transport is a consensus.Transport, and the other members' way in.
 type Transport struct {
+	answerer Answerer // set by Inform; nil = it tells nothing of this member
+
 	config  Config
 	log     *slog.Logger
 	metrics *metrics
@@ -116,6 +118,10 @@ func New(c Config) (*Transport, error) {
 // Bind names the group that is served. It comes before Register and Run: the
 // group is made with the transport, so the transport learns of it afterwards.
 func (t *Transport) Bind(g Group) { t.group = g }
+
+// Inform names who answers the questions of other members. It comes before
+// Register and Run.
+func (t *Transport) Inform(a Answerer) { t.answerer = a }
 
 // Register offers the service to the other members.
 func (t *Transport) Register(s *grpc.Server) {

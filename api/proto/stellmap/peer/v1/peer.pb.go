@@ -1337,6 +1337,127 @@ func (x *ForwardResponse) GetData() []byte {
 	return nil
 }
 
+type AskRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          uint64                 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
+	Uuid          string                 `protobuf:"bytes,2,opt,name=uuid,proto3" json:"uuid,omitempty"`
+	ClusterId     uint64                 `protobuf:"varint,3,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	Data          []byte                 `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AskRequest) Reset() {
+	*x = AskRequest{}
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AskRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AskRequest) ProtoMessage() {}
+
+func (x *AskRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AskRequest.ProtoReflect.Descriptor instead.
+func (*AskRequest) Descriptor() ([]byte, []int) {
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *AskRequest) GetFrom() uint64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *AskRequest) GetUuid() string {
+	if x != nil {
+		return x.Uuid
+	}
+	return ""
+}
+
+func (x *AskRequest) GetClusterId() uint64 {
+	if x != nil {
+		return x.ClusterId
+	}
+	return 0
+}
+
+func (x *AskRequest) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type AskResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Data  []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	// Not empty: why there is no answer.
+	Refusal       string `protobuf:"bytes,2,opt,name=refusal,proto3" json:"refusal,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AskResponse) Reset() {
+	*x = AskResponse{}
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AskResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AskResponse) ProtoMessage() {}
+
+func (x *AskResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AskResponse.ProtoReflect.Descriptor instead.
+func (*AskResponse) Descriptor() ([]byte, []int) {
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *AskResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *AskResponse) GetRefusal() string {
+	if x != nil {
+		return x.Refusal
+	}
+	return ""
+}
+
 type SnapshotRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Only in the first request of a stream.
@@ -1349,7 +1470,7 @@ type SnapshotRequest struct {
 
 func (x *SnapshotRequest) Reset() {
 	*x = SnapshotRequest{}
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[15]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1361,7 +1482,7 @@ func (x *SnapshotRequest) String() string {
 func (*SnapshotRequest) ProtoMessage() {}
 
 func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[15]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1374,7 +1495,7 @@ func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRequest.ProtoReflect.Descriptor instead.
 func (*SnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{15}
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SnapshotRequest) GetOffer() *SnapshotOffer {
@@ -1404,7 +1525,7 @@ type SnapshotOffer struct {
 
 func (x *SnapshotOffer) Reset() {
 	*x = SnapshotOffer{}
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[16]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1416,7 +1537,7 @@ func (x *SnapshotOffer) String() string {
 func (*SnapshotOffer) ProtoMessage() {}
 
 func (x *SnapshotOffer) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[16]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1429,7 +1550,7 @@ func (x *SnapshotOffer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotOffer.ProtoReflect.Descriptor instead.
 func (*SnapshotOffer) Descriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{16}
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SnapshotOffer) GetIntroduction() *Introduction {
@@ -1466,7 +1587,7 @@ type SnapshotChunk struct {
 
 func (x *SnapshotChunk) Reset() {
 	*x = SnapshotChunk{}
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[17]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1478,7 +1599,7 @@ func (x *SnapshotChunk) String() string {
 func (*SnapshotChunk) ProtoMessage() {}
 
 func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[17]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1491,7 +1612,7 @@ func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotChunk.ProtoReflect.Descriptor instead.
 func (*SnapshotChunk) Descriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{17}
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SnapshotChunk) GetOffset() int64 {
@@ -1527,7 +1648,7 @@ type SnapshotResponse struct {
 
 func (x *SnapshotResponse) Reset() {
 	*x = SnapshotResponse{}
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[18]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1539,7 +1660,7 @@ func (x *SnapshotResponse) String() string {
 func (*SnapshotResponse) ProtoMessage() {}
 
 func (x *SnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[18]
+	mi := &file_stellmap_peer_v1_peer_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1552,7 +1673,7 @@ func (x *SnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotResponse.ProtoReflect.Descriptor instead.
 func (*SnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{18}
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SnapshotResponse) GetOffset() int64 {
@@ -1683,7 +1804,17 @@ const file_stellmap_peer_v1_peer_proto_rawDesc = "" +
 	"\vCODE_ANSWER\x10\x05\x12\x10\n" +
 	"\fCODE_INVALID\x10\x06\x12\r\n" +
 	"\tCODE_FULL\x10\a\x12\x11\n" +
-	"\rCODE_DIVERGED\x10\b\"\x7f\n" +
+	"\rCODE_DIVERGED\x10\b\"g\n" +
+	"\n" +
+	"AskRequest\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x12\n" +
+	"\x04uuid\x18\x02 \x01(\tR\x04uuid\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x03 \x01(\x04R\tclusterId\x12\x12\n" +
+	"\x04data\x18\x04 \x01(\fR\x04data\";\n" +
+	"\vAskResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\x12\x18\n" +
+	"\arefusal\x18\x02 \x01(\tR\arefusal\"\x7f\n" +
 	"\x0fSnapshotRequest\x125\n" +
 	"\x05offer\x18\x01 \x01(\v2\x1f.stellmap.peer.v1.SnapshotOfferR\x05offer\x125\n" +
 	"\x05chunk\x18\x02 \x01(\v2\x1f.stellmap.peer.v1.SnapshotChunkR\x05chunk\"\x81\x01\n" +
@@ -1697,12 +1828,13 @@ const file_stellmap_peer_v1_peer_proto_rawDesc = "" +
 	"\x06crc32c\x18\x03 \x01(\aR\x06crc32c\">\n" +
 	"\x10SnapshotResponse\x12\x16\n" +
 	"\x06offset\x18\x01 \x01(\x03R\x06offset\x12\x12\n" +
-	"\x04done\x18\x02 \x01(\bR\x04done2\xd3\x02\n" +
+	"\x04done\x18\x02 \x01(\bR\x04done2\x97\x03\n" +
 	"\vPeerService\x12H\n" +
 	"\x05Hello\x12\x1e.stellmap.peer.v1.HelloRequest\x1a\x1f.stellmap.peer.v1.HelloResponse\x12S\n" +
 	"\bMessages\x12!.stellmap.peer.v1.MessagesRequest\x1a\".stellmap.peer.v1.MessagesResponse(\x01\x12N\n" +
 	"\aForward\x12 .stellmap.peer.v1.ForwardRequest\x1a!.stellmap.peer.v1.ForwardResponse\x12U\n" +
-	"\bSnapshot\x12!.stellmap.peer.v1.SnapshotRequest\x1a\".stellmap.peer.v1.SnapshotResponse(\x010\x01B@Z>github.com/stellmap/stellmap/api/proto/stellmap/peer/v1;peerv1b\x06proto3"
+	"\bSnapshot\x12!.stellmap.peer.v1.SnapshotRequest\x1a\".stellmap.peer.v1.SnapshotResponse(\x010\x01\x12B\n" +
+	"\x03Ask\x12\x1c.stellmap.peer.v1.AskRequest\x1a\x1d.stellmap.peer.v1.AskResponseB@Z>github.com/stellmap/stellmap/api/proto/stellmap/peer/v1;peerv1b\x06proto3"
 
 var (
 	file_stellmap_peer_v1_peer_proto_rawDescOnce sync.Once
@@ -1717,7 +1849,7 @@ func file_stellmap_peer_v1_peer_proto_rawDescGZIP() []byte {
 }
 
 var file_stellmap_peer_v1_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_stellmap_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_stellmap_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_stellmap_peer_v1_peer_proto_goTypes = []any{
 	(MemberRequest_Kind)(0),   // 0: stellmap.peer.v1.MemberRequest.Kind
 	(MemberAnswer_Reason)(0),  // 1: stellmap.peer.v1.MemberAnswer.Reason
@@ -1739,10 +1871,12 @@ var file_stellmap_peer_v1_peer_proto_goTypes = []any{
 	(*MessagesResponse)(nil),  // 17: stellmap.peer.v1.MessagesResponse
 	(*ForwardRequest)(nil),    // 18: stellmap.peer.v1.ForwardRequest
 	(*ForwardResponse)(nil),   // 19: stellmap.peer.v1.ForwardResponse
-	(*SnapshotRequest)(nil),   // 20: stellmap.peer.v1.SnapshotRequest
-	(*SnapshotOffer)(nil),     // 21: stellmap.peer.v1.SnapshotOffer
-	(*SnapshotChunk)(nil),     // 22: stellmap.peer.v1.SnapshotChunk
-	(*SnapshotResponse)(nil),  // 23: stellmap.peer.v1.SnapshotResponse
+	(*AskRequest)(nil),        // 20: stellmap.peer.v1.AskRequest
+	(*AskResponse)(nil),       // 21: stellmap.peer.v1.AskResponse
+	(*SnapshotRequest)(nil),   // 22: stellmap.peer.v1.SnapshotRequest
+	(*SnapshotOffer)(nil),     // 23: stellmap.peer.v1.SnapshotOffer
+	(*SnapshotChunk)(nil),     // 24: stellmap.peer.v1.SnapshotChunk
+	(*SnapshotResponse)(nil),  // 25: stellmap.peer.v1.SnapshotResponse
 }
 var file_stellmap_peer_v1_peer_proto_depIdxs = []int32{
 	6,  // 0: stellmap.peer.v1.Introduction.member:type_name -> stellmap.peer.v1.Member
@@ -1757,19 +1891,21 @@ var file_stellmap_peer_v1_peer_proto_depIdxs = []int32{
 	5,  // 9: stellmap.peer.v1.MessagesRequest.introduction:type_name -> stellmap.peer.v1.Introduction
 	3,  // 10: stellmap.peer.v1.ForwardRequest.kind:type_name -> stellmap.peer.v1.ForwardRequest.Kind
 	4,  // 11: stellmap.peer.v1.ForwardResponse.code:type_name -> stellmap.peer.v1.ForwardResponse.Code
-	21, // 12: stellmap.peer.v1.SnapshotRequest.offer:type_name -> stellmap.peer.v1.SnapshotOffer
-	22, // 13: stellmap.peer.v1.SnapshotRequest.chunk:type_name -> stellmap.peer.v1.SnapshotChunk
+	23, // 12: stellmap.peer.v1.SnapshotRequest.offer:type_name -> stellmap.peer.v1.SnapshotOffer
+	24, // 13: stellmap.peer.v1.SnapshotRequest.chunk:type_name -> stellmap.peer.v1.SnapshotChunk
 	5,  // 14: stellmap.peer.v1.SnapshotOffer.introduction:type_name -> stellmap.peer.v1.Introduction
 	13, // 15: stellmap.peer.v1.PeerService.Hello:input_type -> stellmap.peer.v1.HelloRequest
 	16, // 16: stellmap.peer.v1.PeerService.Messages:input_type -> stellmap.peer.v1.MessagesRequest
 	18, // 17: stellmap.peer.v1.PeerService.Forward:input_type -> stellmap.peer.v1.ForwardRequest
-	20, // 18: stellmap.peer.v1.PeerService.Snapshot:input_type -> stellmap.peer.v1.SnapshotRequest
-	14, // 19: stellmap.peer.v1.PeerService.Hello:output_type -> stellmap.peer.v1.HelloResponse
-	17, // 20: stellmap.peer.v1.PeerService.Messages:output_type -> stellmap.peer.v1.MessagesResponse
-	19, // 21: stellmap.peer.v1.PeerService.Forward:output_type -> stellmap.peer.v1.ForwardResponse
-	23, // 22: stellmap.peer.v1.PeerService.Snapshot:output_type -> stellmap.peer.v1.SnapshotResponse
-	19, // [19:23] is the sub-list for method output_type
-	15, // [15:19] is the sub-list for method input_type
+	22, // 18: stellmap.peer.v1.PeerService.Snapshot:input_type -> stellmap.peer.v1.SnapshotRequest
+	20, // 19: stellmap.peer.v1.PeerService.Ask:input_type -> stellmap.peer.v1.AskRequest
+	14, // 20: stellmap.peer.v1.PeerService.Hello:output_type -> stellmap.peer.v1.HelloResponse
+	17, // 21: stellmap.peer.v1.PeerService.Messages:output_type -> stellmap.peer.v1.MessagesResponse
+	19, // 22: stellmap.peer.v1.PeerService.Forward:output_type -> stellmap.peer.v1.ForwardResponse
+	25, // 23: stellmap.peer.v1.PeerService.Snapshot:output_type -> stellmap.peer.v1.SnapshotResponse
+	21, // 24: stellmap.peer.v1.PeerService.Ask:output_type -> stellmap.peer.v1.AskResponse
+	20, // [20:25] is the sub-list for method output_type
+	15, // [15:20] is the sub-list for method input_type
 	15, // [15:15] is the sub-list for extension type_name
 	15, // [15:15] is the sub-list for extension extendee
 	0,  // [0:15] is the sub-list for field type_name
@@ -1786,7 +1922,7 @@ func file_stellmap_peer_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stellmap_peer_v1_peer_proto_rawDesc), len(file_stellmap_peer_v1_peer_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   19,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

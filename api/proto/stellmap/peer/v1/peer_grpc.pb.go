@@ -26,6 +26,7 @@ const (
 	PeerService_Messages_FullMethodName = "/stellmap.peer.v1.PeerService/Messages"
 	PeerService_Forward_FullMethodName  = "/stellmap.peer.v1.PeerService/Forward"
 	PeerService_Snapshot_FullMethodName = "/stellmap.peer.v1.PeerService/Snapshot"
+	PeerService_Ask_FullMethodName      = "/stellmap.peer.v1.PeerService/Ask"
 )
 
 // PeerServiceClient is the client API for PeerService service.
@@ -43,6 +44,8 @@ type PeerServiceClient interface {
 	// first that is wanted. Chunks follow, in order. When the file is kept, durably,
 	// and the message was given to Raft, the last answer says so.
 	Snapshot(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SnapshotRequest, SnapshotResponse], error)
+	// Ask has a member tell of itself. It changes nothing.
+	Ask(ctx context.Context, in *AskRequest, opts ...grpc.CallOption) (*AskResponse, error)
 }
 
 type peerServiceClient struct {
@@ -99,6 +102,16 @@ func (c *peerServiceClient) Snapshot(ctx context.Context, opts ...grpc.CallOptio
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type PeerService_SnapshotClient = grpc.BidiStreamingClient[SnapshotRequest, SnapshotResponse]
 
+func (c *peerServiceClient) Ask(ctx context.Context, in *AskRequest, opts ...grpc.CallOption) (*AskResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AskResponse)
+	err := c.cc.Invoke(ctx, PeerService_Ask_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PeerServiceServer is the server API for PeerService service.
 // All implementations must embed UnimplementedPeerServiceServer
 // for forward compatibility.
@@ -114,6 +127,8 @@ type PeerServiceServer interface {
 	// first that is wanted. Chunks follow, in order. When the file is kept, durably,
 	// and the message was given to Raft, the last answer says so.
 	Snapshot(grpc.BidiStreamingServer[SnapshotRequest, SnapshotResponse]) error
+	// Ask has a member tell of itself. It changes nothing.
+	Ask(context.Context, *AskRequest) (*AskResponse, error)
 	mustEmbedUnimplementedPeerServiceServer()
 }
 
@@ -135,6 +150,9 @@ func (UnimplementedPeerServiceServer) Forward(context.Context, *ForwardRequest) 
 }
 func (UnimplementedPeerServiceServer) Snapshot(grpc.BidiStreamingServer[SnapshotRequest, SnapshotResponse]) error {
 	return status.Error(codes.Unimplemented, "method Snapshot not implemented")
+}
+func (UnimplementedPeerServiceServer) Ask(context.Context, *AskRequest) (*AskResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Ask not implemented")
 }
 func (UnimplementedPeerServiceServer) mustEmbedUnimplementedPeerServiceServer() {}
 func (UnimplementedPeerServiceServer) testEmbeddedByValue()                     {}
@@ -207,6 +225,24 @@ func _PeerService_Snapshot_Handler(srv interface{}, stream grpc.ServerStream) er
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type PeerService_SnapshotServer = grpc.BidiStreamingServer[SnapshotRequest, SnapshotResponse]
 
+func _PeerService_Ask_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AskRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServiceServer).Ask(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PeerService_Ask_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServiceServer).Ask(ctx, req.(*AskRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // PeerService_ServiceDesc is the grpc.ServiceDesc for PeerService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -221,6 +257,10 @@ var PeerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Forward",
 			Handler:    _PeerService_Forward_Handler,
+		},
+		{
+			MethodName: "Ask",
+			Handler:    _PeerService_Ask_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
