@@ -212,6 +212,7 @@ func (n *node) makeServers(machine *registry.Machine, token string) error {
 	})
 	api, err := httpapi.New(httpapi.Config{
 		Registry: n.registry, Cluster: n.clusterStatus, XDSReady: n.gate.ready, Withheld: n.withheld, Snapshot: n.backup, Membership: membership{n.group}, AdminToken: token,
+		Proxies:  proxies{xds.NewFleet(n.config.Node.ID, n.xds, peers{n.group, n.transport})},
 		Gatherer: n.metrics, Registerer: n.metrics, Logger: n.logger,
 	})
 	if err != nil {
@@ -226,6 +227,7 @@ func (n *node) makeServers(machine *registry.Machine, token string) error {
 	n.xdsHealth = health.NewServer()
 	n.xdsHealth.SetServingStatus("", grpc_health_v1.HealthCheckResponse_NOT_SERVING)
 	grpc_health_v1.RegisterHealthServer(n.xdsGRPC, n.xdsHealth)
+	n.transport.Inform(n.xds)
 	n.peerGRPC = grpc.NewServer(peer.ServerOptions(nil)...)
 	n.transport.Register(n.peerGRPC)
 	return nil

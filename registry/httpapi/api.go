@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -22,6 +23,7 @@ type API struct {
 	cluster    func() ClusterStatus
 	xdsReady   func() error
 	withheld   func(registry.ServiceKey) []Withheld
+	proxies    Proxies
 	snapshot   func(context.Context, io.Writer) error
 	membership Membership
 	token      string
@@ -42,6 +44,7 @@ type Config struct {
 	Cluster    func() ClusterStatus                   // required: how this member sees the cluster
 	XDSReady   func() error                           // nil error = new ADS streams are served; nil func = always
 	Withheld   func(registry.ServiceKey) []Withheld   // what proxies are not told of a service; nil = nothing
+	Proxies    Proxies                                // tells of the xDS clients of all members; nil = there are no such paths
 	Snapshot   func(context.Context, io.Writer) error // writes a backup of the state as it is; nil = there is no such path
 	Membership Membership                             // changes who the members are; nil = there are no such paths
 	AdminToken string                                 // what /admin/ and force ask for; "" = nothing is asked
@@ -127,11 +130,12 @@ func New(c Config) (*API, error) {
 	if a.withheld == nil {
 		a.withheld = func(registry.ServiceKey) []Withheld { return nil }
 	}
+	a.proxies = c.Proxies
 	if err := a.metrics.register(c.Registerer, &a.inflight); err != nil {
 		return nil, fmt.Errorf("register the metrics of HTTP: %w", err)
 	}
 	pages := append(a.healthRoutes(), metricsRoutes(c.Gatherer)...)
-	a.public = newRouter(a, surfaceV1, append(append(a.v1Routes(), a.v2Routes()...), pages...))
+	a.public = newRouter(a, surfaceV1, slices.Concat(a.v1Routes(), a.v2Routes(), a.proxyRoutes(), pages))
 	a.admin = newRouter(a, surfaceAdmin, append(a.adminRoutes(), pages...))
 	return a, nil
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestTheExamplesOfTheQueryDocs asks for what docs/query.md shows, and compares the answers.
@@ -24,9 +25,14 @@ func TestTheExamplesOfTheQueryDocs(t *testing.T) {
 
 // TestTheExamplesOfTheStateDocs does what docs/states.md shows.
 func TestTheExamplesOfTheStateDocs(t *testing.T) {
-	m := newMember(t, nil)
+	at := time.UnixMilli(1_790_000_000_123)
+	m := newMember(t, func(c *Config) {
+		c.Proxies = &fakeProxies{answers: []MemberPropagation{{Member: 1, Revision: 6, Interested: 2, Acknowledged: 1, Pending: []PendingProxy{
+			{Node: "web-2", Peer: "10.1.0.1:4711", Type: "eds", Resource: "orders.prod", State: "rejected", Since: at, Reason: "no such filter"},
+		}}}}
+	})
 	m.register("orders", "a", "10.0.0.1", "")
-	m.tryExamples("../../docs/states.md", 5)
+	m.tryExamples("../../docs/states.md", 6)
 }
 
 // TestTheExamplesOfTheBatchDocs does what docs/batch.md shows.

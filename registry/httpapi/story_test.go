@@ -26,6 +26,10 @@ func TestStories(t *testing.T) {
 			s.member = newMember(t, func(c *Config) { c.Membership, c.AdminToken = s.membership, "s3cret" })
 			s.membership.member = s.member
 		}
+		if strings.HasPrefix(filepath.Base(path), "proxies") {
+			s.proxies = newFakeProxies()
+			s.member = newMember(t, func(c *Config) { c.Proxies = s.proxies })
+		}
 		datadriven.RunTest(t, path, s.command)
 	})
 }
@@ -34,6 +38,7 @@ type story struct {
 	t          *testing.T
 	member     *member
 	membership *fakeMembership // of stories about members only
+	proxies    *fakeProxies    // of stories about proxies only
 }
 
 // faults are what can be wrong with the log, by the word that a story uses.
@@ -72,8 +77,13 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 	case "low": // true or false: this member's disk
 		s.member.set(func() { s.member.status.LowSpace = d.CmdArgs[0].Key == "true" })
 		return "ok\n"
-	case "asked": // of the membership, since the last time
+	case "asked": // of the membership or the proxies, since the last time
+		if s.proxies != nil {
+			return s.proxies.takeAsked()
+		}
 		return s.membership.takeAsked()
+	case "proxies": // what their members say of them
+		return s.proxies.play(d)
 	case "become": // the incarnation that the cluster is of, and the id of this member
 		s.member.set(func() {
 			s.member.status.Incarnation = d.CmdArgs[0].Key

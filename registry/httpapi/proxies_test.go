@@ -1,0 +1,157 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/datadriven"
+
+	"github.com/stellmap/stellmap/registry"
+)
+
+// fakeProxies plays the members' answers about their proxies.
+type fakeProxies struct {
+	mu      sync.Mutex // guards what follows
+	answers []MemberPropagation
+	all     map[uint64][]Proxy
+	away    map[uint64]bool
+	asked   []string
+	busy    bool
+}
+
+// newFakeProxies has a proxy at each of two members, and a third that is away.
+func newFakeProxies() *fakeProxies {
+	at := time.UnixMilli(1_790_000_000_123)
+	return &fakeProxies{
+		away: map[uint64]bool{3: true},
+		all: map[uint64][]Proxy{
+			1: {{
+				Number: 7, Node: "web-1", Cluster: "web", Service: "shop", Namespace: "prod", Region: "here", Zone: "a", Kind: "envoy", Protocol: "delta",
+				Peer: "10.1.0.1:4711", State: "synced", Connected: at, UpstreamCount: 1, Upstreams: []string{"*.prod"},
+				Types: []ProxyType{{Type: "cds", Wildcard: true, Resources: 4, Sent: 40, Acked: 40, InSync: true}},
+			}},
+			2: {{
+				Number: 1, Node: "api-1", Namespace: "default", Region: "here", Kind: "grpc", Protocol: "sotw", Peer: "10.1.0.2:4711", State: "rejected", Connected: at,
+				Types: []ProxyType{{Type: "eds", Subscribed: 2, Resources: 2, Sent: 40, Acked: 38, Silent: true, RejectedCount: 1, Rejected: []ProxyRejection{{"orders.prod", "no", at}}}},
+			}},
+		},
+	}
+}
+
+func (f *fakeProxies) Propagation(_ context.Context, k registry.ServiceKey, revision registry.Revision, wait time.Duration) ([]MemberPropagation, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asked = append(f.asked, fmt.Sprintf("%s/%s at %d, wait %v", k.Namespace, k.Service, revision, wait))
+	if f.busy {
+		return nil, fmt.Errorf("%w: too many ask", registry.ErrBusy)
+	}
+	return f.answers, nil
+}
+
+// List pages as members do.
+func (f *fakeProxies) List(_ context.Context, q ProxyQuery) []MemberProxies {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asked = append(f.asked, fmt.Sprintf("%+v", q))
+	var out []MemberProxies
+	for id := uint64(1); id <= 3; id++ {
+		if f.away[id] {
+			out = append(out, MemberProxies{Member: id, Err: errors.New("node 3 is not connected")})
+			continue
+		}
+		all := f.all[id]
+		rest := slices.DeleteFunc(slices.Clone(all), func(p Proxy) bool { return id == q.After.Member && p.Number <= q.After.Number })
+		n := min(len(rest), q.Limit)
+		out = append(out, MemberProxies{Member: id, Count: len(all), Proxies: rest[:n], More: n < len(rest)})
+	}
+	return out
+}
+
+// play has lines of "member ID revision N has N of N", "member ID away" and
+// "lacks NODE TYPE RESOURCE STATE [REASON]" of the member above.
+func (f *fakeProxies) play(d *datadriven.TestData) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.answers = nil
+	for line := range strings.Lines(d.Input) {
+		line = strings.TrimSpace(line)
+		var m MemberPropagation
+		if n, _ := fmt.Sscanf(line, "member %d revision %d has %d of %d", &m.Member, &m.Revision, &m.Acknowledged, &m.Interested); n == 4 {
+			f.answers = append(f.answers, m)
+			continue
+		}
+		if n, _ := fmt.Sscanf(line, "member %d away", &m.Member); n == 1 {
+			m.Err = fmt.Errorf("node %d is not connected", m.Member)
+			f.answers = append(f.answers, m)
+			continue
+		}
+		words := strings.SplitN(line, " ", 6)
+		p := PendingProxy{Node: words[1], Peer: "10.1.0.1:4711", Type: words[2], Resource: words[3], State: words[4], Since: time.UnixMilli(1_790_000_000_123)}
+		if len(words) > 5 {
+			p.Reason = words[5]
+		}
+		last := &f.answers[len(f.answers)-1]
+		last.Pending = append(last.Pending, p)
+	}
+	return "ok\n"
+}
+
+func (f *fakeProxies) takeAsked() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	asked := f.asked
+	f.asked = nil
+	return strings.Join(asked, "\n") + "\n"
+}
+
+// A list of proxies that goes over all members shows each once, whatever the size of its pages.
+func TestProxiesComeInPages(t *testing.T) {
+	f := &fakeProxies{all: make(map[uint64][]Proxy)}
+	m := newMember(t, func(c *Config) { c.Proxies = f })
+	want := ""
+	for id, n := range map[uint64]int{1: 5, 3: 4} {
+		for i := range n {
+			f.all[id] = append(f.all[id], Proxy{Node: "web/1", Number: uint64(i + 1), Peer: fmt.Sprintf("%d.%d", id, i)})
+		}
+	}
+	for id := uint64(1); id <= 3; id++ {
+		for _, p := range f.all[id] {
+			want += fmt.Sprintf("%d %s %s;", id, p.Node, p.Peer)
+		}
+	}
+	for limit := 1; limit <= 10; limit++ {
+		got, cursor := "", ""
+		for pages := 0; ; pages++ {
+			var page v2ProxyPage
+			into(t, m.must(200, "GET", fmt.Sprintf("/api/v2/proxies?limit=%d&cursor=%s", limit, cursor), ""), &page)
+			if len(page.Proxies) > limit || page.Count != 9 {
+				t.Fatalf("a page of %d has %d proxies of %d", limit, len(page.Proxies), page.Count)
+			}
+			for _, p := range page.Proxies {
+				got += fmt.Sprintf("%d %s %s;", p.Member, p.Node, p.Peer)
+			}
+			if cursor = page.NextCursor; cursor == "" {
+				break
+			}
+			if pages > 9 {
+				t.Fatal("the pages do not end")
+			}
+		}
+		mustEqual(t, "the list", got, want)
+	}
+}
+
+// A member that too many ask already says that it is busy.
+func TestPropagationOfABusyMember(t *testing.T) {
+	f := newFakeProxies()
+	m := newMember(t, func(c *Config) { c.Proxies = f })
+	m.register("orders", "a", "10.0.0.1", "")
+	f.busy = true
+	m.must(429, "GET", "/api/v2/namespaces/prod/services/orders/propagation", "")
+}
