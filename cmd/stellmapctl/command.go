@@ -87,6 +87,8 @@ Exit codes: 0 ok, 1 failed check or other failure, 2 usage, 3 not found,
 		Example: `  stellmapctl status                                                    who leads, who is ready
   stellmapctl get services -A                                           all services of all namespaces
   stellmapctl get instances orders -o wide                              who offers one of them, and since when
+  stellmapctl describe service orders                                   in what state they are, and why
+  stellmapctl drain orders/orders-1 --wait                              no new calls go to it any more
   stellmapctl register orders --id orders-1 --addr 127.0.0.1:9001 --keep
   stellmapctl bootstrap envoy --node web-1 > envoy.yaml
   stellmapctl member replace --node-id 2 --new-node-id 4                a dead member
@@ -105,7 +107,8 @@ Exit codes: 0 ok, 1 failed check or other failure, 2 usage, 3 not found,
 	if err := root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(texts(formats), cobra.ShellCompDirectiveNoFileComp)); err != nil {
 		panic(fmt.Sprintf("stellmapctl: completion of --output: %v", err))
 	}
-	root.AddCommand(c.statusCommand(), c.getCommand(), c.registerCommand(), c.deregisterCommand(), c.bootstrapCommand(),
+	root.AddCommand(c.statusCommand(), c.getCommand(), c.describeCommand(), c.registerCommand(), c.deregisterCommand(), c.drainCommand(), c.undrainCommand(),
+		c.overrideCommand(), c.proxyCommand(), c.bootstrapCommand(),
 		c.memberCommand(), c.leaderCommand(), c.snapshotCommand(), c.debugCommand(), c.versionCommand())
 	return root
 }

@@ -7,43 +7,73 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 )
 
 // The command lines that docs/query.md shows are ones that stellmapctl takes,
 // and every flag that it names is there.
 func TestTheCommandsOfTheQueryDocs(t *testing.T) {
-	text, err := os.ReadFile("../../docs/query.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := docsPage(t, "query.md")
 	s := httptest.NewServer(http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
 		out.Header().Set("Content-Type", "application/json")
 		out.Write([]byte(`{"revision":7}`))
 	}))
 	defer s.Close()
+	tryCommands(t, text, s.URL)
+	get, _, err := (&ctl{lookup: noEnvironment}).command().Find([]string{"get", "instances"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range strings.Split(text, "`--")[1:] {
+		flag, _, _ := strings.Cut(part, "`")
+		if get.Flags().Lookup(flag) == nil {
+			t.Errorf("get instances has no flag --%s", flag)
+		}
+	}
+}
+
+// The commands that docs/states.md shows are ones that stellmapctl takes.
+func TestTheCommandsOfTheStateDocs(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
+		out.Header().Set("Content-Type", "application/json")
+		out.Write([]byte(`{"revision":7,"changed":true,"complete":true,"interested":2,"acknowledged":2,"services":[{"service":"orders"}]}`))
+	}))
+	defer s.Close()
+	text := docsPage(t, "states.md")
+	tryCommands(t, text, s.URL)
+	for _, part := range strings.Split(text, "`stellmapctl ")[1:] {
+		command, _, _ := strings.Cut(part, "`")
+		tryCommands(t, "$ stellmapctl "+strings.ReplaceAll(command, "undrain", "undrain orders/orders-1"), s.URL)
+	}
+}
+
+func docsPage(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile("../../docs/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// tryCommands runs the command lines of a text against a server.
+func tryCommands(t *testing.T, text, server string) {
+	t.Helper()
 	lines := 0
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(text) {
 		command, ok := strings.CutPrefix(strings.TrimSpace(line), "$ stellmapctl ")
 		if !ok {
 			continue
 		}
 		lines++
 		var out, errs bytes.Buffer
-		if code := run(t.Context(), append([]string{"--server", s.URL}, words(t, command)...), noEnvironment, &out, &errs); code != exitOK {
+		c := &ctl{lookup: noEnvironment, stdout: &out, stderr: &errs, transport: http.DefaultTransport, now: time.Now,
+			after: func(time.Duration) <-chan time.Time { return time.After(0) }}
+		if code := c.run(t.Context(), append([]string{"--server", server}, words(t, command)...)); code != exitOK {
 			t.Errorf("%s ends with %d: %s", command, code, errs.String())
 		}
 	}
 	if lines == 0 {
 		t.Error("there is no command line")
-	}
-	get, _, err := (&ctl{lookup: noEnvironment}).command().Find([]string{"get", "instances"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, part := range strings.Split(string(text), "`--")[1:] {
-		flag, _, _ := strings.Cut(part, "`")
-		if get.Flags().Lookup(flag) == nil {
-			t.Errorf("get instances has no flag --%s", flag)
-		}
 	}
 }

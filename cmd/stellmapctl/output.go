@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -62,7 +63,8 @@ type view struct {
 	items []any    // jsonl, one line each
 	names []string // name, one line each
 
-	line string // table and wide: all there is to say, in place of a table
+	line  string // table and wide: all there is to say, in place of a table
+	parts []view // table and wide: others below
 
 	head    string // table and wide: a line above
 	columns []column
@@ -99,8 +101,18 @@ func (v view) render(as format, noHeaders bool) ([]byte, error) {
 	case formatName:
 		return []byte(strings.Join(append(v.names, ""), "\n")), nil
 	default:
-		return v.table(as == formatWide, noHeaders)
+		return v.tables(as == formatWide, noHeaders)
 	}
+}
+
+// tables are the view's own and its parts'.
+func (v view) tables(wide, bare bool) ([]byte, error) {
+	all, err := v.table(wide, bare)
+	for _, part := range v.parts {
+		below, wrong := part.table(wide, bare)
+		all, err = append(all, below...), errors.Join(err, wrong)
+	}
+	return all, err
 }
 
 func (v view) lines() ([]byte, error) {
