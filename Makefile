@@ -15,6 +15,7 @@ MUTANTS_SECONDS = 900
 SIM_MUTANTS_SECONDS = 3600
 SIM_SECONDS   = 600
 CHAOS_SECONDS = 1500
+DRAIN_SECONDS = 300
 FUZZ_TOTAL_SECONDS = 900
 # What each fuzz target has.
 FUZZ_SECONDS  = 20
@@ -26,7 +27,7 @@ UNIT_PACKAGES = $$(go list ./... | grep -v /internal/e2e)
 
 within = scripts/within
 
-.PHONY: help build demo test setup lint unit race e2e bench scale crash chaos sim mutants fuzz generate clean
+.PHONY: help build demo test setup lint unit race e2e bench scale crash chaos drain sim mutants fuzz generate clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -73,6 +74,9 @@ crash: ## crash a member's storage after every operation on the disk, fail its s
 chaos: ## kill, stop and cut off members of real clusters under load, and check what clients saw; needs root
 	@CI=true $(within) $(CHAOS_SECONDS) chaos go test -count=1 -timeout $(CHAOS_SECONDS)s -v ./internal/e2e -run 'TestChaos$$' -kills 100 -cuts 50 -ops 200000
 	@CI=true $(within) $(CHAOS_SECONDS) away go test -count=1 -timeout $(CHAOS_SECONDS)s -v ./internal/e2e -run 'TestAFollowerThatWasAway' -away 200000
+
+drain: setup ## drain backends of a real Envoy under load and kill them: no request may fail
+	@CI=true ENVOY_BIN="$$(scripts/envoy)" $(within) $(DRAIN_SECONDS) drain go test -count=1 -timeout $(DRAIN_SECONDS)s -v ./internal/e2e -run 'TestADrainedBackend' -rounds 20
 
 sim: ## simulate clusters of members, with all that can go wrong: 1,000 fixed schedules and 1,000 new ones
 	@$(within) $(SIM_SECONDS) sim go test -count=1 -timeout $(SIM_SECONDS)s -v ./consensus/simulate -run 'TestSchedules|TestASeed' -schedules 1000 -random 1000 -workers 2 -twice 20

@@ -24,6 +24,7 @@ const changeTime = 10 * time.Second
 type envoy struct {
 	t      *testing.T
 	c      *cluster
+	proc   *process.Process
 	admin  envoyadmin.Admin
 	egress string
 }
@@ -40,8 +41,14 @@ func (c *cluster) bootstrap(args ...string) []byte {
 	return out
 }
 
-// startEnvoy has Envoy validate its bootstrap and starts it.
+// startEnvoy has Envoy validate its bootstrap and starts it with one worker.
 func (c *cluster) startEnvoy(args ...string) *envoy {
+	c.t.Helper()
+	return c.startEnvoyWith(1, args...)
+}
+
+// startEnvoyWith is startEnvoy with several workers.
+func (c *cluster) startEnvoyWith(workers int, args ...string) *envoy {
 	t := c.t
 	t.Helper()
 	path := envoyPath(t)
@@ -59,7 +66,7 @@ func (c *cluster) startEnvoy(args ...string) *envoy {
 		t.Fatalf("envoy --mode validate: %v\n%s", err, out)
 	}
 	p, err := process.Start(process.Options{Name: "envoy", Path: path, Logs: dir,
-		Args: []string{"-c", file, "--log-level", "warning", "--concurrency", "1", "--disable-hot-restart"}})
+		Args: []string{"-c", file, "--log-level", "warning", "--concurrency", fmt.Sprint(workers), "--disable-hot-restart"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +78,7 @@ func (c *cluster) startEnvoy(args ...string) *envoy {
 			t.Logf("last words of Envoy:\n%s", p.Tail(15))
 		}
 	})
-	e := &envoy{t: t, c: c, egress: fmt.Sprintf("http://127.0.0.1:%d", ports[0]),
+	e := &envoy{t: t, c: c, proc: p, egress: fmt.Sprintf("http://127.0.0.1:%d", ports[0]),
 		admin: envoyadmin.Admin{URL: fmt.Sprintf("http://127.0.0.1:%d", ports[1]), Client: c.client}}
 	e.until("Envoy to be ready", func() error { return e.admin.Ready(t.Context()) })
 	return e
@@ -190,10 +197,10 @@ func TestEnvoyRoutesByHost(t *testing.T) {
 }
 
 // serve answers every request with a name until the test ends.
-func serve(t *testing.T, port int, name string) {
+func serve(t *testing.T, port int, name string, more ...string) *process.Process {
 	t.Helper()
 	p, err := process.Start(process.Options{Name: name, Path: filepath.Join(bin, "demo"), Logs: t.TempDir(),
-		Args: []string{"upstream", "--name", name, "--address", fmt.Sprintf("127.0.0.1:%d", port)}})
+		Args: append([]string{"upstream", "--name", name, "--address", fmt.Sprintf("127.0.0.1:%d", port)}, more...)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -202,6 +209,7 @@ func serve(t *testing.T, port int, name string) {
 			t.Error(err)
 		}
 	})
+	return p
 }
 
 // Envoy goes on with another member when the one that it listens to is killed, and takes changes from there.

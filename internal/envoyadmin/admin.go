@@ -162,21 +162,36 @@ func (s statuses) health() map[[2]string]string {
 // Updates are Envoy's counters of what came over xDS: how much it took, and how
 // much it rejected, each time with a NACK.
 func (a Admin) Updates(ctx context.Context) (taken, rejected int, err error) {
-	body, err := a.page(ctx, "/stats?filter=update_(success|rejected)$")
-	if err != nil {
-		return 0, 0, err
-	}
-	for line := range strings.Lines(string(body)) {
-		name, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
-		n, err := strconv.Atoi(value)
-		if err != nil {
-			return 0, 0, fmt.Errorf("read /stats: %q is no counter", line)
-		}
+	err = a.counters(ctx, "update_(success|rejected)$", func(name string, n int) {
 		if strings.HasSuffix(name, "update_success") {
 			taken += n
 		} else {
 			rejected += n
 		}
+	})
+	return taken, rejected, err
+}
+
+// Retries are how many requests Envoy has tried again, so that callers did not
+// notice, to all of its clusters.
+func (a Admin) Retries(ctx context.Context) (n int, err error) {
+	err = a.counters(ctx, "upstream_rq_retry$", func(_ string, one int) { n += one })
+	return n, err
+}
+
+// counters reads those whose names match.
+func (a Admin) counters(ctx context.Context, filter string, each func(name string, n int)) error {
+	body, err := a.page(ctx, "/stats?filter="+filter)
+	if err != nil {
+		return err
 	}
-	return taken, rejected, nil
+	for line := range strings.Lines(string(body)) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
+		n, err := strconv.Atoi(value)
+		if err != nil {
+			return fmt.Errorf("read /stats: %q is no counter", line)
+		}
+		each(name, n)
+	}
+	return nil
 }
