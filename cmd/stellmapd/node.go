@@ -62,11 +62,13 @@ type node struct {
 	xds       *xds.Server
 	gate      *gate
 
-	httpServer, adminServer *http.Server
-	xdsGRPC, peerGRPC       *grpc.Server
-	xdsHealth               *health.Server
-	tokenFile               string
-	lastResort              *time.Timer // set once something has failed
+	public, admin     *door
+	api               *httpapi.API
+	xdsClosed         closing // until the xDS port has its server
+	xdsGRPC, peerGRPC *grpc.Server
+	xdsHealth         *health.Server
+	tokenFile         string
+	lastResort        *time.Timer // set once something has failed
 }
 
 // runNode runs a member until the context ends, then stops it in order. An
@@ -81,9 +83,6 @@ func runNode(ctx context.Context, o nodeOptions) (err error) {
 	defer func() { err = errors.Join(err, n.close()) }()
 	if err := n.open(ctx); err != nil {
 		return err
-	}
-	if err := n.started().print(n.stdout); err != nil {
-		return fmt.Errorf("print the banner: %w", err)
 	}
 	return n.run(ctx)
 }
@@ -103,6 +102,7 @@ func (n *node) open(ctx context.Context) error {
 		return err
 	}
 	n.opened = append(n.opened, n.listeners)
+	n.answerAtOnce()
 	token := ""
 	if !n.dev {
 		n.tokenFile = filepath.Join(dir, "admin.token")
@@ -115,6 +115,15 @@ func (n *node) open(ctx context.Context) error {
 		return err
 	}
 	return n.makeServers(machine, token)
+}
+
+// answerAtOnce has the ports for clients say that this member starts. Other
+// members wait for it by themselves, and not for long.
+func (n *node) answerAtOnce() {
+	public, admin := httpapi.Starting(n.config.Node.ID, n.logger)
+	n.public, n.admin = openDoor(n.listeners.http, public, n.logger), openDoor(n.listeners.admin, admin, n.logger)
+	n.xdsClosed = turnAway(n.listeners.xds)
+	n.opened = append(n.opened, n.public, n.admin, n.xdsClosed)
 }
 
 // openGroup opens the storage and the consensus group over it.
@@ -210,7 +219,8 @@ func (n *node) makeServers(machine *registry.Machine, token string) error {
 		Machine: machine, Region: n.config.Node.Region, Incarnation: func() string { return n.group.Status().Incarnation },
 		CaughtUp: n.gate.wait, Logger: n.logger, Registerer: n.metrics,
 	})
-	api, err := httpapi.New(httpapi.Config{
+	var err error
+	n.api, err = httpapi.New(httpapi.Config{
 		Registry: n.registry, Cluster: n.clusterStatus, XDSReady: n.gate.ready, Withheld: n.withheld, Snapshot: n.backup, Membership: membership{n.group}, AdminToken: token,
 		Proxies:  proxies{xds.NewFleet(n.config.Node.ID, n.xds, peers{n.group, n.transport})},
 		Gatherer: n.metrics, Registerer: n.metrics, Logger: n.logger,
@@ -218,9 +228,7 @@ func (n *node) makeServers(machine *registry.Machine, token string) error {
 	if err != nil {
 		return err
 	}
-	n.httpServer = httpapi.NewServer(api.Handler(), n.logger)
-	n.adminServer = httpapi.NewServer(api.AdminHandler(), n.logger)
-	n.adminServer.RegisterOnShutdown(n.backups.stop)
+	n.admin.server.RegisterOnShutdown(n.backups.stop)
 
 	n.xdsGRPC = grpc.NewServer(xds.ServerOptions()...)
 	n.xds.Register(n.xdsGRPC)
@@ -268,9 +276,14 @@ func (n *node) run(ctx context.Context) error {
 	outer, fallen := errgroup.WithContext(serve)
 	outer.Go(func() error { return n.xds.Run(fallen) })
 	outer.Go(func() error { return n.openGate(fallen) })
-	outer.Go(func() error { return serveGRPC(n.xdsGRPC, n.listeners.xds) })
-	outer.Go(func() error { return serveHTTP(n.httpServer, n.listeners.http) })
-	outer.Go(func() error { return serveHTTP(n.adminServer, n.listeners.admin) })
+	outer.Go(n.serveXDS)
+	outer.Go(n.public.wait)
+	outer.Go(n.admin.wait)
+	n.public.show(n.api.Handler())
+	n.admin.show(n.api.AdminHandler())
+	if err := n.started().print(n.stdout); err != nil {
+		n.fail(fmt.Errorf("print the banner: %w", err))
+	}
 
 	select {
 	case <-ctx.Done():
@@ -285,6 +298,13 @@ func (n *node) run(ctx context.Context) error {
 	stopGroup()
 	n.peerGRPC.Stop()
 	return errors.Join(inner.Wait(), served, drained)
+}
+
+func (n *node) serveXDS() error {
+	if err := n.xdsClosed.Close(); err != nil {
+		return fmt.Errorf("give the xDS port to its server: %w", err)
+	}
+	return serveGRPC(n.xdsGRPC, n.listeners.xds)
 }
 
 // handOverTime is how long a leader that stops waits for the next one: a little
@@ -315,8 +335,8 @@ func (n *node) drain() error {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
 	var servers errgroup.Group
-	servers.Go(func() error { return shutdown(ctx, n.httpServer) })
-	servers.Go(func() error { return shutdown(ctx, n.adminServer) })
+	servers.Go(func() error { return shutdown(ctx, n.public.server) })
+	servers.Go(func() error { return shutdown(ctx, n.admin.server) })
 	servers.Go(func() error {
 		defer context.AfterFunc(ctx, n.xdsGRPC.Stop)()
 		n.xdsGRPC.GracefulStop()

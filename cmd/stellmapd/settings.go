@@ -58,7 +58,7 @@ var settings = [...]setting{
 	{"server.advertise_xds_addr", kindAdvertise, "", "what others use instead of xds_addr"},
 	{"server.advertise_grpc_addr", kindAdvertise, "", "what others use instead of grpc_addr"},
 	{"server.advertise_admin_addr", kindAdvertise, "", "what others use instead of admin_addr"},
-	{joinKey, kindJoin, "", "admin addresses, host:port, of members of the cluster that this node enters at its first start"},
+	{joinKey, kindJoin, "", "admin addresses, host:port, of members of the cluster that this node enters at its first start; several with commas, or as several flags"},
 	{"cluster.check_every", kindDuration, "1m", "how often the members compare their states, if something has changed, 1s to 1h"},
 	{"xds.stale_start_after", kindDuration, "30s", "without a leader for so long, new ADS streams are served from the last state, 1s to 1h"},
 	{"health.allow", kindPrefixes, "", "networks such as 10.0.0.0/8 that checks may reach, and no others; those of loopback and link-local must be named here, unless all listeners are on loopback"},
@@ -114,9 +114,29 @@ func addFlags(flags *pflag.FlagSet) {
 		if s.value != "" {
 			usage += " (default " + s.value + ")"
 		}
+		if s.kind == kindJoin {
+			flags.Var(new(addressList), s.flag(), usage)
+			continue
+		}
 		flags.String(s.flag(), "", usage)
 	}
 }
+
+// addressList is a flag that may be given several times, each with one address or more.
+type addressList string
+
+func (a *addressList) Set(value string) error {
+	if *a != "" {
+		value = string(*a) + "," + value
+	}
+	*a = addressList(value)
+	return nil
+}
+
+func (a *addressList) String() string { return string(*a) }
+
+// Type is what --help says of the value.
+func (a *addressList) Type() string { return "string" }
 
 func (k kind) wants() string {
 	switch k {

@@ -15,6 +15,7 @@ import (
 // What is refused before the registry is asked.
 var (
 	errNoSuchPath      = errors.New("httpapi: no such path")
+	errStarting        = errors.New("httpapi: this member is starting")
 	errTooManyRequests = errors.New("httpapi: too many requests in flight")
 	errTooManyBatches  = errors.New("httpapi: too many batches in flight")
 	errUnauthorized    = errors.New("httpapi: the admin token is missing or wrong")
@@ -98,6 +99,8 @@ var failures = [...]failure{
 		says: "no leader with a quorum was found in time: nothing was done, try again"},
 	{is: registry.ErrNotTried, status: http.StatusServiceUnavailable, code: "not_tried", title: "Not tried", retry: true,
 		says: "an earlier part of the batch did not pass, so this one was not tried: nothing was done, try again"},
+	{is: errStarting, status: http.StatusServiceUnavailable, code: "not_ready", title: "Not ready", retry: true,
+		says: "this member is starting: nothing was done, try another member, or this one again later"},
 	{is: registry.ErrStopping, status: http.StatusServiceUnavailable, code: "stopping", title: "Stopping", retry: true,
 		says: "this member is shutting down: nothing was done, try another member"},
 	{is: registry.ErrUnknownOutcome, status: http.StatusServiceUnavailable, code: "unknown_outcome", title: "Unknown outcome",

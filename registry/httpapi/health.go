@@ -7,7 +7,9 @@ import (
 )
 
 // The health pages answer from what this member knows: none of them waits for anybody.
-func (a *API) healthRoutes() []route {
+func (a *API) healthRoutes() []route { return a.healthPages(a.ready, a.readyForXDS) }
+
+func (a *API) healthPages(ready, readyForXDS func(*ClusterStatus) []check) []route {
 	page := func(pattern, word string, checks func(*ClusterStatus) []check) route {
 		return route{method: http.MethodGet, pattern: pattern, serve: func(w http.ResponseWriter, q *http.Request) error {
 			a.health(w, q, word, checks)
@@ -17,8 +19,8 @@ func (a *API) healthRoutes() []route {
 	return []route{
 		page("/livez", "ok", a.alive),
 		page("/healthz", "ok", a.alive),
-		page("/readyz", "ready", a.ready),
-		page("/readyz/xds", "ready", a.readyForXDS),
+		page("/readyz", "ready", ready),
+		page("/readyz/xds", "ready", readyForXDS),
 	}
 }
 
