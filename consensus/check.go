@@ -206,16 +206,28 @@ func (g *Group) report(said *peerv1.Checked) {
 const checkReportEvery = time.Second
 
 // proposeCheck has the leader ask for a check when something was applied since the
-// last one but what members said about that.
+// last one but what members said about that, or when somebody cannot say anything
+// about that any more.
 func (g *Group) proposeCheck() {
 	every := g.ticksIn(g.config.CheckEvery)
 	if g.config.CheckEvery <= 0 || g.leads == 0 || g.committedTerm != g.leads || g.ticks-g.asksCheck < every {
 		return
 	}
 	g.asksCheck = g.ticks
-	if f := g.facts.Load(); g.applied > f.check.index+uint64(len(f.check.hashes)) && len(f.members) > 1 {
+	f := g.facts.Load()
+	if len(f.members) > 1 && (g.applied > f.check.index+uint64(len(f.check.hashes)) || g.isBeyondCheck(f)) {
 		g.proposeRecord("check", kindCheck, func() []byte { return nil })
 	}
+}
+
+// isBeyondCheck tells whether a member that is there and has all entries has not
+// said what its state was after the last check. One that came by a newer snapshot
+// never will, and in a cluster in which nothing is written no other check would come.
+func (g *Group) isBeyondCheck(f *facts) bool {
+	return slices.ContainsFunc(g.lookAtProgress(), func(p MemberProgress) bool {
+		_, spoken := f.check.hashes[p.ID]
+		return !spoken && p.Active && p.Behind == 0
+	})
 }
 
 // refuseDiverged is why commands are refused when the states differ, or nil.
