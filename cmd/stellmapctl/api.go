@@ -179,7 +179,17 @@ type memberList struct {
 	Term        uint64       `json:"term"`
 	Revision    uint64       `json:"revision"`
 	Members     []member     `json:"members"`
+	StateCheck  *stateCheck  `json:"stateCheck,omitempty"` // an older server says nothing of it
 	Replacement *replacement `json:"replacement,omitempty"`
+}
+
+// stateCheck is how far the members' states are known to be equal.
+type stateCheck struct {
+	Index     uint64   `json:"index"` // they were compared as they were after this entry; 0 = not yet
+	Equal     []uint64 `json:"equal"`
+	Different []uint64 `json:"different"`
+	Missing   []uint64 `json:"missing"` // have not said yet
+	Split     bool     `json:"split"`   // no state has a majority: nothing is written
 }
 
 // replacement is one voter taking another's place.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -38,6 +39,9 @@ func (c *ctl) statusCommand() *cobra.Command {
 		Long: `status shows the members of the region as the asked one sees them, who leads,
 the revision that it has applied, and which members are ready. Each member is
 asked itself, for at most a second.
+
+STATE is what the members' last comparison of their states said of each: equal,
+differs, or missing while it has not said yet. The last line says when that was.
 
 It exits with 1 when the asked server answers but is not ready: a write sent
 to it now would not succeed. Other members that are not ready only show.`,
@@ -135,15 +139,43 @@ func (s clusterStatus) view() view {
 		whole: s,
 		head:  fmt.Sprintf("cluster %d   region %s   leader %s   term %d   asked member %d at %s", s.ClusterID, s.Region, idOrNone(s.LeaderID), s.Term, s.LocalNodeID, s.Server),
 		columns: []column{{"ID", false}, {"ROLE", false}, {"VOTER", false}, {"READY", false}, {"BEHIND", false}, {"HTTP", false}, {"XDS", false},
-			{"GRPC", true}, {"ADMIN", true}, {"REASON", false}},
-		foot: revisionLine(s.Revision),
+			{"GRPC", true}, {"ADMIN", true}, {"STATE", false}, {"REASON", false}},
+		foot: revisionLine(s.Revision) + s.StateCheck.line(len(s.Members)),
 	}
 	for _, m := range s.Members {
 		v.items = append(v.items, m)
 		v.names = append(v.names, fmt.Sprint(m.ID))
-		v.rows = append(v.rows, []string{fmt.Sprint(m.ID), m.Role, yesNo(m.Voter), yesNo(m.Ready), m.behind(), m.HTTP, m.XDS, m.GRPC, m.Admin, m.Reason})
+		v.rows = append(v.rows, []string{fmt.Sprint(m.ID), m.Role, yesNo(m.Voter), yesNo(m.Ready), m.behind(), m.HTTP, m.XDS, m.GRPC, m.Admin, s.StateCheck.of(m.ID), m.Reason})
 	}
 	return v
+}
+
+// of is how a member's state is beside that of a majority.
+func (c *stateCheck) of(id uint64) string {
+	switch {
+	case c == nil || c.Index == 0:
+		return ""
+	case slices.Contains(c.Equal, id):
+		return "equal"
+	case slices.Contains(c.Different, id):
+		return "differs"
+	case slices.Contains(c.Missing, id):
+		return "missing"
+	}
+	return ""
+}
+
+// line is what the states' comparison has come to; one state is compared with none.
+func (c *stateCheck) line(members int) string {
+	switch {
+	case c == nil || members < 2:
+		return ""
+	case c.Index == 0:
+		return "   states not compared yet"
+	case c.Split:
+		return fmt.Sprintf("   states compared after entry %d: no state has a majority, nothing is written", c.Index)
+	}
+	return fmt.Sprintf("   states compared after entry %d", c.Index)
 }
 
 func revisionLine(revision uint64) string { return fmt.Sprintf("revision %d", revision) }

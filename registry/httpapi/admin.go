@@ -53,10 +53,7 @@ func (a *API) status(w http.ResponseWriter, _ *http.Request) error {
 		ClusterID: s.ClusterID, LocalNodeID: s.ID, Region: s.Region, Role: s.Role,
 		Term: s.Term, CommitIndex: s.Commit, AppliedIndex: s.Applied, Confirmed: s.Confirmed,
 		Incarnation: s.Incarnation, Version: version.Number, adminMembers: s.adminMembers(),
-		StateCheck: StateCheck{
-			Index: s.StateCheck.Index, Equal: listOf(s.StateCheck.Equal), Different: listOf(s.StateCheck.Different),
-			Missing: listOf(s.StateCheck.Missing), Split: s.StateCheck.Split,
-		},
+		StateCheck: s.stateCheck(),
 		HTTPAddrs:  s.addresses(func(m *Member) string { return m.HTTP }),
 		GRPCAddrs:  s.addresses(func(m *Member) string { return m.GRPC }),
 		AdminAddrs: s.addresses(func(m *Member) string { return m.Admin }),
@@ -64,6 +61,13 @@ func (a *API) status(w http.ResponseWriter, _ *http.Request) error {
 	}
 	writeData(w, &data)
 	return nil
+}
+
+// stateCheck is the check with lists that are there though they are empty.
+func (s *ClusterStatus) stateCheck() StateCheck {
+	c := s.StateCheck
+	c.Equal, c.Different, c.Missing = listOf(c.Equal), listOf(c.Different), listOf(c.Missing)
+	return c
 }
 
 func (s *ClusterStatus) addresses(of func(*Member) string) map[uint64]string {

@@ -262,8 +262,9 @@ func (a *API) v2Members(w http.ResponseWriter, q *http.Request) error {
 		Term        uint64            `json:"term"`
 		Revision    uint64            `json:"revision"`
 		Members     []v2Member        `json:"members"`
+		StateCheck  StateCheck        `json:"stateCheck"`
 		Replacement *adminReplacement `json:"replacement,omitempty"`
-	}{s.ClusterID, s.ID, s.LeaderID, s.Region, s.Term, s.Applied, members, s.adminMembers().Replacement})
+	}{s.ClusterID, s.ID, s.LeaderID, s.Region, s.Term, s.Applied, members, s.stateCheck(), s.adminMembers().Replacement})
 	return nil
 }
 
