@@ -466,7 +466,7 @@ func (c *cluster) transfer(from, to *node, s *OutgoingSnapshot) bool {
 		sent += int64(n)
 		c.carried += int64(n)
 	}
-	return in.Finish(context.Background()) == nil
+	return in.Finish() == nil
 }
 
 func closeFile(t *testing.T, file io.Closer) {

@@ -314,14 +314,16 @@ func (s *IncomingSnapshot) Write(p []byte) (int, error) {
 	return n, s.group.judgeReceiving(err)
 }
 
-// Finish keeps the file, and has Raft see the message.
-func (s *IncomingSnapshot) Finish(ctx context.Context) error {
+// Finish keeps the file, and has Raft see the message. It checks a large file for
+// long, and goes on with that when the stream ends meanwhile: nothing more has to
+// come, and otherwise all of it would have to come again.
+func (s *IncomingSnapshot) Finish() error {
 	in := &s.group.incoming
 	if !in.owns(s) {
 		return ErrStopped
 	}
 	if !s.whole {
-		_, err := in.partial.Finish(ctx)
+		_, err := in.partial.Finish(s.group.ctx)
 		if errors.Is(err, storage.ErrSaving) {
 			return fmt.Errorf("%w: %w", ErrBusy, err)
 		}

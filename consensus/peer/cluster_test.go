@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +28,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type cluster struct {
 	segmentBytes    int64  // of a log's segment; 0 = the default
 	snapshotEntries uint64 // after which a snapshot is due; 0 = the default
+	chunk           int64  // of a snapshot that is sent; 0 = the default
+	tick            time.Duration
 	intercept       grpc.StreamServerInterceptor
 	informs         func(id uint64) Answerer // nil = members tell nothing of themselves
 	t               *testing.T
@@ -38,7 +41,7 @@ type cluster struct {
 }
 
 func newCluster(t *testing.T, size int) *cluster {
-	c := &cluster{t: t, listeners: make(map[uint64]net.Listener)}
+	c := &cluster{t: t, tick: 20 * time.Millisecond, listeners: make(map[uint64]net.Listener)}
 	for id := range uint64(size) {
 		c.listeners[id+1] = listen(t)
 		c.members = append(c.members, consensus.Member{ID: id + 1})
@@ -138,10 +141,11 @@ func (c *cluster) open(id uint64, fs vfs.FS, via *member) *member {
 	m.store = store
 	m.transport, err = New(Config{Address: c.address, Registerer: m.metrics, Random: rand.Int64N})
 	must(c.t, err)
+	m.transport.chunk = cmp.Or(c.chunk, snapshotChunkBytes)
 	m.Group, err = consensus.Open(consensus.Config{
 		ID: id, ClusterID: 100, Members: c.members, Self: self, Joining: joining, Identity: identity, IdentityFile: file, Log: store.Log, Engine: store.Engine,
 		Snapshots: store.Snapshots, SnapshotEntries: c.snapshotEntries, LogTail: 1, CompactEvery: 20 * time.Millisecond, FlushEvery: 20 * time.Millisecond,
-		Machine: m.machine, Transport: m.transport, Tick: 20 * time.Millisecond, CallTimeout: 5 * time.Second, CommitTimeout: 10 * time.Second,
+		Machine: m.machine, Transport: m.transport, Tick: c.tick, CallTimeout: 5 * time.Second, CommitTimeout: 10 * time.Second,
 		Low: m.low.Load, CheckEvery: 200 * time.Millisecond,
 	})
 	must(c.t, err)

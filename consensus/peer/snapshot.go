@@ -181,7 +181,7 @@ func (b *bringing) put(r *peerv1.SnapshotRequest) error {
 
 func (b *bringing) send(ctx context.Context, at int64) error {
 	for at < b.s.Bytes {
-		data := make([]byte, min(snapshotChunkBytes, b.s.Bytes-at)) // gRPC may keep it for a while
+		data := make([]byte, min(b.transport.chunk, b.s.Bytes-at)) // gRPC may keep it for a while
 		if err := b.transport.rate.wait(ctx, len(data)); err != nil {
 			return err
 		}
@@ -248,7 +248,7 @@ func (s *service) Snapshot(stream grpc.BidiStreamingServer[peerv1.SnapshotReques
 			return err
 		}
 	}
-	if err := in.Finish(stream.Context()); err != nil {
+	if err := in.Finish(); err != nil {
 		s.transport.log.Warn("a snapshot that was received is not taken", "node", from, "error", err)
 		return snapshotStatus(err, codes.DataLoss)
 	}

@@ -85,6 +85,7 @@ type Transport struct {
 	metrics *metrics
 	group   Group         // set by Bind, before anything else
 	rate    pace          // of snapshots
+	chunk   int64         // of a snapshot; tests send smaller ones
 	places  chan struct{} // one for each snapshot that is being sent
 
 	mu       sync.Mutex // guards what follows
@@ -110,7 +111,7 @@ func New(c Config) (*Transport, error) {
 	if c.Random == nil {
 		c.Random = func(int64) int64 { return 0 }
 	}
-	t := &Transport{config: c, log: c.Logger, targets: make(map[uint64]*target), metrics: newMetrics()}
+	t := &Transport{config: c, log: c.Logger, targets: make(map[uint64]*target), metrics: newMetrics(), chunk: snapshotChunkBytes}
 	t.rate.bytesPerSecond, t.places = cmp.Or(c.SnapshotRate, snapshotRateDefault), make(chan struct{}, snapshotsAtOnce)
 	return t, t.metrics.register(c.Registerer)
 }

@@ -1,7 +1,6 @@
 package simulate
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -82,7 +81,7 @@ func (l *life) bring(s consensus.OutgoingSnapshot) error {
 		})
 	}
 	if err == nil {
-		err = l.remote(there, func() error { return in.Finish(context.Background()) })
+		err = l.remote(there, in.Finish)
 	}
 	return errors.Join(err, file.Close())
 }

@@ -1,0 +1,6 @@
+//go:build race
+
+package peer
+
+// raceDetector is whether it watches.
+const raceDetector = true
