@@ -261,7 +261,7 @@ func (x *applier) member(b *storage.Batch, payload []byte) error {
 	if err := proto.Unmarshal(payload, &m); err != nil {
 		return fmt.Errorf("decode a member's entry: %w", err)
 	}
-	if m.GetId() == x.id && m.GetUuid() != "" && m.GetUuid() != x.uuid {
+	if m.GetId() == x.id && isAnother(m.GetUuid(), x.uuid) {
 		return fmt.Errorf("%w: %w", ErrRefused, uuidRefusal(Member{ID: x.id, UUID: x.uuid}, m.GetUuid()))
 	}
 	x.ownFacts().setMember(b, &m)

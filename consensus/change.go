@@ -49,7 +49,7 @@ func (x *applier) confChange(b *storage.Batch, r result, e *pb.Entry, cc interfa
 	if r.err = x.facts.refuses(change); r.err != nil {
 		return r, nil
 	}
-	if m.ID == x.id && m.UUID != "" && m.UUID != x.uuid {
+	if m.ID == x.id && isAnother(m.UUID, x.uuid) {
 		return r, fmt.Errorf("%w: %w", ErrRefused, uuidRefusal(Member{ID: x.id, UUID: x.uuid}, m.UUID))
 	}
 	conf, err := x.configure(r.index, change)

@@ -185,6 +185,9 @@ func (g *Group) cuttable() (uint64, error) {
 		return 0, err
 	}
 	needed := min(oldest, durable, g.status.Load().Applied)
+	if mutant("cut_before_snapshot") {
+		needed = g.status.Load().Applied
+	}
 	if sent := g.sendingFrom.Load(); sent != 0 {
 		needed = min(needed, sent)
 	}

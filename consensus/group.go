@@ -189,7 +189,7 @@ func newGroup(c Config) (*Group, error) {
 	if f.featureLevel > featureLevel {
 		return nil, fmt.Errorf("the cluster works at feature level %d, this version knows up to %d: %w", f.featureLevel, featureLevel, errNotUnderstood)
 	}
-	if bound := f.members[c.ID].UUID; bound != "" && bound != c.Self.UUID {
+	if bound := f.members[c.ID].UUID; isAnother(bound, c.Self.UUID) {
 		return nil, fmt.Errorf("%w: %w", ErrRefused, uuidRefusal(c.Self, bound))
 	}
 	g := &Group{config: c, log: c.Logger, acquaintances: newAcquaintances(c.IdentityFile, c.Identity)}

@@ -220,8 +220,8 @@ func newAcquaintances(file IdentityFile, id storage.Identity) *acquaintances {
 func (a *acquaintances) meet(m Member, inBook bool) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	bound, known := a.identity.Peers[m.ID]
-	if known && bound != m.UUID && !inBook {
+	bound := a.identity.Peers[m.ID]
+	if isAnother(bound, m.UUID) && !inBook {
 		return uuidRefusal(m, bound)
 	}
 	if bound != m.UUID {
@@ -256,6 +256,11 @@ func (a *acquaintances) all() []Member {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return slices.SortedFunc(maps.Values(a.met), func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
+}
+
+// isAnother tells whether an id is bound to another data directory than this one.
+func isAnother(bound, uuid string) bool {
+	return bound != "" && bound != uuid && !mutant("id_reused_after_wipe")
 }
 
 func uuidRefusal(m Member, bound string) error {
@@ -313,7 +318,7 @@ func (g *Group) judge(i Introduction) error {
 	case m.UUID == "":
 		return &Refusal{RefusedUUID, fmt.Sprintf("node %d did not name its data directory", m.ID)}
 	}
-	if bound := facts.members[m.ID].UUID; bound != "" && bound != m.UUID {
+	if bound := facts.members[m.ID].UUID; isAnother(bound, m.UUID) {
 		return uuidRefusal(m, bound)
 	}
 	return nil

@@ -24,6 +24,9 @@ func (g *Group) Receive(from uint64, messages [][]byte) error {
 			g.metrics.invalid.Inc()
 			return err
 		}
+		if mutant("ack_before_commit") && m.GetType() == pb.MsgApp {
+			m.Commit = proto.Uint64(m.GetIndex() + uint64(len(m.GetEntries())))
+		}
 		if !g.received.put(m, messageSize(m)) {
 			g.metrics.dropped.WithLabelValues("receive").Inc()
 		}

@@ -45,9 +45,13 @@ const requestPrefix = storage.MetaPrefix + "request/"
 
 func requestKey(index uint64) []byte { return fmt.Appendf(nil, "%s%020d", requestPrefix, index) }
 
+func newRequests(e *storage.Engine) *requests {
+	return &requests{engine: e, byID: make(map[string]uint64), fresh: make(map[uint64]requestReply)}
+}
+
 // loadRequests reads the table back.
 func loadRequests(e *storage.Engine) (*requests, error) {
-	r := &requests{engine: e, byID: make(map[string]uint64), fresh: make(map[uint64]requestReply)}
+	r := newRequests(e)
 	prefix := []byte(requestPrefix)
 	err := e.Scan(prefix, storage.PrefixEnd(prefix), func(key, value []byte) error {
 		q, _, err := decodeRequest(value)

@@ -419,6 +419,9 @@ func (x *applier) reload() (err error) {
 	if x.requests, err = loadRequests(x.engine); err != nil {
 		return fmt.Errorf("read the remembered requests: %w", err)
 	}
+	if mutant("requests_missing_from_snapshot") {
+		x.requests = newRequests(x.engine)
+	}
 	if x.time, err = loadTime(x.engine); err != nil {
 		return fmt.Errorf("read the time of the newest entry: %w", err)
 	}
@@ -429,7 +432,7 @@ func (x *applier) reload() (err error) {
 	if f.featureLevel > featureLevel {
 		return fmt.Errorf("the cluster works at feature level %d, this version knows up to %d: %w", f.featureLevel, featureLevel, errNotUnderstood)
 	}
-	if bound := f.members[x.id].UUID; bound != "" && bound != x.uuid {
+	if bound := f.members[x.id].UUID; isAnother(bound, x.uuid) {
 		return fmt.Errorf("%w: %w", ErrRefused, uuidRefusal(Member{ID: x.id, UUID: x.uuid}, bound))
 	}
 	x.facts, x.changed = f, false

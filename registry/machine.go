@@ -2,6 +2,7 @@ package registry
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -53,6 +54,7 @@ type MachineConfig struct {
 	Logger     *slog.Logger          // nil = none
 	Registerer prometheus.Registerer // nil = none
 	Now        func() time.Time      // nil = time.Now; the leader's lease clock, never used by Apply
+	EventsMax  int                   // how many events are kept for those that watch; the oldest go, and who needs them is told. 0 = 65,536
 	ViewID     func() string         // names the views of lists in pages, and never twice alike; nil = at random
 }
 
@@ -74,7 +76,7 @@ func OpenMachine(c MachineConfig) (*Machine, error) {
 	}
 	m := &Machine{
 		engine: c.Engine, log: loggerOr(c.Logger), reader: newReader(c.Region),
-		ring: newRing(ringEventsMax, ringBytesMax, at), leases: newLeases(now), rota: newRota(now), views: &views{now: now, newID: c.ViewID}, metrics: newMachineMetrics(),
+		ring: newRing(cmp.Or(c.EventsMax, ringEventsMax), ringBytesMax, at), leases: newLeases(now), rota: newRota(now), views: &views{now: now, newID: c.ViewID}, metrics: newMachineMetrics(),
 		applied: at, revision: at,
 	}
 	if m.views.newID == nil {

@@ -149,7 +149,9 @@ func (r *ring) push(e *Event) {
 
 func (r *ring) drop() {
 	oldest := &r.events[r.first]
-	r.floor = oldest.Revision
+	if !mutant("compaction_drops_a_delete") || oldest.Kind != EventInstanceDelete {
+		r.floor = oldest.Revision
+	}
 	r.bytes -= oldest.bytes()
 	*oldest = Event{} // lets go of the instances
 	r.first = (r.first + 1) % len(r.events)

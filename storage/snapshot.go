@@ -66,6 +66,9 @@ func (s *EngineSnapshot) WriteTo(w io.Writer) (int64, error) {
 	out := &stateWriter{w: bufio.NewWriter(w), sum: sha256.New()}
 	out.write([]byte(stateMagic))
 	err := scan(s.s, nil, nil, func(key, value []byte) error {
+		if mutant("snapshot_at_wrong_index") && string(key) == appliedKey {
+			value = encodePosition(s.at)
+		}
 		head := pairHead(key, value)
 		out.write(head[:])
 		out.write(key)

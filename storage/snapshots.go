@@ -316,6 +316,9 @@ func (s *Snapshots) Save(ctx context.Context, state *EngineSnapshot, about Snaps
 	if err := s.failed(); err != nil {
 		return SnapshotMeta{}, err
 	}
+	if mutant("snapshot_at_wrong_index") && state.at.Index > 1 {
+		state = &EngineSnapshot{state.db, state.s, Position{Index: state.at.Index - 1, Term: state.at.Term}}
+	}
 	at := state.Applied()
 	m := newSnapshotMeta(at, about)
 	_, err := encodeSnapshotMeta(m) // before anything is written: a text may be none that JSON can hold

@@ -134,6 +134,7 @@ func (c *checks) installed(l *life, index uint64) {
 	if l.dead {
 		return
 	}
+	l.installs++
 	c.world.faults.count("snapshot installed")
 	c.world.note("installed", l.member.id, index)
 	if before := c.reached[l.member.id]; index <= before {

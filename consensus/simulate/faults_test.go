@@ -52,13 +52,14 @@ var kinds = []fault{
 	{"lossy network", 4, lossyNetwork},
 	{"wall clock jumps", 4, jumpWall},
 	{"lease clock jumps", 4, jumpMono},
+	{"emptied disk", 3, emptyDisk},
 }
 
 // others are what happens besides, and has to happen as well.
 var others = []string{
 	"message lost", "message repeated", "message delayed", "message cut off", "power cut at an operation", "power cut in a recovery",
-	"failed sync", "request tried again",
-	"snapshot brought", "snapshot installed", "snapshot broken off", "snapshot resumed", "member added", "member promoted", "member removed", "member replaced", "leadership handed over", "removed member ends",
+	"failed sync", "request tried again", "emptied member ends",
+	"snapshot brought", "snapshot installed", "snapshot broken off", "snapshot resumed", "watcher connected over an install", "watcher at a member that has installed", "member added", "member promoted", "member removed", "member replaced", "leadership handed over", "removed member ends",
 }
 
 var lossModes = []crashfs.Mode{crashfs.LoseUnsynced, crashfs.KeepAll, crashfs.Random, crashfs.Journal, crashfs.TearLast}
@@ -161,6 +162,27 @@ func planFailedSync(w *world, m *member) bool {
 		return false
 	}
 	m.failSyncs = 1 + w.dice.IntN(20)
+	return true
+}
+
+// emptyDisk takes all that a member has, once in a schedule, and where nothing
+// else of the membership changes: it comes back under its id, is refused by all
+// who know it, and is one voter less for good.
+func emptyDisk(w *world, m *member) bool {
+	if w.Changes || w.Size < 3 || w.emptied || !m.up() || m.life.ended {
+		return false
+	}
+	for _, o := range w.members { // before that it is as good as new
+		if o != m && (!o.up() || !o.life.group.Known(m.id, m.life.uuid)) {
+			return false
+		}
+	}
+	w.tell("%v loses its disks", m)
+	m.powerCut(crashfs.KeepAll)
+	m.bury()
+	m.disk, m.state = emptyDisks()
+	m.emptied, w.emptied = true, true
+	delete(w.checks.terms, m.id)
 	return true
 }
 

@@ -36,7 +36,8 @@ type member struct {
 
 	newcomer bool               // it is no founder
 	told     *consensus.Joining // by who took it in, for the first start
-	retired  bool               // it was removed, and is done with
+	retired  bool               // it was removed, or refused, and is done with
+	emptied  bool               // it has lost all that it knew, and that it may not vote
 
 	left, leftState *crashfs.FS // what the power cut has left of the disks
 
@@ -53,17 +54,23 @@ type member struct {
 }
 
 func newMember(w *world, id uint64) *member {
-	m := &member{world: w, id: id, disk: crashfs.New(), state: crashfs.New()}
+	m := &member{world: w, id: id}
+	m.disk, m.state = emptyDisks()
 	m.drift = (w.dice.Float64()*2 - 1) * driftMax
 	m.wall = w.between(0, 4*time.Second) - 2*time.Second
-	lock, err := storage.LockDir(m.state, "data") // makes the directory, for good
+	return m
+}
+
+func emptyDisks() (disk, state *crashfs.FS) {
+	disk, state = crashfs.New(), crashfs.New()
+	lock, err := storage.LockDir(state, "data") // makes the directory, for good
 	if err == nil {
 		err = lock.Close()
 	}
 	if err != nil {
 		panic(fmt.Sprintf("simulate: %v", err))
 	}
-	return m
+	return disk, state
 }
 
 // driftMax is how wrong clocks run.
@@ -98,6 +105,7 @@ type life struct {
 	opened   []io.Closer
 	stop     context.CancelFunc
 	stopping bool
+	installs int  // of others' states
 	ended    bool // Run has returned
 	err      error
 }
@@ -190,7 +198,7 @@ func (l *life) open() (err error) {
 			FS: m.disk, Dir: "data/wal", Base: consensus.LogBase(id), Salt: w.dice.Uint64, SegmentBytes: w.SegmentBytes, TailBytes: w.TailBytes,
 		},
 		Read: func(engine *storage.Engine) (err error) {
-			l.machine, err = registry.OpenMachine(registry.MachineConfig{Engine: engine, Region: "here", Now: l.mono, Logger: l.logger()})
+			l.machine, err = registry.OpenMachine(registry.MachineConfig{Engine: engine, Region: "here", Now: l.mono, EventsMax: w.EventsMax, Logger: l.logger()})
 			return err
 		},
 	})
@@ -342,6 +350,11 @@ func (m *member) look() {
 	switch {
 	case errors.Is(l.err, consensus.ErrRemoved):
 		m.retire()
+		m.end(l, crashfs.KeepAll)
+	case errors.Is(l.err, consensus.ErrRefused) && m.emptied:
+		m.world.tell("%v ends: %v", m, l.err)
+		m.world.faults.count("emptied member ends")
+		m.retired = true
 		m.end(l, crashfs.KeepAll)
 	case l.stopping && l.err == nil:
 		if err := l.log.Close(); err != nil && !m.broken {

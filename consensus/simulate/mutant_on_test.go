@@ -61,6 +61,12 @@ var mutants = []mutant{
 	{"skip_log_sync", "Log.Sync does not sync"},
 	{"joint_change_is_not_left", "who leads does not leave a joint configuration"},
 	{"replacement_is_not_carried_on", "a replacement is left to whoever has begun it"},
+	{"ack_before_commit", "a member takes for committed what it is sent"},
+	{"id_reused_after_wipe", "an emptied member comes back under its id"},
+	{"requests_missing_from_snapshot", "a member that installs a snapshot remembers no request ids"},
+	{"snapshot_at_wrong_index", "a snapshot says that it is one entry older than it is"},
+	{"cut_before_snapshot", "the log is cut behind what is applied, before that is durable in a snapshot or the state"},
+	{"compaction_drops_a_delete", "a watcher is not told that an event that it lacks is gone, if it is a delete"},
 }
 
 // control is no bug: nothing must be found.

@@ -106,6 +106,8 @@ func (n *network) introduced(from, to *life) bool {
 		switch {
 		case err == nil, a.dead, b.dead:
 			return !a.dead && !b.dead
+		case errors.As(err, &r) && r.Reason == consensus.RefusedUUID && b.member.emptied:
+			n.refused(a, b, r)
 		case !errors.As(err, &r) && a.member.broken: // its disk refused to write it down
 		case errors.As(err, &r) && r.Reason == consensus.RefusedRemoved:
 			n.refused(a, b, r)

@@ -28,9 +28,12 @@ func (c *client) follow() {
 		if w.dice.IntN(12) == 0 {
 			m = w.anyMember()
 		}
-		if !c.watcher.fresh {
+		switch {
+		case !c.watcher.fresh:
 			c.begin(m)
-		} else {
+		case w.chance(0.5):
+			c.connect(m)
+		default:
 			c.poll(m)
 		}
 		w.sleep(w.between(0, 60*time.Millisecond))
@@ -51,6 +54,84 @@ func (c *client) begin(m *member) {
 				c.watcher.after, c.watcher.fresh = uint64(at), true
 			}
 		}
+	})
+}
+
+// connect has a member tell what changes for as long as the connection lasts,
+// through whatever becomes of the member's state meanwhile.
+func (c *client) connect(m *member) {
+	w := c.world
+	s := &stream{client: c, after: c.watcher.after, arrived: w.now}
+	until := w.now + w.between(100*time.Millisecond, connectedMax)
+	w.after(w.network.delay(), func() {
+		l := m.life
+		if l == nil || l.gone() {
+			s.over = true
+			return
+		}
+		l.hold(func() { w.spawn(l, "stream of "+c.name, func() { s.serve(l) }) })
+	})
+	w.after(until-w.now, func() {})
+	w.park(func() bool { return s.over || w.now >= until })
+	s.over = true
+}
+
+// connectedMax is how long a connection lasts.
+const connectedMax = 4 * time.Second
+
+// stream is a connection of a watcher.
+type stream struct {
+	client  *client
+	after   uint64        // what the member has told
+	arrived time.Duration // when the last of it does: nothing overtakes on a connection
+	over    bool          // either side has ended it
+}
+
+// serve is the member's side.
+func (s *stream) serve(l *life) {
+	w, installs := l.world, l.installs
+	if installs > 0 {
+		w.faults.count("watcher at a member that has installed")
+	}
+	watch := l.machine.Watch(registry.Revision(s.after))
+	for !s.over {
+		w.park(func() bool { return s.over || uint64(l.machine.Revision()) > s.after })
+		if s.over || l.dead {
+			return
+		}
+		from := s.after
+		batch, err := watch.Next(context.Background()) // which has something
+		if s.after = uint64(batch.Revision); err != nil {
+			s.after = from
+		}
+		if l.installs > installs {
+			w.faults.count("watcher connected over an install")
+			installs = l.installs
+		}
+		s.tell(l, from, batch, err)
+		if err != nil {
+			return
+		}
+	}
+}
+
+// tell sends a batch, unless the connection breaks.
+func (s *stream) tell(l *life, from uint64, batch registry.Batch, err error) {
+	w := l.world
+	if w.chance(w.network.loss / 2) {
+		s.over = true
+		return
+	}
+	s.arrived = max(s.arrived, w.now+w.network.delay())
+	w.after(s.arrived-w.now, func() {
+		if s.over {
+			return
+		}
+		if at := s.client.watcher.after; at != from {
+			w.fail("%s is at revision %d, and a connection to %v goes on from %d", s.client.name, at, l.member, from)
+		}
+		s.client.told(l, from, batch, err)
+		s.over = s.over || err != nil
 	})
 }
 

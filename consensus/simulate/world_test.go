@@ -36,6 +36,7 @@ type world struct {
 	story   story
 	trace   *xxhash.Digest
 	steps   uint64
+	emptied bool             // a member has lost its disks
 	newest  consensus.Status // what is known of the members
 
 	failed error // the first violation
@@ -61,6 +62,7 @@ type options struct {
 	Thinking      time.Duration // between two calls of a client, at most
 	Holders       int           // of leases
 	Watchers      int
+	EventsMax     int // that a member keeps for them
 	Keys          int
 	Latency       time.Duration // of a message, about
 	Loss, Repeat  float64       // of messages
@@ -97,6 +99,9 @@ func newOptions(seed uint64) options {
 	}
 	if dice.IntN(2) == 0 {
 		o.Repeat = dice.Float64() * 0.3
+	}
+	if o.EventsMax = 1 << 16; dice.IntN(2) == 0 {
+		o.EventsMax = 1 + dice.IntN(64)
 	}
 	return o
 }
