@@ -172,6 +172,9 @@ func (m *member) start() {
 			w.fail("%v: the registry ends: %v", m, err)
 		}
 	})
+	if w.site != nil {
+		w.spawn(l, "prober", func() { w.site.check(ctx, l) })
+	}
 }
 
 // open opens all, in the order of stellmapd.

@@ -31,6 +31,7 @@ type world struct {
 	members []*member
 	network network
 	faults  faults
+	site    *site // what is checked; nil = nothing
 	checks  checks
 	clients []*client
 	story   story

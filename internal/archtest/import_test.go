@@ -15,7 +15,7 @@ var picture = map[string][]string{
 	"storage/crashtest":   {},
 	"consensus":           {"storage"},
 	"consensus/peer":      {"consensus"},
-	"consensus/simulate":  {"consensus", "registry", "storage"}, // a test of the whole: it joins them as cmd does
+	"consensus/simulate":  {"consensus", "registry", "registry/probe", "storage"}, // a test of the whole: it joins them as cmd does
 	"registry":            {"storage"},
 	"registry/httpapi":    {"registry"},
 	"registry/grpcapi":    {"registry"},
