@@ -17,6 +17,7 @@ SIM_SECONDS   = 600
 CHAOS_SECONDS = 1500
 DRAIN_SECONDS = 300
 FUZZ_TOTAL_SECONDS = 900
+PROBES_SECONDS = 600
 # What each fuzz target has.
 FUZZ_SECONDS  = 20
 
@@ -27,7 +28,7 @@ UNIT_PACKAGES = $$(go list ./... | grep -v /internal/e2e)
 
 within = scripts/within
 
-.PHONY: help build demo test setup lint unit race e2e bench scale crash chaos drain sim mutants fuzz generate clean
+.PHONY: help build demo test setup lint unit race e2e bench scale crash chaos drain sim mutants probes fuzz generate clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -85,6 +86,10 @@ mutants: ## plant one bug after the other; the harness of crashes, the simulator
 	@$(within) $(MUTANTS_SECONDS) mutants go test -v -tags mutants -count=1 -timeout $(MUTANTS_SECONDS)s -run 'TestMutants$$' ./storage/crashtest
 	@$(within) $(SIM_MUTANTS_SECONDS) sim-mutants go test -v -tags mutants -count=1 -timeout $(SIM_MUTANTS_SECONDS)s -run 'TestMutants$$' ./consensus/simulate
 	@CI=true $(within) $(MUTANTS_SECONDS) bugs go test -v -count=1 -timeout $(MUTANTS_SECONDS)s -run 'TestChaosFindsPlantedBugs$$' ./internal/e2e -bugs
+
+probes: ## check a real Redis and a real MariaDB, which it installs from Debian's packages
+	@$(within) $(PROBES_SECONDS) servers scripts/servers
+	@$(within) $(PROBES_SECONDS) probes go test -v -count=1 -timeout $(PROBES_SECONDS)s ./registry/probe -run TestReal -servers
 
 fuzz: ## run each fuzz target for FUZZ_SECONDS
 	@$(within) $(FUZZ_TOTAL_SECONDS) fuzz scripts/fuzz $(FUZZ_SECONDS)
