@@ -65,7 +65,10 @@ func randomQuery(r *rand.Rand) Query {
 		Services: picks(r, someServices, 0.2), Prefixes: picks(r, []string{"acme", "acme.", "acme.sh", "acme.shop.", "o", "orders", "x"}, 0.2),
 		Groups: picks(r, someGroups[1:], 0.1), Zones: picks(r, someZones[1:], 0.2), Versions: picks(r, someVersions[1:], 0.2),
 		Regions: picks(r, []string{"here", "there"}, 0.1), Endpoints: picks(r, someNames, 0.2),
-		Statuses: picks(r, []string{"any", "routable", "passing", "expired"}, 0.5),
+		Statuses: picks(r, []string{"any", "routable", "passing", "warning", "critical", "draining", "expired", "disabled"}, 0.5),
+	}
+	if r.IntN(8) == 0 {
+		q.Labels = []string{pick(r, []string{"track=canary", "track=stable", "team=t1", "none=x"})}
 	}
 	if q.AllNamespaces = r.IntN(4) == 0; !q.AllNamespaces {
 		q.Namespace = pick(r, someNamespaces)
@@ -126,9 +129,16 @@ func naiveInstance(q Query, i *Instance) bool {
 			endpoint = endpoint || e.Name == want || strings.EqualFold(e.Protocol, want)
 		}
 	}
-	status := len(q.Statuses) == 0 && i.Status == StatusPassing
+	routable := slices.Contains([]string{"passing", "warning", "suspect"}, i.Status.String())
+	status := len(q.Statuses) == 0 && routable
 	for _, s := range q.Statuses {
-		status = status || s == "any" || s == i.Status.String() || s == "routable" && i.Status == StatusPassing
+		status = status || s == "any" || s == i.Status.String() || s == "routable" && routable
+	}
+	for _, label := range q.Labels {
+		key, want, _ := strings.Cut(label, "=")
+		if value, has := i.Labels.Map()[key]; !has || value != want {
+			return false
+		}
 	}
 	for _, s := range q.Selectors {
 		if !naiveSelector(s, i.Labels.Map()) {
@@ -174,13 +184,15 @@ func TestQueriesAgainstANaiveModel(t *testing.T) {
 	clock := newManualClock()
 	m := newMember(t, clock)
 	large := append(slices.Repeat([]string{"orders", "acme.shop.cart.app.api"}, 8), someServices...)
-	matched := 0
+	matched, seen := 0, make(map[Status]int)
 	for round := range 60 {
 		shrinking := round%20 >= 14
 		for range 60 {
 			one := randomInstance(r, large)
 			if shrinking || r.IntN(5) == 0 {
 				m.deregister(one.ref())
+			} else if r.IntN(4) == 0 {
+				m.sayAnything(r)
 			} else {
 				one.LeaseTTLSeconds = int64(1 + r.IntN(60))
 				m.register(one)
@@ -189,6 +201,9 @@ func TestQueriesAgainstANaiveModel(t *testing.T) {
 		m.pass(clock, time.Duration(r.IntN(4))*time.Second)
 		mustHaveRightIndex(t, m.machine.published)
 		all := m.all()
+		for _, i := range all {
+			seen[i.Status]++
+		}
 		for range 60 {
 			q := randomQuery(r)
 			got, _, err := m.registry.List(context.Background(), q)
@@ -203,6 +218,36 @@ func TestQueriesAgainstANaiveModel(t *testing.T) {
 		}
 	}
 	t.Logf("%d instances at the end, %d matches in all", len(m.all()), matched)
+	for _, status := range []Status{StatusPassing, StatusWarning, StatusCritical, StatusDraining, StatusExpired, StatusDisabled} {
+		if seen[status] == 0 {
+			t.Errorf("no instance was ever %s", status)
+		}
+	}
+}
+
+// sayAnything has an operator say something of an instance, or take it back.
+func (m *member) sayAnything(r *rand.Rand) {
+	m.tb.Helper()
+	all := m.all()
+	if len(all) == 0 {
+		return
+	}
+	k := all[r.IntN(len(all))].Key()
+	ref := InstanceRef{Namespace: k.Namespace, Service: k.Service, ID: k.ID}
+	var err error
+	switch r.IntN(4) {
+	case 0:
+		_, err = m.registry.ClearOverride(context.Background(), "", ref)
+	case 1:
+		_, err = m.registry.Drain(context.Background(), "", ref, Drain{Seconds: int64(1 + r.IntN(60))})
+	case 2:
+		_, err = m.registry.Undrain(context.Background(), "", ref)
+	default:
+		_, err = m.registry.Override(context.Background(), "", ref, Override{Status: pick(r, []string{"passing", "warning", "critical", "disabled"})})
+	}
+	if err != nil {
+		m.tb.Fatal(err)
+	}
 }
 
 func (m *member) deregister(ref InstanceRef) {
