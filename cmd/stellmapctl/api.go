@@ -50,6 +50,7 @@ type registration struct {
 	Labels          map[string]string `json:"labels,omitempty"`
 	Metadata        map[string]string `json:"metadata,omitempty"`
 	Endpoints       []endpoint        `json:"endpoints"`
+	Checks          []check           `json:"checks,omitempty"`
 	LeaseTTLSeconds int64             `json:"leaseTtlSeconds"`
 }
 
@@ -87,6 +88,7 @@ type instance struct {
 	Labels           map[string]string `json:"labels,omitempty"`
 	Metadata         map[string]string `json:"metadata,omitempty"`
 	Endpoints        []endpoint        `json:"endpoints"`
+	Checks           []check           `json:"checks,omitempty"`
 	LeaseTTLSeconds  int64             `json:"leaseTtlSeconds"`
 	RegisteredAt     string            `json:"registeredAt"` // times stay as the server wrote them
 	LastHeartbeatAt  string            `json:"lastHeartbeatAt"`
@@ -108,6 +110,8 @@ type condition struct {
 	Until  string `json:"until,omitempty"`
 	Reason string `json:"reason,omitempty"`
 	By     string `json:"by,omitempty"`
+
+	HeldUntil string `json:"heldUntil,omitempty"` // of a check that flaps
 }
 
 // A keptOverride is what an operator said of an instance that is gone.

@@ -186,7 +186,7 @@ func (c *ctl) instancesView(l instanceList, all bool) view {
 		items: []any{},
 		columns: []column{{"NAMESPACE", !all}, {"SERVICE", false}, {"ID", false}, {"STATUS", false}, {"ADDRESS", false}, {"ZONE", false},
 			{"REGION", true}, {"GROUP", true}, {"VERSION", true}, {"LABELS", true},
-			{"LEASE", false}, {"RENEWED", false}, {"EXPIRED", false}, {"REVISION", true}, {"WITHHELD", false}},
+			{"CHECKS", true}, {"LEASE", false}, {"RENEWED", false}, {"EXPIRED", false}, {"REVISION", true}, {"WITHHELD", false}},
 	}
 	for _, i := range l.Instances {
 		name := i.Service + "/" + i.InstanceID
@@ -197,7 +197,7 @@ func (c *ctl) instancesView(l instanceList, all bool) view {
 		v.names = append(v.names, name)
 		v.rows = append(v.rows, []string{i.Namespace, i.Service, i.InstanceID, i.Status, addresses(i.Endpoints, wide), i.Zone,
 			i.Region, i.Group, i.Version, labels(i.Labels),
-			fmt.Sprintf("%ds", i.LeaseTTLSeconds), c.ageOf(i.LastHeartbeatAt), c.ageOf(i.ExpiredAt), fmt.Sprint(i.Revision), reasons(i.Withheld, wide)})
+			i.checkStates(), fmt.Sprintf("%ds", i.LeaseTTLSeconds), c.ageOf(i.LastHeartbeatAt), c.ageOf(i.ExpiredAt), fmt.Sprint(i.Revision), reasons(i.Withheld, wide)})
 	}
 	return v
 }

@@ -26,6 +26,8 @@ type registerFlags struct {
 	group, zone, version string
 	labels, metadata     []string
 	ttl                  time.Duration
+	checks               []string
+	checkEvery           time.Duration
 	keep                 bool
 	by                   holder
 }
@@ -47,9 +49,14 @@ out; --keep makes one and does so by itself. An operator needs none with --force
 
 --addr is HOST:PORT, or NAME=PROTOCOL://HOST:PORT[/PATH] for an endpoint with a
 name and protocol of its own, and may be given several times. The first is the
-primary one. HOST should be an IP address: proxies take nothing else.`,
+primary one. HOST should be an IP address: proxies take nothing else.
+
+--check has the cluster try an endpoint, the first unless it names one: http/PATH,
+https/PATH, tcp, tls, grpc, grpc/SERVICE, grpcs, redis or mysql, with a name before
+a = if there are several of a kind. See docs/health.md; over HTTP there is more.`,
 		Example: `  stellmapctl register orders --id orders-1 --addr 127.0.0.1:9001 --ttl 10s --keep
   stellmapctl register orders --id orders-1 --addr http=http://10.0.0.7:8080 --addr rpc=grpc://10.0.0.7:9090
+  stellmapctl register orders --id o-1 --addr 10.0.0.7:8080 --addr db=tcp://10.0.0.7:6379 --check http/healthz --check redis@db
   stellmapctl register orders -n prod --id o-1 --addr '[2001:db8::7]:80' --zone a --version 1.4.2 --label tier=gold`,
 		Args: oneService,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -80,6 +87,8 @@ func (f *registerFlags) add(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.labels, "label", nil, "a label key=value, which queries can ask for; repeatable")
 	flags.StringArrayVar(&f.metadata, "metadata", nil, "a metadata key=value; repeatable")
 	flags.DurationVar(&f.ttl, "ttl", ttlDefault, "how long the lease holds without a renewal, in whole seconds, 1s to 168h")
+	flags.StringArrayVar(&f.checks, "check", nil, "a check: [NAME=]KIND[@ENDPOINT][/PATH], such as http/healthz; repeatable")
+	flags.DurationVar(&f.checkEvery, "check-interval", 0, "the time from one try of a check to the next, in whole seconds, 1s to 1h (default 5s)")
 	holderFlags(flags, &f.by)
 	flags.BoolVar(&f.keep, "keep", false, "stay, renew the lease, deregister at Ctrl-C")
 }
@@ -102,6 +111,16 @@ func (f *registerFlags) registration() (registration, error) {
 			return registration{}, err
 		}
 		r.Endpoints = append(r.Endpoints, e)
+	}
+	if f.checkEvery < 0 || f.checkEvery > time.Hour || f.checkEvery%time.Second != 0 {
+		return registration{}, usagef("--check-interval: %v is not a time in whole seconds from 1s to 1h", f.checkEvery)
+	}
+	for _, text := range f.checks {
+		check, err := parseCheck(text, f.checkEvery)
+		if err != nil {
+			return registration{}, err
+		}
+		r.Checks = append(r.Checks, check)
 	}
 	var err error
 	if r.Labels, err = parsePairs("label", f.labels); err != nil {
