@@ -50,6 +50,8 @@ func (r renewal) record() recordv1.Answer_Renewal {
 		return recordv1.Answer_RENEWAL_LOG
 	case renewalWrong:
 		return recordv1.Answer_RENEWAL_WRONG_TOKEN
+	case renewalShared:
+		return recordv1.Answer_RENEWAL_SHARED
 	}
 	return recordv1.Answer_RENEWAL_NOT_FOUND
 }
@@ -91,15 +93,30 @@ func (m *Machine) leaveToLog(asked []leaseRenewal, outcomes []renewal) {
 		if outcomes[i] != renewalUnknown {
 			continue
 		}
-		known, _ := m.instance(asked[i].key)
+		known := m.holding(asked[i].key)
 		switch {
 		case known == nil:
+		case known.LeaseID != "":
+			outcomes[i] = renewalShared
 		case known.heldBy(asked[i].proof):
 			outcomes[i] = renewalLog
 		default:
 			outcomes[i] = renewalWrong // which must not fill the log
 		}
 	}
+}
+
+// holding is what has the lease that is asked for, nil when nothing has it any
+// more: an instance that has expired with its shared lease can be registered only.
+func (m *Machine) holding(k InstanceKey) *Instance {
+	if k.isShared() {
+		return m.holdingShared(k.ID)
+	}
+	known, _ := m.instance(k)
+	if known != nil && known.LeaseID != "" && !known.alive() {
+		return nil
+	}
+	return known
 }
 
 // confirmed says whether the barrier that has just returned spoke for the leader

@@ -31,8 +31,9 @@ type step struct {
 	batch  *storage.Batch
 	entry  Entry
 
-	services []*draft // the services that the entry touches, in the order it does
-	changes  []change
+	sharedEnded int      // instances that went with their shared leases
+	services    []*draft // the services that the entry touches, in the order it does
+	changes     []change
 }
 
 // A draft is a service's record while an entry is applied; it is written once, at the end.
@@ -62,6 +63,10 @@ func (t *step) run() []byte {
 		results = each(kind.Reap.GetServices(), t.reap)
 	case *recordv1.Command_Checkpoint:
 		t.checkpoint(kind.Checkpoint)
+	case *recordv1.Command_GrantLease:
+		results = []*recordv1.Result{t.grant(kind.GrantLease)}
+	case *recordv1.Command_RevokeLease:
+		results = []*recordv1.Result{t.revoke(kind.RevokeLease)}
 	case *recordv1.Command_SetConditions:
 		results = each(kind.SetConditions.GetItems(), t.setCondition)
 	default:
@@ -98,6 +103,11 @@ func (t *step) register(item *recordv1.RegisterItem) *recordv1.Result {
 	}
 	next := t.reader.instance(k, item.GetSpec())
 	next.Token = t.token(item.GetToken())
+	if item.GetLeaseId() != "" {
+		if refused := t.join(next, old, item); refused != nil {
+			return refused
+		}
+	}
 	for at := range next.Checks() {
 		if problem := next.Health.Checks[at].unreadable(); problem != "" {
 			panic(fmt.Sprintf("registry: the registration of entry %d of term %d %s", t.entry.Index, t.entry.Term, problem))
@@ -193,9 +203,16 @@ func (t *step) deregister(key *recordv1.InstanceKey, proof []byte) *recordv1.Res
 // renew starts a new lease generation, so that an expiry of the old one that is
 // still on its way does nothing.
 func (t *step) renew(item *recordv1.RenewItem) *recordv1.Result {
-	old := t.state.instance(keyOfRecord(item.GetKey()))
-	if old == nil || old.pastGrace(t.entry.Time) {
+	k := keyOfRecord(item.GetKey())
+	if k.isShared() {
+		return t.renewShared(item)
+	}
+	old := t.state.instance(k)
+	switch {
+	case old == nil || old.pastGrace(t.entry.Time) || old.LeaseID != "" && !old.alive():
 		return &recordv1.Result{Code: recordv1.Result_CODE_NOT_FOUND}
+	case old.LeaseID != "":
+		return &recordv1.Result{Code: recordv1.Result_CODE_SHARED_LEASE}
 	}
 	if !old.heldBy(item.GetProof()) {
 		return &recordv1.Result{Code: recordv1.Result_CODE_WRONG_TOKEN}
@@ -211,14 +228,23 @@ func (t *step) renew(item *recordv1.RenewItem) *recordv1.Result {
 }
 
 func (t *step) expire(item *recordv1.ExpireItem, current bool) *recordv1.Result {
-	old := t.state.instance(keyOfRecord(item.GetKey()))
-	if !current || old == nil || !old.alive() || uint64(old.Lease) != item.GetLease() && !mutant("expiry_of_any_generation") {
+	k := keyOfRecord(item.GetKey())
+	if k.isShared() {
+		return t.expireShared(item, current)
+	}
+	old := t.state.instance(k)
+	if !current || old == nil || !old.alive() || old.LeaseID != "" || uint64(old.Lease) != item.GetLease() && !mutant("expiry_of_any_generation") {
 		return &recordv1.Result{Code: recordv1.Result_CODE_OK}
 	}
+	return &recordv1.Result{Code: recordv1.Result_CODE_OK, Changed: t.lapseLease(old)}
+}
+
+// lapseLease is an instance whose lease has run out.
+func (t *step) lapseLease(old *Instance) (visible bool) {
 	next := *old
 	next.ExpiredAt = t.entry.Time
 	next.settle(old, old.Conditions(), t.entry.Time)
-	return &recordv1.Result{Code: recordv1.Result_CODE_OK, Changed: t.put(&next, old)}
+	return t.put(&next, old)
 }
 
 // reap does what has come due in a service by the time of the entry.

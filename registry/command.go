@@ -12,7 +12,7 @@ import (
 const commandItemsMax = 128
 
 func registerCommand(r Registration) []byte {
-	item := &recordv1.RegisterItem{Key: keyToRecord(r.instanceKey()), Spec: specOf(r), Proof: r.Holder.proof()}
+	item := &recordv1.RegisterItem{Key: keyToRecord(r.instanceKey()), Spec: specOf(r), Proof: r.Holder.proof(), LeaseId: r.LeaseID}
 	if r.LeaseToken != "" {
 		item.Token = hashOf(r.LeaseToken).record()
 	}
@@ -62,10 +62,10 @@ func Grows(command []byte) bool {
 // be lost to all who call it.
 func growing(c *recordv1.Command) (grows, decided bool) {
 	switch c.GetKind().(type) {
-	case *recordv1.Command_Register:
+	case *recordv1.Command_Register, *recordv1.Command_GrantLease:
 		return true, true
 	case *recordv1.Command_Deregister, *recordv1.Command_Renew, *recordv1.Command_Expire, *recordv1.Command_Reap, *recordv1.Command_SetConditions,
-		*recordv1.Command_Checkpoint:
+		*recordv1.Command_Checkpoint, *recordv1.Command_RevokeLease:
 		return false, true
 	}
 	return true, false

@@ -12,6 +12,12 @@ var (
 	ErrTokenRequired = errors.New("registry: a lease token is required")
 	// ErrWrongToken says that the lease token that was presented is not the instance's: nothing was done.
 	ErrWrongToken = errors.New("registry: the lease token is another's")
+	// ErrLeaseNotFound says that there is no such shared lease: it has run out, or was revoked, and all of its instances with it.
+	ErrLeaseNotFound = errors.New("registry: no such shared lease")
+	// ErrLeasesFull says that there are as many shared leases, or instances under one, as there may be: nothing was done.
+	ErrLeasesFull = errors.New("registry: too many shared leases, or instances under one")
+	// ErrSharedLease says that the instance lives under a shared lease, which is what can be renewed.
+	ErrSharedLease = errors.New("registry: the instance has no lease of its own")
 	// ErrNoLeader says that nobody leads at the moment: nothing was done, and the same call may be tried again.
 	ErrNoLeader = errors.New("registry: no leader")
 	// ErrBusy says that a bounded queue is full: nothing was done, and the same call may be tried again later.

@@ -9,7 +9,7 @@ import (
 // It is decided of every kind of command whether it grows, and it stays as it
 // is: of a kind that is new, this test asks for the decision.
 func TestItIsDecidedWhichCommandsGrow(t *testing.T) {
-	want := map[string]bool{"register": true, "deregister": false, "renew": false, "expire": false, "reap": false, "set_conditions": false, "checkpoint": false}
+	want := map[string]bool{"register": true, "deregister": false, "renew": false, "expire": false, "reap": false, "set_conditions": false, "checkpoint": false, "grant_lease": true, "revoke_lease": false}
 	kinds := (&recordv1.Command{}).ProtoReflect().Descriptor().Oneofs().ByName("kind").Fields()
 	for i := range kinds.Len() {
 		kind := kinds.Get(i)
@@ -42,6 +42,8 @@ func TestGrows(t *testing.T) {
 	}{
 		"register":       {registerCommand(normal), true},
 		"deregister":     {deregisterCommand(key, Holder{}), false},
+		"grant a lease":  {encode(&recordv1.Command{Format: formatMax, Kind: &recordv1.Command_GrantLease{GrantLease: &recordv1.GrantLease{Id: "l"}}}), true},
+		"revoke a lease": {encode(&recordv1.Command{Format: formatMax, Kind: &recordv1.Command_RevokeLease{RevokeLease: &recordv1.RevokeLease{Id: "l"}}}), false},
 		"renew":          {renewCommand(&pendingRenewal{key: key, ttlMs: 30_000}), false},
 		"expire":         {expireCommand(3, []dueLease{{key: key}}), false},
 		"reap":           {reapCommand([]ServiceKey{key.ServiceKey()}), false},

@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -237,12 +238,15 @@ func dumpState(s *state) string {
 	if s.told.term != 0 {
 		fmt.Fprintf(&out, "told in term %d: %v of %v, %d overdue\n", s.told.term, s.told.reign, s.told.lived, s.told.late)
 	}
+	for _, id := range slices.Sorted(maps.Keys(s.leases)) {
+		fmt.Fprintf(&out, "%+v %v\n", *s.leases[id].record, ids(s.leases[id].members))
+	}
 	return out.String()
 }
 
 func dumpEngine(tb testing.TB, e *storage.Engine) string {
 	var out strings.Builder
-	for _, prefix := range []string{storage.ServicePrefix, storage.InstancePrefix, storage.CheckpointPrefix} {
+	for _, prefix := range []string{storage.ServicePrefix, storage.InstancePrefix, storage.CheckpointPrefix, storage.LeasePrefix} {
 		lo := []byte(prefix)
 		err := e.Scan(lo, storage.PrefixEnd(lo), func(key, value []byte) error {
 			fmt.Fprintf(&out, "%s = %x\n", key, value)

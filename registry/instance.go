@@ -34,7 +34,8 @@ type Instance struct {
 	Counter  uint64   // how often it has changed visibly since it was created, from 1
 	Lease    Revision // the lease's generation: the revision of the last register or logged renewal
 
-	Token TokenHash // of the lease token that whoever changes it has to present
+	LeaseID string    // the shared lease that it lives under, or lived under when it expired; "" = one of its own
+	Token   TokenHash // of the lease token that whoever changes it has to present
 }
 
 // Key is the instance's identity.
@@ -64,7 +65,7 @@ func (i *Instance) Endpoint(name string) (Endpoint, bool) {
 // sameAs says whether a reader could not tell the two apart. The lease's
 // generation and the time of the last renewal are not for readers to rely on.
 func (i *Instance) sameAs(o *Instance) bool {
-	return i.Group == o.Group && i.Zone == o.Zone && i.Version == o.Version &&
+	return i.Group == o.Group && i.LeaseID == o.LeaseID && i.Zone == o.Zone && i.Version == o.Version &&
 		i.LeaseTTL == o.LeaseTTL && i.Status == o.Status && i.ExpiredAt == o.ExpiredAt && slices.Equal(i.Conditions(), o.Conditions()) &&
 		slices.Equal(i.Labels, o.Labels) && slices.Equal(i.Metadata, o.Metadata) &&
 		slices.Equal(i.Endpoints, o.Endpoints) && slices.Equal(i.Checks(), o.Checks())

@@ -37,6 +37,7 @@ type leases struct {
 	queue    leaseQueue
 	budget   expiryBudget
 	unspoken unspoken
+	crowd    int // instances that may expire in one entry with a shared lease: sharedExpiries
 
 	pauses uint64 // how often time was found missing
 }
@@ -81,13 +82,14 @@ const (
 	renewalUnknown         // there is no such lease
 	renewalLog             // it has to go through the log
 	renewalWrong           // the lease token is another's
+	renewalShared          // the instance lives under a shared lease
 )
 
 func newLeases(now func() time.Time) *leases {
 	seed := maphash.MakeSeed()
 	return &leases{
 		now: now, hash: func(k InstanceKey) uint64 { return maphash.Comparable(seed, k) },
-		budget: expiryBudget{cost: expiryCost}, tellBytes: checkpointBytesMax,
+		budget: expiryBudget{cost: expiryCost}, tellBytes: checkpointBytesMax, crowd: sharedExpiries,
 	}
 }
 
@@ -135,12 +137,15 @@ func (l *leases) lead(term uint64, s *state) {
 	l.queue = make(leaseQueue, 0, alive)
 	for _, svc := range s.order {
 		for _, i := range svc.instances {
-			if i.alive() && !mutant("leases_forgotten_by_new_leader") {
+			if i.alive() && i.LeaseID == "" && !mutant("leases_forgotten_by_new_leader") {
 				one := l.grant(i, len(l.queue))
 				l.inherit(one, s.told)
 				l.queue = append(l.queue, one)
 			}
 		}
+	}
+	for _, shared := range s.leases {
+		l.queue = append(l.queue, l.grant(shared.record.asInstance(), len(l.queue)))
 	}
 	heap.Init(&l.queue)
 }
@@ -195,7 +200,11 @@ func (l *leases) published(changes []change) {
 	l.clock()
 	for i := range changes {
 		switch c := &changes[i]; {
-		case c.op == opPut && c.instance.alive():
+		case c.op == opLeasePut:
+			l.put(c.lease.asInstance())
+		case c.op == opLeaseDelete:
+			l.drop(sharedKey(c.lease.ID))
+		case c.op == opPut && c.instance.alive() && c.instance.LeaseID == "":
 			l.put(c.instance)
 		case c.op == opPut:
 			l.drop(c.instance.Key())
@@ -291,8 +300,8 @@ func (l *leases) due(most int) (term uint64, due []dueLease, more bool) {
 		return 0, nil, false
 	}
 	now := l.clock()
-	left := l.budget.left(now)
-	defer func() { l.budget.spend(now, len(due)) }()
+	left, spent := l.budget.left(now), 0
+	defer func() { l.budget.spend(now, spent) }()
 	for range leaseStepsMax {
 		if len(l.queue) == 0 || l.queue[0].queued > now {
 			l.budget.late = 0
@@ -303,7 +312,7 @@ func (l *leases) due(most int) (term uint64, due []dueLease, more bool) {
 			l.look(one, now)
 			continue
 		}
-		if len(due) == left {
+		if spent >= left {
 			l.budget.wait(now, one.deadline)
 			return l.term, due, false // the next tick goes on
 		}
@@ -312,6 +321,10 @@ func (l *leases) due(most int) (term uint64, due []dueLease, more bool) {
 		}
 		heap.Pop(&l.queue)
 		one.expiring = true
+		spent++
+		if one.instance.Key().isShared() {
+			spent += l.crowd - 1
+		}
 		due = append(due, dueLease{key: one.instance.Key(), generation: one.generation})
 	}
 	return l.term, due, true

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -174,6 +175,7 @@ func TestLeasesAgainstAList(t *testing.T) {
 	for range 20 {
 		clock := newManualClock()
 		x := &leaseModel{t: t, random: random, clock: clock, real: newLeases(clock.Now), held: make(map[string]*heldLease)}
+		x.real.crowd = 1         // so that a count says what the budget lets go
 		if random.IntN(2) == 0 { // hashes that many keys share
 			x.real.hash = func(k InstanceKey) uint64 { return uint64(k.ID[len(k.ID)-1] % 3) }
 		}
@@ -218,10 +220,39 @@ func (x *leaseModel) lead() {
 
 func (x *leaseModel) state() *state {
 	var all []*Instance
+	shared := newState()
 	for id, h := range x.held {
+		if isSharedID(id) {
+			shared.putLease(sharedLease(id, h.generation, h.ttl))
+			continue
+		}
 		all = append(all, passing(id, h.generation, h.ttl))
 	}
-	return stateOf(all...)
+	s := stateOf(all...)
+	s.leases = shared.leases
+	return s
+}
+
+// named is an instance's id, or that of a shared lease.
+func (x *leaseModel) named(id string) string {
+	if x.random.IntN(3) == 0 {
+		return "shared-" + id
+	}
+	return id
+}
+
+func isSharedID(id string) bool { return strings.HasPrefix(id, "shared-") }
+
+func sharedLease(id string, generation Revision, ttl time.Duration) *SharedLease {
+	return &SharedLease{ID: id, Generation: generation, TTL: ttl}
+}
+
+// leaseKey is what the leader has a lease by.
+func leaseKey(id string) InstanceKey {
+	if isSharedID(id) {
+		return sharedKey(id)
+	}
+	return passing(id, 0, 0).Key()
 }
 
 func (x *leaseModel) step() {
@@ -237,11 +268,11 @@ func (x *leaseModel) step() {
 		x.clock.advance([]time.Duration{-time.Hour, -time.Millisecond, pauseMin + 1, time.Second, time.Hour}[x.random.IntN(5)])
 		x.look()
 	case 4, 5:
-		x.put(id)
+		x.put(x.named(id))
 	case 6:
-		x.drop(id)
+		x.drop(x.named(id))
 	case 7, 8:
-		x.renew(id)
+		x.renew(x.named(id))
 	case 9:
 		x.due(1 + x.random.IntN(4))
 	case 10:
@@ -261,7 +292,11 @@ func (x *leaseModel) look() { x.real.published(nil) }
 func (x *leaseModel) put(id string) {
 	x.next++
 	ttl := time.Duration(1+x.random.IntN(3)) * time.Second
-	x.real.published([]change{put(passing(id, x.next, ttl))})
+	if isSharedID(id) {
+		x.real.published([]change{{op: opLeasePut, lease: sharedLease(id, x.next, ttl)}})
+	} else {
+		x.real.published([]change{put(passing(id, x.next, ttl))})
+	}
 	x.held[id] = &heldLease{generation: x.next, ttl: ttl, deadline: x.ran + ttl}
 }
 
@@ -273,13 +308,16 @@ func (x *leaseModel) drop(id string) {
 		expired.Status, expired.ExpiredAt = StatusExpired, 1
 		c = put(&expired)
 	}
+	if isSharedID(id) {
+		c = change{op: opLeaseDelete, lease: sharedLease(id, 0, 0)}
+	}
 	x.real.published([]change{c})
 	delete(x.held, id)
 }
 
 func (x *leaseModel) renew(id string) {
 	ttl := []time.Duration{0, time.Second}[x.random.IntN(2)]
-	term, outcomes := x.real.renew([]leaseRenewal{{key: passing(id, 0, 0).Key(), ttl: ttl}})
+	term, outcomes := x.real.renew([]leaseRenewal{{key: leaseKey(id), ttl: ttl}})
 	mustEqual(x.t, "the term", term, x.term)
 	h := x.held[id]
 	want := renewalDone

@@ -120,6 +120,17 @@ func (m *Machine) load() (working, published *state, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	err = m.scan(storage.LeasePrefix, 1, func(name [][]byte, value []byte) error {
+		lease, err := decodeLease(string(name[0]), value)
+		if err != nil {
+			return err
+		}
+		loaded(change{op: opLeasePut, lease: lease})
+		return nil
+	})
+	if err != nil {
+		return nil, nil, err
+	}
 	err = m.scan(storage.InstancePrefix, 3, func(name [][]byte, value []byte) error {
 		k := InstanceKey{Namespace: m.reader.share(string(name[0])), Service: m.reader.share(string(name[1])), ID: string(name[2])}
 		i, err := m.reader.decodeInstance(k, value)
@@ -128,6 +139,9 @@ func (m *Machine) load() (working, published *state, err error) {
 		}
 		if working.services[k.ServiceKey()] == nil {
 			return fmt.Errorf("instance %q belongs to service %q in namespace %q, which is not there", k.ID, k.Service, k.Namespace)
+		}
+		if i.underShared() && working.leases[i.LeaseID] == nil {
+			return fmt.Errorf("instance %q of service %q in namespace %q lives under the shared lease %q, which is not there", k.ID, k.Service, k.Namespace, i.LeaseID)
 		}
 		loaded(change{service: k.ServiceKey(), op: opPut, instance: i})
 		return nil

@@ -21,7 +21,7 @@ func newMachineMetrics() machineMetrics {
 			Name: "stellmap_registry_expirations_total", Help: "Leases that have run out, as applied by this member.",
 		}),
 		renewals: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "stellmap_registry_renewals_total", Help: "Renewals that this member answered as leader: done, log (sent through the log), unknown or wrong_token.",
+			Name: "stellmap_registry_renewals_total", Help: "Renewals that this member answered as leader: done, log (sent through the log), unknown, wrong_token or shared_lease.",
 		}, []string{"outcome"}),
 		refusedQueue: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "stellmap_registry_renewals_refused_total", Help: "Renewals refused because too many were waiting for the leader.",
@@ -56,7 +56,7 @@ func (m *machineMetrics) count(c *change) {
 }
 
 func (m *machineMetrics) renewed(outcomes []renewal) {
-	var done, log, unknown, wrong float64
+	var done, log, unknown, wrong, shared float64
 	for _, o := range outcomes {
 		switch o {
 		case renewalDone:
@@ -67,12 +67,15 @@ func (m *machineMetrics) renewed(outcomes []renewal) {
 			unknown++
 		case renewalWrong:
 			wrong++
+		case renewalShared:
+			shared++
 		}
 	}
 	m.renewals.WithLabelValues("done").Add(done)
 	m.renewals.WithLabelValues("log").Add(log)
 	m.renewals.WithLabelValues("unknown").Add(unknown)
 	m.renewals.WithLabelValues("wrong_token").Add(wrong)
+	m.renewals.WithLabelValues("shared_lease").Add(shared)
 }
 
 // batched counts the items of a batch. One that is of no kind is not.
@@ -117,6 +120,7 @@ func (m *Machine) gauges() []prometheus.Collector {
 	}
 	return append(all,
 		gauge("stellmap_registry_services", "Services known, empty ones included.", nil, func() float64 { return float64(m.count(func(s *state) int { return len(s.order) })) }),
+		gauge("stellmap_registry_shared_leases", "Leases that several instances can share.", nil, func() float64 { return float64(m.count(func(s *state) int { return len(s.leases) })) }),
 		gauge("stellmap_registry_revision", "The newest revision that readers see.", nil, func() float64 { return float64(m.Revision()) }),
 		gauge("stellmap_registry_watchers", "Watchers that have seen everything and wait for more.", nil, func() float64 { return float64(m.ring.waiting.Load()) }),
 		gauge("stellmap_registry_ring_events", "Events kept for watchers.", nil, func() float64 { events, _ := m.ring.size(); return float64(events) }),

@@ -99,11 +99,13 @@ stellmap_registry_overdue_total counter 0
 stellmap_registry_renewals_refused_total counter 1
 stellmap_registry_renewals_total{outcome="done"} counter 1
 stellmap_registry_renewals_total{outcome="log"} counter 1
+stellmap_registry_renewals_total{outcome="shared_lease"} counter 0
 stellmap_registry_renewals_total{outcome="unknown"} counter 1
 stellmap_registry_renewals_total{outcome="wrong_token"} counter 0
 stellmap_registry_revision gauge 4
 stellmap_registry_ring_events gauge 4
 stellmap_registry_services gauge 1
+stellmap_registry_shared_leases gauge 0
 stellmap_registry_views gauge 0
 stellmap_registry_views_bytes gauge 0
 stellmap_registry_views_dropped_total counter 0

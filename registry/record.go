@@ -59,7 +59,7 @@ func (i *Instance) encode() []byte {
 		Status: recordv1.InstanceRecord_Status(i.Status), ExpiredAtMs: i.ExpiredAt,
 		Revision: uint64(i.Revision), Counter: i.Counter, Lease: uint64(i.Lease),
 		StatusSinceMs: i.since(), Conditions: conditionsToRecord(i.Conditions()), Number: i.Number,
-		Token: i.Token.record(),
+		Token: i.Token.record(), LeaseId: i.LeaseID,
 	})
 }
 
@@ -204,6 +204,7 @@ func (d *reader) decodeInstance(k InstanceKey, value []byte) (*Instance, error) 
 			return nil, fmt.Errorf("instance %q of service %q in namespace %q %s", k.ID, k.Service, k.Namespace, problem)
 		}
 	}
+	i.LeaseID = d.share(record.GetLeaseId())
 	var ok bool
 	if i.Token, ok = readToken(record.GetToken()); !ok {
 		return nil, fmt.Errorf("instance %q of service %q in namespace %q has the hash of a lease token in %d bytes, which this version does not know: run a newer version", k.ID, k.Service, k.Namespace, len(record.GetToken()))

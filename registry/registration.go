@@ -22,6 +22,8 @@ type Registration struct {
 	// now on, where it is asked for or not; "" = nothing: it is anybody's.
 	Holder     Holder
 	LeaseToken string
+	// LeaseID is the shared lease that the instance is to live under, with its TTL and its token; "" = one of its own.
+	LeaseID string
 }
 
 // An InstanceRef names an instance as a caller wrote it.
@@ -67,7 +69,13 @@ func (r Registration) normalize() (Registration, error) {
 		Labels:    normalizePairs(r.Labels, "labels", &bad),
 		Metadata:  normalizePairs(r.Metadata, "metadata", &bad),
 		Endpoints: normalizeEndpoints(r.Endpoints, &bad),
-		Holder:    ref.Holder, LeaseToken: r.LeaseToken,
+		Holder:    ref.Holder, LeaseToken: r.LeaseToken, LeaseID: r.LeaseID,
+	}
+	if r.LeaseID != "" {
+		normalizeLeaseID(r.LeaseID, &bad)
+		if r.LeaseTTLSeconds != 0 {
+			bad.add("leaseTtlSeconds", "is that of the lease in leaseId: leave one of the two out")
+		}
 	}
 	if r.LeaseToken != "" && r.LeaseToken != r.Holder.Token { // else it is checked as the holder's
 		checkToken(r.LeaseToken, &bad)

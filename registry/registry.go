@@ -125,6 +125,9 @@ func (r Registration) refused(reply *recordv1.Result) error {
 	if reply.GetCode() == recordv1.Result_CODE_ENDPOINT_NAMES_FULL {
 		return tooManyEndpointNames(r)
 	}
+	if r.LeaseID != "" {
+		return sharedRefused(reply, r.Holder)
+	}
 	return r.Holder.judge(reply)
 }
 
@@ -156,6 +159,10 @@ func (r *Registry) Heartbeat(ctx context.Context, ref InstanceRef, leaseTTLSecon
 	if err != nil {
 		return Result{}, err
 	}
+	return r.heartbeat(ctx, one)
+}
+
+func (r *Registry) heartbeat(ctx context.Context, one pendingRenewal) (Result, error) {
 	renewals := []pendingRenewal{one}
 	if err := r.renewer.renewAll(ctx, renewals); err != nil {
 		return Result{}, fmt.Errorf("heartbeat: %w", err)
@@ -164,7 +171,7 @@ func (r *Registry) Heartbeat(ctx context.Context, ref InstanceRef, leaseTTLSecon
 	switch {
 	case logged:
 		return r.renewInLog(ctx, &one)
-	case err != nil && !errors.Is(err, ErrNotFound):
+	case err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrLeaseNotFound):
 		return Result{}, fmt.Errorf("heartbeat: %w", err)
 	}
 	return Result{Revision: r.machine.Revision()}, err

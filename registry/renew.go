@@ -97,7 +97,9 @@ func (p *pendingRenewal) settled() (logged bool, err error) {
 	case p.outcome == recordv1.Answer_RENEWAL_LOG:
 		return true, nil
 	case p.outcome == recordv1.Answer_RENEWAL_NOT_FOUND:
-		return false, ErrNotFound
+		return false, p.missing()
+	case p.outcome == recordv1.Answer_RENEWAL_SHARED:
+		return false, ErrSharedLease
 	case p.outcome == recordv1.Answer_RENEWAL_WRONG_TOKEN:
 		return false, p.by.refused()
 	}
@@ -110,10 +112,21 @@ func (p *pendingRenewal) record() *recordv1.RenewItem {
 
 // refused is why Apply did not take the renewal; nil when it did.
 func (p *pendingRenewal) refused(reply *recordv1.Result) error {
-	if reply.GetCode() == recordv1.Result_CODE_NOT_FOUND {
-		return ErrNotFound
+	switch reply.GetCode() {
+	case recordv1.Result_CODE_NOT_FOUND:
+		return p.missing()
+	case recordv1.Result_CODE_SHARED_LEASE:
+		return ErrSharedLease
 	}
 	return p.by.judge(reply)
+}
+
+// missing says that there is nothing to renew.
+func (p *pendingRenewal) missing() error {
+	if p.key.isShared() {
+		return ErrLeaseNotFound
+	}
+	return ErrNotFound
 }
 
 // join lets all renewals of a call wait, or none.

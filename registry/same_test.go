@@ -171,6 +171,23 @@ func dumpShown(m *Machine) string {
 func mustHold(t *testing.T, m *Machine) {
 	t.Helper()
 	mustBeNumbered(t, m.published)
+	members := make(map[string]int)
+	for _, svc := range m.published.order {
+		for _, i := range svc.instances {
+			if i.LeaseID != "" && i.ExpiredAt == 0 {
+				members[i.LeaseID]++
+			}
+		}
+	}
+	for id, l := range m.published.leases {
+		if len(l.members) != members[id] || l.record.EndedAt != 0 && len(l.members) == 0 {
+			t.Fatalf("shared lease %+v has %d instances, of which %d are alive", *l.record, len(l.members), members[id])
+		}
+		delete(members, id)
+	}
+	if len(members) > 0 {
+		t.Fatalf("instances live under leases that are gone: %v", members)
+	}
 	for _, svc := range m.published.order {
 		s := m.Service(svc.key)
 		var counted tally
@@ -296,8 +313,8 @@ func (a *author) service() ServiceKey {
 }
 
 func (a *author) command(index Revision) []byte {
-	switch a.random.IntN(16) {
-	case 14, 15:
+	switch a.random.IntN(18) {
+	case 16, 17:
 		return a.checkpoint(index)
 	case 0:
 		return nil
@@ -313,6 +330,8 @@ func (a *author) command(index Revision) []byte {
 		})
 	case 5, 6, 7:
 		return a.expiry()
+	case 14, 15:
+		return a.shared(index)
 	case 8:
 		return reapCommand([]ServiceKey{a.service(), a.service()})
 	}
@@ -387,12 +406,33 @@ func (a *author) registration(index Revision) []byte {
 	}
 	r.Labels = map[string]string{"track": []string{"canary", "stable"}[a.random.IntN(2)], "b": "2", "a": "1"}
 	r.Holder = a.holder()
+	if a.random.IntN(3) == 0 {
+		r.LeaseID = a.sharedID()
+	}
 	r.LeaseToken = []string{r.Holder.Token, "", token1}[a.random.IntN(3)]
 	normal, err := r.normalize()
 	if err != nil {
 		panic(err)
 	}
 	return registerCommand(normal)
+}
+
+func (a *author) sharedID() string { return []string{"l1", "l2"}[a.random.IntN(2)] }
+
+// shared is a command about a shared lease.
+func (a *author) shared(index Revision) []byte {
+	id := a.sharedID()
+	a.leases = append(a.leases, dueLease{sharedKey(id), index})
+	command := &recordv1.Command{Format: formatMax}
+	switch a.random.IntN(4) {
+	case 0:
+		return renewCommand(&pendingRenewal{key: sharedKey(id), by: a.holder()})
+	case 1:
+		command.Kind = &recordv1.Command_RevokeLease{RevokeLease: &recordv1.RevokeLease{Id: id, Proof: a.holder().proof()}}
+	default:
+		command.Kind = &recordv1.Command_GrantLease{GrantLease: &recordv1.GrantLease{Id: id, TtlMs: 5000, Token: hashOf(token1).record()}}
+	}
+	return encode(command)
 }
 
 // The lease tokens of tests.

@@ -18,7 +18,8 @@ type state struct {
 	order    []*serviceState // sorted by key
 	index    *index          // of the published state; nil in the other
 	told     *toldLeases
-	tally    tally // of the instances in all services
+	leases   map[string]*leaseState // that instances share, by id
+	tally    tally                  // of the instances in all services
 }
 
 // A serviceState is one service within a state.
@@ -57,7 +58,8 @@ type change struct {
 	previous *Instance // opPut, opDelete
 	record   serviceRecord
 
-	checkpoint *checkpoint // opCheckpoint
+	checkpoint *checkpoint  // opCheckpoint
+	lease      *SharedLease // opLeasePut, opLeaseDelete
 }
 
 type changeOp uint8
@@ -68,10 +70,14 @@ const (
 	opServicePut
 	opServiceDelete
 	opCheckpoint
+	opLeasePut
+	opLeaseDelete
 )
 
 // newState is one that Apply works on.
-func newState() *state { return &state{services: make(map[ServiceKey]*serviceState), told: newTold()} }
+func newState() *state {
+	return &state{services: make(map[ServiceKey]*serviceState), leases: make(map[string]*leaseState), told: newTold()}
+}
 
 // newPublishedState is one that can be queried.
 func newPublishedState() *state {
@@ -95,6 +101,10 @@ func (s *state) apply(c *change) {
 		s.removeService(c.service)
 	case opCheckpoint:
 		s.told.apply(c.checkpoint)
+	case opLeasePut:
+		s.putLease(c.lease)
+	case opLeaseDelete:
+		s.removeLease(c.lease.ID)
 	}
 }
 
@@ -136,6 +146,7 @@ func (s *state) put(svc *serviceState, i *Instance) {
 	}
 	s.count(svc, i, 1)
 	s.told.put(i)
+	s.follow(i, old)
 	if s.index != nil {
 		s.index.put(svc, i, old)
 	}
@@ -151,6 +162,7 @@ func (s *state) remove(svc *serviceState, id string) {
 	s.count(svc, old, -1)
 	s.told.remove(old)
 	svc.instances = slices.Delete(svc.instances, at, at+1)
+	s.follow(nil, old)
 	if s.index != nil {
 		s.index.remove(svc, old)
 	}

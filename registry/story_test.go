@@ -50,6 +50,8 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 		}
 	case "heartbeat":
 		s.heartbeat(d, &out)
+	case "grant", "renew-lease", "revoke":
+		s.sharedLease(d, &out)
 	case "override", "clear", "drain", "undrain", "check", "report":
 		s.say(d, &out)
 	case "tick":
@@ -118,6 +120,34 @@ func held(d *datadriven.TestData) []InstanceRef {
 	return all
 }
 
+// sharedLease has the id of a lease first, and who calls as in held.
+func (s *story) sharedLease(d *datadriven.TestData, out *strings.Builder) {
+	id, token, ttl, log := d.CmdArgs[0].Key, "", 0, len(s.member.log)
+	d.MaybeScanArgs(s.t, "token", &token)
+	d.MaybeScanArgs(s.t, "ttl", &ttl)
+	by := Holder{Asked: true}
+	if token != "" {
+		by.Token = "the-lease-token-of-" + token
+	}
+	var err error
+	switch ctx, r := context.Background(), s.member.registry; d.Cmd {
+	case "grant":
+		_, _, err = r.GrantLease(ctx, "", LeaseGrant{ID: id, TTLSeconds: int64(ttl), Token: by.Token})
+	case "revoke":
+		_, err = r.RevokeLease(ctx, "", id, by)
+	default:
+		_, err = r.RenewLease(ctx, id, by)
+	}
+	switch {
+	case err != nil:
+		fmt.Fprintf(out, "%v\n", err)
+	case len(s.member.log) > log:
+		out.WriteString("ok, through the log\n")
+	default:
+		out.WriteString("ok\n")
+	}
+}
+
 func (s *story) register(d *datadriven.TestData, out *strings.Builder) {
 	host, version := "10.0.0.1", ""
 	port, ttl, count := 80, 0, 1
@@ -126,13 +156,14 @@ func (s *story) register(d *datadriven.TestData, out *strings.Builder) {
 	d.MaybeScanArgs(s.t, "ttl", &ttl)
 	d.MaybeScanArgs(s.t, "version", &version)
 	d.MaybeScanArgs(s.t, "count", &count)
-	check, initial := "", ""
+	check, initial, lease := "", "", ""
+	d.MaybeScanArgs(s.t, "lease", &lease)
 	d.MaybeScanArgs(s.t, "check", &check)
 	d.MaybeScanArgs(s.t, "initial", &initial)
 	for _, k := range held(d) {
 		for n := range count {
 			r := reg(k.Namespace, k.Service, k.ID, host, int32(port+n))
-			r.Holder, r.LeaseToken = k.Holder, k.Holder.Token
+			r.Holder, r.LeaseToken, r.LeaseID = k.Holder, k.Holder.Token, lease
 			if count > 1 {
 				r.ID += strconv.Itoa(n)
 			}
@@ -301,6 +332,14 @@ func (s *story) events(out *strings.Builder) {
 func (s *story) show(d *datadriven.TestData, out *strings.Builder) {
 	namespace, name, _ := strings.Cut(d.CmdArgs[0].Key, "/")
 	k := ServiceKey{Namespace: namespace, Service: name}
+	if shared, members, _ := s.member.machine.lease(namespace); name == "" {
+		if shared == nil {
+			out.WriteString("no such lease\n")
+			return
+		}
+		fmt.Fprintf(out, "generation=%d ttl=%s ended=%v %d instances\n", shared.Generation, shared.TTL, shared.EndedAt != 0, len(members))
+		return
+	}
 	svc := s.member.machine.Service(k)
 	if svc == nil {
 		out.WriteString("unknown\n")

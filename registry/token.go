@@ -72,10 +72,13 @@ func (h Holder) proof() []byte {
 	return hash[:]
 }
 
-// heldBy says whether a proof is good for the instance. How long it takes tells nothing of the token.
-func (i *Instance) heldBy(proof []byte) bool {
-	return len(proof) == 0 || i.Token == (TokenHash{}) || subtle.ConstantTimeCompare(proof, i.Token[:]) == 1
+// provedBy says whether a proof is good for what has the token. How long it takes tells nothing of it.
+func (h TokenHash) provedBy(proof []byte) bool {
+	return len(proof) == 0 || h == (TokenHash{}) || subtle.ConstantTimeCompare(proof, h[:]) == 1
 }
+
+// heldBy says whether a proof is good for the instance.
+func (i *Instance) heldBy(proof []byte) bool { return i.Token.provedBy(proof) }
 
 // refused is why a call was not taken for its holder's.
 func (h Holder) refused() error {

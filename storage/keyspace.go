@@ -12,6 +12,7 @@ import "fmt"
 //	/services/{ns}/{svc}          one service
 //	/checkpoints/clock            how long leaders have lived
 //	/checkpoints/{n}              what was told of 1,024 leases; n in 8 hexadecimal digits
+//	/leases/{id}                  one lease that several instances share
 const (
 	// MetaPrefix heads everything that is not the replicated state machine's.
 	MetaPrefix = "__meta__/"
@@ -23,6 +24,8 @@ const (
 	CheckpointPrefix = "/checkpoints/"
 	// CheckpointClock stands behind it in the place of a number.
 	CheckpointClock = "clock"
+	// LeasePrefix heads the leases that several instances share.
+	LeasePrefix = "/leases/"
 
 	appliedKey = MetaPrefix + "applied"
 )
@@ -44,6 +47,9 @@ func CheckpointKey(n uint32) []byte {
 
 // CheckpointClockKey is where the time is kept that leaders have lived.
 func CheckpointClockKey() []byte { return []byte(CheckpointPrefix + CheckpointClock) }
+
+// LeaseKey is where a shared lease is kept.
+func LeaseKey(id string) []byte { return []byte(LeasePrefix + id) }
 
 // PrefixEnd is the first key after all keys that begin with prefix, or nil
 // when there is none.

@@ -187,7 +187,7 @@ func (s *backupSummary) take(key, value []byte) error {
 		return err
 	case record.Kind == "service":
 		s.Services++
-	default:
+	case record.Kind == "instance":
 		s.Instances++
 		if record.Passing {
 			s.Passing++

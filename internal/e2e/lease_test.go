@@ -86,6 +86,59 @@ func TestALeaseRunsOutAndIsRevived(t *testing.T) {
 	runsOut("orphaned", func() { c.kill(leader) })
 }
 
+// TestOneLeaseForAProcess shows that a process with many services renews one lease
+// for all of them, at any member and across the death of the leader, and that its
+// death takes them all.
+func TestOneLeaseForAProcess(t *testing.T) {
+	const instances = 20
+	c := newCluster(t, 3)
+	leader := c.leader(c.members...)
+	one, other := c.members[leader.id%3], c.members[(leader.id+1)%3]
+	var lease struct {
+		ID string `json:"leaseId"`
+	}
+	granted := c.must(http.MethodPost, one.url()+"/api/v2/leases", fmt.Sprintf(`{"ttlSeconds":%d}`, int(shortTTL.Seconds())), http.StatusCreated)
+	if err := json.Unmarshal(granted.body, &lease); err != nil {
+		t.Fatal(err)
+	}
+	service := func(n int) string { return fmt.Sprint("part-", n) }
+	body := fmt.Sprintf(`{"leaseId":%q,"endpoints":[{"name":"http","protocol":"http","host":"127.0.0.1","port":9000}]}`, lease.ID)
+	holding, die := context.WithCancel(t.Context())
+	var holder sync.WaitGroup
+	defer func() { // before the test ends, whatever ends it
+		die()
+		holder.Wait()
+	}()
+	holder.Go(func() {
+		for n := 0; holding.Err() == nil; n++ {
+			at := []*member{one, other}[n%2]
+			if _, err := c.call(holding, http.MethodPost, at.url()+"/api/v2/leases/"+lease.ID+"/renew", ""); err != nil {
+				t.Logf("a renewal, of which the next is soon: %v", err)
+			}
+			select {
+			case <-holding.Done():
+			case <-time.After(shortTTL / 6):
+			}
+		}
+	})
+	for n := range instances {
+		c.must(http.MethodPut, instanceURL(one, service(n), "a"), body, http.StatusCreated)
+	}
+	c.kill(leader)
+	<-time.After(3 * shortTTL)
+	for n := range instances {
+		if got, err := c.statusOf(other, service(n), "a"); err != nil || got != "passing" {
+			t.Fatalf("part %d is %s: %v", n, got, err)
+		}
+	}
+	die()
+	holder.Wait()
+	for n := range instances {
+		c.becomes(one, service(n), "a", "expired")
+	}
+	c.must(http.MethodPost, other.url()+"/api/v2/leases/"+lease.ID+"/renew", "", http.StatusNotFound)
+}
+
 // TestAnOutageOfTheWholeClusterEndsNoLease shows that after all members were down
 // for five times the TTL nobody is lost who renews when they are back.
 func TestAnOutageOfTheWholeClusterEndsNoLease(t *testing.T) {

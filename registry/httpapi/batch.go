@@ -106,7 +106,7 @@ func (a *API) doBatch(w http.ResponseWriter, q *http.Request, asked []v2BatchIte
 		return err
 	}
 	for i := range items {
-		if r := items[i].Register; r != nil {
+		if r := items[i].Register; r != nil && r.LeaseID == "" {
 			r.LeaseToken = a.leaseToken(q, r.Holder.Token, id, i)
 		}
 	}

@@ -69,13 +69,14 @@ type v2WorkloadBody struct {
 	Group   string      `json:"group"`
 	Version string      `json:"version"`
 	Checks  []checkBody `json:"checks"`
+	LeaseID string      `json:"leaseId"`
 	workloadBody
 }
 
 // registration joins a name and what its workload says.
 func (b *v2WorkloadBody) registration(ref registry.InstanceRef) registry.Registration {
 	out := b.workloadBody.registration(ref)
-	out.Group, out.Version = b.Group, b.Version
+	out.Group, out.Version, out.LeaseID = b.Group, b.Version, b.LeaseID
 	for _, c := range b.Checks {
 		out.Checks = append(out.Checks, registry.Check(c))
 	}

@@ -43,7 +43,7 @@ func TestTheExamplesOfTheBatchDocs(t *testing.T) {
 
 // TestTheExamplesOfTheLeaseDocs does what docs/leases.md shows.
 func TestTheExamplesOfTheLeaseDocs(t *testing.T) {
-	newMember(t, nil).tryExamples("../../docs/leases.md", 2)
+	newMember(t, nil).tryExamples("../../docs/leases.md", 7)
 }
 
 // TestTheExamplesOfTheHealthDocs does what docs/health.md shows.

@@ -58,6 +58,7 @@ var instanceFields = []listField[*shownInstance]{
 	{"endpoints", func(e *encoder, i *shownInstance) { e.endpoints(i.Endpoints) }},
 	{"checks", func(e *encoder, i *shownInstance) { e.checks(i.Checks()) }},
 	{"leaseTtlSeconds", func(e *encoder, i *shownInstance) { e.number("leaseTtlSeconds", leaseSeconds(i.Instance)) }},
+	{"leaseId", func(e *encoder, i *shownInstance) { e.optional("leaseId", i.LeaseID) }},
 	{"registeredAt", func(e *encoder, i *shownInstance) { e.time("registeredAt", i.RegisteredAt) }},
 	{"lastHeartbeatAt", func(e *encoder, i *shownInstance) { e.time("lastHeartbeatAt", i.heardAt) }},
 	{"status", func(e *encoder, i *shownInstance) { e.text("status", i.Status.String()) }},

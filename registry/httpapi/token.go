@@ -13,10 +13,16 @@ import (
 // leaseTokenHeader is where a caller of v2 shows that an instance is his.
 const leaseTokenHeader = "X-StellMap-Lease-Token"
 
-// heldRef is the instance that the path names, with whose call it is. With
-// force=true it is an operator's, who proves it with the admin token and is not
-// asked for the lease token.
-func (a *API) heldRef(w http.ResponseWriter, q *http.Request) (registry.InstanceRef, error) {
+// heldRef is the instance that the path names, with whose call it is.
+func (a *API) heldRef(w http.ResponseWriter, q *http.Request) (ref registry.InstanceRef, err error) {
+	ref = pathRef(q)
+	ref.Holder, err = a.holderOf(w, q)
+	return ref, err
+}
+
+// holderOf is whose call it is. With force=true it is an operator's, who proves it
+// with the admin token and is not asked for the lease token.
+func (a *API) holderOf(w http.ResponseWriter, q *http.Request) (registry.Holder, error) {
 	p := parametersOf(q)
 	p.only("force")
 	force := p.first("force")
@@ -27,16 +33,14 @@ func (a *API) heldRef(w http.ResponseWriter, q *http.Request) (registry.Instance
 	if problem := registry.TokenProblem(token); token != "" && problem != "" {
 		p.add(leaseTokenHeader, problem)
 	}
-	ref := pathRef(q)
 	if err := p.err(); err != nil {
-		return ref, err
+		return registry.Holder{}, err
 	}
-	ref.Holder = registry.Holder{Asked: force != "true", Token: token}
 	if force == "true" && !a.knows(q) {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="stellmap admin"`)
-		return ref, errUnauthorized
+		return registry.Holder{Asked: true}, errUnauthorized
 	}
-	return ref, nil
+	return registry.Holder{Asked: force != "true", Token: token}, nil
 }
 
 // leaseToken is what an instance is registered with: what its holder presents, or

@@ -26,7 +26,7 @@ func (a *API) v2Routes() []route {
 	read := func(pattern string, serve handler) route {
 		return route{method: http.MethodGet, pattern: pattern, surface: surfaceV2, reads: true, serve: conditionless(serve)}
 	}
-	return append(a.sayRoutes(instance),
+	return append(append(a.sayRoutes(instance), a.leaseRoutes()...),
 		write(http.MethodPost, instance+"/renew", a.v2Renew),
 		write(http.MethodPut, instance, a.v2Register),
 		write(http.MethodDelete, instance, a.v2Deregister),
@@ -104,7 +104,9 @@ func (a *API) v2Register(w http.ResponseWriter, q *http.Request) error {
 	if err != nil {
 		return err
 	}
-	registration.LeaseToken = a.leaseToken(q, ref.Holder.Token, id, 0)
+	if registration.LeaseID == "" {
+		registration.LeaseToken = a.leaseToken(q, ref.Holder.Token, id, 0)
+	}
 	result, err := a.registry.Register(q.Context(), id, registration)
 	setRevision(w, result.Revision)
 	if err != nil {
@@ -118,7 +120,7 @@ func (a *API) v2Register(w http.ResponseWriter, q *http.Request) error {
 		v2Key
 		Created    bool   `json:"created"`
 		Changed    bool   `json:"changed"`
-		LeaseToken string `json:"leaseToken"`
+		LeaseToken string `json:"leaseToken,omitempty"`
 	}{keyOf(ref, result.Revision), result.Created, result.Changed, registration.LeaseToken})
 	return nil
 }

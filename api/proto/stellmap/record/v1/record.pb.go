@@ -82,7 +82,7 @@ func (x Condition_Source) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Condition_Source.Descriptor instead.
 func (Condition_Source) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{11, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{13, 0}
 }
 
 type Result_Code int32
@@ -93,6 +93,8 @@ const (
 	Result_CODE_NOT_FOUND           Result_Code = 2
 	Result_CODE_ENDPOINT_NAMES_FULL Result_Code = 3 // the service has as many endpoint names as it may have
 	Result_CODE_WRONG_TOKEN         Result_Code = 4 // the lease token that was presented is not the instance's: nothing was done
+	Result_CODE_LEASE_FULL          Result_Code = 5 // there are as many shared leases, or instances under this one, as there may be
+	Result_CODE_SHARED_LEASE        Result_Code = 6 // the instance lives under a shared lease, which is what can be renewed
 	Result_CODE_SEEN_OTHERWISE      Result_Code = 7 // the instance is no longer as the proposer had seen it: nothing was done
 	Result_CODE_OVERRIDES_FULL      Result_Code = 8 // the service has as many instances with a word of an operator as it may have
 )
@@ -105,6 +107,8 @@ var (
 		2: "CODE_NOT_FOUND",
 		3: "CODE_ENDPOINT_NAMES_FULL",
 		4: "CODE_WRONG_TOKEN",
+		5: "CODE_LEASE_FULL",
+		6: "CODE_SHARED_LEASE",
 		7: "CODE_SEEN_OTHERWISE",
 		8: "CODE_OVERRIDES_FULL",
 	}
@@ -114,6 +118,8 @@ var (
 		"CODE_NOT_FOUND":           2,
 		"CODE_ENDPOINT_NAMES_FULL": 3,
 		"CODE_WRONG_TOKEN":         4,
+		"CODE_LEASE_FULL":          5,
+		"CODE_SHARED_LEASE":        6,
 		"CODE_SEEN_OTHERWISE":      7,
 		"CODE_OVERRIDES_FULL":      8,
 	}
@@ -143,7 +149,7 @@ func (x Result_Code) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Result_Code.Descriptor instead.
 func (Result_Code) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{21, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{23, 0}
 }
 
 // Status says how an instance is.
@@ -208,7 +214,7 @@ func (x InstanceRecord_Status) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use InstanceRecord_Status.Descriptor instead.
 func (InstanceRecord_Status) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{22, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{24, 0}
 }
 
 // Renewal is what became of one renewal.
@@ -220,6 +226,7 @@ const (
 	Answer_RENEWAL_NOT_FOUND   Answer_Renewal = 2
 	Answer_RENEWAL_LOG         Answer_Renewal = 3 // propose a Renew command instead
 	Answer_RENEWAL_WRONG_TOKEN Answer_Renewal = 6
+	Answer_RENEWAL_SHARED      Answer_Renewal = 7 // the instance lives under a shared lease, which is what can be renewed
 )
 
 // Enum value maps for Answer_Renewal.
@@ -230,6 +237,7 @@ var (
 		2: "RENEWAL_NOT_FOUND",
 		3: "RENEWAL_LOG",
 		6: "RENEWAL_WRONG_TOKEN",
+		7: "RENEWAL_SHARED",
 	}
 	Answer_Renewal_value = map[string]int32{
 		"RENEWAL_UNSPECIFIED": 0,
@@ -237,6 +245,7 @@ var (
 		"RENEWAL_NOT_FOUND":   2,
 		"RENEWAL_LOG":         3,
 		"RENEWAL_WRONG_TOKEN": 6,
+		"RENEWAL_SHARED":      7,
 	}
 )
 
@@ -264,7 +273,7 @@ func (x Answer_Renewal) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Answer_Renewal.Descriptor instead.
 func (Answer_Renewal) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{31, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{34, 0}
 }
 
 // Command is the data of one log entry. A member that does not know its format
@@ -281,6 +290,8 @@ type Command struct {
 	//	*Command_Reap
 	//	*Command_SetConditions
 	//	*Command_Checkpoint
+	//	*Command_GrantLease
+	//	*Command_RevokeLease
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -393,6 +404,24 @@ func (x *Command) GetCheckpoint() *Checkpoint {
 	return nil
 }
 
+func (x *Command) GetGrantLease() *GrantLease {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_GrantLease); ok {
+			return x.GrantLease
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRevokeLease() *RevokeLease {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_RevokeLease); ok {
+			return x.RevokeLease
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -425,6 +454,14 @@ type Command_Checkpoint struct {
 	Checkpoint *Checkpoint `protobuf:"bytes,12,opt,name=checkpoint,proto3,oneof"`
 }
 
+type Command_GrantLease struct {
+	GrantLease *GrantLease `protobuf:"bytes,14,opt,name=grant_lease,json=grantLease,proto3,oneof"`
+}
+
+type Command_RevokeLease struct {
+	RevokeLease *RevokeLease `protobuf:"bytes,15,opt,name=revoke_lease,json=revokeLease,proto3,oneof"`
+}
+
 func (*Command_Register) isCommand_Kind() {}
 
 func (*Command_Deregister) isCommand_Kind() {}
@@ -438,6 +475,10 @@ func (*Command_Reap) isCommand_Kind() {}
 func (*Command_SetConditions) isCommand_Kind() {}
 
 func (*Command_Checkpoint) isCommand_Kind() {}
+
+func (*Command_GrantLease) isCommand_Kind() {}
+
+func (*Command_RevokeLease) isCommand_Kind() {}
 
 type Register struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -487,8 +528,9 @@ type RegisterItem struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Key           *InstanceKey           `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	Spec          *InstanceSpec          `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
-	Proof         []byte                 `protobuf:"bytes,3,opt,name=proof,proto3" json:"proof,omitempty"` // the hash of the lease token that the caller presents; empty = none is asked for
-	Token         []byte                 `protobuf:"bytes,4,opt,name=token,proto3" json:"token,omitempty"` // the hash of the one that the instance has from now on; empty = none
+	Proof         []byte                 `protobuf:"bytes,3,opt,name=proof,proto3" json:"proof,omitempty"`                    // the hash of the lease token that the caller presents; empty = none is asked for
+	Token         []byte                 `protobuf:"bytes,4,opt,name=token,proto3" json:"token,omitempty"`                    // the hash of the one that the instance has from now on; empty = none
+	LeaseId       string                 `protobuf:"bytes,5,opt,name=lease_id,json=leaseId,proto3" json:"lease_id,omitempty"` // the shared lease that the instance is to live under, with its TTL and token; empty = one of its own
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -549,6 +591,13 @@ func (x *RegisterItem) GetToken() []byte {
 		return x.Token
 	}
 	return nil
+}
+
+func (x *RegisterItem) GetLeaseId() string {
+	if x != nil {
+		return x.LeaseId
+	}
+	return ""
 }
 
 type Deregister struct {
@@ -651,7 +700,7 @@ func (x *Renew) GetItems() []*RenewItem {
 
 type RenewItem struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Key           *InstanceKey           `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Key           *InstanceKey           `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`                                    // with an id only it is a shared lease's, here and in ExpireItem
 	LeaseTtlMs    int64                  `protobuf:"varint,2,opt,name=lease_ttl_ms,json=leaseTtlMs,proto3" json:"lease_ttl_ms,omitempty"` // 0 = keep
 	Proof         []byte                 `protobuf:"bytes,3,opt,name=proof,proto3" json:"proof,omitempty"`                                // as in RegisterItem
 	unknownFields protoimpl.UnknownFields
@@ -862,6 +911,120 @@ func (x *Reap) GetServices() []*ServiceKey {
 	return nil
 }
 
+// GrantLease makes a lease that several instances can share.
+type GrantLease struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	TtlMs         int64                  `protobuf:"varint,2,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
+	Token         []byte                 `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"` // the hash of its lease token
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GrantLease) Reset() {
+	*x = GrantLease{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GrantLease) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GrantLease) ProtoMessage() {}
+
+func (x *GrantLease) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GrantLease.ProtoReflect.Descriptor instead.
+func (*GrantLease) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *GrantLease) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *GrantLease) GetTtlMs() int64 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+func (x *GrantLease) GetToken() []byte {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+// RevokeLease ends a shared lease, and so the leases of all instances under it.
+type RevokeLease struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Proof         []byte                 `protobuf:"bytes,2,opt,name=proof,proto3" json:"proof,omitempty"` // as in RegisterItem
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeLease) Reset() {
+	*x = RevokeLease{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeLease) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeLease) ProtoMessage() {}
+
+func (x *RevokeLease) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeLease.ProtoReflect.Descriptor instead.
+func (*RevokeLease) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *RevokeLease) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RevokeLease) GetProof() []byte {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
+}
+
 // SetConditions says what speaks for or against instances, or takes it back.
 type SetConditions struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -872,7 +1035,7 @@ type SetConditions struct {
 
 func (x *SetConditions) Reset() {
 	*x = SetConditions{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[9]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -884,7 +1047,7 @@ func (x *SetConditions) String() string {
 func (*SetConditions) ProtoMessage() {}
 
 func (x *SetConditions) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[9]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -897,7 +1060,7 @@ func (x *SetConditions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetConditions.ProtoReflect.Descriptor instead.
 func (*SetConditions) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{9}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SetConditions) GetItems() []*ConditionItem {
@@ -925,7 +1088,7 @@ type ConditionItem struct {
 
 func (x *ConditionItem) Reset() {
 	*x = ConditionItem{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[10]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -937,7 +1100,7 @@ func (x *ConditionItem) String() string {
 func (*ConditionItem) ProtoMessage() {}
 
 func (x *ConditionItem) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[10]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -950,7 +1113,7 @@ func (x *ConditionItem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConditionItem.ProtoReflect.Descriptor instead.
 func (*ConditionItem) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{10}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ConditionItem) GetKey() *InstanceKey {
@@ -1019,7 +1182,7 @@ type Condition struct {
 
 func (x *Condition) Reset() {
 	*x = Condition{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[11]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1031,7 +1194,7 @@ func (x *Condition) String() string {
 func (*Condition) ProtoMessage() {}
 
 func (x *Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[11]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1044,7 +1207,7 @@ func (x *Condition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Condition.ProtoReflect.Descriptor instead.
 func (*Condition) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{11}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Condition) GetSource() Condition_Source {
@@ -1118,7 +1281,7 @@ type Checkpoint struct {
 
 func (x *Checkpoint) Reset() {
 	*x = Checkpoint{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[12]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1130,7 +1293,7 @@ func (x *Checkpoint) String() string {
 func (*Checkpoint) ProtoMessage() {}
 
 func (x *Checkpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[12]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1143,7 +1306,7 @@ func (x *Checkpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
 func (*Checkpoint) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{12}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Checkpoint) GetTerm() uint64 {
@@ -1193,7 +1356,7 @@ type LeaseNumbers struct {
 
 func (x *LeaseNumbers) Reset() {
 	*x = LeaseNumbers{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[13]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1205,7 +1368,7 @@ func (x *LeaseNumbers) String() string {
 func (*LeaseNumbers) ProtoMessage() {}
 
 func (x *LeaseNumbers) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[13]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1218,7 +1381,7 @@ func (x *LeaseNumbers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseNumbers.ProtoReflect.Descriptor instead.
 func (*LeaseNumbers) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{13}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *LeaseNumbers) GetFirst() uint32 {
@@ -1245,7 +1408,7 @@ type ServiceKey struct {
 
 func (x *ServiceKey) Reset() {
 	*x = ServiceKey{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[14]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1257,7 +1420,7 @@ func (x *ServiceKey) String() string {
 func (*ServiceKey) ProtoMessage() {}
 
 func (x *ServiceKey) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[14]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1270,7 +1433,7 @@ func (x *ServiceKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceKey.ProtoReflect.Descriptor instead.
 func (*ServiceKey) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{14}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ServiceKey) GetNamespace() string {
@@ -1298,7 +1461,7 @@ type InstanceKey struct {
 
 func (x *InstanceKey) Reset() {
 	*x = InstanceKey{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[15]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1310,7 +1473,7 @@ func (x *InstanceKey) String() string {
 func (*InstanceKey) ProtoMessage() {}
 
 func (x *InstanceKey) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[15]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1323,7 +1486,7 @@ func (x *InstanceKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceKey.ProtoReflect.Descriptor instead.
 func (*InstanceKey) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{15}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *InstanceKey) GetNamespace() string {
@@ -1364,7 +1527,7 @@ type InstanceSpec struct {
 
 func (x *InstanceSpec) Reset() {
 	*x = InstanceSpec{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[16]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1376,7 +1539,7 @@ func (x *InstanceSpec) String() string {
 func (*InstanceSpec) ProtoMessage() {}
 
 func (x *InstanceSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[16]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1389,7 +1552,7 @@ func (x *InstanceSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceSpec.ProtoReflect.Descriptor instead.
 func (*InstanceSpec) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{16}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *InstanceSpec) GetGroup() string {
@@ -1458,7 +1621,7 @@ type Pair struct {
 
 func (x *Pair) Reset() {
 	*x = Pair{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[17]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1470,7 +1633,7 @@ func (x *Pair) String() string {
 func (*Pair) ProtoMessage() {}
 
 func (x *Pair) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[17]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1483,7 +1646,7 @@ func (x *Pair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pair.ProtoReflect.Descriptor instead.
 func (*Pair) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{17}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Pair) GetKey() string {
@@ -1514,7 +1677,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[18]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1526,7 +1689,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[18]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1539,7 +1702,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{18}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Endpoint) GetName() string {
@@ -1607,7 +1770,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[19]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1619,7 +1782,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[19]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1632,7 +1795,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{19}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Check) GetName() string {
@@ -1743,7 +1906,7 @@ type Reply struct {
 
 func (x *Reply) Reset() {
 	*x = Reply{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[20]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1755,7 +1918,7 @@ func (x *Reply) String() string {
 func (*Reply) ProtoMessage() {}
 
 func (x *Reply) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[20]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1768,7 +1931,7 @@ func (x *Reply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reply.ProtoReflect.Descriptor instead.
 func (*Reply) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{20}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Reply) GetResults() []*Result {
@@ -1789,7 +1952,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[21]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1801,7 +1964,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[21]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1814,7 +1977,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{21}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Result) GetCode() Result_Code {
@@ -1853,6 +2016,7 @@ type InstanceRecord struct {
 	StatusSinceMs   int64                  `protobuf:"varint,10,opt,name=status_since_ms,json=statusSinceMs,proto3" json:"status_since_ms,omitempty"` // 0 = since it was registered or, if it has expired, since then
 	Conditions      []*Condition           `protobuf:"bytes,11,rep,name=conditions,proto3" json:"conditions,omitempty"`                               // sorted by source and name
 	Token           []byte                 `protobuf:"bytes,12,opt,name=token,proto3" json:"token,omitempty"`                                         // the hash of its lease token; empty = it has none
+	LeaseId         string                 `protobuf:"bytes,13,opt,name=lease_id,json=leaseId,proto3" json:"lease_id,omitempty"`                      // the shared lease that it lives under; empty = its own
 	Number          uint32                 `protobuf:"varint,14,opt,name=number,proto3" json:"number,omitempty"`                                      // in checkpoints, from 1; no other instance has it
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -1860,7 +2024,7 @@ type InstanceRecord struct {
 
 func (x *InstanceRecord) Reset() {
 	*x = InstanceRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[22]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1872,7 +2036,7 @@ func (x *InstanceRecord) String() string {
 func (*InstanceRecord) ProtoMessage() {}
 
 func (x *InstanceRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[22]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1885,7 +2049,7 @@ func (x *InstanceRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceRecord.ProtoReflect.Descriptor instead.
 func (*InstanceRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{22}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *InstanceRecord) GetFormat() uint32 {
@@ -1972,6 +2136,13 @@ func (x *InstanceRecord) GetToken() []byte {
 	return nil
 }
 
+func (x *InstanceRecord) GetLeaseId() string {
+	if x != nil {
+		return x.LeaseId
+	}
+	return ""
+}
+
 func (x *InstanceRecord) GetNumber() uint32 {
 	if x != nil {
 		return x.Number
@@ -1993,7 +2164,7 @@ type ToldRecord struct {
 
 func (x *ToldRecord) Reset() {
 	*x = ToldRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[23]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2005,7 +2176,7 @@ func (x *ToldRecord) String() string {
 func (*ToldRecord) ProtoMessage() {}
 
 func (x *ToldRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[23]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2018,7 +2189,7 @@ func (x *ToldRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldRecord.ProtoReflect.Descriptor instead.
 func (*ToldRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{23}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ToldRecord) GetFormat() uint32 {
@@ -2062,7 +2233,7 @@ type ToldClockRecord struct {
 
 func (x *ToldClockRecord) Reset() {
 	*x = ToldClockRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[24]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2074,7 +2245,7 @@ func (x *ToldClockRecord) String() string {
 func (*ToldClockRecord) ProtoMessage() {}
 
 func (x *ToldClockRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[24]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2087,7 +2258,7 @@ func (x *ToldClockRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldClockRecord.ProtoReflect.Descriptor instead.
 func (*ToldClockRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{24}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ToldClockRecord) GetFormat() uint32 {
@@ -2118,6 +2289,91 @@ func (x *ToldClockRecord) GetLivedMs() int64 {
 	return 0
 }
 
+// LeaseRecord is the value under /leases/{id}.
+type LeaseRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
+	TtlMs         int64                  `protobuf:"varint,2,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
+	CreatedAtMs   int64                  `protobuf:"varint,3,opt,name=created_at_ms,json=createdAtMs,proto3" json:"created_at_ms,omitempty"`
+	EndedAtMs     int64                  `protobuf:"varint,4,opt,name=ended_at_ms,json=endedAtMs,proto3" json:"ended_at_ms,omitempty"` // 0 = it holds; else its instances are expiring
+	Generation    uint64                 `protobuf:"varint,5,opt,name=generation,proto3" json:"generation,omitempty"`
+	Token         []byte                 `protobuf:"bytes,6,opt,name=token,proto3" json:"token,omitempty"` // the hash of its lease token
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseRecord) Reset() {
+	*x = LeaseRecord{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseRecord) ProtoMessage() {}
+
+func (x *LeaseRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseRecord.ProtoReflect.Descriptor instead.
+func (*LeaseRecord) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *LeaseRecord) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
+func (x *LeaseRecord) GetTtlMs() int64 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+func (x *LeaseRecord) GetCreatedAtMs() int64 {
+	if x != nil {
+		return x.CreatedAtMs
+	}
+	return 0
+}
+
+func (x *LeaseRecord) GetEndedAtMs() int64 {
+	if x != nil {
+		return x.EndedAtMs
+	}
+	return 0
+}
+
+func (x *LeaseRecord) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *LeaseRecord) GetToken() []byte {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
 // ServiceRecord is the value under /services/{namespace}/{service}.
 type ServiceRecord struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2135,7 +2391,7 @@ type ServiceRecord struct {
 
 func (x *ServiceRecord) Reset() {
 	*x = ServiceRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[25]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2147,7 +2403,7 @@ func (x *ServiceRecord) String() string {
 func (*ServiceRecord) ProtoMessage() {}
 
 func (x *ServiceRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[25]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2160,7 +2416,7 @@ func (x *ServiceRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceRecord.ProtoReflect.Descriptor instead.
 func (*ServiceRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{25}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ServiceRecord) GetFormat() uint32 {
@@ -2230,7 +2486,7 @@ type Override struct {
 
 func (x *Override) Reset() {
 	*x = Override{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[26]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2242,7 +2498,7 @@ func (x *Override) String() string {
 func (*Override) ProtoMessage() {}
 
 func (x *Override) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[26]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2255,7 +2511,7 @@ func (x *Override) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Override.ProtoReflect.Descriptor instead.
 func (*Override) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{26}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Override) GetId() string {
@@ -2282,7 +2538,7 @@ type ServiceEndpoint struct {
 
 func (x *ServiceEndpoint) Reset() {
 	*x = ServiceEndpoint{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[27]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2294,7 +2550,7 @@ func (x *ServiceEndpoint) String() string {
 func (*ServiceEndpoint) ProtoMessage() {}
 
 func (x *ServiceEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[27]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2307,7 +2563,7 @@ func (x *ServiceEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceEndpoint.ProtoReflect.Descriptor instead.
 func (*ServiceEndpoint) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{27}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ServiceEndpoint) GetName() string {
@@ -2339,7 +2595,7 @@ type Ask struct {
 
 func (x *Ask) Reset() {
 	*x = Ask{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[28]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2351,7 +2607,7 @@ func (x *Ask) String() string {
 func (*Ask) ProtoMessage() {}
 
 func (x *Ask) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[28]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2364,7 +2620,7 @@ func (x *Ask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask.ProtoReflect.Descriptor instead.
 func (*Ask) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{28}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Ask) GetFormat() uint32 {
@@ -2425,7 +2681,7 @@ type RenewLeases struct {
 
 func (x *RenewLeases) Reset() {
 	*x = RenewLeases{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[29]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2437,7 +2693,7 @@ func (x *RenewLeases) String() string {
 func (*RenewLeases) ProtoMessage() {}
 
 func (x *RenewLeases) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[29]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2450,7 +2706,7 @@ func (x *RenewLeases) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeases.ProtoReflect.Descriptor instead.
 func (*RenewLeases) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{29}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RenewLeases) GetItems() []*RenewItem {
@@ -2470,7 +2726,7 @@ type ShareChecks struct {
 
 func (x *ShareChecks) Reset() {
 	*x = ShareChecks{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[30]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2482,7 +2738,7 @@ func (x *ShareChecks) String() string {
 func (*ShareChecks) ProtoMessage() {}
 
 func (x *ShareChecks) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[30]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2495,7 +2751,7 @@ func (x *ShareChecks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShareChecks.ProtoReflect.Descriptor instead.
 func (*ShareChecks) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{30}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ShareChecks) GetMember() uint64 {
@@ -2516,7 +2772,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[31]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2528,7 +2784,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[31]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2541,7 +2797,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{31}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Answer) GetRenewals() []Answer_Renewal {
@@ -2562,7 +2818,7 @@ var File_stellmap_record_v1_record_proto protoreflect.FileDescriptor
 
 const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x1fstellmap/record/v1/record.proto\x12\x12stellmap.record.v1\"\xce\x03\n" +
+	"\x1fstellmap/record/v1/record.proto\x12\x12stellmap.record.v1\"\xd7\x04\n" +
 	"\aCommand\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12:\n" +
 	"\bregister\x18\x02 \x01(\v2\x1c.stellmap.record.v1.RegisterH\x00R\bregister\x12@\n" +
@@ -2575,15 +2831,19 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\x0eset_conditions\x18\a \x01(\v2!.stellmap.record.v1.SetConditionsH\x00R\rsetConditions\x12@\n" +
 	"\n" +
 	"checkpoint\x18\f \x01(\v2\x1e.stellmap.record.v1.CheckpointH\x00R\n" +
-	"checkpointB\x06\n" +
+	"checkpoint\x12A\n" +
+	"\vgrant_lease\x18\x0e \x01(\v2\x1e.stellmap.record.v1.GrantLeaseH\x00R\n" +
+	"grantLease\x12D\n" +
+	"\frevoke_lease\x18\x0f \x01(\v2\x1f.stellmap.record.v1.RevokeLeaseH\x00R\vrevokeLeaseB\x06\n" +
 	"\x04kind\"B\n" +
 	"\bRegister\x126\n" +
-	"\x05items\x18\x01 \x03(\v2 .stellmap.record.v1.RegisterItemR\x05items\"\xa3\x01\n" +
+	"\x05items\x18\x01 \x03(\v2 .stellmap.record.v1.RegisterItemR\x05items\"\xbe\x01\n" +
 	"\fRegisterItem\x121\n" +
 	"\x03key\x18\x01 \x01(\v2\x1f.stellmap.record.v1.InstanceKeyR\x03key\x124\n" +
 	"\x04spec\x18\x02 \x01(\v2 .stellmap.record.v1.InstanceSpecR\x04spec\x12\x14\n" +
 	"\x05proof\x18\x03 \x01(\fR\x05proof\x12\x14\n" +
-	"\x05token\x18\x04 \x01(\fR\x05token\"Y\n" +
+	"\x05token\x18\x04 \x01(\fR\x05token\x12\x19\n" +
+	"\blease_id\x18\x05 \x01(\tR\aleaseId\"Y\n" +
 	"\n" +
 	"Deregister\x123\n" +
 	"\x04keys\x18\x01 \x03(\v2\x1f.stellmap.record.v1.InstanceKeyR\x04keys\x12\x16\n" +
@@ -2603,7 +2863,15 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\v2\x1f.stellmap.record.v1.InstanceKeyR\x03key\x12\x14\n" +
 	"\x05lease\x18\x02 \x01(\x04R\x05lease\"B\n" +
 	"\x04Reap\x12:\n" +
-	"\bservices\x18\x01 \x03(\v2\x1e.stellmap.record.v1.ServiceKeyR\bservices\"H\n" +
+	"\bservices\x18\x01 \x03(\v2\x1e.stellmap.record.v1.ServiceKeyR\bservices\"I\n" +
+	"\n" +
+	"GrantLease\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x15\n" +
+	"\x06ttl_ms\x18\x02 \x01(\x03R\x05ttlMs\x12\x14\n" +
+	"\x05token\x18\x03 \x01(\fR\x05token\"3\n" +
+	"\vRevokeLease\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05proof\x18\x02 \x01(\fR\x05proof\"H\n" +
 	"\rSetConditions\x127\n" +
 	"\x05items\x18\x01 \x03(\v2!.stellmap.record.v1.ConditionItemR\x05items\"\x9b\x02\n" +
 	"\rConditionItem\x121\n" +
@@ -2688,19 +2956,21 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\x04fall\x18\r \x01(\x05R\x04fall\x12C\n" +
 	"\ainitial\x18\x0e \x01(\x0e2).stellmap.record.v1.InstanceRecord.StatusR\ainitial\"=\n" +
 	"\x05Reply\x124\n" +
-	"\aresults\x18\x01 \x03(\v2\x1a.stellmap.record.v1.ResultR\aresults\"\x97\x02\n" +
+	"\aresults\x18\x01 \x03(\v2\x1a.stellmap.record.v1.ResultR\aresults\"\xc3\x02\n" +
 	"\x06Result\x123\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x1f.stellmap.record.v1.Result.CodeR\x04code\x12\x18\n" +
 	"\acreated\x18\x02 \x01(\bR\acreated\x12\x18\n" +
-	"\achanged\x18\x03 \x01(\bR\achanged\"\xa3\x01\n" +
+	"\achanged\x18\x03 \x01(\bR\achanged\"\xcf\x01\n" +
 	"\x04Code\x12\x14\n" +
 	"\x10CODE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aCODE_OK\x10\x01\x12\x12\n" +
 	"\x0eCODE_NOT_FOUND\x10\x02\x12\x1c\n" +
 	"\x18CODE_ENDPOINT_NAMES_FULL\x10\x03\x12\x14\n" +
-	"\x10CODE_WRONG_TOKEN\x10\x04\x12\x17\n" +
+	"\x10CODE_WRONG_TOKEN\x10\x04\x12\x13\n" +
+	"\x0fCODE_LEASE_FULL\x10\x05\x12\x15\n" +
+	"\x11CODE_SHARED_LEASE\x10\x06\x12\x17\n" +
 	"\x13CODE_SEEN_OTHERWISE\x10\a\x12\x17\n" +
-	"\x13CODE_OVERRIDES_FULL\x10\b\"\xae\x05\n" +
+	"\x13CODE_OVERRIDES_FULL\x10\b\"\xc9\x05\n" +
 	"\x0eInstanceRecord\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x124\n" +
 	"\x04spec\x18\x02 \x01(\v2 .stellmap.record.v1.InstanceSpecR\x04spec\x12(\n" +
@@ -2716,7 +2986,8 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\n" +
 	"conditions\x18\v \x03(\v2\x1d.stellmap.record.v1.ConditionR\n" +
 	"conditions\x12\x14\n" +
-	"\x05token\x18\f \x01(\fR\x05token\x12\x16\n" +
+	"\x05token\x18\f \x01(\fR\x05token\x12\x19\n" +
+	"\blease_id\x18\r \x01(\tR\aleaseId\x12\x16\n" +
 	"\x06number\x18\x0e \x01(\rR\x06number\"\xaf\x01\n" +
 	"\x06Status\x12\x16\n" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\x12\n" +
@@ -2737,7 +3008,16 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x19\n" +
 	"\breign_ms\x18\x03 \x01(\x03R\areignMs\x12\x19\n" +
-	"\blived_ms\x18\x04 \x01(\x03R\alivedMs\"\xba\x02\n" +
+	"\blived_ms\x18\x04 \x01(\x03R\alivedMs\"\xb6\x01\n" +
+	"\vLeaseRecord\x12\x16\n" +
+	"\x06format\x18\x01 \x01(\rR\x06format\x12\x15\n" +
+	"\x06ttl_ms\x18\x02 \x01(\x03R\x05ttlMs\x12\"\n" +
+	"\rcreated_at_ms\x18\x03 \x01(\x03R\vcreatedAtMs\x12\x1e\n" +
+	"\vended_at_ms\x18\x04 \x01(\x03R\tendedAtMs\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x05 \x01(\x04R\n" +
+	"generation\x12\x14\n" +
+	"\x05token\x18\x06 \x01(\fR\x05token\"\xba\x02\n" +
 	"\rServiceRecord\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x18\n" +
 	"\acreated\x18\x02 \x01(\x04R\acreated\x12\x1a\n" +
@@ -2762,16 +3042,17 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\vRenewLeases\x123\n" +
 	"\x05items\x18\x01 \x03(\v2\x1d.stellmap.record.v1.RenewItemR\x05items\"%\n" +
 	"\vShareChecks\x12\x16\n" +
-	"\x06member\x18\x01 \x01(\x04R\x06member\"\xdb\x01\n" +
+	"\x06member\x18\x01 \x01(\x04R\x06member\"\xf0\x01\n" +
 	"\x06Answer\x12>\n" +
 	"\brenewals\x18\x01 \x03(\x0e2\".stellmap.record.v1.Answer.RenewalR\brenewals\x12\x1a\n" +
-	"\bcheckers\x18\a \x03(\x04R\bcheckers\"u\n" +
+	"\bcheckers\x18\a \x03(\x04R\bcheckers\"\x89\x01\n" +
 	"\aRenewal\x12\x17\n" +
 	"\x13RENEWAL_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fRENEWAL_DONE\x10\x01\x12\x15\n" +
 	"\x11RENEWAL_NOT_FOUND\x10\x02\x12\x0f\n" +
 	"\vRENEWAL_LOG\x10\x03\x12\x17\n" +
-	"\x13RENEWAL_WRONG_TOKEN\x10\x06BDZBgithub.com/stellmap/stellmap/api/proto/stellmap/record/v1;recordv1b\x06proto3"
+	"\x13RENEWAL_WRONG_TOKEN\x10\x06\x12\x12\n" +
+	"\x0eRENEWAL_SHARED\x10\aBDZBgithub.com/stellmap/stellmap/api/proto/stellmap/record/v1;recordv1b\x06proto3"
 
 var (
 	file_stellmap_record_v1_record_proto_rawDescOnce sync.Once
@@ -2786,7 +3067,7 @@ func file_stellmap_record_v1_record_proto_rawDescGZIP() []byte {
 }
 
 var file_stellmap_record_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_stellmap_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_stellmap_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_stellmap_record_v1_record_proto_goTypes = []any{
 	(Condition_Source)(0),      // 0: stellmap.record.v1.Condition.Source
 	(Result_Code)(0),           // 1: stellmap.record.v1.Result.Code
@@ -2801,29 +3082,32 @@ var file_stellmap_record_v1_record_proto_goTypes = []any{
 	(*Expire)(nil),             // 10: stellmap.record.v1.Expire
 	(*ExpireItem)(nil),         // 11: stellmap.record.v1.ExpireItem
 	(*Reap)(nil),               // 12: stellmap.record.v1.Reap
-	(*SetConditions)(nil),      // 13: stellmap.record.v1.SetConditions
-	(*ConditionItem)(nil),      // 14: stellmap.record.v1.ConditionItem
-	(*Condition)(nil),          // 15: stellmap.record.v1.Condition
-	(*Checkpoint)(nil),         // 16: stellmap.record.v1.Checkpoint
-	(*LeaseNumbers)(nil),       // 17: stellmap.record.v1.LeaseNumbers
-	(*ServiceKey)(nil),         // 18: stellmap.record.v1.ServiceKey
-	(*InstanceKey)(nil),        // 19: stellmap.record.v1.InstanceKey
-	(*InstanceSpec)(nil),       // 20: stellmap.record.v1.InstanceSpec
-	(*Pair)(nil),               // 21: stellmap.record.v1.Pair
-	(*Endpoint)(nil),           // 22: stellmap.record.v1.Endpoint
-	(*Check)(nil),              // 23: stellmap.record.v1.Check
-	(*Reply)(nil),              // 24: stellmap.record.v1.Reply
-	(*Result)(nil),             // 25: stellmap.record.v1.Result
-	(*InstanceRecord)(nil),     // 26: stellmap.record.v1.InstanceRecord
-	(*ToldRecord)(nil),         // 27: stellmap.record.v1.ToldRecord
-	(*ToldClockRecord)(nil),    // 28: stellmap.record.v1.ToldClockRecord
-	(*ServiceRecord)(nil),      // 29: stellmap.record.v1.ServiceRecord
-	(*Override)(nil),           // 30: stellmap.record.v1.Override
-	(*ServiceEndpoint)(nil),    // 31: stellmap.record.v1.ServiceEndpoint
-	(*Ask)(nil),                // 32: stellmap.record.v1.Ask
-	(*RenewLeases)(nil),        // 33: stellmap.record.v1.RenewLeases
-	(*ShareChecks)(nil),        // 34: stellmap.record.v1.ShareChecks
-	(*Answer)(nil),             // 35: stellmap.record.v1.Answer
+	(*GrantLease)(nil),         // 13: stellmap.record.v1.GrantLease
+	(*RevokeLease)(nil),        // 14: stellmap.record.v1.RevokeLease
+	(*SetConditions)(nil),      // 15: stellmap.record.v1.SetConditions
+	(*ConditionItem)(nil),      // 16: stellmap.record.v1.ConditionItem
+	(*Condition)(nil),          // 17: stellmap.record.v1.Condition
+	(*Checkpoint)(nil),         // 18: stellmap.record.v1.Checkpoint
+	(*LeaseNumbers)(nil),       // 19: stellmap.record.v1.LeaseNumbers
+	(*ServiceKey)(nil),         // 20: stellmap.record.v1.ServiceKey
+	(*InstanceKey)(nil),        // 21: stellmap.record.v1.InstanceKey
+	(*InstanceSpec)(nil),       // 22: stellmap.record.v1.InstanceSpec
+	(*Pair)(nil),               // 23: stellmap.record.v1.Pair
+	(*Endpoint)(nil),           // 24: stellmap.record.v1.Endpoint
+	(*Check)(nil),              // 25: stellmap.record.v1.Check
+	(*Reply)(nil),              // 26: stellmap.record.v1.Reply
+	(*Result)(nil),             // 27: stellmap.record.v1.Result
+	(*InstanceRecord)(nil),     // 28: stellmap.record.v1.InstanceRecord
+	(*ToldRecord)(nil),         // 29: stellmap.record.v1.ToldRecord
+	(*ToldClockRecord)(nil),    // 30: stellmap.record.v1.ToldClockRecord
+	(*LeaseRecord)(nil),        // 31: stellmap.record.v1.LeaseRecord
+	(*ServiceRecord)(nil),      // 32: stellmap.record.v1.ServiceRecord
+	(*Override)(nil),           // 33: stellmap.record.v1.Override
+	(*ServiceEndpoint)(nil),    // 34: stellmap.record.v1.ServiceEndpoint
+	(*Ask)(nil),                // 35: stellmap.record.v1.Ask
+	(*RenewLeases)(nil),        // 36: stellmap.record.v1.RenewLeases
+	(*ShareChecks)(nil),        // 37: stellmap.record.v1.ShareChecks
+	(*Answer)(nil),             // 38: stellmap.record.v1.Answer
 }
 var file_stellmap_record_v1_record_proto_depIdxs = []int32{
 	5,  // 0: stellmap.record.v1.Command.register:type_name -> stellmap.record.v1.Register
@@ -2831,47 +3115,49 @@ var file_stellmap_record_v1_record_proto_depIdxs = []int32{
 	8,  // 2: stellmap.record.v1.Command.renew:type_name -> stellmap.record.v1.Renew
 	10, // 3: stellmap.record.v1.Command.expire:type_name -> stellmap.record.v1.Expire
 	12, // 4: stellmap.record.v1.Command.reap:type_name -> stellmap.record.v1.Reap
-	13, // 5: stellmap.record.v1.Command.set_conditions:type_name -> stellmap.record.v1.SetConditions
-	16, // 6: stellmap.record.v1.Command.checkpoint:type_name -> stellmap.record.v1.Checkpoint
-	6,  // 7: stellmap.record.v1.Register.items:type_name -> stellmap.record.v1.RegisterItem
-	19, // 8: stellmap.record.v1.RegisterItem.key:type_name -> stellmap.record.v1.InstanceKey
-	20, // 9: stellmap.record.v1.RegisterItem.spec:type_name -> stellmap.record.v1.InstanceSpec
-	19, // 10: stellmap.record.v1.Deregister.keys:type_name -> stellmap.record.v1.InstanceKey
-	9,  // 11: stellmap.record.v1.Renew.items:type_name -> stellmap.record.v1.RenewItem
-	19, // 12: stellmap.record.v1.RenewItem.key:type_name -> stellmap.record.v1.InstanceKey
-	11, // 13: stellmap.record.v1.Expire.items:type_name -> stellmap.record.v1.ExpireItem
-	19, // 14: stellmap.record.v1.ExpireItem.key:type_name -> stellmap.record.v1.InstanceKey
-	18, // 15: stellmap.record.v1.Reap.services:type_name -> stellmap.record.v1.ServiceKey
-	14, // 16: stellmap.record.v1.SetConditions.items:type_name -> stellmap.record.v1.ConditionItem
-	19, // 17: stellmap.record.v1.ConditionItem.key:type_name -> stellmap.record.v1.InstanceKey
-	15, // 18: stellmap.record.v1.ConditionItem.condition:type_name -> stellmap.record.v1.Condition
-	2,  // 19: stellmap.record.v1.ConditionItem.seen:type_name -> stellmap.record.v1.InstanceRecord.Status
-	0,  // 20: stellmap.record.v1.Condition.source:type_name -> stellmap.record.v1.Condition.Source
-	2,  // 21: stellmap.record.v1.Condition.status:type_name -> stellmap.record.v1.InstanceRecord.Status
-	17, // 22: stellmap.record.v1.Checkpoint.heard:type_name -> stellmap.record.v1.LeaseNumbers
-	17, // 23: stellmap.record.v1.Checkpoint.overdue:type_name -> stellmap.record.v1.LeaseNumbers
-	21, // 24: stellmap.record.v1.InstanceSpec.labels:type_name -> stellmap.record.v1.Pair
-	21, // 25: stellmap.record.v1.InstanceSpec.metadata:type_name -> stellmap.record.v1.Pair
-	22, // 26: stellmap.record.v1.InstanceSpec.endpoints:type_name -> stellmap.record.v1.Endpoint
-	23, // 27: stellmap.record.v1.InstanceSpec.checks:type_name -> stellmap.record.v1.Check
-	2,  // 28: stellmap.record.v1.Check.initial:type_name -> stellmap.record.v1.InstanceRecord.Status
-	25, // 29: stellmap.record.v1.Reply.results:type_name -> stellmap.record.v1.Result
-	1,  // 30: stellmap.record.v1.Result.code:type_name -> stellmap.record.v1.Result.Code
-	20, // 31: stellmap.record.v1.InstanceRecord.spec:type_name -> stellmap.record.v1.InstanceSpec
-	2,  // 32: stellmap.record.v1.InstanceRecord.status:type_name -> stellmap.record.v1.InstanceRecord.Status
-	15, // 33: stellmap.record.v1.InstanceRecord.conditions:type_name -> stellmap.record.v1.Condition
-	31, // 34: stellmap.record.v1.ServiceRecord.endpoints:type_name -> stellmap.record.v1.ServiceEndpoint
-	30, // 35: stellmap.record.v1.ServiceRecord.overrides:type_name -> stellmap.record.v1.Override
-	15, // 36: stellmap.record.v1.Override.condition:type_name -> stellmap.record.v1.Condition
-	33, // 37: stellmap.record.v1.Ask.renew_leases:type_name -> stellmap.record.v1.RenewLeases
-	34, // 38: stellmap.record.v1.Ask.share_checks:type_name -> stellmap.record.v1.ShareChecks
-	9,  // 39: stellmap.record.v1.RenewLeases.items:type_name -> stellmap.record.v1.RenewItem
-	3,  // 40: stellmap.record.v1.Answer.renewals:type_name -> stellmap.record.v1.Answer.Renewal
-	41, // [41:41] is the sub-list for method output_type
-	41, // [41:41] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	15, // 5: stellmap.record.v1.Command.set_conditions:type_name -> stellmap.record.v1.SetConditions
+	18, // 6: stellmap.record.v1.Command.checkpoint:type_name -> stellmap.record.v1.Checkpoint
+	13, // 7: stellmap.record.v1.Command.grant_lease:type_name -> stellmap.record.v1.GrantLease
+	14, // 8: stellmap.record.v1.Command.revoke_lease:type_name -> stellmap.record.v1.RevokeLease
+	6,  // 9: stellmap.record.v1.Register.items:type_name -> stellmap.record.v1.RegisterItem
+	21, // 10: stellmap.record.v1.RegisterItem.key:type_name -> stellmap.record.v1.InstanceKey
+	22, // 11: stellmap.record.v1.RegisterItem.spec:type_name -> stellmap.record.v1.InstanceSpec
+	21, // 12: stellmap.record.v1.Deregister.keys:type_name -> stellmap.record.v1.InstanceKey
+	9,  // 13: stellmap.record.v1.Renew.items:type_name -> stellmap.record.v1.RenewItem
+	21, // 14: stellmap.record.v1.RenewItem.key:type_name -> stellmap.record.v1.InstanceKey
+	11, // 15: stellmap.record.v1.Expire.items:type_name -> stellmap.record.v1.ExpireItem
+	21, // 16: stellmap.record.v1.ExpireItem.key:type_name -> stellmap.record.v1.InstanceKey
+	20, // 17: stellmap.record.v1.Reap.services:type_name -> stellmap.record.v1.ServiceKey
+	16, // 18: stellmap.record.v1.SetConditions.items:type_name -> stellmap.record.v1.ConditionItem
+	21, // 19: stellmap.record.v1.ConditionItem.key:type_name -> stellmap.record.v1.InstanceKey
+	17, // 20: stellmap.record.v1.ConditionItem.condition:type_name -> stellmap.record.v1.Condition
+	2,  // 21: stellmap.record.v1.ConditionItem.seen:type_name -> stellmap.record.v1.InstanceRecord.Status
+	0,  // 22: stellmap.record.v1.Condition.source:type_name -> stellmap.record.v1.Condition.Source
+	2,  // 23: stellmap.record.v1.Condition.status:type_name -> stellmap.record.v1.InstanceRecord.Status
+	19, // 24: stellmap.record.v1.Checkpoint.heard:type_name -> stellmap.record.v1.LeaseNumbers
+	19, // 25: stellmap.record.v1.Checkpoint.overdue:type_name -> stellmap.record.v1.LeaseNumbers
+	23, // 26: stellmap.record.v1.InstanceSpec.labels:type_name -> stellmap.record.v1.Pair
+	23, // 27: stellmap.record.v1.InstanceSpec.metadata:type_name -> stellmap.record.v1.Pair
+	24, // 28: stellmap.record.v1.InstanceSpec.endpoints:type_name -> stellmap.record.v1.Endpoint
+	25, // 29: stellmap.record.v1.InstanceSpec.checks:type_name -> stellmap.record.v1.Check
+	2,  // 30: stellmap.record.v1.Check.initial:type_name -> stellmap.record.v1.InstanceRecord.Status
+	27, // 31: stellmap.record.v1.Reply.results:type_name -> stellmap.record.v1.Result
+	1,  // 32: stellmap.record.v1.Result.code:type_name -> stellmap.record.v1.Result.Code
+	22, // 33: stellmap.record.v1.InstanceRecord.spec:type_name -> stellmap.record.v1.InstanceSpec
+	2,  // 34: stellmap.record.v1.InstanceRecord.status:type_name -> stellmap.record.v1.InstanceRecord.Status
+	17, // 35: stellmap.record.v1.InstanceRecord.conditions:type_name -> stellmap.record.v1.Condition
+	34, // 36: stellmap.record.v1.ServiceRecord.endpoints:type_name -> stellmap.record.v1.ServiceEndpoint
+	33, // 37: stellmap.record.v1.ServiceRecord.overrides:type_name -> stellmap.record.v1.Override
+	17, // 38: stellmap.record.v1.Override.condition:type_name -> stellmap.record.v1.Condition
+	36, // 39: stellmap.record.v1.Ask.renew_leases:type_name -> stellmap.record.v1.RenewLeases
+	37, // 40: stellmap.record.v1.Ask.share_checks:type_name -> stellmap.record.v1.ShareChecks
+	9,  // 41: stellmap.record.v1.RenewLeases.items:type_name -> stellmap.record.v1.RenewItem
+	3,  // 42: stellmap.record.v1.Answer.renewals:type_name -> stellmap.record.v1.Answer.Renewal
+	43, // [43:43] is the sub-list for method output_type
+	43, // [43:43] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_stellmap_record_v1_record_proto_init() }
@@ -2887,8 +3173,10 @@ func file_stellmap_record_v1_record_proto_init() {
 		(*Command_Reap)(nil),
 		(*Command_SetConditions)(nil),
 		(*Command_Checkpoint)(nil),
+		(*Command_GrantLease)(nil),
+		(*Command_RevokeLease)(nil),
 	}
-	file_stellmap_record_v1_record_proto_msgTypes[28].OneofWrappers = []any{
+	file_stellmap_record_v1_record_proto_msgTypes[31].OneofWrappers = []any{
 		(*Ask_RenewLeases)(nil),
 		(*Ask_ShareChecks)(nil),
 	}
@@ -2898,7 +3186,7 @@ func file_stellmap_record_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stellmap_record_v1_record_proto_rawDesc), len(file_stellmap_record_v1_record_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   32,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

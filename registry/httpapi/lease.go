@@ -1,0 +1,140 @@
+package httpapi
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/stellmap/stellmap/registry"
+)
+
+// leaseRoutes are those of leases that several instances share.
+func (a *API) leaseRoutes() []route {
+	const lease = "/api/v2/leases/{lease}"
+	write := func(method, pattern string, serve handler) route {
+		return route{method: method, pattern: pattern, surface: surfaceV2, serve: conditionless(serve)}
+	}
+	return []route{
+		write(http.MethodPost, "/api/v2/leases", a.v2GrantLease),
+		write(http.MethodPost, lease+"/renew", a.v2RenewLease),
+		write(http.MethodDelete, lease, a.v2RevokeLease),
+		{method: http.MethodGet, pattern: lease, surface: surfaceV2, reads: true, serve: conditionless(a.v2Lease)},
+	}
+}
+
+type v2LeaseBody struct {
+	TTLSeconds int64 `json:"ttlSeconds"`
+}
+
+// v2LeaseKey is what every answer about a shared lease begins with.
+type v2LeaseKey struct {
+	LeaseID  string            `json:"leaseId"`
+	Revision registry.Revision `json:"revision"`
+}
+
+// v2GrantLease makes a lease with an id and a token of its own. Both follow from
+// an Idempotency-Key, so that a repeated call tells the same.
+func (a *API) v2GrantLease(w http.ResponseWriter, q *http.Request) error {
+	if err := noParameters(q); err != nil {
+		return err
+	}
+	var body v2LeaseBody
+	if err := decodeOptional(w, q, &body); err != nil {
+		return err
+	}
+	token := q.Header.Get(leaseTokenHeader)
+	if problem := registry.TokenProblem(token); token != "" && problem != "" {
+		return invalid(leaseTokenHeader, problem)
+	}
+	id, err := requestID(q, [2]any{body, token})
+	if err != nil {
+		return err
+	}
+	grant := registry.LeaseGrant{ID: a.leaseToken(q, "", id, 1), TTLSeconds: body.TTLSeconds, Token: a.leaseToken(q, token, id, 0)}
+	lease, at, err := a.registry.GrantLease(q.Context(), id, grant)
+	setRevision(w, at)
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusCreated, typeJSON, &struct {
+		v2LeaseKey
+		TTLSeconds int64  `json:"ttlSeconds"`
+		LeaseToken string `json:"leaseToken"`
+	}{v2LeaseKey{lease.ID, at}, int64(lease.TTL / time.Second), grant.Token})
+	return nil
+}
+
+func (a *API) v2RenewLease(w http.ResponseWriter, q *http.Request) error {
+	by, err := a.holderOf(w, q)
+	if err != nil {
+		return err
+	}
+	if err := decodeOptional(w, q, &struct{}{}); err != nil {
+		return err
+	}
+	id := q.PathValue("lease")
+	result, err := a.registry.RenewLease(q.Context(), id, by)
+	return leaseWrote(w, id, result, err)
+}
+
+func (a *API) v2RevokeLease(w http.ResponseWriter, q *http.Request) error {
+	by, err := a.holderOf(w, q)
+	if err != nil {
+		return err
+	}
+	id := q.PathValue("lease")
+	request, err := requestID(q, [2]any{id, by})
+	if err != nil {
+		return err
+	}
+	result, err := a.registry.RevokeLease(q.Context(), request, id, by)
+	return leaseWrote(w, id, result, err)
+}
+
+func leaseWrote(w http.ResponseWriter, id string, result registry.Result, err error) error {
+	setRevision(w, result.Revision)
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, typeJSON, &v2LeaseKey{id, result.Revision})
+	return nil
+}
+
+// v2Lease tells who lives under a lease.
+func (a *API) v2Lease(w http.ResponseWriter, q *http.Request) error {
+	p := parametersOf(q)
+	p.only(consistencyName, stalenessName)
+	fresh := p.freshness(a)
+	if err := p.err(); err != nil {
+		return err
+	}
+	lease, members, at, err := a.registry.Lease(q.Context(), q.PathValue("lease"), fresh.Consistency)
+	setRevision(w, at)
+	if err != nil {
+		return err
+	}
+	fresh.tell(w)
+	e := &encoder{}
+	e.open('{')
+	e.text("leaseId", lease.ID)
+	e.number("revision", int64(at))
+	e.number("ttlSeconds", int64(lease.TTL/time.Second))
+	e.time("createdAt", lease.CreatedAt)
+	if lease.EndedAt != 0 {
+		e.time("endedAt", lease.EndedAt)
+	}
+	e.key("instances")
+	e.b = append(e.b, '[')
+	before := string(e.b)
+	writeList(w, before, "]}", members, (*encoder).member)
+	return nil
+}
+
+// member is an instance in the list of its lease.
+func (e *encoder) member(i *registry.Instance) {
+	e.open('{')
+	e.text("namespace", i.Namespace)
+	e.text("service", i.Service)
+	e.text("instanceId", i.ID)
+	e.text("status", i.Status.String())
+	e.close('}')
+}
