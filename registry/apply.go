@@ -14,7 +14,7 @@ import (
 // How long things outlive their use. All of it is judged by the time of log
 // entries, so that every member judges alike.
 const (
-	expiredGrace     = 10 * time.Minute // a heartbeat revives within it
+	expiredGrace     = 10 * time.Minute // a heartbeat revives within it, unless the policy says otherwise
 	baselineHalving  = time.Hour        // without the baseline being reached again
 	serviceAfterlife = 24 * time.Hour   // of a service without instances
 )
@@ -69,6 +69,10 @@ func (t *step) run() []byte {
 		results = []*recordv1.Result{t.revoke(kind.RevokeLease)}
 	case *recordv1.Command_SetConditions:
 		results = each(kind.SetConditions.GetItems(), t.setCondition)
+	case *recordv1.Command_EditPolicy:
+		results = []*recordv1.Result{t.editPolicy(kind.EditPolicy)}
+	case *recordv1.Command_EditNamespace:
+		results = []*recordv1.Result{t.editNamespace(kind.EditNamespace)}
 	default:
 		panic(fmt.Sprintf("registry: entry %d of term %d has a command of a kind that this version does not know: run a newer version", t.entry.Index, t.entry.Term))
 	}
@@ -112,6 +116,9 @@ func (t *step) register(item *recordv1.RegisterItem) *recordv1.Result {
 		if problem := next.Health.Checks[at].unreadable(); problem != "" {
 			panic(fmt.Sprintf("registry: the registration of entry %d of term %d %s", t.entry.Index, t.entry.Term, problem))
 		}
+	}
+	if full := t.full(k, old); full != nil {
+		return &recordv1.Result{Code: recordv1.Result_CODE_QUOTA_FULL, Full: full}
 	}
 	if !t.knowService(k.ServiceKey(), next.Endpoints) {
 		return &recordv1.Result{Code: recordv1.Result_CODE_ENDPOINT_NAMES_FULL}
@@ -209,7 +216,7 @@ func (t *step) renew(item *recordv1.RenewItem) *recordv1.Result {
 	}
 	old := t.state.instance(k)
 	switch {
-	case old == nil || old.pastGrace(t.entry.Time) || old.LeaseID != "" && !old.alive():
+	case old == nil || old.pastGrace(t.state.services[k.ServiceKey()].policy.grace(), t.entry.Time) || old.LeaseID != "" && !old.alive():
 		return &recordv1.Result{Code: recordv1.Result_CODE_NOT_FOUND}
 	case old.LeaseID != "":
 		return &recordv1.Result{Code: recordv1.Result_CODE_SHARED_LEASE}
@@ -308,7 +315,7 @@ func (svc *serviceState) reapable(baseline int, now int64) []*Instance {
 	kept := placeholders(svc.instances, baseline-svc.tally.standing())
 	var out []*Instance
 	for _, i := range svc.instances {
-		if _, keep := kept[i]; !keep && i.pastGrace(now) || i.drained(now) {
+		if _, keep := kept[i]; !keep && i.pastGrace(svc.policy.grace(), now) || i.drained(now) {
 			out = append(out, i)
 		}
 	}
@@ -337,8 +344,8 @@ func (t *step) lapse(old *Instance) {
 }
 
 // pastGrace says that the instance expired too long ago to be revived.
-func (i *Instance) pastGrace(now int64) bool {
-	return !i.alive() && now-i.ExpiredAt >= expiredGrace.Milliseconds()
+func (i *Instance) pastGrace(grace, now int64) bool {
+	return !i.alive() && now-i.ExpiredAt >= grace
 }
 
 // put stores an instance in place of the old one, nil if there is none, and says whether a reader can tell.
@@ -407,6 +414,9 @@ func (t *step) finish() {
 		}
 		svc := t.state.services[d.key]
 		d.record.settle(svc.tally.standing(), len(svc.instances), t.entry.Time)
+		if d.record.protect(svc, t.entry.Time) {
+			d.visible, d.tell = true, true
+		}
 		if d.visible {
 			d.record.revision = t.entry.Index
 		}
@@ -420,5 +430,5 @@ func (t *step) finish() {
 
 func (r *serviceRecord) equal(o *serviceRecord) bool {
 	return r.created == o.created && r.revision == o.revision && slices.Equal(r.endpoints, o.endpoints) &&
-		r.baseline == o.baseline && r.fellAt == o.fellAt && r.emptiedAt == o.emptiedAt && slices.Equal(r.overrides, o.overrides)
+		r.baseline == o.baseline && r.fellAt == o.fellAt && r.emptiedAt == o.emptiedAt && slices.Equal(r.overrides, o.overrides) && r.protectedSince == o.protectedSince
 }

@@ -29,6 +29,7 @@ func TestDescribe(t *testing.T) {
 	instance := encode(&recordv1.InstanceRecord{Format: 1, Status: recordv1.InstanceRecord_STATUS_PASSING, Revision: 7})
 	expired := encode(&recordv1.InstanceRecord{Format: 1, Status: recordv1.InstanceRecord_STATUS_EXPIRED})
 	service := encode(&recordv1.ServiceRecord{Format: 1, Created: 5})
+	policy := encode(&recordv1.DocumentRecord{Format: 1, Edits: []*recordv1.Edit{{Version: 1, Policy: &recordv1.Policy{}}}})
 	for _, one := range []struct {
 		key     string
 		value   []byte
@@ -39,6 +40,9 @@ func TestDescribe(t *testing.T) {
 		{string(storage.InstanceKey("prod", "orders", "a")), instance, "instance", true, `{"format":1,"status":"STATUS_PASSING","revision":"7"}`},
 		{string(storage.InstanceKey("prod", "orders", "a")), expired, "instance", false, `STATUS_EXPIRED`},
 		{string(storage.ServiceKey("prod", "orders")), service, "service", false, `{"format":1,"created":"5"}`},
+		{string(storage.PolicyKey("prod", "orders")), policy, "policy", false, `{"format":1,"edits":[{"version":"1","policy":{}}]}`},
+		{string(storage.NamespaceKey("prod")), policy, "namespace", false, `{"format":1,"edits":[{"version":"1","policy":{}}]}`},
+		{storage.NamespacePrefix + "prod/orders", policy, "namespace", false, "has 2 parts after its prefix, not 1"},
 		{storage.InstancePrefix + "prod/orders", instance, "instance", false, "has 2 parts after its prefix, not 3"},
 		{storage.ServicePrefix + "prod/orders/a", service, "service", false, "has 3 parts after its prefix, not 2"},
 		{string(storage.CheckpointClockKey()), encode(&recordv1.ToldClockRecord{Format: 1, LivedMs: 4000}), "checkpoint clock", false, `{"format":1,"livedMs":"4000"}`},

@@ -2,7 +2,10 @@ package registry
 
 import (
 	"errors"
+	"fmt"
 	"strings"
+
+	recordv1 "github.com/stellmap/stellmap/api/proto/stellmap/record/v1"
 )
 
 var (
@@ -18,6 +21,12 @@ var (
 	ErrLeasesFull = errors.New("registry: too many shared leases, or instances under one")
 	// ErrSharedLease says that the instance lives under a shared lease, which is what can be renewed.
 	ErrSharedLease = errors.New("registry: the instance has no lease of its own")
+	// ErrNoDocument says that nobody has ever written such a document.
+	ErrNoDocument = errors.New("registry: no such document")
+	// ErrVersion says that a document is not as the condition of an edit wants it: nothing was done.
+	ErrVersion = errors.New("registry: the document has another version")
+	// ErrQuota says that there are as many as there may be: nothing was done.
+	ErrQuota = errors.New("registry: the quota is used up")
 	// ErrNoLeader says that nobody leads at the moment: nothing was done, and the same call may be tried again.
 	ErrNoLeader = errors.New("registry: no leader")
 	// ErrBusy says that a bounded queue is full: nothing was done, and the same call may be tried again later.
@@ -63,6 +72,43 @@ func (e *ValidationError) Error() string {
 		text.WriteString(p.Field + ": " + p.Reason)
 	}
 	return text.String()
+}
+
+// A VersionError is an edit whose condition did not hold, and the version to look at.
+type VersionError struct {
+	What    string // which document
+	Version uint64 // that it has now; 0 = nobody has ever written one
+}
+
+func (e *VersionError) Error() string {
+	if e.Version == 0 {
+		return e.What + " was never written, and the edit is for a version: nothing was done"
+	}
+	return fmt.Sprintf("%s is at version %d, and the edit is for another: nothing was done, read it and edit that", e.What, e.Version)
+}
+
+// Unwrap makes it an ErrVersion.
+func (e *VersionError) Unwrap() error { return ErrVersion }
+
+// A QuotaError is a limit that has been reached, and says how to raise it.
+type QuotaError struct{ why string }
+
+func (e *QuotaError) Error() string { return e.why }
+
+// Unwrap makes it an ErrQuota.
+func (e *QuotaError) Unwrap() error { return ErrQuota }
+
+func fullError(namespace string, full *recordv1.Full) error {
+	n := full.GetLimit()
+	switch full.GetOf() {
+	case recordv1.Full_OF_SERVICES:
+		return &QuotaError{fmt.Sprintf("namespace %s may have %d services by its quota, and has no fewer: raise quota.services in the namespace's document, or wait until a service without instances is forgotten, a day after its last", quoted(namespace), n)}
+	case recordv1.Full_OF_INSTANCES:
+		return &QuotaError{fmt.Sprintf("namespace %s may have %d instances by its quota, and has no fewer: raise quota.instances in the namespace's document, or deregister some", quoted(namespace), n)}
+	case recordv1.Full_OF_POLICIES:
+		return &QuotaError{fmt.Sprintf("there are %d policies, as many as there may be: delete some", n)}
+	}
+	return &QuotaError{fmt.Sprintf("there are %d documents of namespaces, as many as there may be: delete some", n)}
 }
 
 // problems gathers what is wrong while a request is looked through.

@@ -17,10 +17,12 @@ const (
 	EventInstancePut EventKind = iota + 1
 	// EventInstanceDelete is an instance that is gone.
 	EventInstanceDelete
-	// EventServicePut is a service that is new, has a new endpoint name, shows fewer placeholders, or has lost an override of an instance that is gone.
+	// EventServicePut is a service that is new, has a new endpoint name, shows fewer placeholders, has lost an override of an instance that is gone, or hands out all instances or no longer does.
 	EventServicePut
-	// EventServiceDelete is a service that is gone with all that was known of it.
+	// EventServiceDelete is a service that is gone with all that was known of it, but its policy.
 	EventServiceDelete
+	// EventPolicy is a policy that was edited, whether its service is there or not.
+	EventPolicy
 )
 
 // String is for logs and tests.
@@ -34,6 +36,8 @@ func (k EventKind) String() string {
 		return "service-put"
 	case EventServiceDelete:
 		return "service-delete"
+	case EventPolicy:
+		return "policy"
 	}
 	return "unknown"
 }

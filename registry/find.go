@@ -14,8 +14,14 @@ type found []run
 
 // A run is some instances of one service.
 type run struct {
-	service   *Service // nil where only the instances are wanted
+	service   *Service // nil where only the instances are wanted, and all of them are taken for what they are
 	instances []*Instance
+}
+
+// matches says whether a query takes an instance of the run. Where all are handed
+// out, all are routable.
+func (r *run) matches(f *filter, i *Instance) bool {
+	return (f.statuses.has(i.Status) || f.routable && r.service.HandsOut(i)) && f.matchesRest(i)
 }
 
 // wanted is what a query is made for.
@@ -148,7 +154,7 @@ func (s *search) whole(services []*serviceState) found {
 }
 
 func (s *search) wholeOf(svc *serviceState) run {
-	if s.what == servicesToo {
+	if s.what == servicesToo || svc.protected() {
 		v := svc.snapshot()
 		return run{service: v, instances: v.Instances}
 	}
@@ -167,7 +173,7 @@ func (s *search) conditions() bool {
 	if len(f.endpoints) > 0 {
 		s.want(byEndpoint, alsoLower(f.endpoints))
 	}
-	if f.statuses != everyStatus {
+	if f.statuses != everyStatus && !(f.routable && s.state.holdings[s.namespace].protected > 0) {
 		s.want(byStatus, f.statuses.names())
 	}
 	for _, l := range f.labels {
@@ -326,7 +332,7 @@ func (s *search) runs(blocks []*block) found {
 
 func (s *search) part(svc *serviceState, blocks []*block) found {
 	var of *Service
-	if s.what == servicesToo {
+	if s.what == servicesToo || svc.protected() {
 		of = svc.snapshot()
 	}
 	var out found
@@ -346,14 +352,14 @@ func (s found) instances(f *filter, from place) ([]*Instance, *place) {
 	for at := from; at.run < len(s); at = (place{run: at.run + 1}) {
 		for ; at.offset < len(s[at.run].instances); at.offset++ {
 			i := s[at.run].instances[at.offset]
-			if !f.matches(i) {
+			if !s[at.run].matches(f, i) {
 				continue
 			}
 			if f.limit > 0 && len(out) == f.limit {
 				next := at
 				return out, &next
 			}
-			out = append(out, f.asWanted(i))
+			out = append(out, f.asWanted(s[at.run].service.asHandedOut(i)))
 		}
 	}
 	return out, nil

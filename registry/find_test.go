@@ -41,8 +41,9 @@ func picks(r *rand.Rand, of []string, chance float64) []string {
 
 // randomInstance has most often an id of a few, so that it meets others.
 func randomInstance(r *rand.Rand, services []string) Registration {
+	number := r.IntN(400)
 	out := Registration{
-		Namespace: pick(r, someNamespaces), Service: pick(r, services), ID: fmt.Sprintf("i%d", r.IntN(400)),
+		Namespace: pick(r, someNamespaces), Service: pick(r, services), ID: fmt.Sprintf("i%d", number),
 		Zone: pick(r, someZones), Group: pick(r, someGroups), Version: pick(r, someVersions), Labels: map[string]string{},
 	}
 	if r.IntN(3) > 0 {
@@ -55,7 +56,7 @@ func randomInstance(r *rand.Rand, services []string) Registration {
 		out.Labels["pod"] = out.ID // a value that no other has
 	}
 	for _, name := range someNames[:1+r.IntN(len(someNames))] {
-		out.Endpoints = append(out.Endpoints, Endpoint{Name: name, Protocol: strings.ToLower(pick(r, someNames)), Host: "10.0.0.1", Port: 80})
+		out.Endpoints = append(out.Endpoints, Endpoint{Name: name, Protocol: strings.ToLower(pick(r, someNames)), Host: "10.0.0.1", Port: int32(80 + number)})
 	}
 	return out
 }
@@ -96,10 +97,10 @@ func randomSelector(r *rand.Rand) string {
 }
 
 // naively answers a query by looking at everything, in words of its own.
-func naively(q Query, all []*Instance) []*Instance {
+func naively(q Query, all []*Instance, handedOut map[InstanceKey]bool) []*Instance {
 	out := []*Instance{}
 	for _, i := range all {
-		if naiveService(q, i) && naiveInstance(q, i) {
+		if naiveService(q, i) && naiveInstance(q, i, handedOut[i.Key()]) {
 			out = append(out, i)
 		}
 	}
@@ -122,14 +123,14 @@ func naiveService(q Query, i *Instance) bool {
 
 func naiveOne(of []string, value string) bool { return len(of) == 0 || slices.Contains(of, value) }
 
-func naiveInstance(q Query, i *Instance) bool {
+func naiveInstance(q Query, i *Instance, handedOut bool) bool {
 	endpoint := len(q.Endpoints) == 0
 	for _, want := range q.Endpoints {
 		for _, e := range i.Endpoints {
 			endpoint = endpoint || e.Name == want || strings.EqualFold(e.Protocol, want)
 		}
 	}
-	routable := slices.Contains([]string{"passing", "warning", "suspect"}, i.Status.String())
+	routable := slices.Contains([]string{"passing", "warning", "suspect"}, i.Status.String()) || handedOut
 	status := len(q.Statuses) == 0 && routable
 	for _, s := range q.Statuses {
 		status = status || s == "any" || s == i.Status.String() || s == "routable" && routable
@@ -184,7 +185,7 @@ func TestQueriesAgainstANaiveModel(t *testing.T) {
 	clock := newManualClock()
 	m := newMember(t, clock)
 	large := append(slices.Repeat([]string{"orders", "acme.shop.cart.app.api"}, 8), someServices...)
-	matched, seen := 0, make(map[Status]int)
+	matched, kept, seen := 0, 0, make(map[Status]int)
 	for round := range 60 {
 		shrinking := round%20 >= 14
 		for range 60 {
@@ -199,8 +200,10 @@ func TestQueriesAgainstANaiveModel(t *testing.T) {
 			}
 		}
 		m.pass(clock, time.Duration(r.IntN(4))*time.Second)
+		m.policeAtRandom(r)
 		mustHaveRightIndex(t, m.machine.published)
-		all := m.all()
+		all, handedOut := m.all(), m.handedOut(t)
+		kept += len(handedOut)
 		for _, i := range all {
 			seen[i.Status]++
 		}
@@ -210,17 +213,47 @@ func TestQueriesAgainstANaiveModel(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%+v: %v", q, err)
 			}
-			want := naively(q, all)
+			want := naively(q, all, handedOut)
+			for _, i := range got {
+				if i.Protected != handedOut[i.Key()] {
+					t.Fatalf("round %d: %+v answers %v as protected: %v", round, q, i.Key(), i.Protected)
+				}
+			}
 			if !slices.Equal(keysOf(got), keysOf(want)) {
 				t.Fatalf("round %d: %+v\nanswers %v\nwant    %v", round, q, keysOf(got), keysOf(want))
 			}
 			matched += len(got)
 		}
 	}
-	t.Logf("%d instances at the end, %d matches in all", len(m.all()), matched)
+	t.Logf("%d instances at the end, %d matches in all, %d times one was handed out that is not healthy", len(m.all()), matched, kept)
 	for _, status := range []Status{StatusPassing, StatusWarning, StatusCritical, StatusDraining, StatusExpired, StatusDisabled} {
 		if seen[status] == 0 {
 			t.Errorf("no instance was ever %s", status)
+		}
+	}
+}
+
+// policeAtRandom has a few services hand out all of their instances when some are unhealthy, and makes some so.
+func (m *member) policeAtRandom(r *rand.Rand) {
+	m.tb.Helper()
+	ctx, services := context.Background(), m.machine.ServiceKeys("")
+	for range 4 {
+		k := services[r.IntN(len(services))]
+		threshold := float64(r.IntN(4)) / 3
+		if _, err := m.registry.PutPolicy(ctx, "", k, Policy{ProtectThreshold: &threshold}, Writing{}); err != nil {
+			m.tb.Fatal(err)
+		}
+		var said []ConditionChange
+		for _, i := range m.machine.Service(k).Instances {
+			if len(said) < ConditionsPerCommand && r.IntN(2) == 0 {
+				said = append(said, ConditionChange{Key: i.Key(), Condition: Condition{Source: SourceReports, Status: StatusCritical}, Clear: r.IntN(2) == 0})
+			}
+		}
+		if len(said) == 0 {
+			continue
+		}
+		if _, _, err := m.registry.SetConditions(ctx, said); err != nil {
+			m.tb.Fatal(err)
 		}
 	}
 }
@@ -248,6 +281,24 @@ func (m *member) sayAnything(r *rand.Rand) {
 	if err != nil {
 		m.tb.Fatal(err)
 	}
+}
+
+// handedOut are the instances that only a policy makes routable.
+func (m *member) handedOut(t *testing.T) map[InstanceKey]bool {
+	t.Helper()
+	out := make(map[InstanceKey]bool)
+	for _, k := range m.machine.ServiceKeys("") {
+		s := m.machine.Service(k)
+		if !mustBeProtectedRightly(t, s) {
+			continue
+		}
+		for _, i := range s.Shown {
+			if i.Status == StatusCritical || i.Status == StatusExpired {
+				out[i.Key()] = true
+			}
+		}
+	}
+	return out
 }
 
 func (m *member) deregister(ref InstanceRef) {

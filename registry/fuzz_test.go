@@ -20,6 +20,8 @@ func FuzzCommand(f *testing.F) {
 		{Format: formatMax, Kind: &recordv1.Command_Deregister{Deregister: &recordv1.Deregister{Keys: []*recordv1.InstanceKey{key}}}},
 		{Format: formatMax, Kind: &recordv1.Command_Renew{Renew: &recordv1.Renew{Items: []*recordv1.RenewItem{{Key: key}}}}},
 		{Format: formatMax, Kind: &recordv1.Command_Checkpoint{Checkpoint: &recordv1.Checkpoint{Term: 3, AsOf: 6, ReignMs: 2000, Heard: []*recordv1.LeaseNumbers{{First: 64, Bits: []byte{5}}}}}},
+		{Format: formatMax, Kind: &recordv1.Command_EditPolicy{EditPolicy: &recordv1.EditPolicy{Key: &recordv1.ServiceKey{Namespace: "ns", Service: "svc"}, Policy: &recordv1.Policy{}}}},
+		{Format: formatMax, Kind: &recordv1.Command_EditNamespace{EditNamespace: &recordv1.EditNamespace{Namespace: "ns"}}},
 		{Format: formatMax + 1},
 		{},
 	} {
@@ -67,6 +69,8 @@ func FuzzRecord(f *testing.F) {
 	f.Add((&serviceRecord{created: 1, revision: 2, endpoints: []ServiceEndpoint{{Name: "http", Protocol: "http"}}}).encode())
 	f.Add(encode(&recordv1.ToldRecord{Format: formatMax, Revision: 9, Heard: []uint32{0, 5}, HeardAt: []uint32{0, 1_800_000_000}}))
 	f.Add(encode(&recordv1.ToldClockRecord{Format: formatMax, Term: 3, ReignMs: 2000, LivedMs: 9000}))
+	f.Add(encodePolicies((*Document[Policy])(nil).with(Edit[Policy]{Version: 3, Revision: 9, By: "ann", Content: &Policy{GraceSeconds: new(int64(60))}})))
+	f.Add(encodeNamespaces((*Document[Namespace])(nil).with(Edit[Namespace]{Version: 1, Content: &Namespace{Labels: map[string]string{"k": "v"}, Quota: &Quota{}}})))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		k := InstanceKey{Namespace: "ns", Service: "svc", ID: "a"}
@@ -92,7 +96,19 @@ func FuzzRecord(f *testing.F) {
 				t.Errorf("checkpoints %x are %+v and then %+v: %v", b, said, again, err)
 			}
 		}
-		for _, key := range [][]byte{storage.InstanceKey("ns", "svc", "a"), storage.ServiceKey("ns", "svc"), storage.CheckpointKey(0), storage.CheckpointClockKey()} {
+		if d, err := decodePolicies(k.ServiceKey(), b); err == nil {
+			again, err := decodePolicies(k.ServiceKey(), encodePolicies(d))
+			if err != nil || !bytes.Equal(encodePolicies(again), encodePolicies(d)) {
+				t.Errorf("policy %x is %+v and then %+v: %v", b, d, again, err)
+			}
+		}
+		if d, err := r.decodeNamespaces("ns", b); err == nil {
+			again, err := r.decodeNamespaces("ns", encodeNamespaces(d))
+			if err != nil || !bytes.Equal(encodeNamespaces(again), encodeNamespaces(d)) {
+				t.Errorf("namespace %x is %+v and then %+v: %v", b, d, again, err)
+			}
+		}
+		for _, key := range [][]byte{storage.InstanceKey("ns", "svc", "a"), storage.ServiceKey("ns", "svc"), storage.CheckpointKey(0), storage.CheckpointClockKey(), storage.PolicyKey("ns", "svc"), storage.NamespaceKey("ns")} {
 			if d, ours, err := DescribeRecord(key, b); err == nil && (!ours || len(d.Value) == 0) {
 				t.Errorf("%x under %s is described as %+v", b, key, d)
 			}

@@ -234,6 +234,11 @@ func dumpState(s *state) string {
 		for _, i := range svc.instances {
 			fmt.Fprintf(&out, "  %+v told %+v\n", *i, s.told.of(i))
 		}
+		fmt.Fprintf(&out, "  policy %x\n", encodedPolicy(svc.policy))
+	}
+	fmt.Fprintf(&out, "%s%s", dumpDocuments(s.policies, encodedPolicy), dumpDocuments(s.documents, encodedNamespace))
+	for _, name := range slices.Sorted(maps.Keys(s.holdings)) {
+		fmt.Fprintf(&out, "%s holds %+v\n", name, *s.holdings[name])
 	}
 	if s.told.term != 0 {
 		fmt.Fprintf(&out, "told in term %d: %v of %v, %d overdue\n", s.told.term, s.told.reign, s.told.lived, s.told.late)
@@ -244,9 +249,22 @@ func dumpState(s *state) string {
 	return out.String()
 }
 
+func dumpDocuments[K comparable, D any](all documents[K, D], encoded func(*D) []byte) string {
+	var lines []string
+	for k, d := range all {
+		line := fmt.Sprintf("%v", k)
+		for _, e := range d.Edits {
+			line += fmt.Sprintf(" %d at %d (%d) by %q: %x", e.Version, e.Revision, e.At, e.By, encoded(e.Content))
+		}
+		lines = append(lines, line+"\n")
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "")
+}
+
 func dumpEngine(tb testing.TB, e *storage.Engine) string {
 	var out strings.Builder
-	for _, prefix := range []string{storage.ServicePrefix, storage.InstancePrefix, storage.CheckpointPrefix, storage.LeasePrefix} {
+	for _, prefix := range []string{storage.ServicePrefix, storage.InstancePrefix, storage.CheckpointPrefix, storage.LeasePrefix, storage.PolicyPrefix, storage.NamespacePrefix} {
 		lo := []byte(prefix)
 		err := e.Scan(lo, storage.PrefixEnd(lo), func(key, value []byte) error {
 			fmt.Fprintf(&out, "%s = %x\n", key, value)

@@ -26,6 +26,7 @@ type Instance struct {
 	RegisteredAt  int64 // Unix ms of the first registration; a repeated one keeps it
 	LastHeartbeat int64 // Unix ms of the last renewal that went through the log; see Machine.LastHeartbeats
 	Status        Status
+	Protected     bool    // handed out although it is not routable, since too few of its service are; only in what readers get
 	Number        uint32  // in checkpoints, until it is removed; 0 = it has none
 	ExpiredAt     int64   // Unix ms: when the lease ran out; 0 while it holds
 	Health        *Health // what has come to it beside that; nil = nothing

@@ -108,6 +108,9 @@ func (m *Machine) load() (working, published *state, err error) {
 		working.apply(&c)
 		published.apply(&c)
 	}
+	if err := m.loadDocuments(loaded); err != nil {
+		return nil, nil, err
+	}
 	err = m.scan(storage.ServicePrefix, 2, func(name [][]byte, value []byte) error {
 		k := ServiceKey{Namespace: m.reader.share(string(name[0])), Service: m.reader.share(string(name[1]))}
 		record, err := m.reader.decodeService(k, value)
@@ -150,6 +153,24 @@ func (m *Machine) load() (working, published *state, err error) {
 		return nil, nil, err
 	}
 	return working, published, m.loadTold(working.told, published.told)
+}
+
+func (m *Machine) loadDocuments(loaded func(change)) error {
+	err := m.scan(storage.PolicyPrefix, 2, func(name [][]byte, value []byte) error {
+		k := ServiceKey{Namespace: m.reader.share(string(name[0])), Service: m.reader.share(string(name[1]))}
+		document, err := decodePolicies(k, value)
+		loaded(change{service: k, op: opPolicyPut, policy: document})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return m.scan(storage.NamespacePrefix, 1, func(name [][]byte, value []byte) error {
+		k := ServiceKey{Namespace: m.reader.share(string(name[0]))}
+		document, err := m.reader.decodeNamespaces(k.Namespace, value)
+		loaded(change{service: k, op: opNamespacePut, namespace: document})
+		return err
+	})
 }
 
 // scan reads all keys under a prefix, each cut at its slashes.
@@ -257,6 +278,8 @@ func (c *change) kind() EventKind {
 		return EventInstanceDelete
 	case opServicePut:
 		return EventServicePut
+	case opPolicyPut:
+		return EventPolicy
 	}
 	return EventServiceDelete
 }
@@ -315,4 +338,15 @@ func (m *Machine) instance(k InstanceKey) (*Instance, Revision) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	return m.published.instance(k), m.revision
+}
+
+// handedOut is an instance as callers get it, and the revision of that sight.
+func (m *Machine) handedOut(k InstanceKey) (*Instance, Revision) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	i := m.published.instance(k)
+	if svc := m.published.services[k.ServiceKey()]; i != nil && svc.protected() {
+		i = svc.snapshot().asHandedOut(i)
+	}
+	return i, m.revision
 }

@@ -121,6 +121,7 @@ func (m *Machine) gauges() []prometheus.Collector {
 	return append(all,
 		gauge("stellmap_registry_services", "Services known, empty ones included.", nil, func() float64 { return float64(m.count(func(s *state) int { return len(s.order) })) }),
 		gauge("stellmap_registry_shared_leases", "Leases that several instances can share.", nil, func() float64 { return float64(m.count(func(s *state) int { return len(s.leases) })) }),
+		gauge("stellmap_registry_protected_services", "Services of which all instances are handed out, since the healthy ones are fewer than their policy's threshold.", nil, func() float64 { return float64(m.count((*state).protected)) }),
 		gauge("stellmap_registry_revision", "The newest revision that readers see.", nil, func() float64 { return float64(m.Revision()) }),
 		gauge("stellmap_registry_watchers", "Watchers that have seen everything and wait for more.", nil, func() float64 { return float64(m.ring.waiting.Load()) }),
 		gauge("stellmap_registry_ring_events", "Events kept for watchers.", nil, func() float64 { events, _ := m.ring.size(); return float64(events) }),

@@ -96,6 +96,7 @@ stellmap_registry_instances{status="warning"} gauge 0
 stellmap_registry_lease_pauses_total counter 1
 stellmap_registry_leases gauge 1
 stellmap_registry_overdue_total counter 0
+stellmap_registry_protected_services gauge 0
 stellmap_registry_renewals_refused_total counter 1
 stellmap_registry_renewals_total{outcome="done"} counter 1
 stellmap_registry_renewals_total{outcome="log"} counter 1

@@ -179,7 +179,7 @@ func (r *run) matching(f *filter) int {
 	}
 	n := 0
 	for _, i := range r.instances {
-		if f.matches(i) {
+		if r.matches(f, i) {
 			n++
 		}
 	}
@@ -301,30 +301,4 @@ func (s *views) stats() (kept, bytes int, dropped uint64) {
 		bytes += s.held(s.byAge[0])
 	}
 	return len(s.byAge), bytes, s.dropped
-}
-
-// A NamespaceCount is a namespace with what is in it.
-type NamespaceCount struct {
-	Namespace string
-	Services  int
-	Instances int
-	Passing   int
-}
-
-// Namespaces reads the namespaces that have services, sorted by name, and the
-// revision that the answer was read at.
-func (r *Registry) Namespaces(ctx context.Context, c Consistency) ([]NamespaceCount, Revision, error) {
-	if err := r.freshen(ctx, c); err != nil {
-		return nil, 0, err
-	}
-	m := r.machine
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	out := []NamespaceCount{}
-	for _, name := range m.published.index.names("") {
-		n := m.published.index.namespaces[name]
-		passing := n.values[byStatus][StatusPassing.String()]
-		out = append(out, NamespaceCount{Namespace: name, Services: n.services, Instances: n.instances, Passing: passing.instances})
-	}
-	return out, m.revision, nil
 }

@@ -192,7 +192,7 @@ func TestNamespaces(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	mustEqualSlices(t, "the namespaces", got, []NamespaceCount{{"dev", 1, 0, 0}, {"prod", 2, 2, 1}})
+	mustEqualSlices(t, "the namespaces", got, []NamespaceCount{{Namespace: "dev", Services: 1}, {Namespace: "prod", Services: 2, Instances: 2, Passing: 1, Alive: 1}})
 	mustEqual(t, "the revision", at, m.machine.Revision())
 }
 

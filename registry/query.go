@@ -73,6 +73,7 @@ type filter struct {
 	endpoints []string
 	labels    []requirement
 	statuses  statusSet
+	routable  bool // in these words: whoever is handed out will do
 	limit     int
 }
 
@@ -99,6 +100,7 @@ func (q Query) filter() (*filter, error) {
 	f.versions = terms(q.Versions, "version", &bad)
 	f.endpoints = terms(q.Endpoints, "endpoint", &bad)
 	f.statuses = statusTerms(q.Statuses, &bad)
+	f.routable = len(q.Statuses) == 0 || slices.Contains(q.Statuses, statusesRoutable)
 	f.labels = append(selectorTerms(q.Selectors, &bad), labelTerms(q.Labels, &bad)...)
 	if f.limit = q.Limit; q.Limit < 0 {
 		bad.add("limit", fmt.Sprintf("%d is negative: a number from 0 (no limit) on", q.Limit))
@@ -266,9 +268,9 @@ func (f *filter) asksOfInstances() bool {
 	return len(f.groups)+len(f.zones)+len(f.regions)+len(f.versions)+len(f.endpoints)+len(f.labels) > 0 || f.statuses != everyStatus
 }
 
-// matches looks at what a query says of instances.
-func (f *filter) matches(i *Instance) bool {
-	if !f.statuses.has(i.Status) || !oneOf(f.zones, i.Zone) || !oneOf(f.groups, i.Group) || !oneOf(f.regions, i.Region) || !oneOf(f.versions, i.Version) {
+// matchesRest looks at what a query says of instances beside their status.
+func (f *filter) matchesRest(i *Instance) bool {
+	if !oneOf(f.zones, i.Zone) || !oneOf(f.groups, i.Group) || !oneOf(f.regions, i.Region) || !oneOf(f.versions, i.Version) {
 		return false
 	}
 	for _, l := range f.labels {

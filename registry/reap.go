@@ -172,7 +172,7 @@ func (svc *serviceState) reapAt() (at int64, ok bool) {
 	kept := placeholders(svc.instances, svc.record.baseline-svc.tally.standing())
 	for _, i := range svc.instances {
 		if _, keep := kept[i]; !keep && !i.alive() {
-			sooner(i.ExpiredAt + expiredGrace.Milliseconds())
+			sooner(i.ExpiredAt + svc.policy.grace())
 		}
 	}
 	return at, ok

@@ -67,7 +67,7 @@ func (r *serviceRecord) encode() []byte {
 	record := &recordv1.ServiceRecord{
 		Format: formatMax, Created: uint64(r.created), Revision: uint64(r.revision),
 		Baseline: uint64(r.baseline), FellAtMs: r.fellAt, EmptiedAtMs: r.emptiedAt,
-		Overrides: overridesToRecord(r.overrides),
+		Overrides: overridesToRecord(r.overrides), ProtectedSinceMs: r.protectedSince,
 	}
 	for _, e := range r.endpoints {
 		record.Endpoints = append(record.Endpoints, &recordv1.ServiceEndpoint{Name: e.Name, Protocol: e.Protocol})
@@ -216,6 +216,20 @@ func (d *reader) decodeInstance(k InstanceKey, value []byte) (*Instance, error) 
 	return i, nil
 }
 
+// unmarshalRecord reads a record of a format that this version knows.
+func unmarshalRecord(about string, value []byte, into interface {
+	proto.Message
+	GetFormat() uint32
+}) error {
+	if err := proto.Unmarshal(value, into); err != nil {
+		return fmt.Errorf("decode %s: %w", about, err)
+	}
+	if problem := formatProblem(into.GetFormat()); problem != "" {
+		return fmt.Errorf("%s %s", about, problem)
+	}
+	return nil
+}
+
 func (d *reader) decodeService(k ServiceKey, value []byte) (serviceRecord, error) {
 	var record recordv1.ServiceRecord
 	if err := proto.Unmarshal(value, &record); err != nil {
@@ -227,7 +241,7 @@ func (d *reader) decodeService(k ServiceKey, value []byte) (serviceRecord, error
 	r := serviceRecord{
 		created: Revision(record.GetCreated()), revision: Revision(record.GetRevision()),
 		baseline: int(record.GetBaseline()), fellAt: record.GetFellAtMs(), emptiedAt: record.GetEmptiedAtMs(),
-		overrides: d.overrides(record.GetOverrides()),
+		overrides: d.overrides(record.GetOverrides()), protectedSince: record.GetProtectedSinceMs(),
 	}
 	for _, e := range record.GetEndpoints() {
 		r.endpoints = append(r.endpoints, ServiceEndpoint{Name: d.share(e.GetName()), Protocol: d.share(e.GetProtocol())})

@@ -122,8 +122,11 @@ func (r *Registry) Register(ctx context.Context, requestID string, registration 
 
 // refused is why Apply did not take a registration; nil when it did.
 func (r Registration) refused(reply *recordv1.Result) error {
-	if reply.GetCode() == recordv1.Result_CODE_ENDPOINT_NAMES_FULL {
+	switch reply.GetCode() {
+	case recordv1.Result_CODE_ENDPOINT_NAMES_FULL:
 		return tooManyEndpointNames(r)
+	case recordv1.Result_CODE_QUOTA_FULL:
+		return fullError(r.Namespace, reply.GetFull())
 	}
 	if r.LeaseID != "" {
 		return sharedRefused(reply, r.Holder)
@@ -221,7 +224,7 @@ func (r *Registry) Get(ctx context.Context, ref InstanceRef, consistency Consist
 	if err := r.freshen(ctx, consistency); err != nil {
 		return nil, 0, err
 	}
-	i, at := r.machine.instance(k)
+	i, at := r.machine.handedOut(k)
 	if i == nil {
 		return nil, at, ErrNotFound
 	}

@@ -188,8 +188,15 @@ func mustHold(t *testing.T, m *Machine) {
 	if len(members) > 0 {
 		t.Fatalf("instances live under leases that are gone: %v", members)
 	}
+	holdings := make(map[string]holding)
 	for _, svc := range m.published.order {
 		s := m.Service(svc.key)
+		has := holdings[svc.key.Namespace]
+		has.services, has.alive = has.services+1, has.alive+int(svc.tally.instances-svc.tally.ended)
+		if mustBeProtectedRightly(t, s) {
+			has.protected++
+		}
+		holdings[svc.key.Namespace] = has
 		var counted tally
 		for _, i := range svc.instances {
 			counted.count(i, 1)
@@ -214,8 +221,15 @@ func mustHold(t *testing.T, m *Machine) {
 			t.Fatalf("service %v has %d overrides and keeps %d", svc.key, svc.tally.overridden, len(svc.record.overrides))
 		case (len(svc.instances) == 0) != (svc.record.emptiedAt != 0):
 			t.Fatalf("service %v has %d instances and was emptied at %d", svc.key, len(svc.instances), svc.record.emptiedAt)
+		case svc.policy != m.published.policies[svc.key].Content() || svc.holding != m.published.holdings[svc.key.Namespace]:
+			t.Fatalf("service %v has policy %+v, not the one that is written down", svc.key, svc.policy)
 		case s.Revision > m.Revision() || s.Created > s.Revision:
 			t.Fatalf("service %v was created at %d and changed at %d, at revision %d", svc.key, s.Created, s.Revision, m.Revision())
+		}
+	}
+	for name, has := range m.published.holdings {
+		if *has != holdings[name] {
+			t.Fatalf("namespace %s is counted as %+v, not %+v", name, *has, holdings[name])
 		}
 	}
 }
@@ -247,6 +261,26 @@ func mustBeNumbered(t *testing.T, s *state) {
 	if most := 1 + 3*6; len(s.told.leases) > most {
 		t.Fatalf("there are numbers up to %d, and never more than %d instances", len(s.told.leases), most)
 	}
+}
+
+// mustBeProtectedRightly checks whether all instances of a service are handed out
+// by counting what is in view, and says whether they are.
+func mustBeProtectedRightly(t *testing.T, s *Service) bool {
+	t.Helper()
+	healthy, total := 0, 0
+	for _, i := range s.Shown {
+		switch i.Status {
+		case StatusPassing, StatusWarning, StatusSuspect:
+			healthy, total = healthy+1, total+1
+		case StatusCritical, StatusExpired:
+			total++
+		}
+	}
+	want := s.Policy != nil && s.Policy.ProtectThreshold != nil && float64(healthy) < *s.Policy.ProtectThreshold*float64(total)
+	if got := s.Protected; (got != nil) != want || want && (got.Healthy != healthy || got.Total != total || got.Since == 0) {
+		t.Fatalf("service %v has %d healthy of %d in view, policy %+v: it is protected as %+v", s.Key, healthy, total, s.Policy, got)
+	}
+	return want
 }
 
 // mustBeDerived checks an instance's status against what is said of it, in other words than derive's.
@@ -313,13 +347,17 @@ func (a *author) service() ServiceKey {
 }
 
 func (a *author) command(index Revision) []byte {
-	switch a.random.IntN(18) {
-	case 16, 17:
+	switch a.random.IntN(21) {
+	case 9, 16:
 		return a.checkpoint(index)
 	case 0:
 		return nil
 	case 12, 13:
 		return a.many(func() []byte { return conditionsCommand([]ConditionChange{a.change()}) })
+	case 17, 18:
+		return a.edit(index)
+	case 19:
+		return namespaceShelf("prod").command(a.namespace(), Writing{By: "ann", If: a.precondition()})
 	case 1, 2:
 		return a.many(func() []byte { return deregisterCommand(a.key(), a.holder()) })
 	case 3, 4:
@@ -385,6 +423,44 @@ func (a *author) checkpoint(index Revision) []byte {
 	return encode(&recordv1.Command{Format: formatMax, Kind: &recordv1.Command_Checkpoint{Checkpoint: &recordv1.Checkpoint{
 		Term: a.term - uint64(a.random.IntN(8)/7), AsOf: uint64(index) - uint64(a.random.IntN(20)), ReignMs: a.reign, Heard: some(), Overdue: some(),
 	}}})
+}
+
+// edit is one of a policy, of a service that need not be there.
+func (a *author) edit(index Revision) []byte {
+	var p *Policy
+	if a.random.IntN(4) > 0 {
+		p = &Policy{}
+		if a.random.IntN(2) == 0 {
+			p.GraceSeconds = new([]int64{1, 60, 3600}[a.random.IntN(3)])
+		}
+		if a.random.IntN(2) == 0 {
+			p.ProtectThreshold = new([]float64{0.3, 0.5, 1}[a.random.IntN(3)])
+		}
+		if a.random.IntN(3) == 0 {
+			p.PrimaryEndpoint = &PrimaryEndpoint{Name: []string{"web", "y"}[a.random.IntN(2)], Protocol: "h2c"}
+			p.Retries = &Retries{When: []string{"unavailable"}, Statuses: []int64{502}}
+		}
+	}
+	return policyShelf(a.service()).command(p, Writing{By: fmt.Sprint("ann", index), If: a.precondition()})
+}
+
+func (a *author) namespace() *Namespace {
+	if a.random.IntN(3) == 0 {
+		return nil
+	}
+	return &Namespace{Description: "what sells", Quota: &Quota{Instances: new(int64(a.random.IntN(12))), Services: new(int64(1 + a.random.IntN(3)))}}
+}
+
+func (a *author) precondition() Precondition {
+	switch a.random.IntN(5) {
+	case 0:
+		return Precondition{Version: new(uint64(a.random.IntN(4)))}
+	case 1:
+		return Precondition{Present: true}
+	case 2:
+		return Precondition{Absent: true}
+	}
+	return Precondition{}
 }
 
 // expiry names leases of late, most of them still held, and mostly for the right term.

@@ -16,9 +16,11 @@ type Service struct {
 	Key       ServiceKey
 	Created   Revision
 	Revision  Revision          // of the last change that concerns it
-	Endpoints []ServiceEndpoint // [0] is the primary: the first of the first registration; later names follow as first seen
+	Endpoints []ServiceEndpoint // [0] is the primary: the first of the first registration, unless the policy names another; others follow as first seen
 	Overrides []KeptOverride    // of instances that are gone; sorted by id
+	Policy    *Policy           // nil = none
 	Statuses  StatusCounts
+	Protected *Protection // nil = callers get the routable instances only
 	Instances []*Instance // sorted by id, of every status
 	Shown     []*Instance // sorted by id: all but the disabled ones; of the expired ones those that are kept in view as placeholders
 }

@@ -20,12 +20,18 @@ type state struct {
 	told     *toldLeases
 	leases   map[string]*leaseState // that instances share, by id
 	tally    tally                  // of the instances in all services
+
+	policies  documents[ServiceKey, Policy]
+	documents documents[string, Namespace]
+	holdings  map[string]*holding // of the namespaces that have services
 }
 
 // A serviceState is one service within a state.
 type serviceState struct {
 	key       ServiceKey
 	record    serviceRecord
+	policy    *Policy // nil = none
+	holding   *holding
 	instances []*Instance // sorted by id; changed in place, unless shared
 	shared    atomic.Bool // a reader has them: the next change is made in a copy
 	blocks    []*block    // for the index; sorted by where they begin
@@ -46,6 +52,8 @@ type serviceRecord struct {
 	fellAt    int64             // Unix ms: since when the standing ones are fewer than the baseline, or when it was last halved
 	emptiedAt int64             // Unix ms: when the last instance went; 0 while there are any
 	overrides []KeptOverride    // of instances that are gone; sorted by id, never changed in place
+
+	protectedSince int64 // Unix ms: since when all instances are handed out; 0 = they are not
 }
 
 // A change is one step from a state to the next.
@@ -58,8 +66,10 @@ type change struct {
 	previous *Instance // opPut, opDelete
 	record   serviceRecord
 
-	checkpoint *checkpoint  // opCheckpoint
-	lease      *SharedLease // opLeasePut, opLeaseDelete
+	checkpoint *checkpoint          // opCheckpoint
+	lease      *SharedLease         // opLeasePut, opLeaseDelete
+	policy     *Document[Policy]    // opPolicyPut; nil = it is forgotten
+	namespace  *Document[Namespace] // opNamespacePut of service.Namespace; nil = it is forgotten
 }
 
 type changeOp uint8
@@ -72,11 +82,16 @@ const (
 	opCheckpoint
 	opLeasePut
 	opLeaseDelete
+	opPolicyPut
+	opNamespacePut
 )
 
 // newState is one that Apply works on.
 func newState() *state {
-	return &state{services: make(map[ServiceKey]*serviceState), leases: make(map[string]*leaseState), told: newTold()}
+	return &state{
+		services: make(map[ServiceKey]*serviceState), leases: make(map[string]*leaseState), holdings: make(map[string]*holding),
+		told: newTold(), policies: make(documents[ServiceKey, Policy]), documents: make(documents[string, Namespace]),
+	}
 }
 
 // newPublishedState is one that can be queried.
@@ -105,6 +120,10 @@ func (s *state) apply(c *change) {
 		s.putLease(c.lease)
 	case opLeaseDelete:
 		s.removeLease(c.lease.ID)
+	case opPolicyPut:
+		s.putPolicy(c.service, c.policy)
+	case opNamespacePut:
+		s.documents.put(c.service.Namespace, c.namespace)
 	}
 }
 
@@ -168,7 +187,18 @@ func (s *state) remove(svc *serviceState, id string) {
 	}
 }
 
+func (s *state) putPolicy(k ServiceKey, d *Document[Policy]) {
+	s.policies.put(k, d)
+	if svc := s.services[k]; svc != nil {
+		svc.view.Store(nil)
+		svc.policy = d.Content()
+	}
+}
+
 func (s *state) count(svc *serviceState, i *Instance, by int32) {
+	if i.alive() {
+		svc.holding.alive += int(by)
+	}
 	svc.tally.count(i, by)
 	s.tally.count(i, by)
 }
@@ -211,15 +241,30 @@ func (t *tally) standing() int {
 func (s *state) putService(k ServiceKey, record serviceRecord) {
 	if svc := s.services[k]; svc != nil {
 		svc.view.Store(nil)
-		svc.record = record
+		svc.setRecord(record)
 		return
 	}
-	svc := &serviceState{key: k, record: record}
+	svc := &serviceState{key: k, policy: s.policies[k].Content(), holding: s.holdings[k.Namespace]}
+	if svc.holding == nil {
+		svc.holding = &holding{}
+		s.holdings[k.Namespace] = svc.holding
+	}
+	svc.holding.services++
+	svc.setRecord(record)
 	s.services[k] = svc
 	s.order = slices.Insert(s.order, s.search(k), svc)
 	if s.index != nil {
 		s.index.addService(svc)
 	}
+}
+
+func (svc *serviceState) setRecord(record serviceRecord) {
+	if was, is := svc.protected(), record.protectedSince != 0; is && !was {
+		svc.holding.protected++
+	} else if was && !is {
+		svc.holding.protected--
+	}
+	svc.record = record
 }
 
 func (s *state) removeService(k ServiceKey) {
@@ -228,6 +273,10 @@ func (s *state) removeService(k ServiceKey) {
 		panic("registry: removal of service " + k.Service + ", which still has instances")
 	}
 	delete(s.services, k)
+	svc.setRecord(serviceRecord{})
+	if svc.holding.services--; svc.holding.services == 0 {
+		delete(s.holdings, k.Namespace)
+	}
 	at := s.search(k)
 	s.order = slices.Delete(s.order, at, at+1)
 	if s.index != nil {
@@ -265,9 +314,10 @@ func (svc *serviceState) snapshot() *Service {
 	}
 	v := &Service{
 		Key: svc.key, Created: svc.record.created, Revision: svc.record.revision,
-		Endpoints: svc.record.endpoints, Overrides: svc.record.overrides, Statuses: svc.tally.status, Instances: svc.share(),
+		Endpoints: svc.policy.endpoints(svc.record.endpoints), Overrides: svc.record.overrides, Policy: svc.policy, Statuses: svc.tally.status, Instances: svc.share(),
 	}
 	v.Shown = shown(v.Instances, svc.tally.standing(), svc.record.baseline)
+	v.Protected = svc.protection()
 	svc.view.Store(v)
 	return v
 }

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -54,6 +55,8 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 		s.sharedLease(d, &out)
 	case "override", "clear", "drain", "undrain", "check", "report":
 		s.say(d, &out)
+	case "policy", "namespace", "withdraw":
+		s.edit(d, &out)
 	case "tick":
 		s.tick(d, &out)
 	case "pause": // the process is stopped: time goes by and nothing runs
@@ -76,6 +79,8 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 		s.show(d, &out)
 	case "tell": // the leader tells who was heard of
 		s.tell(&out)
+	case "list":
+		s.list(d, &out)
 	case "reopen":
 		s.reopen(&out)
 	case "replay":
@@ -202,6 +207,46 @@ func (s *story) say(d *datadriven.TestData, out *strings.Builder) {
 			continue
 		}
 		outcome(out, result, err)
+	}
+}
+
+// edit writes the policy of a service or the document of a namespace, in JSON, or
+// takes it back; if= is the version that it is for.
+func (s *story) edit(d *datadriven.TestData, out *strings.Builder) {
+	ctx, r := context.Background(), s.member.registry
+	namespace, service, isService := strings.Cut(d.CmdArgs[0].Key, "/")
+	w, k := Writing{By: "ann"}, ServiceKey{Namespace: namespace, Service: service}
+	if version := uint64(0); d.HasArg("if") {
+		d.ScanArgs(s.t, "if", &version)
+		w.If.Version = &version
+	}
+	var policy Policy
+	var document Namespace
+	var result Edited
+	var err error
+	switch {
+	case d.Cmd == "withdraw" && isService:
+		result, err = r.DeletePolicy(ctx, "", k, w)
+	case d.Cmd == "withdraw":
+		result, err = r.DeleteNamespace(ctx, "", namespace, w)
+	case isService:
+		decodeStory(s.t, d, &policy)
+		result, err = r.PutPolicy(ctx, "", k, policy, w)
+	default:
+		decodeStory(s.t, d, &document)
+		result, err = r.PutNamespace(ctx, "", namespace, document, w)
+	}
+	outcome(out, result.Result, err)
+	for _, c := range result.Changes {
+		fmt.Fprintf(out, "version %d: %s %s -> %s\n", result.Version, c.Field, c.Before, c.After)
+	}
+}
+
+func decodeStory(t *testing.T, d *datadriven.TestData, into any) {
+	decoder := json.NewDecoder(strings.NewReader(d.Input))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(into); err != nil {
+		t.Fatalf("%s: %v", d.Pos, err)
 	}
 }
 
@@ -346,6 +391,9 @@ func (s *story) show(d *datadriven.TestData, out *strings.Builder) {
 		return
 	}
 	fmt.Fprintf(out, "created=%d revision=%d baseline=%d\n", svc.Created, svc.Revision, s.member.machine.published.services[k].record.baseline)
+	if p := svc.Protected; p != nil {
+		fmt.Fprintf(out, "protected for %s: %d healthy of %d\n", s.clock.Now().Sub(time.UnixMilli(p.Since)), p.Healthy, p.Total)
+	}
 	for _, i := range svc.Instances {
 		in := "hidden"
 		for _, o := range svc.Shown {
@@ -375,6 +423,27 @@ func (s *story) showTold(i *Instance, out *strings.Builder) {
 	}
 	if at := s.member.machine.LastHeartbeats([]*Instance{i})[0]; at != i.LastHeartbeat {
 		fmt.Fprintf(out, " heard=+%s", time.Duration(at-i.LastHeartbeat)*time.Millisecond)
+	}
+}
+
+// list is what callers get of a service, by the words of status=.
+func (s *story) list(d *datadriven.TestData, out *strings.Builder) {
+	namespace, name, _ := strings.Cut(d.CmdArgs[0].Key, "/")
+	q := Query{Namespace: namespace, Services: []string{name}}
+	if words := ""; d.HasArg("status") {
+		d.ScanArgs(s.t, "status", &words)
+		q.Statuses = strings.Split(words, "+")
+	}
+	found, _, err := s.member.registry.List(context.Background(), q)
+	if err != nil {
+		fmt.Fprintf(out, "%v\n", err)
+	}
+	for _, i := range found {
+		protected := ""
+		if i.Protected {
+			protected = " handed out"
+		}
+		fmt.Fprintf(out, "%s %s%s\n", i.ID, i.Status, protected)
 	}
 }
 

@@ -13,6 +13,8 @@ import "fmt"
 //	/checkpoints/clock            how long leaders have lived
 //	/checkpoints/{n}              what was told of 1,024 leases; n in 8 hexadecimal digits
 //	/leases/{id}                  one lease that several instances share
+//	/policies/{ns}/{svc}          how a service is to be treated, with its last versions
+//	/namespaces/{ns}              what is written down of a namespace, with its last versions
 const (
 	// MetaPrefix heads everything that is not the replicated state machine's.
 	MetaPrefix = "__meta__/"
@@ -26,6 +28,10 @@ const (
 	CheckpointClock = "clock"
 	// LeasePrefix heads the leases that several instances share.
 	LeasePrefix = "/leases/"
+	// PolicyPrefix heads the policies of services.
+	PolicyPrefix = "/policies/"
+	// NamespacePrefix heads what is written down of namespaces.
+	NamespacePrefix = "/namespaces/"
 
 	appliedKey = MetaPrefix + "applied"
 )
@@ -50,6 +56,16 @@ func CheckpointClockKey() []byte { return []byte(CheckpointPrefix + CheckpointCl
 
 // LeaseKey is where a shared lease is kept.
 func LeaseKey(id string) []byte { return []byte(LeasePrefix + id) }
+
+// PolicyKey is where the policy of a service is kept.
+func PolicyKey(namespace, service string) []byte {
+	return []byte(PolicyPrefix + namespace + "/" + service)
+}
+
+// NamespaceKey is where the document of a namespace is kept.
+func NamespaceKey(namespace string) []byte {
+	return []byte(NamespacePrefix + namespace)
+}
 
 // PrefixEnd is the first key after all keys that begin with prefix, or nil
 // when there is none.

@@ -84,6 +84,9 @@ func (c *cache) translateService(k resourceKey, revision registry.Revision) (val
 	}
 	if k.typ == typeCluster {
 		m, err := buildCluster(s, endpoint)
+		if err == nil {
+			withoutForeign(m, k.kind)
+		}
 		return orNil(m, err), s.Revision, err
 	}
 	m, _ := buildEndpoints(s, endpoint, k.region)
@@ -99,8 +102,8 @@ func (c *cache) lookup(cluster string) (*registry.Service, int) {
 		return nil, 0
 	}
 	s := c.machine.Service(owner.listing.key)
-	if s == nil || s.Created != owner.listing.created {
-		return nil, 0 // gone, or made anew with other endpoints: the state is ahead of the directory, which will follow
+	if s == nil || s.Created != owner.listing.created || owner.endpoint >= len(s.Endpoints) || s.Endpoints[owner.endpoint] != owner.name {
+		return nil, 0 // gone, or with other endpoints: the state is ahead of the directory, which will follow
 	}
 	return s, owner.endpoint
 }
@@ -110,7 +113,7 @@ func (c *cache) routesOf(s *scope) []hostRoute {
 	c.mu.RLock()
 	routes := make([]hostRoute, 0, len(s.members))
 	for cluster, claim := range s.members {
-		routes = append(routes, hostRoute{cluster: cluster, hosts: hostsOf(claim.stem, claim.endpoint), dialect: dialectOf(claim.name.Protocol)})
+		routes = append(routes, hostRoute{cluster: cluster, hosts: hostsOf(claim.stem, claim.endpoint), dialect: dialectOf(claim.name.Protocol), rules: claim.listing.rules})
 	}
 	c.mu.RUnlock()
 	slices.SortFunc(routes, func(a, b hostRoute) int { return cmp.Compare(a.cluster, b.cluster) })

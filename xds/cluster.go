@@ -30,8 +30,8 @@ const (
 	connectTimeout  = 250 * time.Millisecond
 	tcpUserTimeout  = 1500 * time.Millisecond // without it, requests to a vanished host hang for the route's timeout
 	outlierInterval = time.Second
-	ejectionTime    = 3 * time.Second // times the number of ejections so far
-	ejectionTimeMax = 30 * time.Second
+	ejectionTime    = registry.BaseEjectionDefault // times the number of ejections so far
+	ejectionTimeMax = registry.MaxEjectionDefault
 	ejectedShareMax = 100 // percent of the hosts
 	localFailures   = 2   // connections in a row that are refused, reset or late
 	gatewayFailures = 5   // 502, 503 and 504 in a row
@@ -73,6 +73,7 @@ func buildCluster(s *registry.Service, endpoint int) (*clusterv3.Cluster, error)
 	if err := speak(c, d); err != nil {
 		return nil, fmt.Errorf("cluster %s: %w", name, err)
 	}
+	treat(c, s.Policy)
 	if path := checkPath(s, endpoint); path != "" {
 		c.HealthChecks = []*corev3.HealthCheck{activeCheck(path, d)}
 		c.IgnoreHealthOnHostRemoval = true // else Envoy keeps a removed host until it fails the check

@@ -23,7 +23,8 @@ type directory struct {
 type listing struct {
 	key     registry.ServiceKey
 	created registry.Revision
-	claims  []*claim // by endpoint; [0] is the primary's
+	claims  []*claim   // by endpoint; [0] is the primary's
+	rules   routeRules // of the service's policy; the only thing of a listing that changes
 }
 
 // A claim is the wish of one endpoint of a service to own a stem.
@@ -50,8 +51,8 @@ func newDirectory() *directory {
 // a name by it.
 func (d *directory) put(k registry.ServiceKey, s *registry.Service) []*listing {
 	old := d.services[k]
-	if old != nil && s != nil && old.created == s.Created && len(old.claims) == len(s.Endpoints) {
-		return nil // endpoints are appended only
+	if old != nil && s != nil && old.created == s.Created && old.sameNames(s) {
+		return nil
 	}
 	var touched []*listing
 	if old != nil {
@@ -64,7 +65,7 @@ func (d *directory) put(k registry.ServiceKey, s *registry.Service) []*listing {
 }
 
 func (d *directory) add(s *registry.Service) []*listing {
-	l := &listing{key: s.Key, created: s.Created}
+	l := &listing{key: s.Key, created: s.Created, rules: rulesOf(s.Policy)}
 	touched := []*listing{l}
 	for n, e := range s.Endpoints {
 		c := &claim{listing: l, endpoint: n, name: e, stem: stemOf(s.Key, n, e.Name), cluster: clusterName(s.Key, n, e.Name)}
@@ -130,3 +131,8 @@ func (d *directory) owns(c *claim) bool { return d.clusters[c.cluster] == c }
 
 // owner is who has a claim's stem.
 func (d *directory) owner(c *claim) *claim { return d.stems[c.stem][0] }
+
+// sameNames says whether a listing has the endpoints of a service, in their order.
+func (l *listing) sameNames(s *registry.Service) bool {
+	return slices.EqualFunc(l.claims, s.Endpoints, func(c *claim, e registry.ServiceEndpoint) bool { return c.name == e })
+}

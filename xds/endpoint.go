@@ -40,7 +40,7 @@ func buildEndpoints(s *registry.Service, endpoint int, region string) (*endpoint
 	return &endpointv3.ClusterLoadAssignment{
 		ClusterName: clusterName(s.Key, endpoint, s.Endpoints[endpoint].Name),
 		Endpoints:   localities(hosts),
-		Policy:      &endpointv3.ClusterLoadAssignment_Policy{OverprovisioningFactor: wrapperspb.UInt32(overprovisioning)},
+		Policy:      &endpointv3.ClusterLoadAssignment_Policy{OverprovisioningFactor: wrapperspb.UInt32(overprovisioningOf(s.Policy))},
 	}, withheld
 }
 
@@ -60,6 +60,9 @@ func pickHosts(s *registry.Service, endpoint int) ([]host, []Withheld) {
 			continue // it need not have every endpoint that the service has
 		}
 		health, reason := judge(i, e, has, want)
+		if s.Protected != nil && (s.HandsOut(i) || health == corev3.HealthStatus_DEGRADED) {
+			health = corev3.HealthStatus_HEALTHY
+		}
 		if reason != "" {
 			withheld = append(withheld, withheldOf(s, endpoint, i, reason))
 			continue

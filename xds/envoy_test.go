@@ -222,8 +222,15 @@ func TestRealEnvoyAcceptsEverything(t *testing.T) {
 			slow := checked("checked", 1)
 			slow.Endpoints = []registry.Endpoint{first}
 			m.register(slow)
+			for name, text := range policies {
+				m.add(strings.ReplaceAll("policy-"+name, "_", "-"), 1, first, registry.Endpoint{Name: "web", Protocol: "h2c", Host: "127.0.0.1", Port: 9})
+				m.putPolicy(t, strings.ReplaceAll("policy-"+name, "_", "-"), text)
+			}
 			e := startEnvoy(t, m, api)
 			e.serves("orders.prod", "first")
+			for _, name := range []string{"ring-hash", "timeouts", "no-retries", "fail-closed"} {
+				e.serves("policy-"+name+".prod", "first")
+			}
 			e.serves("ORDERS.prod.mesh:8080", "first")
 			e.serves("checked.prod", "first")
 			e.healthy(m)

@@ -35,7 +35,7 @@ func (c *cache) follow(ctx context.Context, now func() time.Time) error {
 type round struct {
 	listed  map[registry.ServiceKey]struct{} // services whose names may have changed
 	moved   map[registry.ServiceKey]struct{} // whose hosts may have
-	checked map[registry.ServiceKey]struct{} // whose active check may have
+	checked map[registry.ServiceKey]struct{} // whose active check may have, or whose policy
 
 	resources map[*resource]struct{} // to be built anew
 	joined    map[*scope][]string    // clusters that came to a scope or left it
@@ -58,6 +58,9 @@ func (r *round) note(e *registry.Event) {
 	switch e.Kind {
 	case registry.EventServicePut, registry.EventServiceDelete:
 		r.listed[e.Service] = struct{}{}
+	case registry.EventPolicy: // which may name another primary endpoint
+		r.listed[e.Service] = struct{}{}
+		r.checked[e.Service] = struct{}{}
 	default:
 		if ownCheckPath(e.Instance) != ownCheckPath(e.Previous) {
 			r.checked[e.Service] = struct{}{}
@@ -101,6 +104,22 @@ func (c *cache) list(r *round, k registry.ServiceKey, s *registry.Service) {
 		}
 		for _, scope := range c.scopesOf(l) {
 			c.join(r, scope, c.adjust(scope, l))
+		}
+	}
+	if l := c.directory.services[k]; l != nil && s != nil {
+		c.rule(r, l, rulesOf(s.Policy))
+	}
+}
+
+// rule has the routes to a service follow its policy.
+func (c *cache) rule(r *round, l *listing, rules routeRules) {
+	if l.rules.equal(rules) {
+		return
+	}
+	l.rules = rules
+	for _, scope := range c.scopesOf(l) {
+		if routes := c.resources[scope.routesKey()]; routes != nil {
+			r.resources[routes] = struct{}{}
 		}
 	}
 }

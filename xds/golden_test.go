@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -150,6 +152,22 @@ func TestEndpoints(t *testing.T) {
 			golden(t, "endpoints/"+strings.NewReplacer(" ", "_", ":", "", ",", "").Replace(name)+".txt", text)
 		})
 	}
+}
+
+// Below the threshold of its policy all instances of a service are told as healthy,
+// but for those that somebody took out.
+func TestEndpointsOfAProtectedService(t *testing.T) {
+	var all []*registry.Instance
+	for n, status := range []registry.Status{
+		registry.StatusPassing, registry.StatusSuspect, registry.StatusCritical, registry.StatusExpired, registry.StatusDraining, registry.StatusDisabled,
+	} {
+		all = append(all, instance(status.String(), "here", "", status, at("http", "http", fmt.Sprint("10.0.0.", n+1), 80, 100)))
+	}
+	slices.SortFunc(all, func(a, b *registry.Instance) int { return strings.Compare(a.ID, b.ID) })
+	s := service(primary("http"), all...)
+	s.Protected = &registry.Protection{Since: 1, Healthy: 2, Total: 4, Threshold: 0.6}
+	m, _ := buildEndpoints(s, 0, "here")
+	golden(t, "endpoints/protected.json", envoyJSON(t, m))
 }
 
 // The statuses of the registry, present and to come, in Envoy's words.

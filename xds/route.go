@@ -12,6 +12,8 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/stellmap/stellmap/registry"
 )
 
 // Routes lead from host names to clusters.
@@ -21,7 +23,7 @@ import (
 // to another host, the second to another region. The policy is most of the bytes
 // of a large table, so nothing is in it that is a default.
 const (
-	routeTimeout     = 15 * time.Second // not for gRPC, event streams and upgrades
+	routeTimeout     = registry.RequestTimeoutDefault // not for gRPC, event streams and upgrades
 	retryOn          = "connect-failure,refused-stream,reset-before-request"
 	retries          = 2
 	retryHostTries   = 5 // how often to choose again when the choice was tried before
@@ -39,6 +41,7 @@ type hostRoute struct {
 	cluster string
 	hosts   []string
 	dialect dialect
+	rules   routeRules
 }
 
 // buildRoutes is the route table of a scope, from routes in the order of their clusters.
@@ -62,11 +65,12 @@ func virtualHost(r hostRoute, retry *routev3.RetryPolicy) *routev3.VirtualHost {
 	vh := &routev3.VirtualHost{Name: r.cluster, Domains: r.hosts, RetryPolicy: retry}
 	if r.dialect == dialectGRPC {
 		vh.Routes = []*routev3.Route{forward(r.cluster, 0)}
-		return vh
+	} else {
+		stream := forward(r.cluster, 0)
+		stream.Match.Headers = []*routev3.HeaderMatcher{acceptsEventStream()}
+		vh.Routes = []*routev3.Route{stream, forward(r.cluster, routeTimeout)}
 	}
-	stream := forward(r.cluster, 0)
-	stream.Match.Headers = []*routev3.HeaderMatcher{acceptsEventStream()}
-	vh.Routes = []*routev3.Route{stream, forward(r.cluster, routeTimeout)}
+	r.rules.apply(vh)
 	return vh
 }
 

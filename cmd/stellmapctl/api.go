@@ -1,6 +1,9 @@
 package main
 
-import "net/url"
+import (
+	"encoding/json"
+	"net/url"
+)
 
 // The server's JSON, as far as it is shown or sent. Fields that a newer server
 // adds are passed over.
@@ -93,6 +96,7 @@ type instance struct {
 	RegisteredAt     string            `json:"registeredAt"` // times stay as the server wrote them
 	LastHeartbeatAt  string            `json:"lastHeartbeatAt"`
 	Status           string            `json:"status"`
+	Protected        bool              `json:"protected,omitempty"`
 	StatusSince      string            `json:"statusSince,omitempty"`
 	Conditions       []condition       `json:"conditions,omitempty"`
 	ExpiredAt        string            `json:"expiredAt,omitempty"`
@@ -131,6 +135,7 @@ type service struct {
 	Instances       int               `json:"instances"`
 	Passing         int               `json:"passing"`
 	Statuses        map[string]int    `json:"statuses,omitempty"`
+	Protected       json.RawMessage   `json:"protected,omitempty"`
 	Matching        int               `json:"matching"`
 	Endpoints       []serviceEndpoint `json:"endpoints"`
 	Overrides       []keptOverride    `json:"overrides,omitempty"`
@@ -150,10 +155,18 @@ type serviceList struct {
 }
 
 type namespace struct {
-	Namespace string `json:"namespace"`
-	Services  int    `json:"services"`
-	Instances int    `json:"instances"`
-	Passing   int    `json:"passing"`
+	Namespace   string `json:"namespace"`
+	Services    int    `json:"services"`
+	Instances   int    `json:"instances"`
+	Passing     int    `json:"passing"`
+	Description string `json:"description,omitempty"`
+	Alive       int    `json:"alive,omitempty"` // instances that count for the quota
+	Quota       *quota `json:"quota,omitempty"`
+}
+
+type quota struct {
+	Services  *int64 `json:"services,omitempty"`
+	Instances *int64 `json:"instances,omitempty"`
 }
 
 type namespaceList struct {

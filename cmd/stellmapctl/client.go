@@ -30,6 +30,8 @@ type request struct {
 	path   string // escaped
 	body   any    // sent as JSON where it is not nil
 	by     holder
+
+	version *uint64 // that an edit is for; nil = any
 }
 
 func (r request) writes() bool { return r.method != http.MethodGet }
@@ -95,6 +97,9 @@ func (c *ctl) roundTrip(ctx context.Context, r request, base string) (*http.Resp
 	h.Header.Set("Accept", "application/json, application/problem+json")
 	if body != nil {
 		h.Header.Set("Content-Type", "application/json")
+	}
+	if r.version != nil {
+		h.Header.Set("If-Match", fmt.Sprintf("%q", strconv.FormatUint(*r.version, 10)))
 	}
 	if c.token != "" {
 		h.Header.Set("Authorization", "Bearer "+c.token)
@@ -233,6 +238,8 @@ func next(f *failure, retryAfter string) string {
 		return "all pages of a list come from one member: name it with --server, or ask for less"
 	case f.code == "unknown_outcome":
 		return perhapsDone
+	case f.code == "quota_exceeded":
+		return "" // its words say what to do
 	case f.status == http.StatusUnauthorized:
 		return "--token or " + tokenVariable + " says who you are"
 	case f.code == "lease_token_required":

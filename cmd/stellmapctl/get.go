@@ -22,14 +22,14 @@ func namespaceFlag(flags *pflag.FlagSet, to *string) {
 func (c *ctl) getCommand() *cobra.Command {
 	get := c.group(&cobra.Command{
 		Use:   "get",
-		Short: "List services, instances or namespaces",
+		Short: "List services, instances or namespaces, or show a policy",
 		Long: `get lists what the registry knows, as of the revision in the last line. The
 read is linearizable, unless --stale is given: it shows every write that was
 acknowledged before.`,
 		Example: `  stellmapctl get services
   stellmapctl get instances orders -o wide`,
 	})
-	get.AddCommand(c.getServicesCommand(), c.getInstancesCommand(), c.getNamespacesCommand())
+	get.AddCommand(c.getServicesCommand(), c.getInstancesCommand(), c.getNamespacesCommand(), c.getPolicyCommand())
 	return get
 }
 
@@ -207,8 +207,9 @@ func (c *ctl) getNamespacesCommand() *cobra.Command {
 		Use:     "namespaces",
 		Aliases: []string{"namespace", "ns"},
 		Short:   "List the namespaces",
-		Long: `namespaces lists the namespaces that have services: how many, how many instances
-they have, and how many of these pass.`,
+		Long: `namespaces lists the namespaces that have services or a document: how many, how
+many instances they have, how many of these pass, how many have a lease that
+holds, and what their quotas allow. apply writes a quota.`,
 		Example: `  stellmapctl get namespaces
   stellmapctl get namespaces -o name`,
 		Args: noArguments,
@@ -224,14 +225,29 @@ func (c *ctl) getNamespaces(ctx context.Context) error {
 	}
 	v := view{
 		whole: list, items: []any{}, foot: revisionLine(list.Revision),
-		columns: []column{{"NAMESPACE", false}, {"SERVICES", false}, {"INSTANCES", false}, {"PASSING", false}},
+		columns: []column{{"NAMESPACE", false}, {"SERVICES", false}, {"INSTANCES", false}, {"PASSING", false}, {"QUOTA", false}, {"DESCRIPTION", true}},
 	}
 	for _, n := range list.Namespaces {
 		v.items = append(v.items, n)
 		v.names = append(v.names, n.Namespace)
-		v.rows = append(v.rows, []string{n.Namespace, fmt.Sprint(n.Services), fmt.Sprint(n.Instances), fmt.Sprint(n.Passing)})
+		v.rows = append(v.rows, []string{n.Namespace, fmt.Sprint(n.Services), fmt.Sprint(n.Instances), fmt.Sprint(n.Passing), n.quota(), n.Description})
 	}
 	return c.show(v)
+}
+
+// quota shows what a namespace has of what it may have.
+func (n *namespace) quota() string {
+	if n.Quota == nil {
+		return ""
+	}
+	var out []string
+	if n.Quota.Services != nil {
+		out = append(out, fmt.Sprintf("%d/%d services", n.Services, *n.Quota.Services))
+	}
+	if n.Quota.Instances != nil {
+		out = append(out, fmt.Sprintf("%d/%d instances", n.Alive, *n.Quota.Instances))
+	}
+	return strings.Join(out, ", ")
 }
 
 // addresses shows endpoints as URLs, in a wide table in the form that --addr takes.

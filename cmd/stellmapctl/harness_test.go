@@ -118,6 +118,9 @@ func (w *world) serve(out http.ResponseWriter, r *http.Request) {
 	if token := r.Header.Get(leaseTokenHeader); token != "" {
 		text += "> " + leaseTokenHeader + ": " + token + "\n"
 	}
+	if version := r.Header.Get("If-Match"); version != "" {
+		text += "> If-Match: " + version + "\n"
+	}
 	if len(body) > 0 {
 		text += fmt.Sprintf("> %s %s\n", r.Header.Get("Content-Type"), body)
 	}

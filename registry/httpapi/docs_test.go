@@ -51,6 +51,14 @@ func TestTheExamplesOfTheHealthDocs(t *testing.T) {
 	newMember(t, nil).tryExamples("../../docs/health.md", 4)
 }
 
+// TestTheExamplesOfThePolicyDocs does what docs/policies.md shows.
+func TestTheExamplesOfThePolicyDocs(t *testing.T) {
+	m := newMember(t, nil)
+	m.register("stock", "a", "10.0.0.1", "")
+	m.register("stock", "b", "10.0.0.2", "")
+	m.tryExamples("../../docs/policies.md", 11)
+}
+
 // tryExamples makes the calls that a page shows, at least so many, and compares the answers.
 func (m *member) tryExamples(page string, least int) {
 	m.tb.Helper()

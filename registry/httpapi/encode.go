@@ -72,10 +72,15 @@ func (e *encoder) flag(name string) {
 	e.b = append(e.b, "true"...)
 }
 
+func (e *encoder) truth(name string, value bool) {
+	e.key(name)
+	e.b = strconv.AppendBool(e.b, value)
+}
+
 func (e *encoder) time(name string, unixMs int64) {
 	e.key(name)
 	e.b = append(e.b, '"')
-	e.b = time.UnixMilli(unixMs).UTC().AppendFormat(e.b, "2006-01-02T15:04:05.000Z07:00")
+	e.b = time.UnixMilli(unixMs).UTC().AppendFormat(e.b, timeForm)
 	e.b = append(e.b, '"')
 }
 

@@ -50,6 +50,15 @@ func (e *missingError) Error() string {
 
 func (e *missingError) Unwrap() error { return registry.ErrNotFound }
 
+// A missingService is a service that is not there, and says which.
+type missingService struct{ key registry.ServiceKey }
+
+func (e *missingService) Error() string {
+	return fmt.Sprintf("service %q in namespace %q is not known: it never was, or its last instance went more than a day ago", e.key.Service, e.key.Namespace)
+}
+
+func (e *missingService) Unwrap() error { return registry.ErrNotFound }
+
 // A panicError is a handler that has panicked. The log has the stack already.
 type panicError struct{ cause string }
 
@@ -81,6 +90,9 @@ var failures = [...]failure{
 		says: "the instance lives under a lease that it shares with others, its leaseId says which: renew that, POST /api/v2/leases/{leaseId}/renew"},
 	{is: registry.ErrLeasesFull, status: http.StatusTooManyRequests, code: "leases_full", title: "Too many leases",
 		says: "there are as many shared leases, or as many instances under this one, as there may be: nothing was done; use another lease, or revoke one that is not used"},
+	{is: registry.ErrNoDocument, status: http.StatusNotFound, code: "not_found", title: "Not found"},
+	{is: registry.ErrVersion, status: http.StatusPreconditionFailed, code: "version_differs", title: "Another version"},
+	{is: registry.ErrQuota, status: http.StatusForbidden, code: "quota_exceeded", title: "Quota exceeded"},
 	{is: registry.ErrCursorExpired, status: http.StatusGone, code: "cursor_expired", title: "Cursor expired"},
 	{is: errNoSuchPath, status: http.StatusNotFound, code: "not_found", title: "Not found",
 		says: "there is nothing at this path"},
@@ -221,6 +233,8 @@ type problem struct {
 	Code   string         `json:"code"`
 	Detail string         `json:"detail"`
 	Errors []problemField `json:"errors,omitempty"`
+	// CurrentVersion is a document's that an edit was refused for, 0 when nobody has ever written one.
+	CurrentVersion *uint64 `json:"currentVersion,omitempty"`
 }
 
 type problemField struct {
@@ -229,7 +243,11 @@ type problemField struct {
 }
 
 func writeProblem(w http.ResponseWriter, f *failure, says string, err error) {
-	writeJSON(w, f.status, typeProblem, problemOf(f, says, err))
+	p := problemOf(f, says, err)
+	if p.CurrentVersion != nil {
+		setETag(w, *p.CurrentVersion)
+	}
+	writeJSON(w, f.status, typeProblem, p)
 }
 
 func problemOf(f *failure, says string, err error) *problem {
@@ -239,6 +257,10 @@ func problemOf(f *failure, says string, err error) *problem {
 		for _, one := range invalid.Problems {
 			p.Errors = append(p.Errors, problemField{Field: one.Field, Reason: one.Reason})
 		}
+	}
+	var version *registry.VersionError
+	if errors.As(err, &version) {
+		p.CurrentVersion = &version.Version
 	}
 	return p
 }

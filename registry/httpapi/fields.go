@@ -3,6 +3,7 @@ package httpapi
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/stellmap/stellmap/registry"
@@ -62,6 +63,11 @@ var instanceFields = []listField[*shownInstance]{
 	{"registeredAt", func(e *encoder, i *shownInstance) { e.time("registeredAt", i.RegisteredAt) }},
 	{"lastHeartbeatAt", func(e *encoder, i *shownInstance) { e.time("lastHeartbeatAt", i.heardAt) }},
 	{"status", func(e *encoder, i *shownInstance) { e.text("status", i.Status.String()) }},
+	{"protected", func(e *encoder, i *shownInstance) {
+		if i.Protected {
+			e.truth("protected", true)
+		}
+	}},
 	{"statusSince", func(e *encoder, i *shownInstance) { e.time("statusSince", i.StatusSince()) }},
 	{"conditions", func(e *encoder, i *shownInstance) { e.conditions(i.Conditions()) }},
 	{"expiredAt", func(e *encoder, i *shownInstance) {
@@ -226,6 +232,7 @@ var serviceFields = []listField[*shownService]{
 	{"instances", func(e *encoder, s *shownService) { e.number("instances", int64(len(s.Instances))) }},
 	{"passing", func(e *encoder, s *shownService) { e.number("passing", int64(s.Statuses[registry.StatusPassing])) }},
 	{"statuses", func(e *encoder, s *shownService) { e.statuses(s.Statuses) }},
+	{"protected", func(e *encoder, s *shownService) { e.protection(s.Protected) }},
 	{"matching", func(e *encoder, s *shownService) { e.number("matching", int64(s.Matching)) }},
 	{"endpoints", func(e *encoder, s *shownService) { e.serviceEndpoints(s.Endpoints) }},
 	{"overrides", func(e *encoder, s *shownService) { e.overrides(s.Overrides) }},
@@ -238,6 +245,22 @@ func (a *API) serviceEncoder(fields []listField[*shownService]) func(*encoder, r
 	return func(e *encoder, s registry.ServiceMatch) {
 		writeFields(e, &shownService{ServiceMatch: s, withheld: a.withheld(s.Key)}, fields)
 	}
+}
+
+// protection is why all instances of a service are handed out, left out when they are not.
+func (e *encoder) protection(p *registry.Protection) {
+	if p == nil {
+		return
+	}
+	e.key("protected")
+	e.open('{')
+	e.time("since", p.Since)
+	e.number("healthy", int64(p.Healthy))
+	e.number("total", int64(p.Total))
+	e.key("threshold")
+	e.b = strconv.AppendFloat(e.b, p.Threshold, 'g', -1, 64)
+	e.text("why", fmt.Sprintf("%d of %d instances are healthy, less than a share of %v: all are handed out until there are enough", p.Healthy, p.Total, p.Threshold))
+	e.close('}')
 }
 
 func (e *encoder) serviceEndpoints(endpoints []registry.ServiceEndpoint) {
@@ -266,5 +289,26 @@ func (e *encoder) namespace(n registry.NamespaceCount) {
 	e.number("services", int64(n.Services))
 	e.number("instances", int64(n.Instances))
 	e.number("passing", int64(n.Passing))
+	if d := n.Document.Content(); d != nil {
+		e.optional("description", d.Description)
+		e.quota(d.Quota, n)
+	}
+	e.close('}')
+}
+
+// quota is what a namespace may hold, beside the instances that count.
+func (e *encoder) quota(q *registry.Quota, n registry.NamespaceCount) {
+	if q == nil {
+		return
+	}
+	e.number("alive", int64(n.Alive))
+	e.key("quota")
+	e.open('{')
+	if q.Services != nil {
+		e.number("services", *q.Services)
+	}
+	if q.Instances != nil {
+		e.number("instances", *q.Instances)
+	}
 	e.close('}')
 }

@@ -235,6 +235,28 @@ func (a *API) v2NamespaceServices(w http.ResponseWriter, q *http.Request) error 
 	return a.v2Services(w, q, namespace)
 }
 
+// v2Service is one service, as lists show it.
+func (a *API) v2Service(w http.ResponseWriter, q *http.Request) error {
+	p := parametersOf(q)
+	p.only(fieldsName+"*", consistencyName, stalenessName)
+	l := listing{fresh: p.freshness(a)}
+	fields := chosen(p, serviceFields)
+	k := pathService(q)
+	if k.Service == "" {
+		p.add("service", "is missing in the path") // an empty filter would mean all of them
+	}
+	l.query = registry.Query{Namespace: k.Namespace, Services: []string{k.Service}, Statuses: []string{"any"}, Limit: 1, Consistency: l.fresh.Consistency}
+	page, err := a.page(w, q, p, l, a.registry.Services)
+	if err != nil {
+		return err
+	}
+	if len(page.Services) == 0 {
+		return &missingService{k}
+	}
+	writeList(w, "", "", page.Services, a.serviceEncoder(fields))
+	return nil
+}
+
 func (a *API) v2AllServices(w http.ResponseWriter, q *http.Request) error {
 	return a.v2Services(w, q, "")
 }

@@ -38,6 +38,9 @@ func (m *mistakes) add(at, reason string) {
 // look compares one value. Nothing is asked of null, which is as good as absent.
 func (m *mistakes) look(value []byte, want reflect.Type, at string) {
 	value = bytes.TrimLeft(value, jsonSpace)
+	if want.Kind() == reflect.Pointer { // what may be left out
+		want = want.Elem()
+	}
 	switch {
 	case value[0] == 'n':
 	case want.Kind() == reflect.Pointer:
@@ -155,6 +158,10 @@ func wanted(t reflect.Type) string {
 		return "an object"
 	case reflect.Slice:
 		return "an array"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Float64:
+		return "a number"
 	}
 	return fmt.Sprintf("a whole number of at most %d, without point or exponent", int64(math.MaxInt64)>>(64-t.Bits()))
 }

@@ -234,7 +234,7 @@ func propagated(k registry.ServiceKey, revision registry.Revision, answers []Mem
 }
 
 // timeText is a time as answers have it.
-func timeText(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z07:00") }
+func timeText(t time.Time) string { return t.UTC().Format(timeForm) }
 
 // revision is a whole number from 1 on, or 0 when there is none.
 func (p *parameters) revision() registry.Revision {

@@ -141,7 +141,7 @@ func (s *story) request(d *datadriven.TestData) string {
 func shown(w *httptest.ResponseRecorder) string {
 	var out strings.Builder
 	fmt.Fprintf(&out, "%d %s", w.Code, w.Header().Get("Content-Type"))
-	for _, name := range []string{"X-StellMap-Revision", "X-StellMap-Age", "Retry-After", "Allow", "WWW-Authenticate"} {
+	for _, name := range []string{"X-StellMap-Revision", "X-StellMap-Age", "ETag", "Retry-After", "Allow", "WWW-Authenticate"} {
 		if value := w.Header().Get(name); value != "" {
 			fmt.Fprintf(&out, "; %s: %s", name, value)
 		}

@@ -26,12 +26,13 @@ func (a *API) v2Routes() []route {
 	read := func(pattern string, serve handler) route {
 		return route{method: http.MethodGet, pattern: pattern, surface: surfaceV2, reads: true, serve: conditionless(serve)}
 	}
-	return append(append(a.sayRoutes(instance), a.leaseRoutes()...),
+	return append(slices.Concat(a.sayRoutes(instance), a.leaseRoutes(), a.documentRoutes(namespace, service)),
 		write(http.MethodPost, instance+"/renew", a.v2Renew),
 		write(http.MethodPut, instance, a.v2Register),
 		write(http.MethodDelete, instance, a.v2Deregister),
 		write(http.MethodPost, "/api/v2/batch", a.v2Batch),
 		read(instance, a.v2Instance),
+		read(service, a.v2Service),
 		read(service+"/instances", a.v2ServiceInstances),
 		read(namespace+"/instances", a.v2NamespaceInstances),
 		read(namespace+"/services", a.v2NamespaceServices),
@@ -42,8 +43,8 @@ func (a *API) v2Routes() []route {
 	)
 }
 
-// conditionless refuses the conditions that this version cannot check: a write
-// that was to happen only if nothing had changed must not happen anyway.
+// conditionless refuses the conditions that nobody checks: a write that was to
+// happen only if nothing had changed must not happen anyway.
 func conditionless(serve handler) handler {
 	return func(w http.ResponseWriter, q *http.Request) error {
 		headers := []string{"If-Match"}

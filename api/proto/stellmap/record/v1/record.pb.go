@@ -91,26 +91,30 @@ const (
 	Result_CODE_UNSPECIFIED         Result_Code = 0
 	Result_CODE_OK                  Result_Code = 1
 	Result_CODE_NOT_FOUND           Result_Code = 2
-	Result_CODE_ENDPOINT_NAMES_FULL Result_Code = 3 // the service has as many endpoint names as it may have
-	Result_CODE_WRONG_TOKEN         Result_Code = 4 // the lease token that was presented is not the instance's: nothing was done
-	Result_CODE_LEASE_FULL          Result_Code = 5 // there are as many shared leases, or instances under this one, as there may be
-	Result_CODE_SHARED_LEASE        Result_Code = 6 // the instance lives under a shared lease, which is what can be renewed
-	Result_CODE_SEEN_OTHERWISE      Result_Code = 7 // the instance is no longer as the proposer had seen it: nothing was done
-	Result_CODE_OVERRIDES_FULL      Result_Code = 8 // the service has as many instances with a word of an operator as it may have
+	Result_CODE_ENDPOINT_NAMES_FULL Result_Code = 3  // the service has as many endpoint names as it may have
+	Result_CODE_WRONG_TOKEN         Result_Code = 4  // the lease token that was presented is not the instance's: nothing was done
+	Result_CODE_LEASE_FULL          Result_Code = 5  // there are as many shared leases, or instances under this one, as there may be
+	Result_CODE_SHARED_LEASE        Result_Code = 6  // the instance lives under a shared lease, which is what can be renewed
+	Result_CODE_SEEN_OTHERWISE      Result_Code = 7  // the instance is no longer as the proposer had seen it: nothing was done
+	Result_CODE_OVERRIDES_FULL      Result_Code = 8  // the service has as many instances with a word of an operator as it may have
+	Result_CODE_VERSION_DIFFERS     Result_Code = 10 // the document is not as the edit's precondition wants it: nothing was done
+	Result_CODE_QUOTA_FULL          Result_Code = 11 // there are as many as there may be: nothing was done
 )
 
 // Enum value maps for Result_Code.
 var (
 	Result_Code_name = map[int32]string{
-		0: "CODE_UNSPECIFIED",
-		1: "CODE_OK",
-		2: "CODE_NOT_FOUND",
-		3: "CODE_ENDPOINT_NAMES_FULL",
-		4: "CODE_WRONG_TOKEN",
-		5: "CODE_LEASE_FULL",
-		6: "CODE_SHARED_LEASE",
-		7: "CODE_SEEN_OTHERWISE",
-		8: "CODE_OVERRIDES_FULL",
+		0:  "CODE_UNSPECIFIED",
+		1:  "CODE_OK",
+		2:  "CODE_NOT_FOUND",
+		3:  "CODE_ENDPOINT_NAMES_FULL",
+		4:  "CODE_WRONG_TOKEN",
+		5:  "CODE_LEASE_FULL",
+		6:  "CODE_SHARED_LEASE",
+		7:  "CODE_SEEN_OTHERWISE",
+		8:  "CODE_OVERRIDES_FULL",
+		10: "CODE_VERSION_DIFFERS",
+		11: "CODE_QUOTA_FULL",
 	}
 	Result_Code_value = map[string]int32{
 		"CODE_UNSPECIFIED":         0,
@@ -122,6 +126,8 @@ var (
 		"CODE_SHARED_LEASE":        6,
 		"CODE_SEEN_OTHERWISE":      7,
 		"CODE_OVERRIDES_FULL":      8,
+		"CODE_VERSION_DIFFERS":     10,
+		"CODE_QUOTA_FULL":          11,
 	}
 )
 
@@ -149,7 +155,62 @@ func (x Result_Code) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Result_Code.Descriptor instead.
 func (Result_Code) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{23, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{35, 0}
+}
+
+type Full_Of int32
+
+const (
+	Full_OF_UNSPECIFIED Full_Of = 0
+	Full_OF_SERVICES    Full_Of = 1 // of a namespace
+	Full_OF_INSTANCES   Full_Of = 2 // of a namespace
+	Full_OF_POLICIES    Full_Of = 3 // of all
+	Full_OF_NAMESPACES  Full_Of = 4 // of all, as far as they are documented
+)
+
+// Enum value maps for Full_Of.
+var (
+	Full_Of_name = map[int32]string{
+		0: "OF_UNSPECIFIED",
+		1: "OF_SERVICES",
+		2: "OF_INSTANCES",
+		3: "OF_POLICIES",
+		4: "OF_NAMESPACES",
+	}
+	Full_Of_value = map[string]int32{
+		"OF_UNSPECIFIED": 0,
+		"OF_SERVICES":    1,
+		"OF_INSTANCES":   2,
+		"OF_POLICIES":    3,
+		"OF_NAMESPACES":  4,
+	}
+)
+
+func (x Full_Of) Enum() *Full_Of {
+	p := new(Full_Of)
+	*p = x
+	return p
+}
+
+func (x Full_Of) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Full_Of) Descriptor() protoreflect.EnumDescriptor {
+	return file_stellmap_record_v1_record_proto_enumTypes[2].Descriptor()
+}
+
+func (Full_Of) Type() protoreflect.EnumType {
+	return &file_stellmap_record_v1_record_proto_enumTypes[2]
+}
+
+func (x Full_Of) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Full_Of.Descriptor instead.
+func (Full_Of) EnumDescriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{36, 0}
 }
 
 // Status says how an instance is.
@@ -201,11 +262,11 @@ func (x InstanceRecord_Status) String() string {
 }
 
 func (InstanceRecord_Status) Descriptor() protoreflect.EnumDescriptor {
-	return file_stellmap_record_v1_record_proto_enumTypes[2].Descriptor()
+	return file_stellmap_record_v1_record_proto_enumTypes[3].Descriptor()
 }
 
 func (InstanceRecord_Status) Type() protoreflect.EnumType {
-	return &file_stellmap_record_v1_record_proto_enumTypes[2]
+	return &file_stellmap_record_v1_record_proto_enumTypes[3]
 }
 
 func (x InstanceRecord_Status) Number() protoreflect.EnumNumber {
@@ -214,7 +275,7 @@ func (x InstanceRecord_Status) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use InstanceRecord_Status.Descriptor instead.
 func (InstanceRecord_Status) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{24, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{37, 0}
 }
 
 // Renewal is what became of one renewal.
@@ -260,11 +321,11 @@ func (x Answer_Renewal) String() string {
 }
 
 func (Answer_Renewal) Descriptor() protoreflect.EnumDescriptor {
-	return file_stellmap_record_v1_record_proto_enumTypes[3].Descriptor()
+	return file_stellmap_record_v1_record_proto_enumTypes[4].Descriptor()
 }
 
 func (Answer_Renewal) Type() protoreflect.EnumType {
-	return &file_stellmap_record_v1_record_proto_enumTypes[3]
+	return &file_stellmap_record_v1_record_proto_enumTypes[4]
 }
 
 func (x Answer_Renewal) Number() protoreflect.EnumNumber {
@@ -273,7 +334,7 @@ func (x Answer_Renewal) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Answer_Renewal.Descriptor instead.
 func (Answer_Renewal) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{34, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{49, 0}
 }
 
 // Command is the data of one log entry. A member that does not know its format
@@ -290,6 +351,8 @@ type Command struct {
 	//	*Command_Reap
 	//	*Command_SetConditions
 	//	*Command_Checkpoint
+	//	*Command_EditPolicy
+	//	*Command_EditNamespace
 	//	*Command_GrantLease
 	//	*Command_RevokeLease
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
@@ -404,6 +467,24 @@ func (x *Command) GetCheckpoint() *Checkpoint {
 	return nil
 }
 
+func (x *Command) GetEditPolicy() *EditPolicy {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_EditPolicy); ok {
+			return x.EditPolicy
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetEditNamespace() *EditNamespace {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_EditNamespace); ok {
+			return x.EditNamespace
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetGrantLease() *GrantLease {
 	if x != nil {
 		if x, ok := x.Kind.(*Command_GrantLease); ok {
@@ -454,6 +535,14 @@ type Command_Checkpoint struct {
 	Checkpoint *Checkpoint `protobuf:"bytes,12,opt,name=checkpoint,proto3,oneof"`
 }
 
+type Command_EditPolicy struct {
+	EditPolicy *EditPolicy `protobuf:"bytes,8,opt,name=edit_policy,json=editPolicy,proto3,oneof"`
+}
+
+type Command_EditNamespace struct {
+	EditNamespace *EditNamespace `protobuf:"bytes,9,opt,name=edit_namespace,json=editNamespace,proto3,oneof"`
+}
+
 type Command_GrantLease struct {
 	GrantLease *GrantLease `protobuf:"bytes,14,opt,name=grant_lease,json=grantLease,proto3,oneof"`
 }
@@ -475,6 +564,10 @@ func (*Command_Reap) isCommand_Kind() {}
 func (*Command_SetConditions) isCommand_Kind() {}
 
 func (*Command_Checkpoint) isCommand_Kind() {}
+
+func (*Command_EditPolicy) isCommand_Kind() {}
+
+func (*Command_EditNamespace) isCommand_Kind() {}
 
 func (*Command_GrantLease) isCommand_Kind() {}
 
@@ -1398,6 +1491,827 @@ func (x *LeaseNumbers) GetBits() []byte {
 	return nil
 }
 
+// EditPolicy writes down what a service's operators want of it, or takes it back.
+type EditPolicy struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           *ServiceKey            `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Policy        *Policy                `protobuf:"bytes,2,opt,name=policy,proto3" json:"policy,omitempty"` // absent = take it back
+	Precondition  *Precondition          `protobuf:"bytes,3,opt,name=precondition,proto3" json:"precondition,omitempty"`
+	By            string                 `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"` // who asks for it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EditPolicy) Reset() {
+	*x = EditPolicy{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EditPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EditPolicy) ProtoMessage() {}
+
+func (x *EditPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EditPolicy.ProtoReflect.Descriptor instead.
+func (*EditPolicy) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *EditPolicy) GetKey() *ServiceKey {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *EditPolicy) GetPolicy() *Policy {
+	if x != nil {
+		return x.Policy
+	}
+	return nil
+}
+
+func (x *EditPolicy) GetPrecondition() *Precondition {
+	if x != nil {
+		return x.Precondition
+	}
+	return nil
+}
+
+func (x *EditPolicy) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+// EditNamespace does the same for a namespace.
+type EditNamespace struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Document      *Namespace             `protobuf:"bytes,2,opt,name=document,proto3" json:"document,omitempty"` // absent = take it back
+	Precondition  *Precondition          `protobuf:"bytes,3,opt,name=precondition,proto3" json:"precondition,omitempty"`
+	By            string                 `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EditNamespace) Reset() {
+	*x = EditNamespace{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EditNamespace) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EditNamespace) ProtoMessage() {}
+
+func (x *EditNamespace) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EditNamespace.ProtoReflect.Descriptor instead.
+func (*EditNamespace) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *EditNamespace) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *EditNamespace) GetDocument() *Namespace {
+	if x != nil {
+		return x.Document
+	}
+	return nil
+}
+
+func (x *EditNamespace) GetPrecondition() *Precondition {
+	if x != nil {
+		return x.Precondition
+	}
+	return nil
+}
+
+func (x *EditNamespace) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+// Precondition is what has to be true of a document for an edit of it to be
+// made; else the answer is CODE_VERSION_DIFFERS.
+type Precondition struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       *uint64                `protobuf:"varint,1,opt,name=version,proto3,oneof" json:"version,omitempty"` // it has this version
+	Present       bool                   `protobuf:"varint,2,opt,name=present,proto3" json:"present,omitempty"`
+	Absent        bool                   `protobuf:"varint,3,opt,name=absent,proto3" json:"absent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Precondition) Reset() {
+	*x = Precondition{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Precondition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Precondition) ProtoMessage() {}
+
+func (x *Precondition) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Precondition.ProtoReflect.Descriptor instead.
+func (*Precondition) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Precondition) GetVersion() uint64 {
+	if x != nil && x.Version != nil {
+		return *x.Version
+	}
+	return 0
+}
+
+func (x *Precondition) GetPresent() bool {
+	if x != nil {
+		return x.Present
+	}
+	return false
+}
+
+func (x *Precondition) GetAbsent() bool {
+	if x != nil {
+		return x.Absent
+	}
+	return false
+}
+
+// Policy is how a service is to be treated. What is absent is the default.
+type Policy struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	GraceSeconds     *int64                 `protobuf:"varint,1,opt,name=grace_seconds,json=graceSeconds,proto3,oneof" json:"grace_seconds,omitempty"`
+	PrimaryEndpoint  *ServiceEndpoint       `protobuf:"bytes,2,opt,name=primary_endpoint,json=primaryEndpoint,proto3" json:"primary_endpoint,omitempty"`
+	LoadBalancing    *LoadBalancing         `protobuf:"bytes,3,opt,name=load_balancing,json=loadBalancing,proto3" json:"load_balancing,omitempty"`
+	OutlierDetection *OutlierDetection      `protobuf:"bytes,4,opt,name=outlier_detection,json=outlierDetection,proto3" json:"outlier_detection,omitempty"`
+	CircuitBreaking  *CircuitBreaking       `protobuf:"bytes,5,opt,name=circuit_breaking,json=circuitBreaking,proto3" json:"circuit_breaking,omitempty"`
+	Timeouts         *Timeouts              `protobuf:"bytes,6,opt,name=timeouts,proto3" json:"timeouts,omitempty"`
+	Retries          *Retries               `protobuf:"bytes,7,opt,name=retries,proto3" json:"retries,omitempty"`
+	Failover         *Failover              `protobuf:"bytes,8,opt,name=failover,proto3" json:"failover,omitempty"`
+	FailClosed       bool                   `protobuf:"varint,9,opt,name=fail_closed,json=failClosed,proto3" json:"fail_closed,omitempty"`
+	ProtectThreshold *float64               `protobuf:"fixed64,10,opt,name=protect_threshold,json=protectThreshold,proto3,oneof" json:"protect_threshold,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *Policy) Reset() {
+	*x = Policy{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Policy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Policy) ProtoMessage() {}
+
+func (x *Policy) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Policy.ProtoReflect.Descriptor instead.
+func (*Policy) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Policy) GetGraceSeconds() int64 {
+	if x != nil && x.GraceSeconds != nil {
+		return *x.GraceSeconds
+	}
+	return 0
+}
+
+func (x *Policy) GetPrimaryEndpoint() *ServiceEndpoint {
+	if x != nil {
+		return x.PrimaryEndpoint
+	}
+	return nil
+}
+
+func (x *Policy) GetLoadBalancing() *LoadBalancing {
+	if x != nil {
+		return x.LoadBalancing
+	}
+	return nil
+}
+
+func (x *Policy) GetOutlierDetection() *OutlierDetection {
+	if x != nil {
+		return x.OutlierDetection
+	}
+	return nil
+}
+
+func (x *Policy) GetCircuitBreaking() *CircuitBreaking {
+	if x != nil {
+		return x.CircuitBreaking
+	}
+	return nil
+}
+
+func (x *Policy) GetTimeouts() *Timeouts {
+	if x != nil {
+		return x.Timeouts
+	}
+	return nil
+}
+
+func (x *Policy) GetRetries() *Retries {
+	if x != nil {
+		return x.Retries
+	}
+	return nil
+}
+
+func (x *Policy) GetFailover() *Failover {
+	if x != nil {
+		return x.Failover
+	}
+	return nil
+}
+
+func (x *Policy) GetFailClosed() bool {
+	if x != nil {
+		return x.FailClosed
+	}
+	return false
+}
+
+func (x *Policy) GetProtectThreshold() float64 {
+	if x != nil && x.ProtectThreshold != nil {
+		return *x.ProtectThreshold
+	}
+	return 0
+}
+
+// LoadBalancing is how proxies choose among the instances.
+type LoadBalancing struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Algorithm     string                 `protobuf:"bytes,1,opt,name=algorithm,proto3" json:"algorithm,omitempty"`
+	HashHeader    string                 `protobuf:"bytes,2,opt,name=hash_header,json=hashHeader,proto3" json:"hash_header,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoadBalancing) Reset() {
+	*x = LoadBalancing{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoadBalancing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoadBalancing) ProtoMessage() {}
+
+func (x *LoadBalancing) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoadBalancing.ProtoReflect.Descriptor instead.
+func (*LoadBalancing) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *LoadBalancing) GetAlgorithm() string {
+	if x != nil {
+		return x.Algorithm
+	}
+	return ""
+}
+
+func (x *LoadBalancing) GetHashHeader() string {
+	if x != nil {
+		return x.HashHeader
+	}
+	return ""
+}
+
+// OutlierDetection is when proxies leave an instance alone for a while.
+type OutlierDetection struct {
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	Disabled           bool                   `protobuf:"varint,1,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	LocalFailures      *int64                 `protobuf:"varint,2,opt,name=local_failures,json=localFailures,proto3,oneof" json:"local_failures,omitempty"`
+	GatewayFailures    *int64                 `protobuf:"varint,3,opt,name=gateway_failures,json=gatewayFailures,proto3,oneof" json:"gateway_failures,omitempty"`
+	IntervalMs         *int64                 `protobuf:"varint,4,opt,name=interval_ms,json=intervalMs,proto3,oneof" json:"interval_ms,omitempty"`
+	BaseEjectionMs     *int64                 `protobuf:"varint,5,opt,name=base_ejection_ms,json=baseEjectionMs,proto3,oneof" json:"base_ejection_ms,omitempty"`
+	MaxEjectionMs      *int64                 `protobuf:"varint,6,opt,name=max_ejection_ms,json=maxEjectionMs,proto3,oneof" json:"max_ejection_ms,omitempty"`
+	MaxEjectionPercent *int64                 `protobuf:"varint,7,opt,name=max_ejection_percent,json=maxEjectionPercent,proto3,oneof" json:"max_ejection_percent,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *OutlierDetection) Reset() {
+	*x = OutlierDetection{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OutlierDetection) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OutlierDetection) ProtoMessage() {}
+
+func (x *OutlierDetection) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OutlierDetection.ProtoReflect.Descriptor instead.
+func (*OutlierDetection) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *OutlierDetection) GetDisabled() bool {
+	if x != nil {
+		return x.Disabled
+	}
+	return false
+}
+
+func (x *OutlierDetection) GetLocalFailures() int64 {
+	if x != nil && x.LocalFailures != nil {
+		return *x.LocalFailures
+	}
+	return 0
+}
+
+func (x *OutlierDetection) GetGatewayFailures() int64 {
+	if x != nil && x.GatewayFailures != nil {
+		return *x.GatewayFailures
+	}
+	return 0
+}
+
+func (x *OutlierDetection) GetIntervalMs() int64 {
+	if x != nil && x.IntervalMs != nil {
+		return *x.IntervalMs
+	}
+	return 0
+}
+
+func (x *OutlierDetection) GetBaseEjectionMs() int64 {
+	if x != nil && x.BaseEjectionMs != nil {
+		return *x.BaseEjectionMs
+	}
+	return 0
+}
+
+func (x *OutlierDetection) GetMaxEjectionMs() int64 {
+	if x != nil && x.MaxEjectionMs != nil {
+		return *x.MaxEjectionMs
+	}
+	return 0
+}
+
+func (x *OutlierDetection) GetMaxEjectionPercent() int64 {
+	if x != nil && x.MaxEjectionPercent != nil {
+		return *x.MaxEjectionPercent
+	}
+	return 0
+}
+
+// CircuitBreaking bounds what each proxy has under way.
+type CircuitBreaking struct {
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	MaxConnections     *int64                 `protobuf:"varint,1,opt,name=max_connections,json=maxConnections,proto3,oneof" json:"max_connections,omitempty"`
+	MaxPendingRequests *int64                 `protobuf:"varint,2,opt,name=max_pending_requests,json=maxPendingRequests,proto3,oneof" json:"max_pending_requests,omitempty"`
+	MaxRequests        *int64                 `protobuf:"varint,3,opt,name=max_requests,json=maxRequests,proto3,oneof" json:"max_requests,omitempty"`
+	RetryBudgetPercent *int64                 `protobuf:"varint,4,opt,name=retry_budget_percent,json=retryBudgetPercent,proto3,oneof" json:"retry_budget_percent,omitempty"`
+	MinRetries         *int64                 `protobuf:"varint,5,opt,name=min_retries,json=minRetries,proto3,oneof" json:"min_retries,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *CircuitBreaking) Reset() {
+	*x = CircuitBreaking{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CircuitBreaking) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CircuitBreaking) ProtoMessage() {}
+
+func (x *CircuitBreaking) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CircuitBreaking.ProtoReflect.Descriptor instead.
+func (*CircuitBreaking) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *CircuitBreaking) GetMaxConnections() int64 {
+	if x != nil && x.MaxConnections != nil {
+		return *x.MaxConnections
+	}
+	return 0
+}
+
+func (x *CircuitBreaking) GetMaxPendingRequests() int64 {
+	if x != nil && x.MaxPendingRequests != nil {
+		return *x.MaxPendingRequests
+	}
+	return 0
+}
+
+func (x *CircuitBreaking) GetMaxRequests() int64 {
+	if x != nil && x.MaxRequests != nil {
+		return *x.MaxRequests
+	}
+	return 0
+}
+
+func (x *CircuitBreaking) GetRetryBudgetPercent() int64 {
+	if x != nil && x.RetryBudgetPercent != nil {
+		return *x.RetryBudgetPercent
+	}
+	return 0
+}
+
+func (x *CircuitBreaking) GetMinRetries() int64 {
+	if x != nil && x.MinRetries != nil {
+		return *x.MinRetries
+	}
+	return 0
+}
+
+// Timeouts are those of proxies.
+type Timeouts struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ConnectMs     *int64                 `protobuf:"varint,1,opt,name=connect_ms,json=connectMs,proto3,oneof" json:"connect_ms,omitempty"`
+	RequestMs     *int64                 `protobuf:"varint,2,opt,name=request_ms,json=requestMs,proto3,oneof" json:"request_ms,omitempty"` // 0 = none
+	PerTryMs      *int64                 `protobuf:"varint,3,opt,name=per_try_ms,json=perTryMs,proto3,oneof" json:"per_try_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Timeouts) Reset() {
+	*x = Timeouts{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Timeouts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Timeouts) ProtoMessage() {}
+
+func (x *Timeouts) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Timeouts.ProtoReflect.Descriptor instead.
+func (*Timeouts) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Timeouts) GetConnectMs() int64 {
+	if x != nil && x.ConnectMs != nil {
+		return *x.ConnectMs
+	}
+	return 0
+}
+
+func (x *Timeouts) GetRequestMs() int64 {
+	if x != nil && x.RequestMs != nil {
+		return *x.RequestMs
+	}
+	return 0
+}
+
+func (x *Timeouts) GetPerTryMs() int64 {
+	if x != nil && x.PerTryMs != nil {
+		return *x.PerTryMs
+	}
+	return 0
+}
+
+// Retries are when proxies send a request again.
+type Retries struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Attempts      *int64                 `protobuf:"varint,1,opt,name=attempts,proto3,oneof" json:"attempts,omitempty"`  // 0 = never
+	When          []string               `protobuf:"bytes,2,rep,name=when,proto3" json:"when,omitempty"`                 // sorted
+	Statuses      []int64                `protobuf:"varint,3,rep,packed,name=statuses,proto3" json:"statuses,omitempty"` // sorted
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Retries) Reset() {
+	*x = Retries{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Retries) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Retries) ProtoMessage() {}
+
+func (x *Retries) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Retries.ProtoReflect.Descriptor instead.
+func (*Retries) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Retries) GetAttempts() int64 {
+	if x != nil && x.Attempts != nil {
+		return *x.Attempts
+	}
+	return 0
+}
+
+func (x *Retries) GetWhen() []string {
+	if x != nil {
+		return x.When
+	}
+	return nil
+}
+
+func (x *Retries) GetStatuses() []int64 {
+	if x != nil {
+		return x.Statuses
+	}
+	return nil
+}
+
+// Failover is when a region's traffic goes to the next.
+type Failover struct {
+	state                   protoimpl.MessageState `protogen:"open.v1"`
+	OverprovisioningPercent *int64                 `protobuf:"varint,1,opt,name=overprovisioning_percent,json=overprovisioningPercent,proto3,oneof" json:"overprovisioning_percent,omitempty"`
+	unknownFields           protoimpl.UnknownFields
+	sizeCache               protoimpl.SizeCache
+}
+
+func (x *Failover) Reset() {
+	*x = Failover{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Failover) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Failover) ProtoMessage() {}
+
+func (x *Failover) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Failover.ProtoReflect.Descriptor instead.
+func (*Failover) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Failover) GetOverprovisioningPercent() int64 {
+	if x != nil && x.OverprovisioningPercent != nil {
+		return *x.OverprovisioningPercent
+	}
+	return 0
+}
+
+// Namespace is what is written down of a namespace.
+type Namespace struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Description   string                 `protobuf:"bytes,1,opt,name=description,proto3" json:"description,omitempty"`
+	Labels        []*Pair                `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty"` // sorted by key
+	Quota         *Quota                 `protobuf:"bytes,3,opt,name=quota,proto3" json:"quota,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Namespace) Reset() {
+	*x = Namespace{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Namespace) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Namespace) ProtoMessage() {}
+
+func (x *Namespace) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Namespace.ProtoReflect.Descriptor instead.
+func (*Namespace) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *Namespace) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+func (x *Namespace) GetLabels() []*Pair {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *Namespace) GetQuota() *Quota {
+	if x != nil {
+		return x.Quota
+	}
+	return nil
+}
+
+// Quota bounds what a namespace may hold.
+type Quota struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Services      *int64                 `protobuf:"varint,1,opt,name=services,proto3,oneof" json:"services,omitempty"`
+	Instances     *int64                 `protobuf:"varint,2,opt,name=instances,proto3,oneof" json:"instances,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Quota) Reset() {
+	*x = Quota{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Quota) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Quota) ProtoMessage() {}
+
+func (x *Quota) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Quota.ProtoReflect.Descriptor instead.
+func (*Quota) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *Quota) GetServices() int64 {
+	if x != nil && x.Services != nil {
+		return *x.Services
+	}
+	return 0
+}
+
+func (x *Quota) GetInstances() int64 {
+	if x != nil && x.Instances != nil {
+		return *x.Instances
+	}
+	return 0
+}
+
 type ServiceKey struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
@@ -1408,7 +2322,7 @@ type ServiceKey struct {
 
 func (x *ServiceKey) Reset() {
 	*x = ServiceKey{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[16]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1420,7 +2334,7 @@ func (x *ServiceKey) String() string {
 func (*ServiceKey) ProtoMessage() {}
 
 func (x *ServiceKey) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[16]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1433,7 +2347,7 @@ func (x *ServiceKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceKey.ProtoReflect.Descriptor instead.
 func (*ServiceKey) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{16}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ServiceKey) GetNamespace() string {
@@ -1461,7 +2375,7 @@ type InstanceKey struct {
 
 func (x *InstanceKey) Reset() {
 	*x = InstanceKey{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[17]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1473,7 +2387,7 @@ func (x *InstanceKey) String() string {
 func (*InstanceKey) ProtoMessage() {}
 
 func (x *InstanceKey) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[17]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1486,7 +2400,7 @@ func (x *InstanceKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceKey.ProtoReflect.Descriptor instead.
 func (*InstanceKey) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{17}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *InstanceKey) GetNamespace() string {
@@ -1527,7 +2441,7 @@ type InstanceSpec struct {
 
 func (x *InstanceSpec) Reset() {
 	*x = InstanceSpec{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[18]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1539,7 +2453,7 @@ func (x *InstanceSpec) String() string {
 func (*InstanceSpec) ProtoMessage() {}
 
 func (x *InstanceSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[18]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1552,7 +2466,7 @@ func (x *InstanceSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceSpec.ProtoReflect.Descriptor instead.
 func (*InstanceSpec) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{18}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *InstanceSpec) GetGroup() string {
@@ -1621,7 +2535,7 @@ type Pair struct {
 
 func (x *Pair) Reset() {
 	*x = Pair{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[19]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1633,7 +2547,7 @@ func (x *Pair) String() string {
 func (*Pair) ProtoMessage() {}
 
 func (x *Pair) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[19]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1646,7 +2560,7 @@ func (x *Pair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pair.ProtoReflect.Descriptor instead.
 func (*Pair) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{19}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Pair) GetKey() string {
@@ -1677,7 +2591,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[20]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1689,7 +2603,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[20]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1702,7 +2616,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{20}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Endpoint) GetName() string {
@@ -1770,7 +2684,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[21]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1782,7 +2696,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[21]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1795,7 +2709,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{21}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Check) GetName() string {
@@ -1906,7 +2820,7 @@ type Reply struct {
 
 func (x *Reply) Reset() {
 	*x = Reply{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[22]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1918,7 +2832,7 @@ func (x *Reply) String() string {
 func (*Reply) ProtoMessage() {}
 
 func (x *Reply) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[22]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1931,7 +2845,7 @@ func (x *Reply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reply.ProtoReflect.Descriptor instead.
 func (*Reply) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{22}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Reply) GetResults() []*Result {
@@ -1946,13 +2860,15 @@ type Result struct {
 	Code          Result_Code            `protobuf:"varint,1,opt,name=code,proto3,enum=stellmap.record.v1.Result_Code" json:"code,omitempty"`
 	Created       bool                   `protobuf:"varint,2,opt,name=created,proto3" json:"created,omitempty"`
 	Changed       bool                   `protobuf:"varint,3,opt,name=changed,proto3" json:"changed,omitempty"`
+	Version       uint64                 `protobuf:"varint,10,opt,name=version,proto3" json:"version,omitempty"` // of a document: after the edit, or the present one if that was refused
+	Full          *Full                  `protobuf:"bytes,11,opt,name=full,proto3" json:"full,omitempty"`        // with CODE_QUOTA_FULL
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[23]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1964,7 +2880,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[23]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1977,7 +2893,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{23}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Result) GetCode() Result_Code {
@@ -1999,6 +2915,73 @@ func (x *Result) GetChanged() bool {
 		return x.Changed
 	}
 	return false
+}
+
+func (x *Result) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Result) GetFull() *Full {
+	if x != nil {
+		return x.Full
+	}
+	return nil
+}
+
+// Full is a limit that has been reached.
+type Full struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Of            Full_Of                `protobuf:"varint,1,opt,name=of,proto3,enum=stellmap.record.v1.Full_Of" json:"of,omitempty"`
+	Limit         int64                  `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Full) Reset() {
+	*x = Full{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Full) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Full) ProtoMessage() {}
+
+func (x *Full) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Full.ProtoReflect.Descriptor instead.
+func (*Full) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *Full) GetOf() Full_Of {
+	if x != nil {
+		return x.Of
+	}
+	return Full_OF_UNSPECIFIED
+}
+
+func (x *Full) GetLimit() int64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
 }
 
 // InstanceRecord is the value under /registry/{namespace}/{service}/{id}.
@@ -2024,7 +3007,7 @@ type InstanceRecord struct {
 
 func (x *InstanceRecord) Reset() {
 	*x = InstanceRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[24]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2036,7 +3019,7 @@ func (x *InstanceRecord) String() string {
 func (*InstanceRecord) ProtoMessage() {}
 
 func (x *InstanceRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[24]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2049,7 +3032,7 @@ func (x *InstanceRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceRecord.ProtoReflect.Descriptor instead.
 func (*InstanceRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{24}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *InstanceRecord) GetFormat() uint32 {
@@ -2164,7 +3147,7 @@ type ToldRecord struct {
 
 func (x *ToldRecord) Reset() {
 	*x = ToldRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[25]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2176,7 +3159,7 @@ func (x *ToldRecord) String() string {
 func (*ToldRecord) ProtoMessage() {}
 
 func (x *ToldRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[25]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2189,7 +3172,7 @@ func (x *ToldRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldRecord.ProtoReflect.Descriptor instead.
 func (*ToldRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{25}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ToldRecord) GetFormat() uint32 {
@@ -2233,7 +3216,7 @@ type ToldClockRecord struct {
 
 func (x *ToldClockRecord) Reset() {
 	*x = ToldClockRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[26]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2245,7 +3228,7 @@ func (x *ToldClockRecord) String() string {
 func (*ToldClockRecord) ProtoMessage() {}
 
 func (x *ToldClockRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[26]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2258,7 +3241,7 @@ func (x *ToldClockRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldClockRecord.ProtoReflect.Descriptor instead.
 func (*ToldClockRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{26}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ToldClockRecord) GetFormat() uint32 {
@@ -2304,7 +3287,7 @@ type LeaseRecord struct {
 
 func (x *LeaseRecord) Reset() {
 	*x = LeaseRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[27]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2316,7 +3299,7 @@ func (x *LeaseRecord) String() string {
 func (*LeaseRecord) ProtoMessage() {}
 
 func (x *LeaseRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[27]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2329,7 +3312,7 @@ func (x *LeaseRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRecord.ProtoReflect.Descriptor instead.
 func (*LeaseRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{27}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *LeaseRecord) GetFormat() uint32 {
@@ -2376,22 +3359,23 @@ func (x *LeaseRecord) GetToken() []byte {
 
 // ServiceRecord is the value under /services/{namespace}/{service}.
 type ServiceRecord struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
-	Created       uint64                 `protobuf:"varint,2,opt,name=created,proto3" json:"created,omitempty"`
-	Revision      uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
-	Endpoints     []*ServiceEndpoint     `protobuf:"bytes,4,rep,name=endpoints,proto3" json:"endpoints,omitempty"` // the first is the primary
-	Baseline      uint64                 `protobuf:"varint,5,opt,name=baseline,proto3" json:"baseline,omitempty"`
-	FellAtMs      int64                  `protobuf:"varint,6,opt,name=fell_at_ms,json=fellAtMs,proto3" json:"fell_at_ms,omitempty"`
-	EmptiedAtMs   int64                  `protobuf:"varint,7,opt,name=emptied_at_ms,json=emptiedAtMs,proto3" json:"emptied_at_ms,omitempty"`
-	Overrides     []*Override            `protobuf:"bytes,8,rep,name=overrides,proto3" json:"overrides,omitempty"` // of instances that are gone, sorted by id
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Format           uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
+	Created          uint64                 `protobuf:"varint,2,opt,name=created,proto3" json:"created,omitempty"`
+	Revision         uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	Endpoints        []*ServiceEndpoint     `protobuf:"bytes,4,rep,name=endpoints,proto3" json:"endpoints,omitempty"` // the first is the primary
+	Baseline         uint64                 `protobuf:"varint,5,opt,name=baseline,proto3" json:"baseline,omitempty"`
+	FellAtMs         int64                  `protobuf:"varint,6,opt,name=fell_at_ms,json=fellAtMs,proto3" json:"fell_at_ms,omitempty"`
+	EmptiedAtMs      int64                  `protobuf:"varint,7,opt,name=emptied_at_ms,json=emptiedAtMs,proto3" json:"emptied_at_ms,omitempty"`
+	Overrides        []*Override            `protobuf:"bytes,8,rep,name=overrides,proto3" json:"overrides,omitempty"`                                           // of instances that are gone, sorted by id
+	ProtectedSinceMs int64                  `protobuf:"varint,11,opt,name=protected_since_ms,json=protectedSinceMs,proto3" json:"protected_since_ms,omitempty"` // since when all instances are handed out, by the policy's threshold; 0 = they are not
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *ServiceRecord) Reset() {
 	*x = ServiceRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[28]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2403,7 +3387,7 @@ func (x *ServiceRecord) String() string {
 func (*ServiceRecord) ProtoMessage() {}
 
 func (x *ServiceRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[28]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2416,7 +3400,7 @@ func (x *ServiceRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceRecord.ProtoReflect.Descriptor instead.
 func (*ServiceRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{28}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ServiceRecord) GetFormat() uint32 {
@@ -2475,6 +3459,13 @@ func (x *ServiceRecord) GetOverrides() []*Override {
 	return nil
 }
 
+func (x *ServiceRecord) GetProtectedSinceMs() int64 {
+	if x != nil {
+		return x.ProtectedSinceMs
+	}
+	return 0
+}
+
 // Override is the word of an operator on an instance that is not there, for when it comes back.
 type Override struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2486,7 +3477,7 @@ type Override struct {
 
 func (x *Override) Reset() {
 	*x = Override{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[29]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2498,7 +3489,7 @@ func (x *Override) String() string {
 func (*Override) ProtoMessage() {}
 
 func (x *Override) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[29]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2511,7 +3502,7 @@ func (x *Override) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Override.ProtoReflect.Descriptor instead.
 func (*Override) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{29}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Override) GetId() string {
@@ -2528,6 +3519,145 @@ func (x *Override) GetCondition() *Condition {
 	return nil
 }
 
+// DocumentRecord is the value under /policies/{namespace}/{service} and under
+// /namespaces/{namespace}: the last edits, the newest at the end. That one is what holds.
+type DocumentRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
+	Edits         []*Edit                `protobuf:"bytes,2,rep,name=edits,proto3" json:"edits,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DocumentRecord) Reset() {
+	*x = DocumentRecord{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DocumentRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DocumentRecord) ProtoMessage() {}
+
+func (x *DocumentRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DocumentRecord.ProtoReflect.Descriptor instead.
+func (*DocumentRecord) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *DocumentRecord) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
+func (x *DocumentRecord) GetEdits() []*Edit {
+	if x != nil {
+		return x.Edits
+	}
+	return nil
+}
+
+// Edit is one version of a document.
+type Edit struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	Revision      uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	AtMs          int64                  `protobuf:"varint,3,opt,name=at_ms,json=atMs,proto3" json:"at_ms,omitempty"`
+	By            string                 `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`
+	Policy        *Policy                `protobuf:"bytes,5,opt,name=policy,proto3" json:"policy,omitempty"`       // of a policy; absent = it was taken back
+	Namespace     *Namespace             `protobuf:"bytes,6,opt,name=namespace,proto3" json:"namespace,omitempty"` // of a namespace; absent = it was taken back
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Edit) Reset() {
+	*x = Edit{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Edit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Edit) ProtoMessage() {}
+
+func (x *Edit) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Edit.ProtoReflect.Descriptor instead.
+func (*Edit) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *Edit) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Edit) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *Edit) GetAtMs() int64 {
+	if x != nil {
+		return x.AtMs
+	}
+	return 0
+}
+
+func (x *Edit) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *Edit) GetPolicy() *Policy {
+	if x != nil {
+		return x.Policy
+	}
+	return nil
+}
+
+func (x *Edit) GetNamespace() *Namespace {
+	if x != nil {
+		return x.Namespace
+	}
+	return nil
+}
+
 type ServiceEndpoint struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -2538,7 +3668,7 @@ type ServiceEndpoint struct {
 
 func (x *ServiceEndpoint) Reset() {
 	*x = ServiceEndpoint{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[30]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2550,7 +3680,7 @@ func (x *ServiceEndpoint) String() string {
 func (*ServiceEndpoint) ProtoMessage() {}
 
 func (x *ServiceEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[30]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2563,7 +3693,7 @@ func (x *ServiceEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceEndpoint.ProtoReflect.Descriptor instead.
 func (*ServiceEndpoint) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{30}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ServiceEndpoint) GetName() string {
@@ -2595,7 +3725,7 @@ type Ask struct {
 
 func (x *Ask) Reset() {
 	*x = Ask{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[31]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2607,7 +3737,7 @@ func (x *Ask) String() string {
 func (*Ask) ProtoMessage() {}
 
 func (x *Ask) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[31]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2620,7 +3750,7 @@ func (x *Ask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask.ProtoReflect.Descriptor instead.
 func (*Ask) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{31}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Ask) GetFormat() uint32 {
@@ -2681,7 +3811,7 @@ type RenewLeases struct {
 
 func (x *RenewLeases) Reset() {
 	*x = RenewLeases{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[32]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2693,7 +3823,7 @@ func (x *RenewLeases) String() string {
 func (*RenewLeases) ProtoMessage() {}
 
 func (x *RenewLeases) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[32]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2706,7 +3836,7 @@ func (x *RenewLeases) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeases.ProtoReflect.Descriptor instead.
 func (*RenewLeases) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{32}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *RenewLeases) GetItems() []*RenewItem {
@@ -2726,7 +3856,7 @@ type ShareChecks struct {
 
 func (x *ShareChecks) Reset() {
 	*x = ShareChecks{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[33]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2738,7 +3868,7 @@ func (x *ShareChecks) String() string {
 func (*ShareChecks) ProtoMessage() {}
 
 func (x *ShareChecks) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[33]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2751,7 +3881,7 @@ func (x *ShareChecks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShareChecks.ProtoReflect.Descriptor instead.
 func (*ShareChecks) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{33}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ShareChecks) GetMember() uint64 {
@@ -2772,7 +3902,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[34]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2784,7 +3914,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[34]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2797,7 +3927,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{34}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Answer) GetRenewals() []Answer_Renewal {
@@ -2818,7 +3948,7 @@ var File_stellmap_record_v1_record_proto protoreflect.FileDescriptor
 
 const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x1fstellmap/record/v1/record.proto\x12\x12stellmap.record.v1\"\xd7\x04\n" +
+	"\x1fstellmap/record/v1/record.proto\x12\x12stellmap.record.v1\"\xe6\x05\n" +
 	"\aCommand\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12:\n" +
 	"\bregister\x18\x02 \x01(\v2\x1c.stellmap.record.v1.RegisterH\x00R\bregister\x12@\n" +
@@ -2832,6 +3962,9 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\n" +
 	"checkpoint\x18\f \x01(\v2\x1e.stellmap.record.v1.CheckpointH\x00R\n" +
 	"checkpoint\x12A\n" +
+	"\vedit_policy\x18\b \x01(\v2\x1e.stellmap.record.v1.EditPolicyH\x00R\n" +
+	"editPolicy\x12J\n" +
+	"\x0eedit_namespace\x18\t \x01(\v2!.stellmap.record.v1.EditNamespaceH\x00R\reditNamespace\x12A\n" +
 	"\vgrant_lease\x18\x0e \x01(\v2\x1e.stellmap.record.v1.GrantLeaseH\x00R\n" +
 	"grantLease\x12D\n" +
 	"\frevoke_lease\x18\x0f \x01(\v2\x1f.stellmap.record.v1.RevokeLeaseH\x00R\vrevokeLeaseB\x06\n" +
@@ -2907,7 +4040,98 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\aoverdue\x18\x05 \x03(\v2 .stellmap.record.v1.LeaseNumbersR\aoverdue\"8\n" +
 	"\fLeaseNumbers\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\rR\x05first\x12\x12\n" +
-	"\x04bits\x18\x02 \x01(\fR\x04bits\"D\n" +
+	"\x04bits\x18\x02 \x01(\fR\x04bits\"\xc8\x01\n" +
+	"\n" +
+	"EditPolicy\x120\n" +
+	"\x03key\x18\x01 \x01(\v2\x1e.stellmap.record.v1.ServiceKeyR\x03key\x122\n" +
+	"\x06policy\x18\x02 \x01(\v2\x1a.stellmap.record.v1.PolicyR\x06policy\x12D\n" +
+	"\fprecondition\x18\x03 \x01(\v2 .stellmap.record.v1.PreconditionR\fprecondition\x12\x0e\n" +
+	"\x02by\x18\x04 \x01(\tR\x02by\"\xbe\x01\n" +
+	"\rEditNamespace\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x129\n" +
+	"\bdocument\x18\x02 \x01(\v2\x1d.stellmap.record.v1.NamespaceR\bdocument\x12D\n" +
+	"\fprecondition\x18\x03 \x01(\v2 .stellmap.record.v1.PreconditionR\fprecondition\x12\x0e\n" +
+	"\x02by\x18\x04 \x01(\tR\x02by\"k\n" +
+	"\fPrecondition\x12\x1d\n" +
+	"\aversion\x18\x01 \x01(\x04H\x00R\aversion\x88\x01\x01\x12\x18\n" +
+	"\apresent\x18\x02 \x01(\bR\apresent\x12\x16\n" +
+	"\x06absent\x18\x03 \x01(\bR\x06absentB\n" +
+	"\n" +
+	"\b_version\"\x95\x05\n" +
+	"\x06Policy\x12(\n" +
+	"\rgrace_seconds\x18\x01 \x01(\x03H\x00R\fgraceSeconds\x88\x01\x01\x12N\n" +
+	"\x10primary_endpoint\x18\x02 \x01(\v2#.stellmap.record.v1.ServiceEndpointR\x0fprimaryEndpoint\x12H\n" +
+	"\x0eload_balancing\x18\x03 \x01(\v2!.stellmap.record.v1.LoadBalancingR\rloadBalancing\x12Q\n" +
+	"\x11outlier_detection\x18\x04 \x01(\v2$.stellmap.record.v1.OutlierDetectionR\x10outlierDetection\x12N\n" +
+	"\x10circuit_breaking\x18\x05 \x01(\v2#.stellmap.record.v1.CircuitBreakingR\x0fcircuitBreaking\x128\n" +
+	"\btimeouts\x18\x06 \x01(\v2\x1c.stellmap.record.v1.TimeoutsR\btimeouts\x125\n" +
+	"\aretries\x18\a \x01(\v2\x1b.stellmap.record.v1.RetriesR\aretries\x128\n" +
+	"\bfailover\x18\b \x01(\v2\x1c.stellmap.record.v1.FailoverR\bfailover\x12\x1f\n" +
+	"\vfail_closed\x18\t \x01(\bR\n" +
+	"failClosed\x120\n" +
+	"\x11protect_threshold\x18\n" +
+	" \x01(\x01H\x01R\x10protectThreshold\x88\x01\x01B\x10\n" +
+	"\x0e_grace_secondsB\x14\n" +
+	"\x12_protect_threshold\"N\n" +
+	"\rLoadBalancing\x12\x1c\n" +
+	"\talgorithm\x18\x01 \x01(\tR\talgorithm\x12\x1f\n" +
+	"\vhash_header\x18\x02 \x01(\tR\n" +
+	"hashHeader\"\xbd\x03\n" +
+	"\x10OutlierDetection\x12\x1a\n" +
+	"\bdisabled\x18\x01 \x01(\bR\bdisabled\x12*\n" +
+	"\x0elocal_failures\x18\x02 \x01(\x03H\x00R\rlocalFailures\x88\x01\x01\x12.\n" +
+	"\x10gateway_failures\x18\x03 \x01(\x03H\x01R\x0fgatewayFailures\x88\x01\x01\x12$\n" +
+	"\vinterval_ms\x18\x04 \x01(\x03H\x02R\n" +
+	"intervalMs\x88\x01\x01\x12-\n" +
+	"\x10base_ejection_ms\x18\x05 \x01(\x03H\x03R\x0ebaseEjectionMs\x88\x01\x01\x12+\n" +
+	"\x0fmax_ejection_ms\x18\x06 \x01(\x03H\x04R\rmaxEjectionMs\x88\x01\x01\x125\n" +
+	"\x14max_ejection_percent\x18\a \x01(\x03H\x05R\x12maxEjectionPercent\x88\x01\x01B\x11\n" +
+	"\x0f_local_failuresB\x13\n" +
+	"\x11_gateway_failuresB\x0e\n" +
+	"\f_interval_msB\x13\n" +
+	"\x11_base_ejection_msB\x12\n" +
+	"\x10_max_ejection_msB\x17\n" +
+	"\x15_max_ejection_percent\"\xe2\x02\n" +
+	"\x0fCircuitBreaking\x12,\n" +
+	"\x0fmax_connections\x18\x01 \x01(\x03H\x00R\x0emaxConnections\x88\x01\x01\x125\n" +
+	"\x14max_pending_requests\x18\x02 \x01(\x03H\x01R\x12maxPendingRequests\x88\x01\x01\x12&\n" +
+	"\fmax_requests\x18\x03 \x01(\x03H\x02R\vmaxRequests\x88\x01\x01\x125\n" +
+	"\x14retry_budget_percent\x18\x04 \x01(\x03H\x03R\x12retryBudgetPercent\x88\x01\x01\x12$\n" +
+	"\vmin_retries\x18\x05 \x01(\x03H\x04R\n" +
+	"minRetries\x88\x01\x01B\x12\n" +
+	"\x10_max_connectionsB\x17\n" +
+	"\x15_max_pending_requestsB\x0f\n" +
+	"\r_max_requestsB\x17\n" +
+	"\x15_retry_budget_percentB\x0e\n" +
+	"\f_min_retries\"\xa2\x01\n" +
+	"\bTimeouts\x12\"\n" +
+	"\n" +
+	"connect_ms\x18\x01 \x01(\x03H\x00R\tconnectMs\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"request_ms\x18\x02 \x01(\x03H\x01R\trequestMs\x88\x01\x01\x12!\n" +
+	"\n" +
+	"per_try_ms\x18\x03 \x01(\x03H\x02R\bperTryMs\x88\x01\x01B\r\n" +
+	"\v_connect_msB\r\n" +
+	"\v_request_msB\r\n" +
+	"\v_per_try_ms\"g\n" +
+	"\aRetries\x12\x1f\n" +
+	"\battempts\x18\x01 \x01(\x03H\x00R\battempts\x88\x01\x01\x12\x12\n" +
+	"\x04when\x18\x02 \x03(\tR\x04when\x12\x1a\n" +
+	"\bstatuses\x18\x03 \x03(\x03R\bstatusesB\v\n" +
+	"\t_attempts\"g\n" +
+	"\bFailover\x12>\n" +
+	"\x18overprovisioning_percent\x18\x01 \x01(\x03H\x00R\x17overprovisioningPercent\x88\x01\x01B\x1b\n" +
+	"\x19_overprovisioning_percent\"\x90\x01\n" +
+	"\tNamespace\x12 \n" +
+	"\vdescription\x18\x01 \x01(\tR\vdescription\x120\n" +
+	"\x06labels\x18\x02 \x03(\v2\x18.stellmap.record.v1.PairR\x06labels\x12/\n" +
+	"\x05quota\x18\x03 \x01(\v2\x19.stellmap.record.v1.QuotaR\x05quota\"f\n" +
+	"\x05Quota\x12\x1f\n" +
+	"\bservices\x18\x01 \x01(\x03H\x00R\bservices\x88\x01\x01\x12!\n" +
+	"\tinstances\x18\x02 \x01(\x03H\x01R\tinstances\x88\x01\x01B\v\n" +
+	"\t_servicesB\f\n" +
+	"\n" +
+	"_instances\"D\n" +
 	"\n" +
 	"ServiceKey\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
@@ -2956,11 +4180,14 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\x04fall\x18\r \x01(\x05R\x04fall\x12C\n" +
 	"\ainitial\x18\x0e \x01(\x0e2).stellmap.record.v1.InstanceRecord.StatusR\ainitial\"=\n" +
 	"\x05Reply\x124\n" +
-	"\aresults\x18\x01 \x03(\v2\x1a.stellmap.record.v1.ResultR\aresults\"\xc3\x02\n" +
+	"\aresults\x18\x01 \x03(\v2\x1a.stellmap.record.v1.ResultR\aresults\"\xba\x03\n" +
 	"\x06Result\x123\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x1f.stellmap.record.v1.Result.CodeR\x04code\x12\x18\n" +
 	"\acreated\x18\x02 \x01(\bR\acreated\x12\x18\n" +
-	"\achanged\x18\x03 \x01(\bR\achanged\"\xcf\x01\n" +
+	"\achanged\x18\x03 \x01(\bR\achanged\x12\x18\n" +
+	"\aversion\x18\n" +
+	" \x01(\x04R\aversion\x12,\n" +
+	"\x04full\x18\v \x01(\v2\x18.stellmap.record.v1.FullR\x04full\"\xfe\x01\n" +
 	"\x04Code\x12\x14\n" +
 	"\x10CODE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aCODE_OK\x10\x01\x12\x12\n" +
@@ -2970,7 +4197,19 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\x0fCODE_LEASE_FULL\x10\x05\x12\x15\n" +
 	"\x11CODE_SHARED_LEASE\x10\x06\x12\x17\n" +
 	"\x13CODE_SEEN_OTHERWISE\x10\a\x12\x17\n" +
-	"\x13CODE_OVERRIDES_FULL\x10\b\"\xc9\x05\n" +
+	"\x13CODE_OVERRIDES_FULL\x10\b\x12\x18\n" +
+	"\x14CODE_VERSION_DIFFERS\x10\n" +
+	"\x12\x13\n" +
+	"\x0fCODE_QUOTA_FULL\x10\v\"\xaa\x01\n" +
+	"\x04Full\x12+\n" +
+	"\x02of\x18\x01 \x01(\x0e2\x1b.stellmap.record.v1.Full.OfR\x02of\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\x03R\x05limit\"_\n" +
+	"\x02Of\x12\x12\n" +
+	"\x0eOF_UNSPECIFIED\x10\x00\x12\x0f\n" +
+	"\vOF_SERVICES\x10\x01\x12\x10\n" +
+	"\fOF_INSTANCES\x10\x02\x12\x0f\n" +
+	"\vOF_POLICIES\x10\x03\x12\x11\n" +
+	"\rOF_NAMESPACES\x10\x04\"\xc9\x05\n" +
 	"\x0eInstanceRecord\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x124\n" +
 	"\x04spec\x18\x02 \x01(\v2 .stellmap.record.v1.InstanceSpecR\x04spec\x12(\n" +
@@ -3017,7 +4256,7 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\x05 \x01(\x04R\n" +
 	"generation\x12\x14\n" +
-	"\x05token\x18\x06 \x01(\fR\x05token\"\xba\x02\n" +
+	"\x05token\x18\x06 \x01(\fR\x05token\"\xe8\x02\n" +
 	"\rServiceRecord\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x18\n" +
 	"\acreated\x18\x02 \x01(\x04R\acreated\x12\x1a\n" +
@@ -3027,10 +4266,21 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\n" +
 	"fell_at_ms\x18\x06 \x01(\x03R\bfellAtMs\x12\"\n" +
 	"\remptied_at_ms\x18\a \x01(\x03R\vemptiedAtMs\x12:\n" +
-	"\toverrides\x18\b \x03(\v2\x1c.stellmap.record.v1.OverrideR\toverrides\"W\n" +
+	"\toverrides\x18\b \x03(\v2\x1c.stellmap.record.v1.OverrideR\toverrides\x12,\n" +
+	"\x12protected_since_ms\x18\v \x01(\x03R\x10protectedSinceMs\"W\n" +
 	"\bOverride\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12;\n" +
-	"\tcondition\x18\x02 \x01(\v2\x1d.stellmap.record.v1.ConditionR\tcondition\"A\n" +
+	"\tcondition\x18\x02 \x01(\v2\x1d.stellmap.record.v1.ConditionR\tcondition\"X\n" +
+	"\x0eDocumentRecord\x12\x16\n" +
+	"\x06format\x18\x01 \x01(\rR\x06format\x12.\n" +
+	"\x05edits\x18\x02 \x03(\v2\x18.stellmap.record.v1.EditR\x05edits\"\xd2\x01\n" +
+	"\x04Edit\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x13\n" +
+	"\x05at_ms\x18\x03 \x01(\x03R\x04atMs\x12\x0e\n" +
+	"\x02by\x18\x04 \x01(\tR\x02by\x122\n" +
+	"\x06policy\x18\x05 \x01(\v2\x1a.stellmap.record.v1.PolicyR\x06policy\x12;\n" +
+	"\tnamespace\x18\x06 \x01(\v2\x1d.stellmap.record.v1.NamespaceR\tnamespace\"A\n" +
 	"\x0fServiceEndpoint\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bprotocol\x18\x02 \x01(\tR\bprotocol\"\xb1\x01\n" +
@@ -3066,98 +4316,135 @@ func file_stellmap_record_v1_record_proto_rawDescGZIP() []byte {
 	return file_stellmap_record_v1_record_proto_rawDescData
 }
 
-var file_stellmap_record_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_stellmap_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_stellmap_record_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_stellmap_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_stellmap_record_v1_record_proto_goTypes = []any{
 	(Condition_Source)(0),      // 0: stellmap.record.v1.Condition.Source
 	(Result_Code)(0),           // 1: stellmap.record.v1.Result.Code
-	(InstanceRecord_Status)(0), // 2: stellmap.record.v1.InstanceRecord.Status
-	(Answer_Renewal)(0),        // 3: stellmap.record.v1.Answer.Renewal
-	(*Command)(nil),            // 4: stellmap.record.v1.Command
-	(*Register)(nil),           // 5: stellmap.record.v1.Register
-	(*RegisterItem)(nil),       // 6: stellmap.record.v1.RegisterItem
-	(*Deregister)(nil),         // 7: stellmap.record.v1.Deregister
-	(*Renew)(nil),              // 8: stellmap.record.v1.Renew
-	(*RenewItem)(nil),          // 9: stellmap.record.v1.RenewItem
-	(*Expire)(nil),             // 10: stellmap.record.v1.Expire
-	(*ExpireItem)(nil),         // 11: stellmap.record.v1.ExpireItem
-	(*Reap)(nil),               // 12: stellmap.record.v1.Reap
-	(*GrantLease)(nil),         // 13: stellmap.record.v1.GrantLease
-	(*RevokeLease)(nil),        // 14: stellmap.record.v1.RevokeLease
-	(*SetConditions)(nil),      // 15: stellmap.record.v1.SetConditions
-	(*ConditionItem)(nil),      // 16: stellmap.record.v1.ConditionItem
-	(*Condition)(nil),          // 17: stellmap.record.v1.Condition
-	(*Checkpoint)(nil),         // 18: stellmap.record.v1.Checkpoint
-	(*LeaseNumbers)(nil),       // 19: stellmap.record.v1.LeaseNumbers
-	(*ServiceKey)(nil),         // 20: stellmap.record.v1.ServiceKey
-	(*InstanceKey)(nil),        // 21: stellmap.record.v1.InstanceKey
-	(*InstanceSpec)(nil),       // 22: stellmap.record.v1.InstanceSpec
-	(*Pair)(nil),               // 23: stellmap.record.v1.Pair
-	(*Endpoint)(nil),           // 24: stellmap.record.v1.Endpoint
-	(*Check)(nil),              // 25: stellmap.record.v1.Check
-	(*Reply)(nil),              // 26: stellmap.record.v1.Reply
-	(*Result)(nil),             // 27: stellmap.record.v1.Result
-	(*InstanceRecord)(nil),     // 28: stellmap.record.v1.InstanceRecord
-	(*ToldRecord)(nil),         // 29: stellmap.record.v1.ToldRecord
-	(*ToldClockRecord)(nil),    // 30: stellmap.record.v1.ToldClockRecord
-	(*LeaseRecord)(nil),        // 31: stellmap.record.v1.LeaseRecord
-	(*ServiceRecord)(nil),      // 32: stellmap.record.v1.ServiceRecord
-	(*Override)(nil),           // 33: stellmap.record.v1.Override
-	(*ServiceEndpoint)(nil),    // 34: stellmap.record.v1.ServiceEndpoint
-	(*Ask)(nil),                // 35: stellmap.record.v1.Ask
-	(*RenewLeases)(nil),        // 36: stellmap.record.v1.RenewLeases
-	(*ShareChecks)(nil),        // 37: stellmap.record.v1.ShareChecks
-	(*Answer)(nil),             // 38: stellmap.record.v1.Answer
+	(Full_Of)(0),               // 2: stellmap.record.v1.Full.Of
+	(InstanceRecord_Status)(0), // 3: stellmap.record.v1.InstanceRecord.Status
+	(Answer_Renewal)(0),        // 4: stellmap.record.v1.Answer.Renewal
+	(*Command)(nil),            // 5: stellmap.record.v1.Command
+	(*Register)(nil),           // 6: stellmap.record.v1.Register
+	(*RegisterItem)(nil),       // 7: stellmap.record.v1.RegisterItem
+	(*Deregister)(nil),         // 8: stellmap.record.v1.Deregister
+	(*Renew)(nil),              // 9: stellmap.record.v1.Renew
+	(*RenewItem)(nil),          // 10: stellmap.record.v1.RenewItem
+	(*Expire)(nil),             // 11: stellmap.record.v1.Expire
+	(*ExpireItem)(nil),         // 12: stellmap.record.v1.ExpireItem
+	(*Reap)(nil),               // 13: stellmap.record.v1.Reap
+	(*GrantLease)(nil),         // 14: stellmap.record.v1.GrantLease
+	(*RevokeLease)(nil),        // 15: stellmap.record.v1.RevokeLease
+	(*SetConditions)(nil),      // 16: stellmap.record.v1.SetConditions
+	(*ConditionItem)(nil),      // 17: stellmap.record.v1.ConditionItem
+	(*Condition)(nil),          // 18: stellmap.record.v1.Condition
+	(*Checkpoint)(nil),         // 19: stellmap.record.v1.Checkpoint
+	(*LeaseNumbers)(nil),       // 20: stellmap.record.v1.LeaseNumbers
+	(*EditPolicy)(nil),         // 21: stellmap.record.v1.EditPolicy
+	(*EditNamespace)(nil),      // 22: stellmap.record.v1.EditNamespace
+	(*Precondition)(nil),       // 23: stellmap.record.v1.Precondition
+	(*Policy)(nil),             // 24: stellmap.record.v1.Policy
+	(*LoadBalancing)(nil),      // 25: stellmap.record.v1.LoadBalancing
+	(*OutlierDetection)(nil),   // 26: stellmap.record.v1.OutlierDetection
+	(*CircuitBreaking)(nil),    // 27: stellmap.record.v1.CircuitBreaking
+	(*Timeouts)(nil),           // 28: stellmap.record.v1.Timeouts
+	(*Retries)(nil),            // 29: stellmap.record.v1.Retries
+	(*Failover)(nil),           // 30: stellmap.record.v1.Failover
+	(*Namespace)(nil),          // 31: stellmap.record.v1.Namespace
+	(*Quota)(nil),              // 32: stellmap.record.v1.Quota
+	(*ServiceKey)(nil),         // 33: stellmap.record.v1.ServiceKey
+	(*InstanceKey)(nil),        // 34: stellmap.record.v1.InstanceKey
+	(*InstanceSpec)(nil),       // 35: stellmap.record.v1.InstanceSpec
+	(*Pair)(nil),               // 36: stellmap.record.v1.Pair
+	(*Endpoint)(nil),           // 37: stellmap.record.v1.Endpoint
+	(*Check)(nil),              // 38: stellmap.record.v1.Check
+	(*Reply)(nil),              // 39: stellmap.record.v1.Reply
+	(*Result)(nil),             // 40: stellmap.record.v1.Result
+	(*Full)(nil),               // 41: stellmap.record.v1.Full
+	(*InstanceRecord)(nil),     // 42: stellmap.record.v1.InstanceRecord
+	(*ToldRecord)(nil),         // 43: stellmap.record.v1.ToldRecord
+	(*ToldClockRecord)(nil),    // 44: stellmap.record.v1.ToldClockRecord
+	(*LeaseRecord)(nil),        // 45: stellmap.record.v1.LeaseRecord
+	(*ServiceRecord)(nil),      // 46: stellmap.record.v1.ServiceRecord
+	(*Override)(nil),           // 47: stellmap.record.v1.Override
+	(*DocumentRecord)(nil),     // 48: stellmap.record.v1.DocumentRecord
+	(*Edit)(nil),               // 49: stellmap.record.v1.Edit
+	(*ServiceEndpoint)(nil),    // 50: stellmap.record.v1.ServiceEndpoint
+	(*Ask)(nil),                // 51: stellmap.record.v1.Ask
+	(*RenewLeases)(nil),        // 52: stellmap.record.v1.RenewLeases
+	(*ShareChecks)(nil),        // 53: stellmap.record.v1.ShareChecks
+	(*Answer)(nil),             // 54: stellmap.record.v1.Answer
 }
 var file_stellmap_record_v1_record_proto_depIdxs = []int32{
-	5,  // 0: stellmap.record.v1.Command.register:type_name -> stellmap.record.v1.Register
-	7,  // 1: stellmap.record.v1.Command.deregister:type_name -> stellmap.record.v1.Deregister
-	8,  // 2: stellmap.record.v1.Command.renew:type_name -> stellmap.record.v1.Renew
-	10, // 3: stellmap.record.v1.Command.expire:type_name -> stellmap.record.v1.Expire
-	12, // 4: stellmap.record.v1.Command.reap:type_name -> stellmap.record.v1.Reap
-	15, // 5: stellmap.record.v1.Command.set_conditions:type_name -> stellmap.record.v1.SetConditions
-	18, // 6: stellmap.record.v1.Command.checkpoint:type_name -> stellmap.record.v1.Checkpoint
-	13, // 7: stellmap.record.v1.Command.grant_lease:type_name -> stellmap.record.v1.GrantLease
-	14, // 8: stellmap.record.v1.Command.revoke_lease:type_name -> stellmap.record.v1.RevokeLease
-	6,  // 9: stellmap.record.v1.Register.items:type_name -> stellmap.record.v1.RegisterItem
-	21, // 10: stellmap.record.v1.RegisterItem.key:type_name -> stellmap.record.v1.InstanceKey
-	22, // 11: stellmap.record.v1.RegisterItem.spec:type_name -> stellmap.record.v1.InstanceSpec
-	21, // 12: stellmap.record.v1.Deregister.keys:type_name -> stellmap.record.v1.InstanceKey
-	9,  // 13: stellmap.record.v1.Renew.items:type_name -> stellmap.record.v1.RenewItem
-	21, // 14: stellmap.record.v1.RenewItem.key:type_name -> stellmap.record.v1.InstanceKey
-	11, // 15: stellmap.record.v1.Expire.items:type_name -> stellmap.record.v1.ExpireItem
-	21, // 16: stellmap.record.v1.ExpireItem.key:type_name -> stellmap.record.v1.InstanceKey
-	20, // 17: stellmap.record.v1.Reap.services:type_name -> stellmap.record.v1.ServiceKey
-	16, // 18: stellmap.record.v1.SetConditions.items:type_name -> stellmap.record.v1.ConditionItem
-	21, // 19: stellmap.record.v1.ConditionItem.key:type_name -> stellmap.record.v1.InstanceKey
-	17, // 20: stellmap.record.v1.ConditionItem.condition:type_name -> stellmap.record.v1.Condition
-	2,  // 21: stellmap.record.v1.ConditionItem.seen:type_name -> stellmap.record.v1.InstanceRecord.Status
-	0,  // 22: stellmap.record.v1.Condition.source:type_name -> stellmap.record.v1.Condition.Source
-	2,  // 23: stellmap.record.v1.Condition.status:type_name -> stellmap.record.v1.InstanceRecord.Status
-	19, // 24: stellmap.record.v1.Checkpoint.heard:type_name -> stellmap.record.v1.LeaseNumbers
-	19, // 25: stellmap.record.v1.Checkpoint.overdue:type_name -> stellmap.record.v1.LeaseNumbers
-	23, // 26: stellmap.record.v1.InstanceSpec.labels:type_name -> stellmap.record.v1.Pair
-	23, // 27: stellmap.record.v1.InstanceSpec.metadata:type_name -> stellmap.record.v1.Pair
-	24, // 28: stellmap.record.v1.InstanceSpec.endpoints:type_name -> stellmap.record.v1.Endpoint
-	25, // 29: stellmap.record.v1.InstanceSpec.checks:type_name -> stellmap.record.v1.Check
-	2,  // 30: stellmap.record.v1.Check.initial:type_name -> stellmap.record.v1.InstanceRecord.Status
-	27, // 31: stellmap.record.v1.Reply.results:type_name -> stellmap.record.v1.Result
-	1,  // 32: stellmap.record.v1.Result.code:type_name -> stellmap.record.v1.Result.Code
-	22, // 33: stellmap.record.v1.InstanceRecord.spec:type_name -> stellmap.record.v1.InstanceSpec
-	2,  // 34: stellmap.record.v1.InstanceRecord.status:type_name -> stellmap.record.v1.InstanceRecord.Status
-	17, // 35: stellmap.record.v1.InstanceRecord.conditions:type_name -> stellmap.record.v1.Condition
-	34, // 36: stellmap.record.v1.ServiceRecord.endpoints:type_name -> stellmap.record.v1.ServiceEndpoint
-	33, // 37: stellmap.record.v1.ServiceRecord.overrides:type_name -> stellmap.record.v1.Override
-	17, // 38: stellmap.record.v1.Override.condition:type_name -> stellmap.record.v1.Condition
-	36, // 39: stellmap.record.v1.Ask.renew_leases:type_name -> stellmap.record.v1.RenewLeases
-	37, // 40: stellmap.record.v1.Ask.share_checks:type_name -> stellmap.record.v1.ShareChecks
-	9,  // 41: stellmap.record.v1.RenewLeases.items:type_name -> stellmap.record.v1.RenewItem
-	3,  // 42: stellmap.record.v1.Answer.renewals:type_name -> stellmap.record.v1.Answer.Renewal
-	43, // [43:43] is the sub-list for method output_type
-	43, // [43:43] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	6,  // 0: stellmap.record.v1.Command.register:type_name -> stellmap.record.v1.Register
+	8,  // 1: stellmap.record.v1.Command.deregister:type_name -> stellmap.record.v1.Deregister
+	9,  // 2: stellmap.record.v1.Command.renew:type_name -> stellmap.record.v1.Renew
+	11, // 3: stellmap.record.v1.Command.expire:type_name -> stellmap.record.v1.Expire
+	13, // 4: stellmap.record.v1.Command.reap:type_name -> stellmap.record.v1.Reap
+	16, // 5: stellmap.record.v1.Command.set_conditions:type_name -> stellmap.record.v1.SetConditions
+	19, // 6: stellmap.record.v1.Command.checkpoint:type_name -> stellmap.record.v1.Checkpoint
+	21, // 7: stellmap.record.v1.Command.edit_policy:type_name -> stellmap.record.v1.EditPolicy
+	22, // 8: stellmap.record.v1.Command.edit_namespace:type_name -> stellmap.record.v1.EditNamespace
+	14, // 9: stellmap.record.v1.Command.grant_lease:type_name -> stellmap.record.v1.GrantLease
+	15, // 10: stellmap.record.v1.Command.revoke_lease:type_name -> stellmap.record.v1.RevokeLease
+	7,  // 11: stellmap.record.v1.Register.items:type_name -> stellmap.record.v1.RegisterItem
+	34, // 12: stellmap.record.v1.RegisterItem.key:type_name -> stellmap.record.v1.InstanceKey
+	35, // 13: stellmap.record.v1.RegisterItem.spec:type_name -> stellmap.record.v1.InstanceSpec
+	34, // 14: stellmap.record.v1.Deregister.keys:type_name -> stellmap.record.v1.InstanceKey
+	10, // 15: stellmap.record.v1.Renew.items:type_name -> stellmap.record.v1.RenewItem
+	34, // 16: stellmap.record.v1.RenewItem.key:type_name -> stellmap.record.v1.InstanceKey
+	12, // 17: stellmap.record.v1.Expire.items:type_name -> stellmap.record.v1.ExpireItem
+	34, // 18: stellmap.record.v1.ExpireItem.key:type_name -> stellmap.record.v1.InstanceKey
+	33, // 19: stellmap.record.v1.Reap.services:type_name -> stellmap.record.v1.ServiceKey
+	17, // 20: stellmap.record.v1.SetConditions.items:type_name -> stellmap.record.v1.ConditionItem
+	34, // 21: stellmap.record.v1.ConditionItem.key:type_name -> stellmap.record.v1.InstanceKey
+	18, // 22: stellmap.record.v1.ConditionItem.condition:type_name -> stellmap.record.v1.Condition
+	3,  // 23: stellmap.record.v1.ConditionItem.seen:type_name -> stellmap.record.v1.InstanceRecord.Status
+	0,  // 24: stellmap.record.v1.Condition.source:type_name -> stellmap.record.v1.Condition.Source
+	3,  // 25: stellmap.record.v1.Condition.status:type_name -> stellmap.record.v1.InstanceRecord.Status
+	20, // 26: stellmap.record.v1.Checkpoint.heard:type_name -> stellmap.record.v1.LeaseNumbers
+	20, // 27: stellmap.record.v1.Checkpoint.overdue:type_name -> stellmap.record.v1.LeaseNumbers
+	33, // 28: stellmap.record.v1.EditPolicy.key:type_name -> stellmap.record.v1.ServiceKey
+	24, // 29: stellmap.record.v1.EditPolicy.policy:type_name -> stellmap.record.v1.Policy
+	23, // 30: stellmap.record.v1.EditPolicy.precondition:type_name -> stellmap.record.v1.Precondition
+	31, // 31: stellmap.record.v1.EditNamespace.document:type_name -> stellmap.record.v1.Namespace
+	23, // 32: stellmap.record.v1.EditNamespace.precondition:type_name -> stellmap.record.v1.Precondition
+	50, // 33: stellmap.record.v1.Policy.primary_endpoint:type_name -> stellmap.record.v1.ServiceEndpoint
+	25, // 34: stellmap.record.v1.Policy.load_balancing:type_name -> stellmap.record.v1.LoadBalancing
+	26, // 35: stellmap.record.v1.Policy.outlier_detection:type_name -> stellmap.record.v1.OutlierDetection
+	27, // 36: stellmap.record.v1.Policy.circuit_breaking:type_name -> stellmap.record.v1.CircuitBreaking
+	28, // 37: stellmap.record.v1.Policy.timeouts:type_name -> stellmap.record.v1.Timeouts
+	29, // 38: stellmap.record.v1.Policy.retries:type_name -> stellmap.record.v1.Retries
+	30, // 39: stellmap.record.v1.Policy.failover:type_name -> stellmap.record.v1.Failover
+	36, // 40: stellmap.record.v1.Namespace.labels:type_name -> stellmap.record.v1.Pair
+	32, // 41: stellmap.record.v1.Namespace.quota:type_name -> stellmap.record.v1.Quota
+	36, // 42: stellmap.record.v1.InstanceSpec.labels:type_name -> stellmap.record.v1.Pair
+	36, // 43: stellmap.record.v1.InstanceSpec.metadata:type_name -> stellmap.record.v1.Pair
+	37, // 44: stellmap.record.v1.InstanceSpec.endpoints:type_name -> stellmap.record.v1.Endpoint
+	38, // 45: stellmap.record.v1.InstanceSpec.checks:type_name -> stellmap.record.v1.Check
+	3,  // 46: stellmap.record.v1.Check.initial:type_name -> stellmap.record.v1.InstanceRecord.Status
+	40, // 47: stellmap.record.v1.Reply.results:type_name -> stellmap.record.v1.Result
+	1,  // 48: stellmap.record.v1.Result.code:type_name -> stellmap.record.v1.Result.Code
+	41, // 49: stellmap.record.v1.Result.full:type_name -> stellmap.record.v1.Full
+	2,  // 50: stellmap.record.v1.Full.of:type_name -> stellmap.record.v1.Full.Of
+	35, // 51: stellmap.record.v1.InstanceRecord.spec:type_name -> stellmap.record.v1.InstanceSpec
+	3,  // 52: stellmap.record.v1.InstanceRecord.status:type_name -> stellmap.record.v1.InstanceRecord.Status
+	18, // 53: stellmap.record.v1.InstanceRecord.conditions:type_name -> stellmap.record.v1.Condition
+	50, // 54: stellmap.record.v1.ServiceRecord.endpoints:type_name -> stellmap.record.v1.ServiceEndpoint
+	47, // 55: stellmap.record.v1.ServiceRecord.overrides:type_name -> stellmap.record.v1.Override
+	18, // 56: stellmap.record.v1.Override.condition:type_name -> stellmap.record.v1.Condition
+	49, // 57: stellmap.record.v1.DocumentRecord.edits:type_name -> stellmap.record.v1.Edit
+	24, // 58: stellmap.record.v1.Edit.policy:type_name -> stellmap.record.v1.Policy
+	31, // 59: stellmap.record.v1.Edit.namespace:type_name -> stellmap.record.v1.Namespace
+	52, // 60: stellmap.record.v1.Ask.renew_leases:type_name -> stellmap.record.v1.RenewLeases
+	53, // 61: stellmap.record.v1.Ask.share_checks:type_name -> stellmap.record.v1.ShareChecks
+	10, // 62: stellmap.record.v1.RenewLeases.items:type_name -> stellmap.record.v1.RenewItem
+	4,  // 63: stellmap.record.v1.Answer.renewals:type_name -> stellmap.record.v1.Answer.Renewal
+	64, // [64:64] is the sub-list for method output_type
+	64, // [64:64] is the sub-list for method input_type
+	64, // [64:64] is the sub-list for extension type_name
+	64, // [64:64] is the sub-list for extension extendee
+	0,  // [0:64] is the sub-list for field type_name
 }
 
 func init() { file_stellmap_record_v1_record_proto_init() }
@@ -3173,10 +4460,20 @@ func file_stellmap_record_v1_record_proto_init() {
 		(*Command_Reap)(nil),
 		(*Command_SetConditions)(nil),
 		(*Command_Checkpoint)(nil),
+		(*Command_EditPolicy)(nil),
+		(*Command_EditNamespace)(nil),
 		(*Command_GrantLease)(nil),
 		(*Command_RevokeLease)(nil),
 	}
-	file_stellmap_record_v1_record_proto_msgTypes[31].OneofWrappers = []any{
+	file_stellmap_record_v1_record_proto_msgTypes[18].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[19].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[21].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[22].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[23].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[24].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[25].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[27].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[46].OneofWrappers = []any{
 		(*Ask_RenewLeases)(nil),
 		(*Ask_ShareChecks)(nil),
 	}
@@ -3185,8 +4482,8 @@ func file_stellmap_record_v1_record_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stellmap_record_v1_record_proto_rawDesc), len(file_stellmap_record_v1_record_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   35,
+			NumEnums:      5,
+			NumMessages:   50,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

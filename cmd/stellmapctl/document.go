@@ -1,0 +1,390 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
+)
+
+// The bounds of what is applied at once.
+const (
+	applyBytesMax     = 16 << 20
+	applyDocumentsMax = 1_000
+)
+
+// The kinds of documents.
+const (
+	kindPolicy    = "policy"
+	kindNamespace = "namespace"
+)
+
+// A document is a policy or what is written down of a namespace, in the form that
+// apply reads and get prints. It says what shall be, whole.
+type document struct {
+	Kind      string         `json:"kind" yaml:"kind"`
+	Namespace string         `json:"namespace" yaml:"namespace"`
+	Service   string         `json:"service,omitempty" yaml:"service"`
+	Version   *uint64        `json:"version,omitempty" yaml:"version"` // that the edit is for; nil = whatever is there
+	ChangedAt string         `json:"changedAt,omitempty" yaml:"changedAt"`
+	ChangedBy string         `json:"changedBy,omitempty" yaml:"changedBy"`
+	Policy    map[string]any `json:"policy,omitempty" yaml:"policy"`
+	Document  map[string]any `json:"document,omitempty" yaml:"document"`
+}
+
+// String names it as -o name does.
+func (d *document) String() string {
+	if d.Kind == kindPolicy {
+		return "policy/" + d.Namespace + "/" + d.Service
+	}
+	return "namespace/" + d.Namespace
+}
+
+func (d *document) path() string {
+	if d.Kind == kindPolicy {
+		return policyPath(d.Namespace, d.Service)
+	}
+	return namespacePath(d.Namespace)
+}
+
+func policyPath(namespace, service string) string {
+	return strings.TrimSuffix(instanceRef{namespace: namespace, service: service}.path(), "/instances") + "/policy"
+}
+
+// content is what is sent.
+func (d *document) content() map[string]any {
+	if d.Kind == kindPolicy {
+		return d.Policy
+	}
+	return d.Document
+}
+
+// problem says what is wrong with the frame of a document; what is in it is the server's to say.
+func (d *document) problem() string {
+	switch {
+	case d.Kind != kindPolicy && d.Kind != kindNamespace:
+		return fmt.Sprintf("kind: %q is neither %s nor %s", d.Kind, kindPolicy, kindNamespace)
+	case strings.TrimSpace(d.Namespace) == "":
+		return "namespace: is missing"
+	case d.Kind == kindPolicy && strings.TrimSpace(d.Service) == "":
+		return "service: is missing"
+	case d.Kind == kindPolicy && (d.Policy == nil || d.Document != nil):
+		return "policy: what the policy says stands under policy"
+	case d.Kind == kindNamespace && (d.Document == nil || d.Policy != nil || d.Service != ""):
+		return "document: what is written down of a namespace stands under document, and has no service"
+	}
+	return ""
+}
+
+func (c *ctl) applyCommand() *cobra.Command {
+	var file string
+	var dryRun bool
+	cmd := &cobra.Command{
+		Use:   "apply -f FILE",
+		Short: "Write policies of services, and what a namespace may hold",
+		Long: `apply writes the documents of a file, in YAML with --- between them, or in JSON;
+- is stdin. A document is whole: what is not in it is the default. It looks as
+get policy -o yaml prints it:
+
+  kind: policy
+  namespace: prod
+  service: orders
+  version: 3            # only if this is still the version; may be left out
+  policy:
+    protectThreshold: 0.5
+  ---
+  kind: namespace
+  namespace: prod
+  document:
+    quota: {instances: 200}
+
+All of them are checked by the server first: of a file with a mistake nothing is
+written. --dry-run stops there and shows what would change. Should somebody else
+edit one in between, those before it are written, and the exit code is 6.`,
+		Example: `  stellmapctl apply -f policies.yaml --dry-run
+  stellmapctl get policy orders -o yaml > orders.yaml   # edit it, then:
+  stellmapctl apply -f orders.yaml`,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			documents, err := readDocuments(file, cmd.InOrStdin())
+			if err != nil {
+				return err
+			}
+			return c.apply(cmd.Context(), documents, dryRun)
+		},
+	}
+	cmd.Flags().StringVarP(&file, "file", "f", "", "the file, - for stdin")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "show what would change, and change nothing")
+	return cmd
+}
+
+// readDocuments reads a file whole and finds what is wrong with it before anybody is asked.
+func readDocuments(file string, stdin io.Reader) ([]*document, error) {
+	if file == "" {
+		return nil, usagef("-f: is missing, such as -f policies.yaml")
+	}
+	in := stdin
+	if file != "-" {
+		opened, err := os.Open(file)
+		if err != nil {
+			return nil, usagef("-f: %v", err)
+		}
+		defer opened.Close()
+		in = opened
+	}
+	text, err := io.ReadAll(io.LimitReader(in, applyBytesMax+1))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", file, err)
+	}
+	if len(text) > applyBytesMax {
+		return nil, usagef("-f: %s has more than %d bytes", file, applyBytesMax)
+	}
+	return parseDocuments(file, text)
+}
+
+func parseDocuments(file string, text []byte) ([]*document, error) {
+	decoder := yaml.NewDecoder(bytes.NewReader(text)) // JSON is YAML, too
+	decoder.KnownFields(true)
+	var all []*document
+	for {
+		d := &document{}
+		err := decoder.Decode(d)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, usagef("%s: document %d: %s", file, len(all)+1, unreadable(err))
+		}
+		if problem := d.problem(); problem != "" {
+			return nil, usagef("%s: document %d: %s", file, len(all)+1, problem)
+		}
+		if all = append(all, d); len(all) > applyDocumentsMax {
+			return nil, usagef("%s: has more than %d documents", file, applyDocumentsMax)
+		}
+	}
+	if len(all) == 0 {
+		return nil, usagef("%s: has no document", file)
+	}
+	return all, nil
+}
+
+// unreadable says what is wrong with a file, in words that do not name our types.
+func unreadable(err error) string {
+	text := err.Error()
+	var wrong *yaml.TypeError
+	if errors.As(err, &wrong) {
+		text = strings.Join(wrong.Errors, "; ")
+	}
+	return strings.ReplaceAll(text, "not found in type main.document", "is not known: kind, namespace, service, version, policy or document")
+}
+
+// applied is what became of a document.
+type applied struct {
+	Kind      string        `json:"kind"`
+	Namespace string        `json:"namespace"`
+	Service   string        `json:"service,omitempty"`
+	DryRun    bool          `json:"dryRun,omitempty"`
+	Version   uint64        `json:"version"`
+	Revision  uint64        `json:"revision"`
+	Created   bool          `json:"created"`
+	Changed   bool          `json:"changed"`
+	Changes   []fieldChange `json:"changes"`
+}
+
+// fieldChange is a field that two versions differ in; what was not given is empty.
+type fieldChange struct {
+	Field  string          `json:"field"`
+	Before json.RawMessage `json:"before,omitempty"`
+	After  json.RawMessage `json:"after,omitempty"`
+}
+
+func (f fieldChange) String() string {
+	word := func(value json.RawMessage) string {
+		if value == nil {
+			return "-"
+		}
+		return string(value)
+	}
+	return f.Field + " " + word(f.Before) + " -> " + word(f.After)
+}
+
+func changesText(changes []fieldChange) string {
+	texts := make([]string, len(changes))
+	for i, one := range changes {
+		texts[i] = one.String()
+	}
+	return strings.Join(texts, ", ")
+}
+
+// apply has all documents checked, and then written.
+func (c *ctl) apply(ctx context.Context, documents []*document, dryRun bool) error {
+	results, err := c.writeAll(ctx, documents, true)
+	if err != nil {
+		return err
+	}
+	if !dryRun {
+		results, err = c.writeAll(ctx, documents, false)
+	}
+	if len(results) > 0 { // what was written is told, whatever came then
+		err = errors.Join(err, c.show(appliedView(documents, results)))
+	}
+	return err
+}
+
+func (c *ctl) writeAll(ctx context.Context, documents []*document, dryRun bool) ([]applied, error) {
+	var out []applied
+	for _, d := range documents {
+		result := applied{Kind: d.Kind}
+		r := request{doing: "apply " + d.String(), method: http.MethodPut, path: d.path(), body: d.content(), version: d.Version}
+		if dryRun {
+			r.doing, r.path = "check "+d.String(), r.path+"?dryRun=true"
+		}
+		if err := c.call(ctx, r, &result); err != nil {
+			return out, err
+		}
+		out = append(out, result)
+	}
+	return out, nil
+}
+
+func appliedView(documents []*document, results []applied) view {
+	v := view{
+		whole: struct {
+			Results []applied `json:"results"`
+		}{results},
+		columns: []column{{"KIND", false}, {"NAMESPACE", false}, {"SERVICE", false}, {"VERSION", false}, {"OUTCOME", false}, {"CHANGES", false}},
+	}
+	for i, one := range results {
+		outcome := "unchanged"
+		switch {
+		case one.Created:
+			outcome = "created"
+		case one.Changed:
+			outcome = "changed"
+		}
+		if one.DryRun && one.Changed {
+			outcome = "would be " + outcome
+		}
+		v.items = append(v.items, one)
+		v.names = append(v.names, documents[i].String())
+		v.rows = append(v.rows, []string{one.Kind, one.Namespace, one.Service, fmt.Sprint(one.Version), outcome, changesText(one.Changes)})
+	}
+	return v
+}
+
+func (c *ctl) getPolicyCommand() *cobra.Command {
+	var ref instanceRef
+	var history bool
+	cmd := &cobra.Command{
+		Use:   "policy SERVICE",
+		Short: "Show the policy of a service, or how it came about",
+		Long: `policy shows how a service is to be treated, where that is not by default, and
+with --history the last edits: who made them, when, and what they changed. In
+YAML or JSON it is a document that apply takes. No policy is exit code 3.`,
+		Example: `  stellmapctl get policy orders -n prod
+  stellmapctl get policy orders -o yaml > orders.yaml
+  stellmapctl get policy orders --history`,
+		Args: oneService,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			for _, part := range []struct{ flag, text string }{{"SERVICE", args[0]}, {"--namespace", ref.namespace}} {
+				if err := checkSegment(part.flag, part.text); err != nil {
+					return err
+				}
+			}
+			if history {
+				return c.getPolicyHistory(cmd.Context(), ref.namespace, args[0])
+			}
+			return c.getPolicy(cmd.Context(), ref.namespace, args[0])
+		},
+	}
+	namespaceFlag(cmd.Flags(), &ref.namespace)
+	cmd.Flags().BoolVar(&history, "history", false, "its last edits, the newest first")
+	return cmd
+}
+
+func (c *ctl) getPolicy(ctx context.Context, namespace, service string) error {
+	var found struct {
+		document
+		Policy json.RawMessage `json:"policy"`
+	}
+	r := request{doing: "get policy " + namespace + "/" + service, method: http.MethodGet, path: policyPath(namespace, service)}
+	if err := c.call(ctx, r, &found); err != nil {
+		return err
+	}
+	d := found.document
+	d.Kind = kindPolicy
+	if err := json.Unmarshal(found.Policy, &d.Policy); err != nil {
+		return fmt.Errorf("read the policy of %s/%s: %w", namespace, service, err)
+	}
+	v := view{whole: d, names: []string{d.String()}, columns: []column{{"FIELD", false}, {"VALUE", false}}}
+	for _, field := range fieldsIn(found.Policy) {
+		v.rows = append(v.rows, []string{field.Field, string(field.After)})
+	}
+	v.foot = fmt.Sprintf("version %d, changed %s ago by %s", *d.Version, c.ageOf(d.ChangedAt), d.ChangedBy)
+	return c.show(v)
+}
+
+// edit is one version of a document.
+type edit struct {
+	Version  uint64          `json:"version"`
+	Revision uint64          `json:"revision"`
+	At       string          `json:"at"`
+	By       string          `json:"by"`
+	Deleted  bool            `json:"deleted,omitempty"`
+	Changes  []fieldChange   `json:"changes,omitempty"`
+	Document json.RawMessage `json:"document,omitempty"`
+}
+
+func (c *ctl) getPolicyHistory(ctx context.Context, namespace, service string) error {
+	var found struct {
+		Namespace string `json:"namespace"`
+		Service   string `json:"service"`
+		History   []edit `json:"history"`
+	}
+	r := request{doing: "get policy " + namespace + "/" + service, method: http.MethodGet, path: policyPath(namespace, service) + "/history"}
+	if err := c.call(ctx, r, &found); err != nil {
+		return err
+	}
+	v := view{whole: found, columns: []column{{"VERSION", false}, {"AGO", false}, {"BY", false}, {"REVISION", true}, {"CHANGES", false}}}
+	for _, e := range found.History {
+		changes := changesText(e.Changes)
+		if e.Deleted {
+			changes = "deleted: " + changes
+		}
+		v.items = append(v.items, e)
+		v.names = append(v.names, fmt.Sprint(e.Version))
+		v.rows = append(v.rows, []string{fmt.Sprint(e.Version), c.ageOf(e.At), e.By, fmt.Sprint(e.Revision), changes})
+	}
+	return c.show(v)
+}
+
+// fieldsIn are the fields of a document with their paths, sorted.
+func fieldsIn(document json.RawMessage) []fieldChange {
+	return fieldsBelow("", document)
+}
+
+func fieldsBelow(at string, value json.RawMessage) []fieldChange {
+	var inside map[string]json.RawMessage
+	if json.Unmarshal(value, &inside) != nil {
+		return []fieldChange{{Field: at, After: value}}
+	}
+	var out []fieldChange
+	for _, name := range slices.Sorted(maps.Keys(inside)) {
+		path := name
+		if at != "" {
+			path = at + "." + name
+		}
+		out = append(out, fieldsBelow(path, inside[name])...)
+	}
+	return out
+}

@@ -1,0 +1,330 @@
+package httpapi
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/stellmap/stellmap/registry"
+)
+
+// Documents are what operators write down: policies of services, and what a
+// namespace may hold. A PUT gives the whole document. Its version is the ETag, and
+// an edit may ask for it with If-Match, or for there being none with
+// If-None-Match: *, so that nobody overwrites what he has not seen.
+
+func (a *API) documentRoutes(namespace, service string) []route {
+	write := func(method, pattern string, serve handler) route {
+		return route{method: method, pattern: pattern, surface: surfaceV2, serve: serve}
+	}
+	read := func(pattern string, serve handler) route {
+		return route{method: http.MethodGet, pattern: pattern, surface: surfaceV2, reads: true, serve: conditionless(serve)}
+	}
+	return []route{
+		write(http.MethodPut, service+"/policy", a.v2PutPolicy),
+		write(http.MethodDelete, service+"/policy", a.v2DeletePolicy),
+		read(service+"/policy", a.v2Policy),
+		read(service+"/policy/history", a.v2PolicyHistory),
+		write(http.MethodPut, namespace, a.v2PutNamespace),
+		write(http.MethodDelete, namespace, a.v2DeleteNamespace),
+		read(namespace, a.v2Namespace),
+		read(namespace+"/history", a.v2NamespaceHistory),
+	}
+}
+
+// A missingDocument is one that is not there, and says which and what to do.
+type missingDocument struct{ what, next string }
+
+func (e *missingDocument) Error() string { return e.what + ": " + e.next }
+
+func (e *missingDocument) Unwrap() error { return registry.ErrNoDocument }
+
+func noPolicy(k registry.ServiceKey) error {
+	return &missingDocument{
+		what: fmt.Sprintf("service %q in namespace %q has no policy", k.Service, k.Namespace),
+		next: "it is treated as by default, and a PUT to this path writes one",
+	}
+}
+
+func noNamespace(name string) error {
+	return &missingDocument{what: fmt.Sprintf("nothing is known of namespace %q", name), next: "a PUT to this path, or the first registration in it, makes it known"}
+}
+
+// writingOf is how a request wants a document edited.
+func writingOf(q *http.Request) (registry.Writing, error) {
+	p := parametersOf(q)
+	p.only(dryRunName)
+	w := registry.Writing{By: actor(q), DryRun: p.choice(dryRunName, "false", "true") == "true"}
+	if tags := q.Header.Values("If-Match"); len(tags) > 0 {
+		w.If.Version, w.If.Present = p.version("If-Match", strings.Join(tags, ","))
+	}
+	if tags := q.Header.Values("If-None-Match"); len(tags) > 0 {
+		w.If.Absent = true
+		if strings.Join(tags, ",") != "*" {
+			p.add("If-None-Match", "is * or nothing: a document is written anew only where there is none")
+		}
+	}
+	if w.If.Absent && len(q.Header.Values("If-Match")) > 0 {
+		p.add("If-None-Match", "contradicts If-Match: leave one of the two out")
+	}
+	return w, p.err()
+}
+
+const dryRunName = "dryRun"
+
+// version reads a condition on the version of a document.
+func (p *parameters) version(header, tag string) (version *uint64, any bool) {
+	if tag == "*" {
+		return nil, true
+	}
+	text, ok := strings.CutPrefix(tag, `"`)
+	text, closed := strings.CutSuffix(text, `"`)
+	n, err := strconv.ParseUint(text, 10, 64)
+	if !ok || !closed || err != nil {
+		p.add(header, fmt.Sprintf(`%q is not the version of a document: one ETag as it was answered, such as "3", or *`, clip(tag)))
+		return nil, false
+	}
+	return &n, false
+}
+
+func setETag(w http.ResponseWriter, version uint64) {
+	w.Header().Set("ETag", fmt.Sprintf("%q", strconv.FormatUint(version, 10)))
+}
+
+// v2Edited is the answer to an edit.
+type v2Edited struct {
+	Namespace string                 `json:"namespace"`
+	Service   string                 `json:"service,omitempty"`
+	DryRun    bool                   `json:"dryRun,omitempty"` // nothing was done
+	Version   uint64                 `json:"version"`
+	Revision  registry.Revision      `json:"revision"`
+	Created   bool                   `json:"created"`
+	Changed   bool                   `json:"changed"`
+	Changes   []registry.FieldChange `json:"changes"`
+}
+
+// edited does what an edit asks for. What is asked for tells one request id's use from another's.
+func (a *API) edited(w http.ResponseWriter, q *http.Request, k registry.ServiceKey, content any, do func(id string, how registry.Writing) (registry.Edited, error)) error {
+	how, err := writingOf(q)
+	if err != nil {
+		return err
+	}
+	asked, err := json.Marshal([]any{q.URL.Path, content, q.Header.Values("If-Match"), q.Header.Values("If-None-Match")})
+	if err != nil {
+		return err
+	}
+	id, err := requestID(q, string(asked))
+	if err != nil {
+		return err
+	}
+	result, err := do(id, how)
+	setRevision(w, result.Revision)
+	if err != nil {
+		return err
+	}
+	setETag(w, result.Version)
+	status := http.StatusOK
+	if result.Created && !how.DryRun {
+		status = http.StatusCreated
+	}
+	writeJSON(w, status, typeJSON, &v2Edited{
+		Namespace: k.Namespace, Service: k.Service, DryRun: how.DryRun, Version: result.Version, Revision: result.Revision,
+		Created: result.Created, Changed: result.Changed, Changes: append([]registry.FieldChange{}, result.Changes...),
+	})
+	return nil
+}
+
+// pathService is the service that the path names, in the form in which it is stored.
+func pathService(q *http.Request) registry.ServiceKey {
+	return registry.ServiceKey{Namespace: strings.TrimSpace(q.PathValue("ns")), Service: strings.TrimSpace(q.PathValue("svc"))}
+}
+
+func (a *API) v2PutPolicy(w http.ResponseWriter, q *http.Request) error {
+	var body registry.Policy
+	if err := decode(w, q, &body); err != nil {
+		return err
+	}
+	k := pathService(q)
+	return a.edited(w, q, k, &body, func(id string, how registry.Writing) (registry.Edited, error) {
+		return a.registry.PutPolicy(q.Context(), id, k, body, how)
+	})
+}
+
+func (a *API) v2DeletePolicy(w http.ResponseWriter, q *http.Request) error {
+	k := pathService(q)
+	return a.edited(w, q, k, nil, func(id string, how registry.Writing) (registry.Edited, error) {
+		return a.registry.DeletePolicy(q.Context(), id, k, how)
+	})
+}
+
+func (a *API) v2PutNamespace(w http.ResponseWriter, q *http.Request) error {
+	var body registry.Namespace
+	if err := decode(w, q, &body); err != nil {
+		return err
+	}
+	k := pathService(q)
+	return a.edited(w, q, k, &body, func(id string, how registry.Writing) (registry.Edited, error) {
+		return a.registry.PutNamespace(q.Context(), id, k.Namespace, body, how)
+	})
+}
+
+func (a *API) v2DeleteNamespace(w http.ResponseWriter, q *http.Request) error {
+	k := pathService(q)
+	return a.edited(w, q, k, nil, func(id string, how registry.Writing) (registry.Edited, error) {
+		return a.registry.DeleteNamespace(q.Context(), id, k.Namespace, how)
+	})
+}
+
+// v2Edit is one version of a document.
+type v2Edit struct {
+	Version  uint64                 `json:"version"`
+	Revision registry.Revision      `json:"revision"`
+	At       string                 `json:"at"`
+	By       string                 `json:"by"`
+	Deleted  bool                   `json:"deleted,omitempty"`
+	Changes  []registry.FieldChange `json:"changes,omitempty"`
+	Document any                    `json:"document,omitempty"` // as it was from then on
+}
+
+// timeForm is how times are written.
+const timeForm = "2006-01-02T15:04:05.000Z07:00"
+
+// historyOf is what is kept of a document's edits, the newest first.
+func historyOf[D any](d *registry.Document[D]) []v2Edit {
+	out := []v2Edit{}
+	if d == nil {
+		return out
+	}
+	for i := len(d.Edits) - 1; i >= 0; i-- {
+		e := &d.Edits[i]
+		one := v2Edit{Version: e.Version, Revision: e.Revision, At: timeText(time.UnixMilli(e.At)), By: e.By, Deleted: e.Content == nil, Changes: d.ChangesOf(e.Version)}
+		if e.Content != nil {
+			one.Document = e.Content
+		}
+		out = append(out, one)
+	}
+	return out
+}
+
+// policy reads the policy that a request is about.
+func (a *API) policy(w http.ResponseWriter, q *http.Request) (*registry.Document[registry.Policy], error) {
+	p := parametersOf(q)
+	p.only(consistencyName, stalenessName)
+	fresh := p.freshness(a)
+	if err := p.err(); err != nil {
+		return nil, err
+	}
+	k := pathService(q)
+	d, at, err := a.registry.Policy(q.Context(), k, fresh.Consistency)
+	setRevision(w, at)
+	if at != 0 {
+		fresh.tell(w)
+	}
+	if errors.Is(err, registry.ErrNoDocument) {
+		err = noPolicy(k)
+	}
+	return d, err
+}
+
+func (a *API) v2Policy(w http.ResponseWriter, q *http.Request) error {
+	d, err := a.policy(w, q)
+	if err != nil {
+		return err
+	}
+	k := pathService(q)
+	if d.Content() == nil {
+		return noPolicy(k)
+	}
+	setETag(w, d.Version())
+	last := &d.Edits[len(d.Edits)-1]
+	writeJSON(w, http.StatusOK, typeJSON, &struct {
+		Namespace string            `json:"namespace"`
+		Service   string            `json:"service"`
+		Version   uint64            `json:"version"`
+		Revision  registry.Revision `json:"revision"`
+		ChangedAt string            `json:"changedAt"`
+		ChangedBy string            `json:"changedBy"`
+		Policy    *registry.Policy  `json:"policy"`
+	}{k.Namespace, k.Service, last.Version, last.Revision, timeText(time.UnixMilli(last.At)), last.By, last.Content})
+	return nil
+}
+
+func (a *API) v2PolicyHistory(w http.ResponseWriter, q *http.Request) error {
+	d, err := a.policy(w, q)
+	if err != nil {
+		return err
+	}
+	k := pathService(q)
+	writeJSON(w, http.StatusOK, typeJSON, &struct {
+		Namespace string   `json:"namespace"`
+		Service   string   `json:"service"`
+		History   []v2Edit `json:"history"`
+	}{k.Namespace, k.Service, historyOf(d)})
+	return nil
+}
+
+func (a *API) namespace(w http.ResponseWriter, q *http.Request) (registry.NamespaceCount, error) {
+	p := parametersOf(q)
+	p.only(consistencyName, stalenessName)
+	fresh := p.freshness(a)
+	if err := p.err(); err != nil {
+		return registry.NamespaceCount{}, err
+	}
+	name := pathService(q).Namespace
+	n, at, err := a.registry.Namespace(q.Context(), name, fresh.Consistency)
+	setRevision(w, at)
+	if at != 0 {
+		fresh.tell(w)
+	}
+	if errors.Is(err, registry.ErrNoDocument) {
+		err = noNamespace(name)
+	}
+	return n, err
+}
+
+// v2Usage is what a namespace has of what a quota bounds.
+type v2Usage struct {
+	Services  int `json:"services"`
+	Instances int `json:"instances"`
+}
+
+func (a *API) v2Namespace(w http.ResponseWriter, q *http.Request) error {
+	n, err := a.namespace(w, q)
+	if err != nil {
+		return err
+	}
+	if n.Services == 0 && n.Document.Content() == nil {
+		return noNamespace(n.Namespace)
+	}
+	setETag(w, n.Document.Version())
+	answer := struct {
+		Namespace string              `json:"namespace"`
+		Version   uint64              `json:"version"`
+		ChangedAt string              `json:"changedAt,omitempty"`
+		ChangedBy string              `json:"changedBy,omitempty"`
+		Usage     v2Usage             `json:"usage"`
+		Document  *registry.Namespace `json:"document,omitempty"`
+	}{Namespace: n.Namespace, Version: n.Document.Version(), Usage: v2Usage{n.Services, n.Alive}, Document: n.Document.Content()}
+	if n.Document != nil {
+		last := &n.Document.Edits[len(n.Document.Edits)-1]
+		answer.ChangedAt, answer.ChangedBy = timeText(time.UnixMilli(last.At)), last.By
+	}
+	writeJSON(w, http.StatusOK, typeJSON, &answer)
+	return nil
+}
+
+func (a *API) v2NamespaceHistory(w http.ResponseWriter, q *http.Request) error {
+	n, err := a.namespace(w, q)
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, typeJSON, &struct {
+		Namespace string   `json:"namespace"`
+		History   []v2Edit `json:"history"`
+	}{n.Namespace, historyOf(n.Document)})
+	return nil
+}

@@ -1,0 +1,97 @@
+package registry
+
+// Why all instances may be handed out, the unhealthy too.
+//
+// When most of a service's instances are unhealthy, sending everything to the few
+// that are left takes these down as well, and a check that is wrong takes down all
+// of them. So a policy can name a threshold: while the healthy are a smaller share
+// than that, callers get all, as if they were healthy, and find out by themselves
+// who answers. Each instance keeps its own status; what is derived here is only who
+// is handed out, and that it is so is a committed fact, equal on every member.
+//
+// What is draining or disabled was taken out by somebody who meant it: it neither
+// counts nor is handed out. Of the expired those count that are kept in view.
+
+// Protection says that all instances of a service are handed out, and why.
+type Protection struct {
+	Since     int64 // Unix ms
+	Healthy   int   // instances that are routable by themselves
+	Total     int   // those, the critical ones, and the expired ones in view
+	Threshold float64
+}
+
+// protects says whether a policy wants all instances handed out.
+func (p *Policy) protects(healthy, total int) bool {
+	return p != nil && p.ProtectThreshold != nil && float64(healthy) < *p.ProtectThreshold*float64(total)
+}
+
+// healthyShare counts what the threshold goes by.
+func (svc *serviceState) healthyShare(baseline int) (healthy, total int) {
+	for s, n := range svc.tally.status {
+		if Status(s).Routable() {
+			healthy += int(n)
+		}
+	}
+	total = healthy + int(svc.tally.status[StatusCritical])
+	if svc.tally.status[StatusExpired] > 0 {
+		total += len(placeholders(svc.instances, baseline-svc.tally.standing()))
+	}
+	return healthy, total
+}
+
+// protect begins or ends the protection of a service, and says whether it did.
+func (r *serviceRecord) protect(svc *serviceState, now int64) (turned bool) {
+	if svc.policy == nil || svc.policy.ProtectThreshold == nil {
+		turned, r.protectedSince = r.protectedSince != 0, 0
+		return turned
+	}
+	switch protected := svc.policy.protects(svc.healthyShare(r.baseline)); {
+	case protected == (r.protectedSince != 0):
+		return false
+	case protected:
+		r.protectedSince = now
+	default:
+		r.protectedSince = 0
+	}
+	return true
+}
+
+// protection is nil where callers get the routable instances only.
+func (svc *serviceState) protection() *Protection {
+	if !svc.protected() {
+		return nil
+	}
+	p := &Protection{Since: svc.record.protectedSince, Threshold: *svc.policy.ProtectThreshold}
+	p.Healthy, p.Total = svc.healthyShare(svc.record.baseline)
+	return p
+}
+
+func (svc *serviceState) protected() bool { return svc.record.protectedSince != 0 }
+
+// HandsOut says whether callers get an instance only since its service is protected.
+func (s *Service) HandsOut(i *Instance) bool {
+	if s == nil || s.Protected == nil || i.Status != StatusCritical && i.Status != StatusExpired {
+		return false
+	}
+	_, shown := searchID(s.Shown, i.ID)
+	return shown
+}
+
+// asHandedOut is the instance as a reader gets it.
+func (s *Service) asHandedOut(i *Instance) *Instance {
+	if !s.HandsOut(i) {
+		return i
+	}
+	handed := *i
+	handed.Protected = true
+	return &handed
+}
+
+// protected counts the services that are.
+func (s *state) protected() int {
+	n := 0
+	for _, h := range s.holdings {
+		n += h.protected
+	}
+	return n
+}

@@ -1,0 +1,235 @@
+package xds
+
+import (
+	"context"
+	"encoding/json"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+
+	"github.com/stellmap/stellmap/registry"
+)
+
+// policies have each field that proxies obey, by what it is about.
+var policies = map[string]string{
+	"least_request":      `{"loadBalancing":{"algorithm":"least-request"}}`,
+	"random":             `{"loadBalancing":{"algorithm":"random"}}`,
+	"ring_hash":          `{"loadBalancing":{"algorithm":"ring-hash","hashHeader":"x-user"}}`,
+	"maglev":             `{"loadBalancing":{"algorithm":"maglev","hashHeader":"x-user"}}`,
+	"outliers":           `{"outlierDetection":{"localFailures":3,"gatewayFailures":7,"intervalMs":2000,"baseEjectionMs":1500,"maxEjectionMs":60000,"maxEjectionPercent":50}}`,
+	"no_outliers":        `{"outlierDetection":{"disabled":true}}`,
+	"circuits":           `{"circuitBreaking":{"maxConnections":100,"maxPendingRequests":10,"maxRequests":1000,"retryBudgetPercent":20,"minRetries":3}}`,
+	"timeouts":           `{"timeouts":{"connectMs":100,"requestMs":2000,"perTryMs":500}}`,
+	"no_timeout":         `{"timeouts":{"requestMs":0}}`,
+	"retries":            `{"retries":{"attempts":5,"when":["unavailable","connect-failure"],"statuses":[503,502]}}`,
+	"no_retries":         `{"retries":{"attempts":0}}`,
+	"overprovisioning":   `{"failover":{"overprovisioningPercent":100}}`,
+	"fail_closed":        `{"failClosed":true}`,
+	"primary_of_clients": `{"primaryEndpoint":{"name":"web","protocol":"h2c"}}`,
+}
+
+// obeyedElsewhere are the fields of a policy that are for the registry.
+var obeyedElsewhere = []string{"graceSeconds", "protectThreshold"}
+
+func policyOf(t *testing.T, text string) registry.Policy {
+	t.Helper()
+	var p registry.Policy
+	d := json.NewDecoder(strings.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&p); err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
+	return p
+}
+
+// putPolicy writes the policy of a service in namespace prod.
+func (m *member) putPolicy(t *testing.T, service, text string) {
+	t.Helper()
+	if _, err := m.registry.PutPolicy(context.Background(), "", registry.ServiceKey{Namespace: "prod", Service: service}, policyOf(t, text), registry.Writing{}); err != nil {
+		t.Fatalf("policy %s of %s: %v", text, service, err)
+	}
+}
+
+// translated is all that a policy can change: the cluster, its endpoints and its routes.
+func translated(t *testing.T, text string) string {
+	t.Helper()
+	m := newRegistry(t)
+	m.add("orders", 1, at("http", "http", "10.0.0.1", 80, 100), at("web", "h2c", "10.0.0.1", 81, 100))
+	if text != "" {
+		m.putPolicy(t, "orders", text)
+	}
+	s := m.machine.Service(registry.ServiceKey{Namespace: "prod", Service: "orders"})
+	cluster, err := buildCluster(s, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	endpoints, _ := buildEndpoints(s, 0, "here")
+	routes, err := buildRoutes([]hostRoute{{cluster: cluster.Name, hosts: hostsOf("orders.prod", 0), dialect: dialectOf(s.Endpoints[0].Protocol), rules: rulesOf(s.Policy)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text + "\n" + envoyJSON(t, cluster) + envoyJSON(t, endpoints) + envoyJSON(t, routes.VirtualHosts[0])
+}
+
+// What each field of a policy becomes.
+func TestPolicies(t *testing.T) {
+	_, plain, _ := strings.Cut(translated(t, ""), "\n")
+	for name, text := range policies {
+		t.Run(name, func(t *testing.T) {
+			got := translated(t, text)
+			if _, whole, _ := strings.Cut(got, "\n"); whole == plain {
+				t.Errorf("%s changes nothing", text)
+			}
+			golden(t, "policy/"+name+".txt", got)
+		})
+	}
+	_, same, _ := strings.Cut(translated(t, `{"loadBalancing":{"algorithm":"round-robin"},"timeouts":{"requestMs":15000},"graceSeconds":60}`), "\n")
+	if same != plain {
+		t.Errorf("the defaults, said aloud, become\n%s", same)
+	}
+}
+
+// No field of a policy is taken and then forgotten: each is in one of the policies
+// whose translation is looked at, or is the registry's own.
+func TestEveryFieldOfAPolicyIsObeyed(t *testing.T) {
+	obeyed := make(map[string]bool)
+	for _, field := range obeyedElsewhere {
+		obeyed[field] = true
+	}
+	for _, text := range policies {
+		var document map[string]any
+		if err := json.Unmarshal([]byte(text), &document); err != nil {
+			t.Fatal(err)
+		}
+		for field, value := range document {
+			obeyed[field] = true
+			if section, ok := value.(map[string]any); ok {
+				for name := range maps.Keys(section) {
+					obeyed[field+"."+name] = true
+				}
+			}
+		}
+	}
+	for _, field := range jsonFields(reflect.TypeFor[registry.Policy](), "") {
+		if !obeyed[field] {
+			t.Errorf("nothing shows that %s is obeyed", field)
+		}
+	}
+}
+
+func jsonFields(of reflect.Type, at string) []string {
+	var out []string
+	for _, f := range reflect.VisibleFields(of) {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		out = append(out, at+name)
+		if f.Type.Kind() == reflect.Pointer && f.Type.Elem().Kind() == reflect.Struct {
+			out = append(out, jsonFields(f.Type.Elem(), at+name+".")...)
+		}
+	}
+	return out
+}
+
+// What gRPC clients would refuse a cluster for they are not sent.
+func TestGRPCClientsGetWhatTheyKnow(t *testing.T) {
+	for name, want := range map[string]clusterv3.Cluster_LbPolicy{
+		"random": clusterv3.Cluster_ROUND_ROBIN, "maglev": clusterv3.Cluster_ROUND_ROBIN, "ring_hash": clusterv3.Cluster_RING_HASH, "least_request": clusterv3.Cluster_LEAST_REQUEST,
+	} {
+		m := newRegistry(t)
+		m.add("orders", 1)
+		m.putPolicy(t, "orders", policies[name])
+		c, err := buildCluster(m.machine.Service(registry.ServiceKey{Namespace: "prod", Service: "orders"}), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if withoutForeign(c, kindEnvoy); c.LbPolicy == clusterv3.Cluster_ROUND_ROBIN {
+			t.Errorf("%s: Envoy gets %s", name, c.LbPolicy)
+		}
+		if withoutForeign(c, kindGRPC); c.LbPolicy != want {
+			t.Errorf("%s: gRPC gets %s, want %s", name, c.LbPolicy, want)
+		}
+	}
+}
+
+// A policy is sent to the streams that have the service in their scope, the part
+// that it changes and no other, and to nobody else.
+func TestAPolicyReachesTheInterested(t *testing.T) {
+	m := newMember(t, nil)
+	m.add("orders", 1)
+	m.add("ledger", 2)
+	var streams []*deltaClient
+	for range 5 {
+		streams = append(streams, m.started("orders.prod"))
+	}
+	elsewhere := m.delta(nodeOf(t, metadataNamespace, "test"))
+	elsewhere.subscribe(typeCluster)
+	elsewhere.ack(elsewhere.next(t))
+	elsewhere.quiet()
+
+	expect := func(what string, types ...resourceType) {
+		t.Helper()
+		before := m.costs()
+		m.putPolicy(t, "orders", what)
+		for _, c := range streams {
+			for _, typ := range types {
+				name := "orders.prod"
+				if typ == typeRoutes {
+					name = "egress"
+				}
+				c.ack(c.wants(typ, name))
+			}
+		}
+		for _, c := range append(slices.Clone(streams), elsewhere) {
+			c.quiet()
+		}
+		want := [typeCount]uint64{}
+		for _, typ := range types {
+			want[typ] = uint64(len(streams))
+		}
+		if got := m.costs().since(before).responses; got != want {
+			t.Errorf("policy %s made %v responses, want %v", what, got, want)
+		}
+	}
+	expect(`{"failClosed":true}`, typeCluster, typeEndpoints)
+	expect(`{"failClosed":true,"timeouts":{"requestMs":500}}`, typeRoutes)
+	expect(`{"failClosed":true,"timeouts":{"requestMs":500},"failover":{"overprovisioningPercent":200}}`, typeEndpoints)
+	expect(`{"failClosed":true,"timeouts":{"requestMs":500},"failover":{"overprovisioningPercent":200},"graceSeconds":60}`)
+	m.putPolicy(t, "nobody-knows", `{"failClosed":true}`)
+	for _, c := range streams {
+		c.quiet()
+	}
+}
+
+// A policy can make another endpoint the primary one: the service's own name leads
+// there, and the one that had it gets a name with its own in it.
+func TestAPolicyNamesThePrimaryEndpoint(t *testing.T) {
+	m := newMember(t, nil)
+	m.add("orders", 1, at("http", "http", "10.0.0.1", 80, 100), at("web", "h2c", "10.0.0.1", 81, 100))
+	c := m.started("orders.prod", "web~orders.prod")
+	m.putPolicy(t, "orders", policies["primary_of_clients"])
+	r := c.next(t)
+	names := func() []string {
+		var out []string
+		for _, one := range r.Resources {
+			out = append(out, one.Name)
+		}
+		slices.Sort(out)
+		return out
+	}
+	if got := names(); r.TypeUrl != typeURLs[typeCluster] || !slices.Equal(got, []string{"http~orders.prod", "orders.prod"}) {
+		t.Fatalf("first come %v of %s", got, r.TypeUrl)
+	}
+	s := m.machine.Service(registry.ServiceKey{Namespace: "prod", Service: "orders"})
+	if got := s.Endpoints; !slices.Equal(got, []registry.ServiceEndpoint{{Name: "web", Protocol: "h2c"}, {Name: "http", Protocol: "http"}}) {
+		t.Fatalf("the endpoints are %v", got)
+	}
+	m.settled()
+	for name, want := range map[string]bool{"orders.prod": true, "http~orders.prod": true, "web~orders.prod": false} {
+		if found, _ := m.server.cache.lookup(name); (found != nil) != want {
+			t.Errorf("cluster %s is there: %v, want %v", name, found != nil, want)
+		}
+	}
+}
