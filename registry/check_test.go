@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -83,4 +84,26 @@ func TestChecksAreCompleted(t *testing.T) {
 	checked := m.machine.Checked()
 	mustEqualSlices(t, "those with checks", ids(checked), []string{"a", "b"})
 	mustEqual(t, "that they share their checks", &checked[0].Checks()[0] == &checked[1].Checks()[0], true)
+}
+
+// TestAStoredCheckOfTheFutureIsRefused shows that a member does not go on without
+// a check that it cannot read.
+func TestAStoredCheckOfTheFutureIsRefused(t *testing.T) {
+	i := &Instance{Namespace: "prod", Service: "orders", ID: "a", Status: StatusPassing, Health: &Health{Checks: []Check{{Name: "web", Kind: "quic", Initial: "passing"}}}}
+	_, err := newReader("here").decodeInstance(i.Key(), i.encode())
+	if err == nil || !strings.Contains(err.Error(), "has a check of a kind that this version does not know: run a newer version") {
+		t.Fatalf("it is read: %v", err)
+	}
+}
+
+// TestSharedChecksAreBounded shows that many different sets of checks do not stay for ever.
+func TestSharedChecksAreBounded(t *testing.T) {
+	r := newReader("here")
+	for n := range sharedChecksMax + 10 {
+		checks := r.checks(checksToRecord([]Check{{Name: fmt.Sprint("c", n), Kind: CheckTCP, Initial: "passing"}}))
+		mustEqual(t, "the name", checks[0].Name, fmt.Sprint("c", n))
+		if len(r.sharedChecks) > sharedChecksMax {
+			t.Fatalf("%d are kept", len(r.sharedChecks))
+		}
+	}
 }

@@ -133,7 +133,10 @@ func TestWhatStopsAMember(t *testing.T) {
 		"no kind":                   {8, encoded(&recordv1.Command{Format: 1}), "of a kind that this version does not know"},
 		"a format of the future":    {8, encoded(&recordv1.Command{Format: 2, Kind: &recordv1.Command_Reap{Reap: &recordv1.Reap{}}}), "has format 2, this version reads up to 1"},
 		"no format":                 {8, encoded(&recordv1.Command{Kind: &recordv1.Command_Reap{Reap: &recordv1.Reap{}}}), "has no format"},
-		"no command at all":         {8, []byte("\xff\xff"), "entry 8 of term 2 cannot be read"},
+		"a check of the future": {8, encoded(&recordv1.Command{Format: 1, Kind: &recordv1.Command_Register{Register: &recordv1.Register{Items: []*recordv1.RegisterItem{{
+			Key: &recordv1.InstanceKey{Namespace: "prod", Service: "orders", Id: "b"}, Spec: &recordv1.InstanceSpec{Checks: []*recordv1.Check{{Name: "web", Kind: "quic", Initial: recordv1.InstanceRecord_STATUS_PASSING}}},
+		}}}}}), "entry 8 of term 2 has a check of a kind that this version does not know: run a newer version"},
+		"no command at all": {8, []byte("\xff\xff"), "entry 8 of term 2 cannot be read"},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
