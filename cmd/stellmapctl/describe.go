@@ -222,10 +222,19 @@ func (c *ctl) saying(one condition) string {
 	if one.By != "" {
 		text += " (" + one.By + ")"
 	}
-	if one.Until != "" {
-		text += ", " + c.leftOf(one.Until)
+	if until := c.endOf(one); until != "" {
+		text += ", " + until
 	}
 	return text
+}
+
+// endOf is how long a condition lasts, where that is known: a drain until its
+// time is over, a check that flaps at least until it is no longer held.
+func (c *ctl) endOf(one condition) string {
+	if one.HeldUntil != "" {
+		return "held " + c.leftOf(one.HeldUntil)
+	}
+	return c.leftOf(one.Until)
 }
 
 // leftOf is how far away a time is, "" where the server wrote none.
@@ -314,6 +323,9 @@ func (c *ctl) instanceView(d describedInstance) view {
 			facts.rows = append(facts.rows, fact[:])
 		}
 	}
+	if checks := i.checkStates(); checks != "" {
+		facts.rows = append(facts.rows, []string{"checks", checks})
+	}
 	if i.ExpiredAt != "" {
 		facts.rows = append(facts.rows, []string{"expired", c.ageOf(i.ExpiredAt) + " ago"})
 	}
@@ -331,7 +343,7 @@ func (c *ctl) conditionsView(of []condition) view {
 	}
 	v := view{columns: []column{{"SOURCE", false}, {"NAME", false}, {"STATUS", false}, {"SINCE", false}, {"UNTIL", false}, {"BY", false}, {"REASON", false}}}
 	for _, one := range of {
-		v.rows = append(v.rows, []string{one.Source, one.Name, one.Status, c.ageOf(one.Since), c.leftOf(one.Until), one.By, one.Reason})
+		v.rows = append(v.rows, []string{one.Source, one.Name, one.Status, c.ageOf(one.Since), c.endOf(one), one.By, one.Reason})
 	}
 	return v
 }
