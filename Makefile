@@ -16,6 +16,7 @@ SIM_MUTANTS_SECONDS = 3600
 SIM_SECONDS   = 600
 CHAOS_SECONDS = 1500
 DRAIN_SECONDS = 300
+LEASES_SECONDS = 600
 FUZZ_TOTAL_SECONDS = 900
 PROBES_SECONDS = 600
 # What each fuzz target has.
@@ -28,7 +29,7 @@ UNIT_PACKAGES = $$(go list ./... | grep -v /internal/e2e)
 
 within = scripts/within
 
-.PHONY: help build demo test setup lint unit race e2e bench scale crash chaos drain sim mutants probes fuzz generate clean
+.PHONY: help build demo test setup lint unit race e2e bench scale leases crash chaos drain sim mutants probes fuzz generate clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -66,6 +67,9 @@ bench: ## measure; figures and hardware belong in docs/performance.md
 
 scale: ## load a million instances and measure; takes some minutes
 	@$(within) $(BENCH_SECONDS) scale go test -run '^$$' -bench Million -benchtime 1x -count=1 -timeout $(BENCH_SECONDS)s ./bench/
+
+leases: ## hold 100,000 leases of 10 s on three members, kill the leader, stop some holders, and measure
+	@CI=true $(within) $(LEASES_SECONDS) leases go test -count=1 -timeout $(LEASES_SECONDS)s -v ./internal/e2e -run 'TestLeasesUnderLoad' -leases 100000
 
 crash: ## crash a member's storage after every operation on the disk, fail its syncs, damage its files, fill it
 	@$(within) $(CRASH_SECONDS) crash go test -count=1 -timeout $(CRASH_SECONDS)s -v ./storage/crashtest -run 'Crash|FailedSync|DamagedLog' -full

@@ -23,7 +23,8 @@ func (m *Machine) Answer(ctx context.Context, request []byte) ([]byte, error) {
 	if ask.GetFormat() > formatMax || ask.GetRenewLeases() == nil {
 		return nil, fmt.Errorf("a member's question has format %d, or is of a kind that this version (up to %d) does not know", ask.GetFormat(), formatMax)
 	}
-	outcomes, err := m.renewLeases(ctx, leaseRenewals(ask.GetRenewLeases().GetItems()))
+	asked := leaseRenewals(ask.GetRenewLeases().GetItems())
+	outcomes, err := m.renewLeases(ctx, asked)
 	if err != nil {
 		return nil, err
 	}
@@ -31,6 +32,7 @@ func (m *Machine) Answer(ctx context.Context, request []byte) ([]byte, error) {
 	for i, o := range outcomes {
 		answer.Renewals[i] = o.record()
 	}
+	answer.GrantedMs = grantedMs(asked)
 	return encode(answer), nil
 }
 
@@ -40,6 +42,20 @@ func leaseRenewals(items []*recordv1.RenewItem) []leaseRenewal {
 		asked[i] = leaseRenewal{key: keyOfRecord(item.GetKey()), ttl: time.Duration(item.GetLeaseTtlMs()) * time.Millisecond, proof: item.GetProof()}
 	}
 	return asked
+}
+
+// grantedMs is nil as long as nobody is given more than he asked for.
+func grantedMs(asked []leaseRenewal) []int64 {
+	var all []int64
+	for i := range asked {
+		if asked[i].granted != 0 && all == nil {
+			all = make([]int64, len(asked))
+		}
+		if all != nil {
+			all[i] = asked[i].granted.Milliseconds()
+		}
+	}
+	return all
 }
 
 func (r renewal) record() recordv1.Answer_Renewal {

@@ -139,7 +139,7 @@ func (t *step) register(item *recordv1.RegisterItem) *recordv1.Result {
 		next.Number = t.state.told.number()
 	}
 	next.settle(old, next.begin(old, conditions, t.entry.Time), t.entry.Time)
-	return &recordv1.Result{Code: recordv1.Result_CODE_OK, Created: old == nil, Changed: t.put(next, old)}
+	return &recordv1.Result{Code: recordv1.Result_CODE_OK, Created: old == nil, Changed: t.put(next, old), GrantedMs: t.granted(next)}
 }
 
 // knowService makes the service if need be, and notes endpoint names that it
@@ -231,7 +231,15 @@ func (t *step) renew(item *recordv1.RenewItem) *recordv1.Result {
 	if ttl := item.GetLeaseTtlMs(); ttl > 0 {
 		next.LeaseTTL = time.Duration(ttl) * time.Millisecond
 	}
-	return &recordv1.Result{Code: recordv1.Result_CODE_OK, Changed: t.put(&next, old)}
+	return &recordv1.Result{Code: recordv1.Result_CODE_OK, Changed: t.put(&next, old), GrantedMs: t.granted(&next)}
+}
+
+// granted is what a lease is given beyond its TTL, in ms; 0 = nothing.
+func (t *step) granted(i *Instance) int64 {
+	if i.LeaseID != "" {
+		return 0 // it is the shared lease that is given something
+	}
+	return granted(i.LeaseTTL, t.state.told.stretch).Milliseconds()
 }
 
 func (t *step) expire(item *recordv1.ExpireItem, current bool) *recordv1.Result {

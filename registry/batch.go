@@ -170,7 +170,7 @@ func (b *batch) renew(ctx context.Context) {
 			b.logged = append(b.logged, batchWrite{at: at, command: renewCommand(renewal), refused: renewal.refused})
 			continue
 		}
-		result.Revision = b.registry.machine.Revision()
+		result.Revision, result.LeaseTTL = b.registry.machine.Revision(), renewal.granted
 	}
 }
 
@@ -219,7 +219,7 @@ func (b *batch) propose(ctx context.Context, requestID string, writes []batchWri
 			result.Err = fmt.Errorf("propose a part of a batch: %w", err)
 			continue
 		}
-		result.Result = Result{Revision: applied.Revision, Created: replies[n].GetCreated(), Changed: replies[n].GetChanged()}
+		result.Result = resultOf(applied.Revision, replies[n])
 		result.Err = b.placed(w.at, w.refused(replies[n]))
 	}
 }

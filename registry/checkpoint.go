@@ -46,6 +46,8 @@ type toldLeases struct {
 	leases []toldLease   // by number; nobody has 0
 	free   *numberHeap   // numbers that nobody has any more, and some that are taken; nil where none are given out
 	late   int           // leases that are overdue
+
+	stretch, honoured uint32 // see stretch.go
 }
 
 // A toldLease is what is known of the lease that has the number.
@@ -155,6 +157,7 @@ func (t *toldLeases) apply(c *checkpoint) {
 		t.lived += reign - t.reign
 		t.reign = reign
 	}
+	t.stretch, t.honoured = c.command.GetStretch(), c.command.GetHonoured()
 	for n := range numbersOf(c.command.GetHeard()) {
 		one := t.asOf(n, c)
 		if one == nil || one.overdue() {
@@ -202,6 +205,7 @@ func (t *step) checkpoint(command *recordv1.Checkpoint) {
 	said := t.state.told
 	t.batch.Set(storage.CheckpointClockKey(), encode(&recordv1.ToldClockRecord{
 		Format: formatMax, Term: said.term, ReignMs: said.reign.Milliseconds(), LivedMs: said.lived.Milliseconds(),
+		Stretch: said.stretch, Honoured: said.honoured,
 	}))
 	for at := range recordsOf(command.GetHeard(), command.GetOverdue()) {
 		t.batch.Set(storage.CheckpointKey(at), said.record(at, t.entry.Index))
@@ -264,6 +268,7 @@ func loadToldClock(value []byte, into []*toldLeases) error {
 	for _, t := range into {
 		t.term, t.reign = record.GetTerm(), time.Duration(record.GetReignMs())*time.Millisecond
 		t.lived = time.Duration(record.GetLivedMs()) * time.Millisecond
+		t.stretch, t.honoured = record.GetStretch(), record.GetHonoured()
 	}
 	return nil
 }

@@ -241,7 +241,7 @@ func dumpState(s *state) string {
 		fmt.Fprintf(&out, "%s holds %+v\n", name, *s.holdings[name])
 	}
 	if s.told.term != 0 {
-		fmt.Fprintf(&out, "told in term %d: %v of %v, %d overdue\n", s.told.term, s.told.reign, s.told.lived, s.told.late)
+		fmt.Fprintf(&out, "told in term %d: %v of %v, %d overdue, stretched %d and %d\n", s.told.term, s.told.reign, s.told.lived, s.told.late, s.told.stretch, s.told.honoured)
 	}
 	for _, id := range slices.Sorted(maps.Keys(s.leases)) {
 		fmt.Fprintf(&out, "%+v %v\n", *s.leases[id].record, ids(s.leases[id].members))

@@ -38,6 +38,7 @@ type leases struct {
 	budget   expiryBudget
 	unspoken unspoken
 	crowd    int // instances that may expire in one entry with a shared lease: sharedExpiries
+	stretch  stretching
 
 	pauses uint64 // how often time was found missing
 }
@@ -89,7 +90,7 @@ func newLeases(now func() time.Time) *leases {
 	seed := maphash.MakeSeed()
 	return &leases{
 		now: now, hash: func(k InstanceKey) uint64 { return maphash.Comparable(seed, k) },
-		budget: expiryBudget{cost: expiryCost}, tellBytes: checkpointBytesMax, crowd: sharedExpiries,
+		budget: expiryBudget{cost: expiryCost}, tellBytes: checkpointBytesMax, crowd: sharedExpiries, stretch: stretching{capacity: renewalsCapacity},
 	}
 }
 
@@ -132,6 +133,7 @@ func (l *leases) lead(term uint64, s *state) {
 	defer l.mu.Unlock()
 	l.term, l.begun, l.lost, l.seen = term, l.now(), 0, 0
 	l.budget = expiryBudget{cost: l.budget.cost, waits: l.budget.waits} // nothing is saved up
+	l.stretch = stretching{capacity: l.stretch.capacity, factor: s.told.stretch, honoured: s.told.honoured}
 	alive := s.tally.instances - s.tally.ended
 	l.byKey, l.held, l.unspoken = make(map[uint64]*lease, alive), 0, unspoken{}
 	l.queue = make(leaseQueue, 0, alive)
@@ -145,7 +147,9 @@ func (l *leases) lead(term uint64, s *state) {
 		}
 	}
 	for _, shared := range s.leases {
-		l.queue = append(l.queue, l.grant(shared.record.asInstance(), len(l.queue)))
+		one := l.grant(shared.record.asInstance(), len(l.queue))
+		l.inherit(one, s.told)
+		l.queue = append(l.queue, one)
 	}
 	heap.Init(&l.queue)
 }
@@ -210,6 +214,8 @@ func (l *leases) published(changes []change) {
 			l.drop(c.instance.Key())
 		case c.op == opDelete:
 			l.drop(c.previous.Key())
+		case c.op == opCheckpoint:
+			l.stretch.follow(l.seen, c.checkpoint.command.GetStretch(), c.checkpoint.command.GetHonoured())
 		}
 	}
 }
@@ -219,6 +225,8 @@ func (l *leases) put(i *Instance) {
 	switch {
 	case old == nil:
 		one := l.grant(i, -1)
+		one.deadline += stretched(one.ttl, l.stretch.factor) - one.ttl
+		one.queued = one.overdueAt()
 		heap.Push(&l.queue, one)
 		l.hear(one)
 	case old.generation == i.Lease:
@@ -229,7 +237,7 @@ func (l *leases) put(i *Instance) {
 		l.unspoken.asOf = max(l.unspoken.asOf, i.Lease)
 		l.hear(old)
 		if !mutant("registration_does_not_extend") {
-			old.deadline = l.seen + i.LeaseTTL
+			old.deadline = l.seen + stretched(i.LeaseTTL, l.stretch.factor)
 		}
 		l.enqueue(old, min(old.overdueAt(), max(old.queued, l.seen)))
 	}
@@ -261,7 +269,8 @@ type leaseRenewal struct {
 	key InstanceKey
 	ttl time.Duration // 0 = as it is
 	// proof is the hash of the lease token that is presented; empty = none is asked for
-	proof []byte
+	proof   []byte
+	granted time.Duration // set by renew: the TTL that it was given, if it is longer than its own
 }
 
 // renew extends leases from now on; the term is 0 when this member does not lead.
@@ -273,6 +282,7 @@ func (l *leases) renew(asked []leaseRenewal) (term uint64, outcomes []renewal) {
 	}
 	now := l.clock()
 	outcomes = make([]renewal, len(asked))
+	l.stretch.renewed += len(asked)
 	for i, a := range asked {
 		one := l.find(a.key)
 		switch {
@@ -283,7 +293,8 @@ func (l *leases) renew(asked []leaseRenewal) (term uint64, outcomes []renewal) {
 		case one.expiring && !mutant("renewal_beside_an_expiry") || one.overdue && !mutant("renewal_of_an_overdue_lease") || a.ttl != 0 && a.ttl != one.ttl:
 			outcomes[i] = renewalLog
 		default:
-			one.deadline, one.inherited = now+one.ttl, false
+			asked[i].granted = granted(one.ttl, l.stretch.factor)
+			one.deadline, one.inherited = max(one.deadline, now+stretched(one.ttl, l.stretch.factor)), false
 			l.hear(one)
 		}
 	}

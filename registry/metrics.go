@@ -127,6 +127,7 @@ func (m *Machine) gauges() []prometheus.Collector {
 		gauge("stellmap_registry_ring_events", "Events kept for watchers.", nil, func() float64 { events, _ := m.ring.size(); return float64(events) }),
 		gauge("stellmap_registry_ring_bytes", "Roughly what the events kept for watchers take.", nil, func() float64 { _, bytes := m.ring.size(); return float64(bytes) }),
 		gauge("stellmap_registry_leases", "Leases that this member keeps as leader.", nil, func() float64 { return float64(m.leases.stats().held) }),
+		gauge("stellmap_registry_lease_stretch", "How many times its TTL a lease of up to a minute is given: 1, and more while the leader has more renewals than it can well answer.", nil, func() float64 { return float64(m.count(func(s *state) int { return max(1, int(s.told.stretch)) })) }),
 		gauge("stellmap_registry_views", "Lists kept for their later pages.", nil, func() float64 { kept, _, _ := m.views.stats(); return float64(kept) }),
 		gauge("stellmap_registry_views_bytes", "Roughly what they take, with the instances that were replaced since.", nil, func() float64 { _, bytes, _ := m.views.stats(); return float64(bytes) }),
 		counter("stellmap_registry_views_dropped_total", "Lists that made room for others before their time was over.", func() float64 { _, _, dropped := m.views.stats(); return float64(dropped) }),

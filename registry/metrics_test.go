@@ -94,6 +94,7 @@ stellmap_registry_instances{status="passing"} gauge 1
 stellmap_registry_instances{status="suspect"} gauge 0
 stellmap_registry_instances{status="warning"} gauge 0
 stellmap_registry_lease_pauses_total counter 1
+stellmap_registry_lease_stretch gauge 1
 stellmap_registry_leases gauge 1
 stellmap_registry_overdue_total counter 0
 stellmap_registry_protected_services gauge 0

@@ -77,18 +77,19 @@ func (l *leases) hurry(one *lease, now time.Duration) {
 // that has been silent for long it has less patience.
 func (l *leases) inherit(one *lease, said *toldLeases) {
 	t := said.of(one.instance)
-	silent := said.silent(t)
+	silent, ttl := said.silent(t), stretched(one.ttl, said.honoured)
+	one.deadline += ttl - one.ttl
 	switch {
 	case t.overdue():
 		one.overdue = true
-		one.deadline -= min(silent, one.ttl)
+		one.deadline -= min(silent, ttl)
 		one.queued = one.deadline
 		l.hurry(one, l.seen)
 	case t.heard == 0:
 		l.hear(one) // it may have been, and shall have a beginning
 		one.queued = one.overdueAt()
 	default:
-		one.queued = l.seen + max(one.ttl*3/8, one.ttl-one.ttl/overdueShare-silent) // in time are those who renew within a third
+		one.queued = l.seen + max(ttl*3/8, ttl-ttl/overdueShare-silent) // in time are those who renew within a third
 		one.inherited = true
 	}
 }
@@ -116,11 +117,13 @@ func (l *leases) tell() *telling {
 	}
 	now, u := l.clock(), &l.unspoken
 	news := len(u.silent) > 0 || u.brisk > now || slices.ContainsFunc(u.heard, func(w uint64) bool { return w != 0 })
-	if since := now - u.told; since < checkpointEvery || !news && since < checkpointQuiet {
+	since := now - u.told
+	if since < checkpointEvery || !news && since < checkpointQuiet {
 		return nil
 	}
 	u.told = now
 	t := &telling{term: l.term, command: &recordv1.Checkpoint{Term: l.term, AsOf: uint64(u.asOf), ReignMs: now.Milliseconds()}}
+	t.command.Stretch, t.command.Honoured = l.stretch.decide(now, since)
 	t.overdue = l.takeOverdue(now)
 	t.command.Overdue = numbersFrom(setOf(t.overdue), new(int), checkpointBytesMax)
 	t.command.Heard = numbersFrom(u.heard, &u.next, l.tellBytes)

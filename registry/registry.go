@@ -75,8 +75,9 @@ func (SystemClock) Ticker(d time.Duration) (<-chan time.Time, func()) {
 // Result is what a write did.
 type Result struct {
 	Revision Revision
-	Created  bool // there was no such instance before
-	Changed  bool // a reader can tell
+	Created  bool          // there was no such instance before
+	Changed  bool          // a reader can tell
+	LeaseTTL time.Duration // of a registration or renewal: what the lease was given, if it is longer than its own TTL
 }
 
 // New makes the registry of a machine. Renewals and the leader's own work wait for Run.
@@ -177,7 +178,7 @@ func (r *Registry) heartbeat(ctx context.Context, one pendingRenewal) (Result, e
 	case err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrLeaseNotFound):
 		return Result{}, fmt.Errorf("heartbeat: %w", err)
 	}
-	return Result{Revision: r.machine.Revision()}, err
+	return Result{Revision: r.machine.Revision(), LeaseTTL: renewals[0].granted}, err
 }
 
 func (r Renewal) normalize() (pendingRenewal, error) {
@@ -205,7 +206,11 @@ func (r *Registry) propose(ctx context.Context, requestID string, command []byte
 	if err != nil {
 		return Result{}, nil, err
 	}
-	return Result{Revision: applied.Revision, Created: reply.GetCreated(), Changed: reply.GetChanged()}, reply, nil
+	return resultOf(applied.Revision, reply), reply, nil
+}
+
+func resultOf(at Revision, reply *recordv1.Result) Result {
+	return Result{Revision: at, Created: reply.GetCreated(), Changed: reply.GetChanged(), LeaseTTL: time.Duration(reply.GetGrantedMs()) * time.Millisecond}
 }
 
 // LastHeartbeats are the times at which the instances were last heard of, in Unix

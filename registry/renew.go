@@ -48,7 +48,8 @@ type pendingRenewal struct {
 	ttlMs   int64 // 0 = keep
 	by      Holder
 	call    *renewalCall
-	outcome recordv1.Answer_Renewal // these two are set before the call is done
+	outcome recordv1.Answer_Renewal // these three are set before the call is done
+	granted time.Duration           // the TTL that it was given, if it is longer than its own
 	err     error
 }
 
@@ -201,7 +202,7 @@ func (r *renewer) take() []*pendingRenewal {
 func (r *renewer) askFor(ctx context.Context, batch []*pendingRenewal) {
 	asking, cancel := threads.WithTimeout(ctx, r.threads, askTimeout)
 	defer cancel()
-	outcomes, err := r.outcomes(asking, batch)
+	answer, err := r.answer(asking, batch)
 	if err != nil && ctx.Err() != nil { // it was cut short here: what it says of the leader is not true
 		err = fmt.Errorf("%w: %v", ErrStopping, err)
 	}
@@ -210,12 +211,15 @@ func (r *renewer) askFor(ctx context.Context, batch []*pendingRenewal) {
 		return
 	}
 	for i, p := range batch {
-		p.outcome = outcomes[i]
+		p.outcome = answer.GetRenewals()[i]
+		if granted := answer.GetGrantedMs(); granted != nil {
+			p.granted = time.Duration(granted[i]) * time.Millisecond
+		}
 	}
 	settle(batch, nil)
 }
 
-func (r *renewer) outcomes(ctx context.Context, batch []*pendingRenewal) ([]recordv1.Answer_Renewal, error) {
+func (r *renewer) answer(ctx context.Context, batch []*pendingRenewal) (*recordv1.Answer, error) {
 	items := make([]*recordv1.RenewItem, len(batch))
 	for i, p := range batch {
 		items[i] = p.record()
@@ -232,5 +236,8 @@ func (r *renewer) outcomes(ctx context.Context, batch []*pendingRenewal) ([]reco
 	if len(answer.GetRenewals()) != len(batch) {
 		return nil, fmt.Errorf("the leader answered %d renewals of %d", len(answer.GetRenewals()), len(batch))
 	}
-	return answer.GetRenewals(), nil
+	if n := len(answer.GetGrantedMs()); n != 0 && n != len(batch) {
+		return nil, fmt.Errorf("the leader tells %d TTLs of %d", n, len(batch))
+	}
+	return &answer, nil
 }

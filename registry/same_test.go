@@ -422,6 +422,7 @@ func (a *author) checkpoint(index Revision) []byte {
 	}
 	return encode(&recordv1.Command{Format: formatMax, Kind: &recordv1.Command_Checkpoint{Checkpoint: &recordv1.Checkpoint{
 		Term: a.term - uint64(a.random.IntN(8)/7), AsOf: uint64(index) - uint64(a.random.IntN(20)), ReignMs: a.reign, Heard: some(), Overdue: some(),
+		Stretch: uint32(a.random.IntN(3)), Honoured: uint32(a.random.IntN(3)),
 	}}})
 }
 

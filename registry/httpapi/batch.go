@@ -65,6 +65,7 @@ type v2BatchResult struct {
 	Revision   registry.Revision `json:"revision,omitempty"`
 	LeaseToken string            `json:"leaseToken,omitempty"` // of a registration
 	Error      *v2BatchError     `json:"error,omitempty"`
+	v2Granted
 }
 
 // A v2BatchError is a problem with one item, as it would be answered alone.
@@ -150,7 +151,7 @@ func batchID(q *http.Request, asked []v2BatchItem) (string, error) {
 }
 
 func batchResult(index int, asked *v2BatchItem, item *registry.BatchItem, done *registry.BatchResult) v2BatchResult {
-	out := v2BatchResult{Revision: done.Revision}
+	out := v2BatchResult{Revision: done.Revision, v2Granted: grantedBy(done.Result)}
 	if item.Register != nil && done.Err == nil {
 		out.LeaseToken = item.Register.LeaseToken
 	}

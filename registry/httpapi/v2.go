@@ -122,7 +122,8 @@ func (a *API) v2Register(w http.ResponseWriter, q *http.Request) error {
 		Created    bool   `json:"created"`
 		Changed    bool   `json:"changed"`
 		LeaseToken string `json:"leaseToken,omitempty"`
-	}{keyOf(ref, result.Revision), result.Created, result.Changed, registration.LeaseToken})
+		v2Granted
+	}{keyOf(ref, result.Revision), result.Created, result.Changed, registration.LeaseToken, grantedBy(result)})
 	return nil
 }
 
@@ -164,10 +165,19 @@ func (a *API) v2Renew(w http.ResponseWriter, q *http.Request) error {
 	case err != nil:
 		return err
 	}
-	key := keyOf(ref, result.Revision)
-	writeJSON(w, http.StatusOK, typeJSON, &key)
+	writeJSON(w, http.StatusOK, typeJSON, &struct {
+		v2Key
+		v2Granted
+	}{keyOf(ref, result.Revision), grantedBy(result)})
 	return nil
 }
+
+// v2Granted is the TTL that a lease was given, while that is longer than its own.
+type v2Granted struct {
+	LeaseTTLSeconds int64 `json:"leaseTtlSeconds,omitempty"`
+}
+
+func grantedBy(r registry.Result) v2Granted { return v2Granted{int64(r.LeaseTTL.Seconds())} }
 
 // idempotencyKey is the header that makes a repeated write one.
 const idempotencyKey = "Idempotency-Key"

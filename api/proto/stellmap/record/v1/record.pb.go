@@ -1362,12 +1362,15 @@ func (x *Condition) GetHeldUntilMs() int64 {
 // Checkpoint is what the leader knows of renewals, of which the log has none. It
 // does nothing if the leader is no longer the one that proposed it.
 type Checkpoint struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Term          uint64                 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`                      // of the leader that proposes it
-	AsOf          uint64                 `protobuf:"varint,2,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"`          // the revision that it knew: newer leases are left alone, whoever has the number by now
-	ReignMs       int64                  `protobuf:"varint,3,opt,name=reign_ms,json=reignMs,proto3" json:"reign_ms,omitempty"` // how long it has led, without what it was stopped for
-	Heard         []*LeaseNumbers        `protobuf:"bytes,4,rep,name=heard,proto3" json:"heard,omitempty"`                     // renewed since they were last told of
-	Overdue       []*LeaseNumbers        `protobuf:"bytes,5,rep,name=overdue,proto3" json:"overdue,omitempty"`                 // silent for most of their TTL; from now on they are renewed through the log only
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Term    uint64                 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`                      // of the leader that proposes it
+	AsOf    uint64                 `protobuf:"varint,2,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"`          // the revision that it knew: newer leases are left alone, whoever has the number by now
+	ReignMs int64                  `protobuf:"varint,3,opt,name=reign_ms,json=reignMs,proto3" json:"reign_ms,omitempty"` // how long it has led, without what it was stopped for
+	Heard   []*LeaseNumbers        `protobuf:"bytes,4,rep,name=heard,proto3" json:"heard,omitempty"`                     // renewed since they were last told of
+	Overdue []*LeaseNumbers        `protobuf:"bytes,5,rep,name=overdue,proto3" json:"overdue,omitempty"`                 // silent for most of their TTL; from now on they are renewed through the log only
+	// How many times its TTL a lease is given, if that is a short one; 0 and 1 are the TTL itself.
+	Stretch       uint32 `protobuf:"varint,6,opt,name=stretch,proto3" json:"stretch,omitempty"`   // from now on
+	Honoured      uint32 `protobuf:"varint,7,opt,name=honoured,proto3" json:"honoured,omitempty"` // by a new leader: what some may have been given
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1435,6 +1438,20 @@ func (x *Checkpoint) GetOverdue() []*LeaseNumbers {
 		return x.Overdue
 	}
 	return nil
+}
+
+func (x *Checkpoint) GetStretch() uint32 {
+	if x != nil {
+		return x.Stretch
+	}
+	return 0
+}
+
+func (x *Checkpoint) GetHonoured() uint32 {
+	if x != nil {
+		return x.Honoured
+	}
+	return 0
 }
 
 // LeaseNumbers is a set of leases: number first + n is in it if bit n is set,
@@ -2860,8 +2877,9 @@ type Result struct {
 	Code          Result_Code            `protobuf:"varint,1,opt,name=code,proto3,enum=stellmap.record.v1.Result_Code" json:"code,omitempty"`
 	Created       bool                   `protobuf:"varint,2,opt,name=created,proto3" json:"created,omitempty"`
 	Changed       bool                   `protobuf:"varint,3,opt,name=changed,proto3" json:"changed,omitempty"`
-	Version       uint64                 `protobuf:"varint,10,opt,name=version,proto3" json:"version,omitempty"` // of a document: after the edit, or the present one if that was refused
-	Full          *Full                  `protobuf:"bytes,11,opt,name=full,proto3" json:"full,omitempty"`        // with CODE_QUOTA_FULL
+	GrantedMs     int64                  `protobuf:"varint,4,opt,name=granted_ms,json=grantedMs,proto3" json:"granted_ms,omitempty"` // the TTL that the lease was given, if it is longer than its own
+	Version       uint64                 `protobuf:"varint,10,opt,name=version,proto3" json:"version,omitempty"`                     // of a document: after the edit, or the present one if that was refused
+	Full          *Full                  `protobuf:"bytes,11,opt,name=full,proto3" json:"full,omitempty"`                            // with CODE_QUOTA_FULL
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2915,6 +2933,13 @@ func (x *Result) GetChanged() bool {
 		return x.Changed
 	}
 	return false
+}
+
+func (x *Result) GetGrantedMs() int64 {
+	if x != nil {
+		return x.GrantedMs
+	}
+	return 0
 }
 
 func (x *Result) GetVersion() uint64 {
@@ -3210,6 +3235,8 @@ type ToldClockRecord struct {
 	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`                      // of the last checkpoint
 	ReignMs       int64                  `protobuf:"varint,3,opt,name=reign_ms,json=reignMs,proto3" json:"reign_ms,omitempty"` // as it said
 	LivedMs       int64                  `protobuf:"varint,4,opt,name=lived_ms,json=livedMs,proto3" json:"lived_ms,omitempty"` // how long leaders have led, as far as checkpoints have said
+	Stretch       uint32                 `protobuf:"varint,5,opt,name=stretch,proto3" json:"stretch,omitempty"`                // as the last checkpoint said, like the next
+	Honoured      uint32                 `protobuf:"varint,6,opt,name=honoured,proto3" json:"honoured,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3268,6 +3295,20 @@ func (x *ToldClockRecord) GetReignMs() int64 {
 func (x *ToldClockRecord) GetLivedMs() int64 {
 	if x != nil {
 		return x.LivedMs
+	}
+	return 0
+}
+
+func (x *ToldClockRecord) GetStretch() uint32 {
+	if x != nil {
+		return x.Stretch
+	}
+	return 0
+}
+
+func (x *ToldClockRecord) GetHonoured() uint32 {
+	if x != nil {
+		return x.Honoured
 	}
 	return 0
 }
@@ -3895,6 +3936,7 @@ func (x *ShareChecks) GetMember() uint64 {
 type Answer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Renewals      []Answer_Renewal       `protobuf:"varint,1,rep,packed,name=renewals,proto3,enum=stellmap.record.v1.Answer_Renewal" json:"renewals,omitempty"` // in the order of the items
+	GrantedMs     []int64                `protobuf:"varint,4,rep,packed,name=granted_ms,json=grantedMs,proto3" json:"granted_ms,omitempty"`                     // in the same order: the TTL that it was given, if it is longer than its own; empty when none is
 	Checkers      []uint64               `protobuf:"varint,7,rep,packed,name=checkers,proto3" json:"checkers,omitempty"`                                        // the members that make checks, sorted; none when the leader does not know yet
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3933,6 +3975,13 @@ func (*Answer) Descriptor() ([]byte, []int) {
 func (x *Answer) GetRenewals() []Answer_Renewal {
 	if x != nil {
 		return x.Renewals
+	}
+	return nil
+}
+
+func (x *Answer) GetGrantedMs() []int64 {
+	if x != nil {
+		return x.GrantedMs
 	}
 	return nil
 }
@@ -4030,14 +4079,16 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\fSOURCE_DRAIN\x10\x02\x12\x10\n" +
 	"\fSOURCE_CHECK\x10\x03\x12\x12\n" +
 	"\x0eSOURCE_REPORTS\x10\x04\x12\x15\n" +
-	"\x11SOURCE_PROTECTION\x10\x05\"\xc4\x01\n" +
+	"\x11SOURCE_PROTECTION\x10\x05\"\xfa\x01\n" +
 	"\n" +
 	"Checkpoint\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x13\n" +
 	"\x05as_of\x18\x02 \x01(\x04R\x04asOf\x12\x19\n" +
 	"\breign_ms\x18\x03 \x01(\x03R\areignMs\x126\n" +
 	"\x05heard\x18\x04 \x03(\v2 .stellmap.record.v1.LeaseNumbersR\x05heard\x12:\n" +
-	"\aoverdue\x18\x05 \x03(\v2 .stellmap.record.v1.LeaseNumbersR\aoverdue\"8\n" +
+	"\aoverdue\x18\x05 \x03(\v2 .stellmap.record.v1.LeaseNumbersR\aoverdue\x12\x18\n" +
+	"\astretch\x18\x06 \x01(\rR\astretch\x12\x1a\n" +
+	"\bhonoured\x18\a \x01(\rR\bhonoured\"8\n" +
 	"\fLeaseNumbers\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\rR\x05first\x12\x12\n" +
 	"\x04bits\x18\x02 \x01(\fR\x04bits\"\xc8\x01\n" +
@@ -4180,11 +4231,13 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\x04fall\x18\r \x01(\x05R\x04fall\x12C\n" +
 	"\ainitial\x18\x0e \x01(\x0e2).stellmap.record.v1.InstanceRecord.StatusR\ainitial\"=\n" +
 	"\x05Reply\x124\n" +
-	"\aresults\x18\x01 \x03(\v2\x1a.stellmap.record.v1.ResultR\aresults\"\xba\x03\n" +
+	"\aresults\x18\x01 \x03(\v2\x1a.stellmap.record.v1.ResultR\aresults\"\xd9\x03\n" +
 	"\x06Result\x123\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x1f.stellmap.record.v1.Result.CodeR\x04code\x12\x18\n" +
 	"\acreated\x18\x02 \x01(\bR\acreated\x12\x18\n" +
-	"\achanged\x18\x03 \x01(\bR\achanged\x12\x18\n" +
+	"\achanged\x18\x03 \x01(\bR\achanged\x12\x1d\n" +
+	"\n" +
+	"granted_ms\x18\x04 \x01(\x03R\tgrantedMs\x12\x18\n" +
 	"\aversion\x18\n" +
 	" \x01(\x04R\aversion\x12,\n" +
 	"\x04full\x18\v \x01(\v2\x18.stellmap.record.v1.FullR\x04full\"\xfe\x01\n" +
@@ -4242,12 +4295,14 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x14\n" +
 	"\x05heard\x18\x03 \x03(\aR\x05heard\x12\x19\n" +
-	"\bheard_at\x18\x04 \x03(\aR\aheardAt\"s\n" +
+	"\bheard_at\x18\x04 \x03(\aR\aheardAt\"\xa9\x01\n" +
 	"\x0fToldClockRecord\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x19\n" +
 	"\breign_ms\x18\x03 \x01(\x03R\areignMs\x12\x19\n" +
-	"\blived_ms\x18\x04 \x01(\x03R\alivedMs\"\xb6\x01\n" +
+	"\blived_ms\x18\x04 \x01(\x03R\alivedMs\x12\x18\n" +
+	"\astretch\x18\x05 \x01(\rR\astretch\x12\x1a\n" +
+	"\bhonoured\x18\x06 \x01(\rR\bhonoured\"\xb6\x01\n" +
 	"\vLeaseRecord\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x15\n" +
 	"\x06ttl_ms\x18\x02 \x01(\x03R\x05ttlMs\x12\"\n" +
@@ -4292,9 +4347,11 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\vRenewLeases\x123\n" +
 	"\x05items\x18\x01 \x03(\v2\x1d.stellmap.record.v1.RenewItemR\x05items\"%\n" +
 	"\vShareChecks\x12\x16\n" +
-	"\x06member\x18\x01 \x01(\x04R\x06member\"\xf0\x01\n" +
+	"\x06member\x18\x01 \x01(\x04R\x06member\"\x8f\x02\n" +
 	"\x06Answer\x12>\n" +
-	"\brenewals\x18\x01 \x03(\x0e2\".stellmap.record.v1.Answer.RenewalR\brenewals\x12\x1a\n" +
+	"\brenewals\x18\x01 \x03(\x0e2\".stellmap.record.v1.Answer.RenewalR\brenewals\x12\x1d\n" +
+	"\n" +
+	"granted_ms\x18\x04 \x03(\x03R\tgrantedMs\x12\x1a\n" +
 	"\bcheckers\x18\a \x03(\x04R\bcheckers\"\x89\x01\n" +
 	"\aRenewal\x12\x17\n" +
 	"\x13RENEWAL_UNSPECIFIED\x10\x00\x12\x10\n" +

@@ -1,0 +1,342 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stellmap/stellmap/internal/process"
+)
+
+var leasesFlag = flag.Int("leases", 400, "how many leases the load of TestLeasesUnderLoad has; from 10,000 on their TTL is 10 s, and rates are measured")
+
+const (
+	manyLeases     = 10_000
+	leaseGroups    = 20       // holders of many instances, which renew them in batches
+	singleShare    = 5        // one in so many instances is renewed by itself
+	singleHolders  = 40       // that share those
+	batchItems     = 1_000    // in one batch
+	logEntriesMost = 1.0      // a second, while nothing but renewals comes
+	logBytesMost   = 64 << 10 // a second
+	stoppedMost    = 1_000
+	rateTime       = 5 * time.Second
+)
+
+// leaseLoad is holders of many leases, and what they see.
+type leaseLoad struct {
+	c        *cluster
+	ttl      time.Duration
+	holding  sync.WaitGroup
+	enrolled sync.WaitGroup
+	renewals atomic.Int64 // acknowledged
+	longest  atomic.Int64 // that a lease went between the beginnings of two of them, in ns
+
+	mu       sync.Mutex // guards what follows
+	problems []string
+}
+
+// TestLeasesUnderLoad shows with real members that many leases, most of them renewed
+// in batches and the others one by one, cost the log next to nothing; that none of
+// them ends while they are renewed, also when the leader is killed; and that those
+// of holders that stop are all gone within the stated bound, and no others.
+func TestLeasesUnderLoad(t *testing.T) {
+	n := *leasesFlag
+	l := &leaseLoad{c: newCluster(t, 3), ttl: 3 * time.Second}
+	if n >= manyLeases {
+		l.ttl = 10 * time.Second
+	}
+	l.c.client.Timeout = l.ttl
+	ctx, stop := context.WithCancel(t.Context())
+	defer func() {
+		stop()
+		l.holding.Wait()
+	}()
+	began := time.Now()
+	stopped := min(stoppedMost, n/10)
+	doomed, stopDoomed := context.WithCancel(ctx)
+	defer stopDoomed()
+	l.hold(doomed, "doomed", stopped, l.renewBatch)
+	rest := n - stopped
+	singly := n / singleShare
+	for i := range leaseGroups {
+		l.hold(ctx, fmt.Sprintf("group-%d", i), (rest-singly)/leaseGroups, l.renewBatch)
+	}
+	for i := range singleHolders {
+		l.hold(ctx, fmt.Sprintf("single-%d", i), singly/singleHolders, l.renewSingly)
+	}
+	l.enrolled.Wait()
+	t.Logf("load average %s; %d leases of %v were registered in %v", loadAverage(), n, l.ttl, time.Since(began).Round(time.Millisecond))
+
+	leader := l.c.leader(l.c.members...)
+	watched := 2 * l.ttl
+	if n >= manyLeases {
+		watched = 6 * l.ttl
+	}
+	l.measure(leader, watched)
+	l.mustBeAlive(0, l.c.members...)
+
+	l.c.kill(leader)
+	others := l.c.others(leader)
+	l.c.leader(others...)
+	<-time.After(2 * l.ttl)
+	l.mustBeAlive(0, others...)
+	l.c.start(leader)
+	l.c.mustBeReady()
+
+	stopDoomed()
+	gone := time.Now()
+	if _, err := process.Within(ctx, l.ttl+lookTime, fmt.Sprintf("%d leases to be over", stopped), func() error {
+		if over := l.c.metricOf(others[0], "stellmap_registry_expirations_total"); int(over) < stopped {
+			return fmt.Errorf("%v are", over)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	bound := l.ttl + 250*time.Millisecond + time.Duration(stopped)*time.Millisecond
+	t.Logf("%d holders stopped, and were gone after %v; the bound is %v and the commits", stopped, time.Since(gone).Round(10*time.Millisecond), bound)
+	<-time.After(l.ttl)
+	l.mustBeAlive(stopped, others...)
+	if n >= manyLeases {
+		stop()
+		l.holding.Wait()
+		l.measureRates(t.Context())
+	}
+}
+
+// others are the members but for one.
+func (c *cluster) others(one *member) []*member {
+	var out []*member
+	for _, m := range c.members {
+		if m != one {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+// hold registers instances of a service of their own, and renews them three times in their TTL.
+func (l *leaseLoad) hold(ctx context.Context, service string, instances int, renew func(ctx context.Context, service string, from, to, try int) error) {
+	l.enrolled.Add(1)
+	l.holding.Go(func() {
+		insist := func(call func(ctx context.Context, service string, from, to, try int) error, from, to int) {
+			for try := 0; ctx.Err() == nil; try++ {
+				err := call(ctx, service, from, to, try)
+				if err == nil {
+					return
+				}
+				if strings.Contains(err.Error(), "not_found") {
+					l.problem("%s: %v", service, err)
+					return
+				}
+				rest(ctx, 100*time.Millisecond)
+			}
+		}
+		for from := 0; from < instances; from += batchItems {
+			insist(l.register, from, min(from+batchItems, instances))
+		}
+		l.enrolled.Done()
+		last := time.Now()
+		for ctx.Err() == nil {
+			began := time.Now()
+			insist(renew, 0, instances)
+			if gap := int64(time.Since(last)); gap > l.longest.Load() {
+				l.longest.Store(gap)
+			}
+			last = began
+			rest(ctx, l.ttl/3-time.Since(began))
+		}
+	})
+}
+
+func (l *leaseLoad) problem(format string, args ...any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.problems) < problemsMost {
+		l.problems = append(l.problems, fmt.Sprintf(format, args...))
+	}
+}
+
+func (l *leaseLoad) register(ctx context.Context, service string, from, to, try int) error {
+	return l.batch(ctx, try, from, to, func(n int) string {
+		return fmt.Sprintf(`{"register":{"namespace":"default","service":%q,"instanceId":"%d","endpoints":[{"protocol":"http","host":"10.0.0.1","port":8080}],"leaseTtlSeconds":%d,"leaseToken":%q}}`,
+			service, n, int(l.ttl.Seconds()), leaseToken)
+	})
+}
+
+func (l *leaseLoad) renewBatch(ctx context.Context, service string, from, to, try int) error {
+	for ; from < to; from += batchItems {
+		until := min(from+batchItems, to)
+		err := l.batch(ctx, try, from, until, func(n int) string {
+			return fmt.Sprintf(`{"renew":{"namespace":"default","service":%q,"instanceId":"%d","leaseToken":%q}}`, service, n, leaseToken)
+		})
+		if err != nil {
+			return err
+		}
+		l.renewals.Add(int64(until - from))
+	}
+	return nil
+}
+
+// batch does items in one call, at a member that follows from the try.
+func (l *leaseLoad) batch(ctx context.Context, try, from, to int, item func(n int) string) error {
+	items := make([]string, 0, to-from)
+	for n := from; n < to; n++ {
+		items = append(items, item(n))
+	}
+	m := l.c.members[(from+try)%len(l.c.members)]
+	a, err := l.c.call(ctx, http.MethodPost, m.url()+"/api/v2/batch", `{"items":[`+strings.Join(items, ",")+`]}`)
+	if err == nil {
+		err = a.want(http.StatusOK)
+	}
+	if err != nil {
+		return err
+	}
+	var said struct {
+		Failed  int
+		Results []struct {
+			Status string
+			Error  json.RawMessage
+		}
+	}
+	if err := json.Unmarshal(a.body, &said); err != nil {
+		return err
+	}
+	for _, r := range said.Results {
+		if r.Status == "error" {
+			return fmt.Errorf("%d of %d items: %s", said.Failed, to-from, r.Error)
+		}
+	}
+	return nil
+}
+
+// renewSingly renews one by one, over a third of the TTL at most.
+func (l *leaseLoad) renewSingly(ctx context.Context, service string, from, to, try int) error {
+	began := time.Now()
+	for n := from; n < to; n++ {
+		rest(ctx, time.Duration(n)*l.ttl/4/time.Duration(to)-time.Since(began))
+		if err := l.renewOne(ctx, service, n, try); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *leaseLoad) renewOne(ctx context.Context, service string, n, try int) error {
+	m := l.c.members[(n+try)%len(l.c.members)]
+	a, err := l.c.call(ctx, http.MethodPost, instanceURL(m, service, fmt.Sprint(n))+"/renew", "")
+	if err == nil {
+		err = a.want(http.StatusOK)
+	}
+	if err == nil {
+		l.renewals.Add(1)
+	}
+	return err
+}
+
+// measure looks at what the log grows by while nothing but renewals comes.
+func (l *leaseLoad) measure(leader *member, d time.Duration) {
+	t := l.c.t
+	rest(t.Context(), 2*time.Second) // the last registrations are told of
+	index, renewed, began := l.c.metricOf(leader, "stellmap_raft_commit_index"), l.renewals.Load(), time.Now()
+	logged := logSize(t, leader)
+	l.longest.Store(0)
+	<-time.After(d)
+	took := time.Since(began).Seconds()
+	entries := (l.c.metricOf(leader, "stellmap_raft_commit_index") - index) / took
+	bytes := float64(logSize(t, leader)-logged) / took
+	t.Logf("load average %s; in %.0f s: %.0f renewals/s acknowledged, at most %v apart; the log grew by %.2f entries/s and %.0f bytes/s",
+		loadAverage(), took, float64(l.renewals.Load()-renewed)/took, time.Duration(l.longest.Load()).Round(time.Millisecond), entries, bytes)
+	if entries > logEntriesMost || bytes > logBytesMost {
+		t.Errorf("the log grew by %.2f entries/s and %.0f bytes/s, of at most %v and %d", entries, bytes, logEntriesMost, logBytesMost)
+	}
+}
+
+// logSize is what a member's log takes. What is cut off at its beginning counts as there.
+var logSize = func() func(*testing.T, *member) int64 {
+	seen := make(map[string]int64)
+	return func(t *testing.T, m *member) int64 {
+		segments, err := filepath.Glob(filepath.Join(m.dataDir(), "wal", "*.wal"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range segments {
+			if info, err := os.Stat(path); err == nil { // else it has just been cut off
+				seen[path] = info.Size()
+			}
+		}
+		all := int64(0)
+		for path, size := range seen {
+			if strings.HasPrefix(path, m.dataDir()) {
+				all += size
+			}
+		}
+		return all
+	}
+}()
+
+// mustBeAlive checks that so many leases have run out, as members have it, and no more.
+func (l *leaseLoad) mustBeAlive(over int, at ...*member) {
+	l.c.t.Helper()
+	for _, m := range at {
+		if got := l.c.metricOf(m, "stellmap_registry_expirations_total"); int(got) != over {
+			l.c.t.Errorf("%s has seen %v leases run out, of which %d should; the longest was not renewed for %v of %v", m.name(), got, over, time.Duration(l.longest.Load()), l.ttl)
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.problems) > 0 {
+		l.c.t.Fatalf("holders saw what must not be:\n%s", strings.Join(l.problems, "\n"))
+	}
+}
+
+// measureRates renews as fast as it can, one by one and in batches.
+func (l *leaseLoad) measureRates(ctx context.Context) {
+	rate := func(what string, clients int, renew func(ctx context.Context, client, n int) error) {
+		ctx, stop := context.WithTimeout(ctx, rateTime)
+		defer stop()
+		before := l.renewals.Load()
+		var working sync.WaitGroup
+		for i := range clients {
+			working.Go(func() {
+				for n := 0; ctx.Err() == nil; n++ {
+					if err := renew(ctx, i, n); err != nil && ctx.Err() == nil {
+						l.problem("%s: %v", what, err)
+						return
+					}
+				}
+			})
+		}
+		working.Wait()
+		l.c.t.Logf("load average %s; %d clients renew %s: %.0f renewals/s", loadAverage(), clients, what, float64(l.renewals.Load()-before)/rateTime.Seconds())
+	}
+	each := *leasesFlag / singleShare / singleHolders
+	rate("one by one", 64, func(ctx context.Context, client, n int) error {
+		return l.renewOne(ctx, fmt.Sprintf("single-%d", client%singleHolders), n%each, client)
+	})
+	rate("in batches", 8, func(ctx context.Context, client, n int) error {
+		return l.renewBatch(ctx, fmt.Sprintf("group-%d", (client+n)%leaseGroups), 0, batchItems, client)
+	})
+	if len(l.problems) > 0 {
+		l.c.t.Errorf("renewals as fast as can be:\n%s", strings.Join(l.problems, "\n"))
+	}
+}
+
+// loadAverage is that of the last minute: figures are worth nothing without it.
+func loadAverage() string {
+	all, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "unknown"
+	}
+	first, _, _ := strings.Cut(string(all), " ")
+	return first
+}
