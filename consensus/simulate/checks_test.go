@@ -2,6 +2,7 @@ package simulate
 
 import (
 	"fmt"
+	"math/bits"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -192,6 +193,19 @@ func (c *checks) renewed(k registry.InstanceKey, began time.Duration, ttl time.D
 	}
 	until := began + ttl - leaseTolerance(ttl)
 	c.safeUntil[k] = max(c.safeUntil[k], until)
+}
+
+// told: checkpoints are for what leaders know, so that they come only from who leads.
+func (c *checks) told(e consensus.Entry, said *recordv1.Checkpoint) {
+	if said.GetTerm() != e.Term {
+		return
+	}
+	c.counts["checkpoints"]++
+	for _, numbers := range said.GetOverdue() {
+		for _, b := range numbers.GetBits() {
+			c.counts["leases told to be overdue"] += bits.OnesCount8(b)
+		}
+	}
 }
 
 func (c *checks) expired(k registry.InstanceKey, e consensus.Entry) {

@@ -25,7 +25,7 @@ func (c *client) keep(n int, diesAt time.Duration) {
 	lazy := 0.5 * w.dice.Float64() // of its renewals come about when the lease ends
 	h := &holder{
 		key: registry.InstanceKey{Namespace: "default", Service: "leased", ID: fmt.Sprintf("h%d", n)},
-		ttl: time.Duration(1+w.dice.IntN(3)) * time.Second,
+		ttl: time.Duration(1+w.dice.IntN(6)) * time.Second, // the longest ones are told to be overdue before they end
 	}
 	c.holder = h
 	for w.now < diesAt {

@@ -120,6 +120,8 @@ func (m *model) apply(c *checks, e consensus.Entry) *recordv1.Result {
 				m.expire(c, e, item)
 			}
 		}
+	case *recordv1.Command_Checkpoint:
+		c.told(e, kind.Checkpoint)
 	}
 	return nil
 }

@@ -52,6 +52,7 @@ var mutants = []mutant{
 	{"lease_ends_a_tick_early", "a lease ends one tick before its TTL"},
 	{"registration_does_not_extend", "registering again does not extend the lease"},
 	{"renewal_beside_an_expiry", "a renewal is acknowledged while the lease's expiry is under way"},
+	{"renewal_of_an_overdue_lease", "a renewal is acknowledged though a checkpoint says that the lease is overdue"},
 	{"renewal_without_quorum", "a renewal is acknowledged without a quorum"},
 	{"watch_resumes_off_by_one", "a watcher resumes one revision too late"},
 	{"watch_repeats_a_revision", "a watcher is told its last revision once more"},
