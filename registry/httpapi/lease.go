@@ -95,7 +95,10 @@ func leaseWrote(w http.ResponseWriter, id string, result registry.Result, err er
 	if err != nil {
 		return err
 	}
-	writeJSON(w, http.StatusOK, typeJSON, &v2LeaseKey{id, result.Revision})
+	writeJSON(w, http.StatusOK, typeJSON, &struct {
+		v2LeaseKey
+		v2Granted
+	}{v2LeaseKey{id, result.Revision}, grantedBy(result)})
 	return nil
 }
 
