@@ -93,7 +93,8 @@ type instance struct {
 	Endpoints        []endpoint        `json:"endpoints"`
 	Checks           []check           `json:"checks,omitempty"`
 	LeaseTTLSeconds  int64             `json:"leaseTtlSeconds"`
-	RegisteredAt     string            `json:"registeredAt"` // times stay as the server wrote them
+	LeaseID          string            `json:"leaseId,omitempty"` // that it shares with others
+	RegisteredAt     string            `json:"registeredAt"`      // times stay as the server wrote them
 	LastHeartbeatAt  string            `json:"lastHeartbeatAt"`
 	Status           string            `json:"status"`
 	Protected        bool              `json:"protected,omitempty"`

@@ -306,6 +306,14 @@ func (c *ctl) describeInstance(ctx context.Context, l *looking) error {
 	return c.show(c.instanceView(d))
 }
 
+// leaseOf is what keeps an instance. When a shared lease was renewed, its instances do not say.
+func (c *ctl) leaseOf(i instance) string {
+	if i.LeaseID != "" {
+		return fmt.Sprintf("%ds, shared: %s", i.LeaseTTLSeconds, i.LeaseID)
+	}
+	return fmt.Sprintf("%ds, renewed %s ago", i.LeaseTTLSeconds, c.ageOf(i.LastHeartbeatAt))
+}
+
 func (c *ctl) instanceView(d describedInstance) view {
 	i := d.instance
 	v := view{
@@ -316,7 +324,7 @@ func (c *ctl) instanceView(d describedInstance) view {
 	for _, fact := range [][2]string{
 		{"address", addresses(i.Endpoints, true)}, {"zone", i.Zone}, {"region", i.Region}, {"group", i.Group}, {"version", i.Version},
 		{"labels", labels(i.Labels)}, {"metadata", labels(i.Metadata)},
-		{"lease", fmt.Sprintf("%ds, renewed %s ago", i.LeaseTTLSeconds, c.ageOf(i.LastHeartbeatAt))},
+		{"lease", c.leaseOf(i)},
 		{"registered", c.ageOf(i.RegisteredAt) + " ago"}, {"changed", fmt.Sprintf("at revision %d", i.Revision)},
 	} {
 		if fact[1] != "" {
