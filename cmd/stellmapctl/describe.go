@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
@@ -169,6 +170,9 @@ func (c *ctl) describedView(d described, limit uint) view {
 	if more > 0 {
 		v.foot = fmt.Sprintf("and %s more, which --limit 0 shows", quantity(more, "instance", "instances"))
 	}
+	if why := c.protectedBy(s); why != "" {
+		v.parts = append(v.parts, view{line: why})
+	}
 	for _, w := range s.Withheld {
 		if w.Instance == "" {
 			v.parts = append(v.parts, view{line: "proxies are not told of endpoint " + w.Endpoint + ": " + w.Reason})
@@ -180,6 +184,15 @@ func (c *ctl) describedView(d described, limit uint) view {
 	v.parts = append(v.parts, c.propagationParts(d.Propagation)...)
 	v.parts = append(v.parts, view{foot: revisionLine(d.Revision)})
 	return v
+}
+
+// protectedBy is since when and why all of a service is handed out; "" where it is not.
+func (c *ctl) protectedBy(s service) string {
+	var protected struct{ Since, Why string }
+	if len(s.Protected) == 0 || json.Unmarshal(s.Protected, &protected) != nil {
+		return ""
+	}
+	return fmt.Sprintf("protected since %s: %s", c.ageOf(protected.Since), protected.Why)
 }
 
 // counts is how many instances a service has, in which states.
@@ -203,6 +216,9 @@ func (c *ctl) because(i instance) string {
 	}
 	if i.ExpiredAt != "" {
 		out = append(out, "its lease ran out "+c.ageOf(i.ExpiredAt)+" ago")
+	}
+	if i.Protected {
+		out = append(out, "handed out all the same, since too few are healthy")
 	}
 	for _, w := range i.Withheld {
 		out = append(out, "withheld from proxies: "+w.Reason)
@@ -330,6 +346,9 @@ func (c *ctl) instanceView(d describedInstance) view {
 		if fact[1] != "" {
 			facts.rows = append(facts.rows, fact[:])
 		}
+	}
+	if i.Protected {
+		facts.rows = append(facts.rows, []string{"protected", "handed out all the same, since too few of its service are healthy"})
 	}
 	if checks := i.checkStates(); checks != "" {
 		facts.rows = append(facts.rows, []string{"checks", checks})

@@ -198,19 +198,10 @@ func (a *API) service(w http.ResponseWriter, q *http.Request, fresh freshness) (
 	setRevision(w, page.Revision)
 	fresh.tell(w)
 	if len(page.Services) == 0 {
-		return registry.ServiceMatch{}, &missingServiceError{namespace: strings.TrimSpace(namespace), service: name}
+		return registry.ServiceMatch{}, &missingService{registry.ServiceKey{Namespace: strings.TrimSpace(namespace), Service: name}}
 	}
 	return page.Services[0], nil
 }
-
-// A missingServiceError is a service that is not there, and says which.
-type missingServiceError struct{ namespace, service string }
-
-func (e *missingServiceError) Error() string {
-	return fmt.Sprintf("service %q in namespace %q is not known: nothing was ever registered in it, or its last instance went long ago", clip(e.service), clip(e.namespace))
-}
-
-func (e *missingServiceError) Unwrap() error { return registry.ErrNotFound }
 
 // propagated adds up what the members say.
 func propagated(k registry.ServiceKey, revision registry.Revision, answers []MemberPropagation) v2Propagation {
