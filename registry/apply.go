@@ -73,6 +73,9 @@ func (t *step) run() []byte {
 		results = []*recordv1.Result{t.editPolicy(kind.EditPolicy)}
 	case *recordv1.Command_EditNamespace:
 		results = []*recordv1.Result{t.editNamespace(kind.EditNamespace)}
+	case *recordv1.Command_Protect:
+		current := kind.Protect.GetTerm() == t.entry.Term
+		results = each(kind.Protect.GetItems(), func(item *recordv1.ProtectItem) *recordv1.Result { return t.protect(item, current) })
 	default:
 		panic(fmt.Sprintf("registry: entry %d of term %d has a command of a kind that this version does not know: run a newer version", t.entry.Index, t.entry.Term))
 	}
@@ -102,7 +105,7 @@ func each[T any](items []T, do func(T) *recordv1.Result) []*recordv1.Result {
 func (t *step) register(item *recordv1.RegisterItem) *recordv1.Result {
 	k := keyOfRecord(item.GetKey())
 	old := t.state.instance(k)
-	if old != nil && old.alive() && !old.heldBy(item.GetProof()) {
+	if old != nil && old.alive() && !old.kept() && !old.heldBy(item.GetProof()) { // a suspect's holder may have lost its token with its life
 		return &recordv1.Result{Code: recordv1.Result_CODE_WRONG_TOKEN}
 	}
 	next := t.reader.instance(k, item.GetSpec())
@@ -226,7 +229,7 @@ func (t *step) renew(item *recordv1.RenewItem) *recordv1.Result {
 	}
 	next := *old
 	next.ExpiredAt = 0
-	next.settle(old, old.Conditions(), t.entry.Time)
+	next.settle(old, old.unkept(), t.entry.Time)
 	next.LastHeartbeat, next.Lease = t.entry.Time, t.entry.Index
 	if ttl := item.GetLeaseTtlMs(); ttl > 0 {
 		next.LeaseTTL = time.Duration(ttl) * time.Millisecond
@@ -258,7 +261,7 @@ func (t *step) expire(item *recordv1.ExpireItem, current bool) *recordv1.Result 
 func (t *step) lapseLease(old *Instance) (visible bool) {
 	next := *old
 	next.ExpiredAt = t.entry.Time
-	next.settle(old, old.Conditions(), t.entry.Time)
+	next.settle(old, old.unkept(), t.entry.Time)
 	return t.put(&next, old)
 }
 
@@ -438,5 +441,6 @@ func (t *step) finish() {
 
 func (r *serviceRecord) equal(o *serviceRecord) bool {
 	return r.created == o.created && r.revision == o.revision && slices.Equal(r.endpoints, o.endpoints) &&
-		r.baseline == o.baseline && r.fellAt == o.fellAt && r.emptiedAt == o.emptiedAt && slices.Equal(r.overrides, o.overrides) && r.protectedSince == o.protectedSince
+		r.baseline == o.baseline && r.fellAt == o.fellAt && r.emptiedAt == o.emptiedAt && slices.Equal(r.overrides, o.overrides) && r.protectedSince == o.protectedSince &&
+		slices.Equal(r.protections, o.protections)
 }

@@ -3,6 +3,7 @@ package registry
 import (
 	"strings"
 	"testing"
+	"time"
 
 	recordv1 "github.com/stellmap/stellmap/api/proto/stellmap/record/v1"
 	"github.com/stellmap/stellmap/storage"
@@ -30,6 +31,7 @@ func TestDescribe(t *testing.T) {
 	expired := encode(&recordv1.InstanceRecord{Format: 1, Status: recordv1.InstanceRecord_STATUS_EXPIRED})
 	service := encode(&recordv1.ServiceRecord{Format: 1, Created: 5})
 	policy := encode(&recordv1.DocumentRecord{Format: 1, Edits: []*recordv1.Edit{{Version: 1, Policy: &recordv1.Policy{}}}})
+	protection := (&ExpiryPause{Scope: Scope{Kind: ScopeCluster}, Since: 7, Limit: time.Second, Lapsed: 6, Leases: 10, Least: 5, Percent: 15}).encode()
 	for _, one := range []struct {
 		key     string
 		value   []byte
@@ -43,6 +45,8 @@ func TestDescribe(t *testing.T) {
 		{string(storage.PolicyKey("prod", "orders")), policy, "policy", false, `{"format":1,"edits":[{"version":"1","policy":{}}]}`},
 		{string(storage.NamespaceKey("prod")), policy, "namespace", false, `{"format":1,"edits":[{"version":"1","policy":{}}]}`},
 		{storage.NamespacePrefix + "prod/orders", policy, "namespace", false, "has 2 parts after its prefix, not 1"},
+		{storage.ProtectionKey, protection, "protection", false, `{"format":1,"protection":{"scope":{"kind":"KIND_CLUSTER"},"sinceMs":"7","limitMs":"1000","lapsed":6,"leases":10,"least":5,"percent":15}}`},
+		{storage.ProtectionKey, nil, "protection", false, "has no format"},
 		{storage.InstancePrefix + "prod/orders", instance, "instance", false, "has 2 parts after its prefix, not 3"},
 		{storage.ServicePrefix + "prod/orders/a", service, "service", false, "has 3 parts after its prefix, not 2"},
 		{string(storage.CheckpointClockKey()), encode(&recordv1.ToldClockRecord{Format: 1, LivedMs: 4000}), "checkpoint clock", false, `{"format":1,"livedMs":"4000"}`},

@@ -27,11 +27,19 @@ func (r *Registry) expireLoop(ctx context.Context) {
 
 // expireDue proposes what has run out by now, within the bounds of one tick.
 func (r *Registry) expireDue(ctx context.Context) {
+	if !r.endProtections(ctx) {
+		return
+	}
 	for batches := 0; batches < expiryBatchesMax; {
 		term, due, more := r.machine.leases.due(commandItemsMax)
 		if len(due) > 0 {
 			batches++
-			if !r.proposeExpiry(ctx, term, due) {
+			let, ok := r.preserve(ctx, term, due)
+			if !ok {
+				r.machine.leases.retry(term, let)
+				return
+			}
+			if len(let) > 0 && !r.proposeExpiry(ctx, term, let) {
 				return
 			}
 		}

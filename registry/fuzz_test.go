@@ -22,6 +22,7 @@ func FuzzCommand(f *testing.F) {
 		{Format: formatMax, Kind: &recordv1.Command_Checkpoint{Checkpoint: &recordv1.Checkpoint{Term: 3, AsOf: 6, ReignMs: 2000, Heard: []*recordv1.LeaseNumbers{{First: 64, Bits: []byte{5}}}}}},
 		{Format: formatMax, Kind: &recordv1.Command_EditPolicy{EditPolicy: &recordv1.EditPolicy{Key: &recordv1.ServiceKey{Namespace: "ns", Service: "svc"}, Policy: &recordv1.Policy{}}}},
 		{Format: formatMax, Kind: &recordv1.Command_EditNamespace{EditNamespace: &recordv1.EditNamespace{Namespace: "ns"}}},
+		{Format: formatMax, Kind: &recordv1.Command_Protect{Protect: &recordv1.Protect{Term: 3, Items: []*recordv1.ProtectItem{{Kind: &recordv1.ProtectItem_Keep{Keep: &recordv1.ExpireItem{Key: key, Lease: 7}}}}}}},
 		{Format: formatMax + 1},
 		{},
 	} {
@@ -71,6 +72,9 @@ func FuzzRecord(f *testing.F) {
 	f.Add(encode(&recordv1.ToldClockRecord{Format: formatMax, Term: 3, ReignMs: 2000, LivedMs: 9000}))
 	f.Add(encodePolicies((*Document[Policy])(nil).with(Edit[Policy]{Version: 3, Revision: 9, By: "ann", Content: &Policy{GraceSeconds: new(int64(60))}})))
 	f.Add(encodeNamespaces((*Document[Namespace])(nil).with(Edit[Namespace]{Version: 1, Content: &Namespace{Labels: map[string]string{"k": "v"}, Quota: &Quota{}}})))
+	zone := ExpiryPause{Scope: Scope{Kind: ScopeZone, Service: ServiceKey{"ns", "svc"}, Zone: "a"}, Since: 7, Limit: 1_000_000, Lapsed: 6, Leases: 10, Least: 5, Percent: 15}
+	f.Add((&serviceRecord{created: 1, revision: 2, protections: []ExpiryPause{zone}}).encode())
+	f.Add((&ExpiryPause{Scope: Scope{Kind: ScopeCluster}, Since: 7, Limit: 1_000_000, Lapsed: 6, Leases: 10, Least: 5, Percent: 15}).encode())
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		k := InstanceKey{Namespace: "ns", Service: "svc", ID: "a"}
@@ -108,7 +112,13 @@ func FuzzRecord(f *testing.F) {
 				t.Errorf("namespace %x is %+v and then %+v: %v", b, d, again, err)
 			}
 		}
-		for _, key := range [][]byte{storage.InstanceKey("ns", "svc", "a"), storage.ServiceKey("ns", "svc"), storage.CheckpointKey(0), storage.CheckpointClockKey(), storage.PolicyKey("ns", "svc"), storage.NamespaceKey("ns")} {
+		if p, err := r.decodeProtection(b); err == nil {
+			again, err := r.decodeProtection(p.encode())
+			if err != nil || !bytes.Equal(again.encode(), p.encode()) {
+				t.Errorf("protection %x is %+v and then %+v: %v", b, p, again, err)
+			}
+		}
+		for _, key := range [][]byte{storage.InstanceKey("ns", "svc", "a"), storage.ServiceKey("ns", "svc"), storage.CheckpointKey(0), storage.CheckpointClockKey(), storage.PolicyKey("ns", "svc"), storage.NamespaceKey("ns"), []byte(storage.ProtectionKey)} {
 			if d, ours, err := DescribeRecord(key, b); err == nil && (!ours || len(d.Value) == 0) {
 				t.Errorf("%x under %s is described as %+v", b, key, d)
 			}

@@ -53,6 +53,7 @@ type member struct {
 	clock    Clock
 	fs       vfs.FS
 	metrics  prometheus.Registerer // nil = none
+	preserve Preservation
 	engine   *storage.Engine
 	machine  *Machine
 	registry *Registry
@@ -91,7 +92,7 @@ func (m *member) open() {
 		m.tb.Fatalf("open the machine: %v", err)
 	}
 	m.engine, m.machine = engine, machine
-	m.registry = New(Config{Machine: machine, Replicator: m, Clock: m.clock})
+	m.registry = New(Config{Machine: machine, Replicator: m, Clock: m.clock, Preserve: m.preserve})
 	m.reaper = &reaper{machine: machine}
 }
 
@@ -229,6 +230,9 @@ func (m *member) dump() string {
 
 func dumpState(s *state) string {
 	var out strings.Builder
+	for _, p := range s.protections() {
+		fmt.Fprintf(&out, "%+v\n", p)
+	}
 	for _, svc := range s.order {
 		fmt.Fprintf(&out, "%s/%s %+v %+v\n", svc.key.Namespace, svc.key.Service, svc.record, svc.tally)
 		for _, i := range svc.instances {
@@ -264,7 +268,7 @@ func dumpDocuments[K comparable, D any](all documents[K, D], encoded func(*D) []
 
 func dumpEngine(tb testing.TB, e *storage.Engine) string {
 	var out strings.Builder
-	for _, prefix := range []string{storage.ServicePrefix, storage.InstancePrefix, storage.CheckpointPrefix, storage.LeasePrefix, storage.PolicyPrefix, storage.NamespacePrefix} {
+	for _, prefix := range []string{storage.ServicePrefix, storage.InstancePrefix, storage.CheckpointPrefix, storage.LeasePrefix, storage.PolicyPrefix, storage.NamespacePrefix, storage.ProtectionKey} {
 		lo := []byte(prefix)
 		err := e.Scan(lo, storage.PrefixEnd(lo), func(key, value []byte) error {
 			fmt.Fprintf(&out, "%s = %x\n", key, value)

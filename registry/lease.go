@@ -141,7 +141,9 @@ func (l *leases) lead(term uint64, s *state) {
 		for _, i := range svc.instances {
 			if i.alive() && i.LeaseID == "" && !mutant("leases_forgotten_by_new_leader") {
 				one := l.grant(i, len(l.queue))
-				l.inherit(one, s.told)
+				if !i.kept() {
+					l.inherit(one, s.told)
+				}
 				l.queue = append(l.queue, one)
 			}
 		}
@@ -156,6 +158,9 @@ func (l *leases) lead(term uint64, s *state) {
 
 func (l *leases) grant(i *Instance, index int) *lease {
 	deadline := l.seen + i.LeaseTTL
+	if i.kept() { // it ran out long ago; only the log can renew it
+		deadline = l.seen
+	}
 	if mutant("ttl_not_refreshed_by_new_leader") && index >= 0 {
 		deadline = max(0, i.LeaseTTL-l.now().Sub(time.UnixMilli(i.LastHeartbeat)))
 	}
@@ -228,7 +233,9 @@ func (l *leases) put(i *Instance) {
 		one.deadline += stretched(one.ttl, l.stretch.factor) - one.ttl
 		one.queued = one.overdueAt()
 		heap.Push(&l.queue, one)
-		l.hear(one)
+		if !i.kept() {
+			l.hear(one)
+		}
 	case old.generation == i.Lease:
 		old.instance = i // lets go of the one before
 	default:
@@ -290,7 +297,7 @@ func (l *leases) renew(asked []leaseRenewal) (term uint64, outcomes []renewal) {
 			outcomes[i] = renewalUnknown
 		case !one.instance.heldBy(a.proof):
 			outcomes[i] = renewalWrong
-		case one.expiring && !mutant("renewal_beside_an_expiry") || one.overdue && !mutant("renewal_of_an_overdue_lease") || a.ttl != 0 && a.ttl != one.ttl:
+		case one.instance.kept(), one.expiring && !mutant("renewal_beside_an_expiry") || one.overdue && !mutant("renewal_of_an_overdue_lease") || a.ttl != 0 && a.ttl != one.ttl:
 			outcomes[i] = renewalLog
 		default:
 			asked[i].granted = granted(one.ttl, l.stretch.factor)

@@ -152,6 +152,13 @@ func (m *Machine) load() (working, published *state, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	p, err := m.loadProtection()
+	if p != nil {
+		loaded(change{op: opProtection, protection: p})
+	}
+	if err != nil {
+		return nil, nil, err
+	}
 	return working, published, m.loadTold(working.told, published.told)
 }
 
@@ -171,6 +178,15 @@ func (m *Machine) loadDocuments(loaded func(change)) error {
 		loaded(change{service: k, op: opNamespacePut, namespace: document})
 		return err
 	})
+}
+
+// loadProtection is that of the whole cluster, nil when there is none.
+func (m *Machine) loadProtection() (*ExpiryPause, error) {
+	value, found, err := m.engine.Get([]byte(storage.ProtectionKey))
+	if err != nil || !found {
+		return nil, err
+	}
+	return m.reader.decodeProtection(value)
 }
 
 // scan reads all keys under a prefix, each cut at its slashes.

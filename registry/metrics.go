@@ -13,6 +13,8 @@ type machineMetrics struct {
 	checkpoints     prometheus.Counter
 	checkpointBytes prometheus.Counter
 	overdue         prometheus.Counter
+	protections     *prometheus.CounterVec
+	lapsesForgotten prometheus.Counter
 }
 
 func newMachineMetrics() machineMetrics {
@@ -37,6 +39,12 @@ func newMachineMetrics() machineMetrics {
 		}),
 		overdue: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "stellmap_registry_overdue_total", Help: "Leases that these checkpoints said to be overdue: their next renewal goes through the log.",
+		}),
+		protections: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stellmap_registry_protections_begun_total", Help: "Times when this member, as leader, began to protect a zone, a service or the cluster from mass expiry.",
+		}, []string{"scope"}),
+		lapsesForgotten: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "stellmap_registry_lapses_forgotten_total", Help: "Leases that ran out and that this leader had no room to count for self-preservation.",
 		}),
 	}
 }
@@ -102,7 +110,7 @@ func (m *Machine) registerMetrics(to prometheus.Registerer) error {
 		return nil
 	}
 	all := append(m.gauges(), m.metrics.expirations, m.metrics.renewals, m.metrics.refusedQueue, m.metrics.batchItems,
-		m.metrics.checkpoints, m.metrics.checkpointBytes, m.metrics.overdue)
+		m.metrics.checkpoints, m.metrics.checkpointBytes, m.metrics.overdue, m.metrics.protections, m.metrics.lapsesForgotten)
 	for _, c := range all {
 		if err := to.Register(c); err != nil {
 			return err
@@ -117,6 +125,9 @@ func (m *Machine) gauges() []prometheus.Collector {
 		if known(s) {
 			all = append(all, m.instancesGauge(s))
 		}
+	}
+	for _, k := range []ScopeKind{ScopeZone, ScopeService, ScopeCluster} {
+		all = append(all, m.protectionsGauge(k))
 	}
 	return append(all,
 		gauge("stellmap_registry_services", "Services known, empty ones included.", nil, func() float64 { return float64(m.count(func(s *state) int { return len(s.order) })) }),
@@ -141,6 +152,18 @@ func (m *Machine) gauges() []prometheus.Collector {
 func (m *Machine) instancesGauge(status Status) prometheus.Collector {
 	of := func(s *state) int { return int(s.tally.status[status]) }
 	return gauge("stellmap_registry_instances", "Instances known, by status.", prometheus.Labels{"status": status.String()}, func() float64 { return float64(m.count(of)) })
+}
+
+func (m *Machine) protectionsGauge(kind ScopeKind) prometheus.Collector {
+	of := func(s *state) (n int) {
+		for _, p := range s.protections() {
+			if p.Scope.Kind == kind {
+				n++
+			}
+		}
+		return n
+	}
+	return gauge("stellmap_registry_protections", "Zones, services or the cluster in which nothing expires for a while.", prometheus.Labels{"scope": kind.String()}, func() float64 { return float64(m.count(of)) })
 }
 
 func (m *Machine) count(of func(*state) int) int {

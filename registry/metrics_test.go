@@ -93,11 +93,15 @@ stellmap_registry_instances{status="expired"} gauge 1
 stellmap_registry_instances{status="passing"} gauge 1
 stellmap_registry_instances{status="suspect"} gauge 0
 stellmap_registry_instances{status="warning"} gauge 0
+stellmap_registry_lapses_forgotten_total counter 0
 stellmap_registry_lease_pauses_total counter 1
 stellmap_registry_lease_stretch gauge 1
 stellmap_registry_leases gauge 1
 stellmap_registry_overdue_total counter 0
 stellmap_registry_protected_services gauge 0
+stellmap_registry_protections{scope="cluster"} gauge 0
+stellmap_registry_protections{scope="service"} gauge 0
+stellmap_registry_protections{scope="zone"} gauge 0
 stellmap_registry_renewals_refused_total counter 1
 stellmap_registry_renewals_total{outcome="done"} counter 1
 stellmap_registry_renewals_total{outcome="log"} counter 1

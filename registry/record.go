@@ -67,7 +67,7 @@ func (r *serviceRecord) encode() []byte {
 	record := &recordv1.ServiceRecord{
 		Format: formatMax, Created: uint64(r.created), Revision: uint64(r.revision),
 		Baseline: uint64(r.baseline), FellAtMs: r.fellAt, EmptiedAtMs: r.emptiedAt,
-		Overrides: overridesToRecord(r.overrides), ProtectedSinceMs: r.protectedSince,
+		Overrides: overridesToRecord(r.overrides), ProtectedSinceMs: r.protectedSince, Protections: protectionsToRecord(r.protections),
 	}
 	for _, e := range r.endpoints {
 		record.Endpoints = append(record.Endpoints, &recordv1.ServiceEndpoint{Name: e.Name, Protocol: e.Protocol})
@@ -241,7 +241,12 @@ func (d *reader) decodeService(k ServiceKey, value []byte) (serviceRecord, error
 	r := serviceRecord{
 		created: Revision(record.GetCreated()), revision: Revision(record.GetRevision()),
 		baseline: int(record.GetBaseline()), fellAt: record.GetFellAtMs(), emptiedAt: record.GetEmptiedAtMs(),
-		overrides: d.overrides(record.GetOverrides()), protectedSince: record.GetProtectedSinceMs(),
+		overrides: d.overrides(record.GetOverrides()), protectedSince: record.GetProtectedSinceMs(), protections: d.protections(record.GetProtections()),
+	}
+	for at := range r.protections {
+		if problem := r.protections[at].unreadable(); problem != "" {
+			return serviceRecord{}, fmt.Errorf("service %q in namespace %q %s", k.Service, k.Namespace, problem)
+		}
 	}
 	for _, e := range record.GetEndpoints() {
 		r.endpoints = append(r.endpoints, ServiceEndpoint{Name: d.share(e.GetName()), Protocol: d.share(e.GetProtocol())})

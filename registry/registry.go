@@ -20,6 +20,7 @@ type Registry struct {
 	threads    threads.Threads
 	log        *slog.Logger
 	renewer    *renewer
+	guard      *guard
 }
 
 // Config is what a registry needs.
@@ -29,6 +30,7 @@ type Config struct {
 	Clock      Clock           // nil = the system's; what leases and reaping go by
 	Threads    threads.Threads // nil = goroutines
 	Logger     *slog.Logger    // nil = none
+	Preserve   Preservation    // from mass expiry
 }
 
 // A Replicator is what the registry needs of the log. Its errors are this
@@ -86,6 +88,7 @@ func New(c Config) *Registry {
 	if r.clock == nil {
 		r.clock = SystemClock{}
 	}
+	r.guard = &guard{machine: c.Machine, rules: c.Preserve.filled()}
 	r.renewer = newRenewer(c.Replicator.AskLeader, c.Machine.metrics.refusedQueue, c.Threads)
 	barrier := c.Replicator.Barrier
 	c.Machine.barrier.Store(&barrier)

@@ -219,6 +219,8 @@ func mustHold(t *testing.T, m *Machine) {
 			t.Fatalf("service %v shows %d placeholders, with %d standing of a baseline of %d", svc.key, shown, standing, svc.record.baseline)
 		case int(svc.tally.overridden)+len(svc.record.overrides) > overridesMax:
 			t.Fatalf("service %v has %d overrides and keeps %d", svc.key, svc.tally.overridden, len(svc.record.overrides))
+		case len(svc.record.protections) > protectionsMax || (len(svc.record.protections) > 0) != (m.published.paused[svc.key] == svc):
+			t.Fatalf("service %v has %d protections and is noted: %v", svc.key, len(svc.record.protections), m.published.paused[svc.key] != nil)
 		case (len(svc.instances) == 0) != (svc.record.emptiedAt != 0):
 			t.Fatalf("service %v has %d instances and was emptied at %d", svc.key, len(svc.instances), svc.record.emptiedAt)
 		case svc.policy != m.published.policies[svc.key].Content() || svc.holding != m.published.holdings[svc.key.Namespace]:
@@ -347,7 +349,7 @@ func (a *author) service() ServiceKey {
 }
 
 func (a *author) command(index Revision) []byte {
-	switch a.random.IntN(21) {
+	switch a.random.IntN(23) {
 	case 9, 16:
 		return a.checkpoint(index)
 	case 0:
@@ -358,6 +360,8 @@ func (a *author) command(index Revision) []byte {
 		return a.edit(index)
 	case 19:
 		return namespaceShelf("prod").command(a.namespace(), Writing{By: "ann", If: a.precondition()})
+	case 21, 22:
+		return protectCommand(a.recentTerm(), a.protection())
 	case 1, 2:
 		return a.many(func() []byte { return deregisterCommand(a.key(), a.holder()) })
 	case 3, 4:
@@ -470,13 +474,44 @@ func (a *author) expiry() []byte {
 	for range min(len(a.leases), 1+a.random.IntN(4)) {
 		due = append(due, a.leases[len(a.leases)-1-a.random.IntN(min(len(a.leases), 8))])
 	}
-	return expireCommand(a.term-uint64(a.random.IntN(8)/7), due)
+	return expireCommand(a.recentTerm(), due)
 }
+
+// recentTerm is mostly the right one.
+func (a *author) recentTerm() uint64 { return a.term - uint64(a.random.IntN(8)/7) }
+
+// protection begins or ends protections, and keeps leases of late.
+func (a *author) protection() []protectChange {
+	var all []protectChange
+	for range 1 + a.random.IntN(3) {
+		scope := Scope{Kind: ScopeCluster}
+		if kind := ScopeKind(1 + a.random.IntN(3)); kind != ScopeCluster {
+			scope = Scope{Kind: kind, Service: a.service()}
+		}
+		if scope.Kind == ScopeZone {
+			scope.Zone = a.zone()
+		}
+		switch p := (ExpiryPause{Scope: scope, Limit: time.Minute, Lapsed: 5, Leases: 6, Least: 5, Percent: 15}); {
+		case len(a.leases) > 0 && a.random.IntN(2) == 0:
+			all = append(all, protectChange{keep: a.leases[len(a.leases)-1-a.random.IntN(min(len(a.leases), 8))]})
+		case a.random.IntN(3) == 0:
+			all = append(all, protectChange{end: &scope})
+		default:
+			all = append(all, protectChange{begin: &p})
+		}
+	}
+	return all
+}
+
+func (a *author) zone() string { return string(rune('a' + a.random.IntN(2))) }
 
 func (a *author) registration(index Revision) []byte {
 	k := a.key()
 	a.leases = append(a.leases, dueLease{k, index})
 	r := reg(k.Namespace, k.Service, k.ID, fmt.Sprint("10.0.0.", 1+a.random.IntN(3)), int32(1+a.random.IntN(3)))
+	if a.random.IntN(2) == 0 {
+		r.Zone = a.zone()
+	}
 	r.Endpoints[0].Name = []string{"http", "web", "x"}[a.random.IntN(3)]
 	if a.random.IntN(2) == 0 {
 		r.Checks = []Check{{Name: []string{"web", "db"}[a.random.IntN(2)], Kind: CheckTCP, Initial: []string{"passing", "warning", "critical"}[a.random.IntN(3)]}}

@@ -24,6 +24,9 @@ type state struct {
 	policies  documents[ServiceKey, Policy]
 	documents documents[string, Namespace]
 	holdings  map[string]*holding // of the namespaces that have services
+
+	protection *ExpiryPause                 // of the whole cluster; nil = none; never changed in place
+	paused     map[ServiceKey]*serviceState // the services that have protections
 }
 
 // A serviceState is one service within a state.
@@ -53,7 +56,8 @@ type serviceRecord struct {
 	emptiedAt int64             // Unix ms: when the last instance went; 0 while there are any
 	overrides []KeptOverride    // of instances that are gone; sorted by id, never changed in place
 
-	protectedSince int64 // Unix ms: since when all instances are handed out; 0 = they are not
+	protectedSince int64         // Unix ms: since when all instances are handed out; 0 = they are not
+	protections    []ExpiryPause // of it and of its zones; sorted by scope, never changed in place
 }
 
 // A change is one step from a state to the next.
@@ -70,6 +74,7 @@ type change struct {
 	lease      *SharedLease         // opLeasePut, opLeaseDelete
 	policy     *Document[Policy]    // opPolicyPut; nil = it is forgotten
 	namespace  *Document[Namespace] // opNamespacePut of service.Namespace; nil = it is forgotten
+	protection *ExpiryPause         // opProtection; nil = it is over
 }
 
 type changeOp uint8
@@ -84,6 +89,7 @@ const (
 	opLeaseDelete
 	opPolicyPut
 	opNamespacePut
+	opProtection // of the whole cluster
 )
 
 // newState is one that Apply works on.
@@ -124,6 +130,8 @@ func (s *state) apply(c *change) {
 		s.putPolicy(c.service, c.policy)
 	case opNamespacePut:
 		s.documents.put(c.service.Namespace, c.namespace)
+	case opProtection:
+		s.protection = c.protection
 	}
 }
 
@@ -211,6 +219,7 @@ type tally struct {
 	timed      int32 // a condition of theirs ends by itself
 	overridden int32 // an operator has a word on them
 	checked    int32 // they have checks
+	kept       int32 // they have expired but for self-preservation
 }
 
 func (t *tally) count(i *Instance, by int32) {
@@ -231,6 +240,9 @@ func (t *tally) count(i *Instance, by int32) {
 	if len(i.Checks()) > 0 {
 		t.checked += by
 	}
+	if i.kept() {
+		t.kept += by
+	}
 }
 
 // standing are the instances that the service has, of whatever health.
@@ -241,7 +253,9 @@ func (t *tally) standing() int {
 func (s *state) putService(k ServiceKey, record serviceRecord) {
 	if svc := s.services[k]; svc != nil {
 		svc.view.Store(nil)
+		before := len(svc.record.protections)
 		svc.setRecord(record)
+		s.noteProtected(svc, before)
 		return
 	}
 	svc := &serviceState{key: k, policy: s.policies[k].Content(), holding: s.holdings[k.Namespace]}
@@ -253,6 +267,7 @@ func (s *state) putService(k ServiceKey, record serviceRecord) {
 	svc.setRecord(record)
 	s.services[k] = svc
 	s.order = slices.Insert(s.order, s.search(k), svc)
+	s.noteProtected(svc, 0)
 	if s.index != nil {
 		s.index.addService(svc)
 	}
@@ -273,6 +288,7 @@ func (s *state) removeService(k ServiceKey) {
 		panic("registry: removal of service " + k.Service + ", which still has instances")
 	}
 	delete(s.services, k)
+	delete(s.paused, k)
 	svc.setRecord(serviceRecord{})
 	if svc.holding.services--; svc.holding.services == 0 {
 		delete(s.holdings, k.Namespace)
@@ -314,7 +330,7 @@ func (svc *serviceState) snapshot() *Service {
 	}
 	v := &Service{
 		Key: svc.key, Created: svc.record.created, Revision: svc.record.revision,
-		Endpoints: svc.policy.endpoints(svc.record.endpoints), Overrides: svc.record.overrides, Policy: svc.policy, Statuses: svc.tally.status, Instances: svc.share(),
+		Endpoints: svc.policy.endpoints(svc.record.endpoints), Overrides: svc.record.overrides, Protections: svc.record.protections, Policy: svc.policy, Statuses: svc.tally.status, Instances: svc.share(),
 	}
 	v.Shown = shown(v.Instances, svc.tally.standing(), svc.record.baseline)
 	v.Protected = svc.protection()

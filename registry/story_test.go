@@ -75,6 +75,8 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 		s.member.machine.Follow()
 	case "lead":
 		s.member.lead()
+	case "protections":
+		s.showProtections(&out)
 	case "show":
 		s.show(d, &out)
 	case "tell": // the leader tells who was heard of
@@ -154,12 +156,13 @@ func (s *story) sharedLease(d *datadriven.TestData, out *strings.Builder) {
 }
 
 func (s *story) register(d *datadriven.TestData, out *strings.Builder) {
-	host, version := "10.0.0.1", ""
+	host, version, zone := "10.0.0.1", "", ""
 	port, ttl, count := 80, 0, 1
 	d.MaybeScanArgs(s.t, "host", &host)
 	d.MaybeScanArgs(s.t, "port", &port)
 	d.MaybeScanArgs(s.t, "ttl", &ttl)
 	d.MaybeScanArgs(s.t, "version", &version)
+	d.MaybeScanArgs(s.t, "zone", &zone)
 	d.MaybeScanArgs(s.t, "count", &count)
 	check, initial, lease := "", "", ""
 	d.MaybeScanArgs(s.t, "lease", &lease)
@@ -172,10 +175,10 @@ func (s *story) register(d *datadriven.TestData, out *strings.Builder) {
 			if count > 1 {
 				r.ID += strconv.Itoa(n)
 			}
-			r.Version, r.LeaseTTLSeconds = version, int64(ttl)
 			if check != "" {
 				r.Checks = []Check{{Name: check, Kind: CheckTCP, Initial: initial}}
 			}
+			r.Version, r.Zone, r.LeaseTTLSeconds = version, zone, int64(ttl)
 			result, err := s.member.registry.Register(context.Background(), "", r)
 			outcome(out, result, err)
 		}
@@ -394,6 +397,7 @@ func (s *story) show(d *datadriven.TestData, out *strings.Builder) {
 	if p := svc.Protected; p != nil {
 		fmt.Fprintf(out, "protected for %s: %d healthy of %d\n", s.clock.Now().Sub(time.UnixMilli(p.Since)), p.Healthy, p.Total)
 	}
+	s.showProtections(out)
 	for _, i := range svc.Instances {
 		in := "hidden"
 		for _, o := range svc.Shown {
@@ -444,6 +448,18 @@ func (s *story) list(d *datadriven.TestData, out *strings.Builder) {
 			protected = " handed out"
 		}
 		fmt.Fprintf(out, "%s %s%s\n", i.ID, i.Status, protected)
+	}
+}
+
+// showProtections shows all that there are, and what each stands at.
+func (s *story) showProtections(out *strings.Builder) {
+	protections, _, err := s.member.registry.Protections(context.Background(), Stale(0))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, p := range protections {
+		fmt.Fprintf(out, "%s: %s, for %s of at most %s; %d of %d are suspect, it ends at %d\n", p.Scope, p.Reason(),
+			s.clock.Now().Sub(time.UnixMilli(p.Since)), p.Limit, p.Suspects, p.LeasesNow, p.EndsAt())
 	}
 }
 

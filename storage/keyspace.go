@@ -15,6 +15,7 @@ import "fmt"
 //	/leases/{id}                  one lease that several instances share
 //	/policies/{ns}/{svc}          how a service is to be treated, with its last versions
 //	/namespaces/{ns}              what is written down of a namespace, with its last versions
+//	/protection                   that the whole cluster is protected from mass expiry
 const (
 	// MetaPrefix heads everything that is not the replicated state machine's.
 	MetaPrefix = "__meta__/"
@@ -32,6 +33,8 @@ const (
 	PolicyPrefix = "/policies/"
 	// NamespacePrefix heads what is written down of namespaces.
 	NamespacePrefix = "/namespaces/"
+	// ProtectionKey is where it is kept that the whole cluster is protected.
+	ProtectionKey = "/protection"
 
 	appliedKey = MetaPrefix + "applied"
 )

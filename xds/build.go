@@ -90,6 +90,9 @@ func (c *cache) translateService(k resourceKey, revision registry.Revision) (val
 		return orNil(m, err), s.Revision, err
 	}
 	m, _ := buildEndpoints(s, endpoint, k.region)
+	if k.kind == kindGRPC {
+		trustSuspects(m)
+	}
 	return m, s.Revision, nil
 }
 

@@ -44,6 +44,26 @@ func buildEndpoints(s *registry.Service, endpoint int, region string) (*endpoint
 	}, withheld
 }
 
+// trustSuspects is for gRPC clients, to whom a degraded host is no host: where none in
+// any region is better, suspects are healthy. Envoy has them after all that are better by itself.
+func trustSuspects(m *endpointv3.ClusterLoadAssignment) {
+	has := func(health corev3.HealthStatus) bool {
+		return slices.ContainsFunc(m.GetEndpoints(), func(l *endpointv3.LocalityLbEndpoints) bool {
+			return slices.ContainsFunc(l.GetLbEndpoints(), func(e *endpointv3.LbEndpoint) bool { return e.GetHealthStatus() == health })
+		})
+	}
+	if has(corev3.HealthStatus_HEALTHY) || !has(corev3.HealthStatus_DEGRADED) {
+		return
+	}
+	for _, l := range m.GetEndpoints() {
+		for _, e := range l.GetLbEndpoints() {
+			if e.GetHealthStatus() == corev3.HealthStatus_DEGRADED {
+				e.HealthStatus = corev3.HealthStatus_HEALTHY
+			}
+		}
+	}
+}
+
 func withheldOf(s *registry.Service, endpoint int, i *registry.Instance, reason string) Withheld {
 	return Withheld{Service: s.Key, Instance: i.ID, Endpoint: s.Endpoints[endpoint].Name, Reason: reason}
 }

@@ -140,6 +140,7 @@ type service struct {
 	Matching        int               `json:"matching"`
 	Endpoints       []serviceEndpoint `json:"endpoints"`
 	Overrides       []keptOverride    `json:"overrides,omitempty"`
+	Protections     []protection      `json:"protections,omitempty"`
 	CreatedRevision uint64            `json:"createdRevision"`
 	Revision        uint64            `json:"revision"`
 	Withheld        []withheld        `json:"withheld,omitempty"`

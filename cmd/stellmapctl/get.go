@@ -41,7 +41,8 @@ func (c *ctl) getServicesCommand() *cobra.Command {
 		Short:   "List the services of a namespace, or of all",
 		Long: `services lists the services of a namespace: how many instances each has, how
 many of them pass, its endpoints, and what proxies are not told of it and why.
-A service outlives its last instance.
+A service outlives its last instance. Below the table is where nothing expires at
+the moment, why, and what ends it.
 
 With filters for instances it lists the services of which at least one instance
 matches all of them; -o wide says how many do.`,
@@ -70,6 +71,9 @@ func (c *ctl) getServices(ctx context.Context, s *selection) error {
 		return c.showCount(found)
 	}
 	v := serviceList{found.Revision, found.Services}.view(s.all, c.output == formatWide)
+	for _, s := range found.Services {
+		v.notes = append(v.notes, c.protectionLines(s.Protections)...)
+	}
 	v.foot = found.foot()
 	return c.show(v)
 }

@@ -69,7 +69,8 @@ type view struct {
 	head    string // table and wide: a line above
 	columns []column
 	rows    [][]string // one cell for each column
-	foot    string     // a line below
+	notes   []string   // lines below
+	foot    string     // the last
 }
 
 // column is one of a table. Its place never changes, so that scripts can count.
@@ -147,6 +148,11 @@ func (v view) table(wide, bare bool) ([]byte, error) {
 	}
 	if err := w.Flush(); err != nil {
 		return nil, err
+	}
+	for _, note := range v.notes {
+		if !bare {
+			fmt.Fprintln(&b, printable(note))
+		}
 	}
 	if v.foot != "" && !bare {
 		fmt.Fprintln(&b, printable(v.foot))

@@ -23,7 +23,8 @@ type clusterStatus struct {
 	Ready  bool   `json:"ready"` // the server that was asked: a write sent to it now succeeds
 	Reason string `json:"reason,omitempty"`
 	memberList
-	Members []memberStatus `json:"members"` // in place of memberList's
+	Members     []memberStatus `json:"members"` // in place of memberList's
+	Protections []protection   `json:"protections,omitempty"`
 }
 
 type memberStatus struct {
@@ -38,7 +39,8 @@ func (c *ctl) statusCommand() *cobra.Command {
 		Short: "Members, leader, revision, and who is ready",
 		Long: `status shows the members of the region as the asked one sees them, who leads,
 the revision that it has applied, and which members are ready. Each member is
-asked itself, for at most a second.
+asked itself, for at most a second. Below is what self-preservation keeps from
+expiring, why, and what ends it.
 
 STATE is what the members' last comparison of their states said of each: equal,
 differs, or missing while it has not said yet. The last line says when that was.
@@ -62,7 +64,12 @@ func (c *ctl) status(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.show(s.view()); err != nil {
+	if s.Protections, err = c.protections(ctx, "status"); err != nil {
+		return err
+	}
+	v := s.view()
+	v.notes = c.protectionLines(s.Protections)
+	if err := c.show(v); err != nil {
 		return err
 	}
 	if !s.Ready {

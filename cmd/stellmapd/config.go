@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"regexp"
 	"strings"
@@ -11,6 +12,8 @@ import (
 
 	"github.com/spf13/pflag"
 	"github.com/spf13/viper"
+
+	"github.com/stellmap/stellmap/registry"
 )
 
 // Config is everything that can be set. Its shape is the shape of
@@ -42,11 +45,15 @@ type Config struct {
 		StaleStartAfter time.Duration `mapstructure:"stale_start_after"`
 	} `mapstructure:"xds"`
 	Health struct {
-		Allow        []string      `mapstructure:"allow"`
-		Deny         []string      `mapstructure:"deny"`
-		CAFile       string        `mapstructure:"ca_file"`
-		InFlight     uint64        `mapstructure:"in_flight"`
-		FlapHalfLife time.Duration `mapstructure:"flap_half_life"`
+		Allow             []string      `mapstructure:"allow"`
+		Deny              []string      `mapstructure:"deny"`
+		CAFile            string        `mapstructure:"ca_file"`
+		InFlight          uint64        `mapstructure:"in_flight"`
+		FlapHalfLife      time.Duration `mapstructure:"flap_half_life"`
+		Protection        string        `mapstructure:"protection"`
+		ProtectionLeast   uint64        `mapstructure:"protection_least"`
+		ProtectionPercent int           `mapstructure:"protection_percent"`
+		ProtectionLimit   time.Duration `mapstructure:"protection_limit"`
 	} `mapstructure:"health"`
 	Snapshot struct {
 		Entries uint64 `mapstructure:"entries"`
@@ -307,6 +314,14 @@ func (c *Config) fill() {
 	}
 	if len(c.Cluster.Members) == 0 && len(c.Cluster.Join) == 0 {
 		c.Cluster.Members = []MemberConfig{c.self()}
+	}
+}
+
+// preservation is when leases that run out are held back.
+func (c *Config) preservation() registry.Preservation {
+	h := c.Health
+	return registry.Preservation{
+		Off: h.Protection == off, Least: int(min(h.ProtectionLeast, math.MaxInt32)), Percent: h.ProtectionPercent, Limit: h.ProtectionLimit,
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 
 	"github.com/cockroachdb/datadriven"
 	"github.com/spf13/pflag"
+
+	"github.com/stellmap/stellmap/registry"
 )
 
 // TestConfig tells what a configuration becomes, and how it is refused: the
@@ -58,6 +60,9 @@ func TestConfig(t *testing.T) {
 		if h := c.Health; len(h.Allow)+len(h.Deny) > 0 || h.InFlight != 512 || h.FlapHalfLife != time.Minute || h.CAFile != "" {
 			rules := c.probeRules()
 			fmt.Fprintf(&b, "checks reach %v, not %v, at home %v; trust %q; %d in flight, half-life %v\n", rules.Allow, rules.Deny, rules.Home, h.CAFile, h.InFlight, h.FlapHalfLife)
+		}
+		if p := c.preservation(); p != (registry.Preservation{Least: 5, Percent: 15, Limit: 10 * time.Minute}) {
+			fmt.Fprintf(&b, "protection %+v\n", p)
 		}
 		return b.String()
 	})

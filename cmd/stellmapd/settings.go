@@ -32,6 +32,8 @@ const (
 	kindJoin
 	kindPrefixes
 	kindFile
+	kindSwitch
+	kindPercent
 )
 
 // setting is one key that a file, a variable and a flag can give.
@@ -66,6 +68,10 @@ var settings = [...]setting{
 	{"health.ca_file", kindFile, "", "PEM file of the authorities whose certificates checks trust; empty = the system's"},
 	{"health.in_flight", kindCount, "512", "how many checks this member makes at the same time"},
 	{"health.flap_half_life", kindDuration, "1m", "in this time half of a check's flapping is forgotten, 1s to 1h"},
+	{"health.protection", kindSwitch, "on", "whether many leases that run out at once are held back, on or off"},
+	{"health.protection_least", kindCount, "5", "so many leases of a zone, a service or the cluster must have run out within their TTL"},
+	{"health.protection_percent", kindPercent, "15", "and more than so many in a hundred of its leases, 1 to 99"},
+	{"health.protection_limit", kindDuration, "10m", "how long they are held back at most, 1s to 1h"},
 	{"snapshot.entries", kindCount, "500000", "a snapshot is taken after so many log entries"},
 	{"snapshot.bytes", kindBytes, "256MiB", "or after so much of them"},
 	{"snapshot.keep", kindCount, "2", "how many snapshots are kept; the log goes back to the oldest"},
@@ -76,6 +82,12 @@ var settings = [...]setting{
 	{"log.level", kindLevel, "info", "debug, info, warn or error"},
 	{"log.format", kindFormat, "text", "text or json"},
 }
+
+// The values of a switch.
+const (
+	on  = "on"
+	off = "off"
+)
 
 // joinKey is whom a node asks that did not found the cluster.
 const joinKey = "cluster.join"
@@ -140,7 +152,7 @@ func (a *addressList) Type() string { return "string" }
 
 func (k kind) wants() string {
 	switch k {
-	case kindID, kindCount:
+	case kindID, kindCount, kindPercent:
 		return "a whole number"
 	case kindBytes, kindReserve, kindBallast:
 		return `a text such as "256MiB"`
@@ -221,6 +233,12 @@ func (k kind) check(value string) string {
 		return oneOf(value, "debug", "info", "warn", "error")
 	case kindFormat:
 		return oneOf(value, "text", "json")
+	case kindSwitch:
+		return oneOf(value, on, off)
+	case kindPercent:
+		if n, err := strconv.ParseUint(value, 10, 63); err != nil || n < 1 || n > 99 {
+			return fmt.Sprintf("%q is not a whole number from 1 to 99", value)
+		}
 	}
 	return ""
 }

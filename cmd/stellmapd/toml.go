@@ -45,7 +45,7 @@ func (e *tomlError) Error() string {
 
 // wrong tells whether the value's type does not suit the setting.
 func (v tomlValue) wrong(k kind) bool {
-	if k == kindID || k == kindCount {
+	if k == kindID || k == kindCount || k == kindPercent {
 		return v.kind != unstable.Integer
 	}
 	if k == kindJoin || k == kindPrefixes {

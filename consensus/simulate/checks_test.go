@@ -188,7 +188,7 @@ func leaseTolerance(ttl time.Duration) time.Duration {
 // renewed: a lease that was renewed holds for its TTL, from when the renewal
 // began; and there is one: what had run out before is not renewed in silence.
 func (c *checks) renewed(k registry.InstanceKey, began time.Duration, ttl time.Duration) {
-	if f := c.model.now(k); f.expired && f.since < began {
+	if f := c.model.now(k); (f.expired || f.suspect) && f.since < began {
 		c.world.fail("a renewal of %v, begun at %v, is acknowledged, and the lease had run out at %v", k, began, f.since)
 	}
 	until := began + ttl - leaseTolerance(ttl)
@@ -214,6 +214,24 @@ func (c *checks) expired(k registry.InstanceKey, e consensus.Entry) {
 		c.world.fail("the lease of %v is ended by entry %d of term %d, %v before its time: its holder was told that it is renewed", k, e.Index, e.Term, until-c.world.now)
 	}
 	c.world.tell("the lease of %v has run out, at revision %d", k, e.Index)
+}
+
+// suspected: no lease is kept that has not run out.
+func (c *checks) suspected(k registry.InstanceKey, e consensus.Entry) {
+	c.counts["suspects"]++
+	if until := c.safeUntil[k]; c.world.now < until {
+		c.world.fail("%v is a suspect by entry %d of term %d, %v before its time: its holder was told that it is renewed", k, e.Index, e.Term, until-c.world.now)
+	}
+	c.world.tell("%s is a suspect, at revision %d", describeKey(k), e.Index)
+}
+
+// protected: nothing is held back for the sake of a few.
+func (c *checks) protected(p *recordv1.Protection, e consensus.Entry) {
+	c.counts["protections"]++
+	if p.GetLapsed() < p.GetLeast() || p.GetLapsed()*100 <= p.GetPercent()*p.GetLeases() {
+		c.world.fail("a protection begins, by entry %d of term %d, when %d of %d leases have run out", e.Index, e.Term, p.GetLapsed(), p.GetLeases())
+	}
+	c.world.tell("protected from mass expiry: %v, at revision %d", p, e.Index)
 }
 
 func describeKey(k registry.InstanceKey) string { return fmt.Sprintf("%s/%s", k.Service, k.ID) }

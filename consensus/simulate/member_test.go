@@ -220,7 +220,7 @@ func (l *life) open() (err error) {
 	if err != nil {
 		return err
 	}
-	l.registry = registry.New(registry.Config{Machine: l.machine, Replicator: replicator{l}, Clock: l, Threads: l, Logger: l.logger()})
+	l.registry = registry.New(registry.Config{Machine: l.machine, Replicator: replicator{l}, Clock: l, Threads: l, Logger: l.logger(), Preserve: registry.Preservation{Limit: l.world.Protection}})
 	return nil
 }
 

@@ -21,6 +21,8 @@ type model struct {
 	changes []change                        // by revision
 	values  map[string]uint64               // of registrations → where they were applied
 	keys    []registry.InstanceKey
+
+	protected map[registry.ServiceKey]bool // the zero key is the cluster
 }
 
 // fact is what an instance is from a revision on.
@@ -30,6 +32,7 @@ type fact struct {
 	value    string // what its client registered: unique
 	ttlMs    int64
 	expired  bool
+	suspect  bool // it should have expired
 	lease    uint64
 	since    time.Duration // when a member first applied it
 }
@@ -42,7 +45,7 @@ type change struct {
 }
 
 func newModel() model {
-	return model{facts: make(map[registry.InstanceKey][]fact), values: make(map[string]uint64)}
+	return model{facts: make(map[registry.InstanceKey][]fact), values: make(map[string]uint64), protected: make(map[registry.ServiceKey]bool)}
 }
 
 // at is what an instance was at a revision.
@@ -82,7 +85,7 @@ func (m *model) set(k registry.InstanceKey, next fact) (changed bool) {
 }
 
 func (f fact) same(o fact) bool {
-	return f.present == o.present && f.value == o.value && f.ttlMs == o.ttlMs && f.expired == o.expired
+	return f.present == o.present && f.value == o.value && f.ttlMs == o.ttlMs && f.expired == o.expired && f.suspect == o.suspect
 }
 
 func (f fact) String() string {
@@ -91,6 +94,8 @@ func (f fact) String() string {
 		return "nothing"
 	case f.expired:
 		return f.value + ", expired"
+	case f.suspect:
+		return f.value + ", suspect"
 	}
 	return f.value
 }
@@ -122,6 +127,12 @@ func (m *model) apply(c *checks, e consensus.Entry) *recordv1.Result {
 		}
 	case *recordv1.Command_Checkpoint:
 		c.told(e, kind.Checkpoint)
+	case *recordv1.Command_Protect:
+		if kind.Protect.GetTerm() == e.Term {
+			for _, item := range kind.Protect.GetItems() {
+				m.protect(c, e, item)
+			}
+		}
 	}
 	return nil
 }
@@ -143,7 +154,7 @@ func (m *model) renew(e consensus.Entry, item *recordv1.RenewItem) *recordv1.Res
 	if !next.present {
 		return &recordv1.Result{Code: recordv1.Result_CODE_NOT_FOUND}
 	}
-	next.revision, next.lease, next.expired = e.Index, e.Index, false
+	next.revision, next.lease, next.expired, next.suspect = e.Index, e.Index, false, false
 	if ttl := item.GetLeaseTtlMs(); ttl > 0 {
 		next.ttlMs = ttl
 	}
@@ -156,16 +167,42 @@ func (m *model) expire(c *checks, e consensus.Entry, item *recordv1.ExpireItem) 
 	if !next.present || next.expired || next.lease != item.GetLease() {
 		return
 	}
-	next.revision, next.expired, next.since = e.Index, true, c.world.now
+	next.revision, next.expired, next.suspect, next.since = e.Index, true, false, c.world.now
 	m.set(k, next)
 	c.expired(k, e)
+}
+
+// protect is one item of a leader's decision to hold back what expires. Holders
+// are in one service without zones.
+func (m *model) protect(c *checks, e consensus.Entry, item *recordv1.ProtectItem) {
+	switch kind := item.GetKind().(type) {
+	case *recordv1.ProtectItem_Begin:
+		m.protected[scopeOf(kind.Begin.GetScope())] = true
+		c.protected(kind.Begin, e)
+	case *recordv1.ProtectItem_End:
+		delete(m.protected, scopeOf(kind.End))
+	case *recordv1.ProtectItem_Keep:
+		k := keyOf(kind.Keep.GetKey())
+		next := m.now(k)
+		covered := m.protected[k.ServiceKey()] || m.protected[registry.ServiceKey{}]
+		if !next.present || next.suspect || next.lease != kind.Keep.GetLease() || !covered {
+			return
+		}
+		next.revision, next.expired, next.suspect, next.since = e.Index, false, true, c.world.now
+		m.set(k, next)
+		c.suspected(k, e)
+	}
+}
+
+func scopeOf(s *recordv1.ProtectionScope) registry.ServiceKey {
+	return registry.ServiceKey{Namespace: s.GetService().GetNamespace(), Service: s.GetService().GetService()}
 }
 
 // instanceIs compares what a reader was shown with a fact.
 func instanceIs(i *registry.Instance, f fact) error {
 	shown := fact{}
 	if i != nil {
-		shown = fact{present: true, value: i.Version, ttlMs: i.LeaseTTL.Milliseconds(), expired: i.Status == registry.StatusExpired}
+		shown = fact{present: true, value: i.Version, ttlMs: i.LeaseTTL.Milliseconds(), expired: i.Status == registry.StatusExpired, suspect: i.Status == registry.StatusSuspect}
 	}
 	if !shown.same(f) {
 		return fmt.Errorf("%v is shown, and it is %v since %d", shown, f, f.revision)

@@ -89,7 +89,7 @@ func (w *world) begin() {
 const electionsMax = 10
 
 // settleTime is enough for leases to run out that nobody renews.
-const settleTime = 9 * time.Second
+const settleTime = 14 * time.Second
 
 // recover heals the cluster and sees that it lives.
 func (w *world) recover() {

@@ -62,6 +62,7 @@ type options struct {
 	Clients       int
 	Thinking      time.Duration // between two calls of a client, at most
 	Holders       int           // of leases
+	Protection    time.Duration // how long expiry is held back at most
 	Watchers      int
 	EventsMax     int // that a member keeps for them
 	Keys          int
@@ -81,7 +82,7 @@ func newOptions(seed uint64) options {
 		CompactEvery: time.Duration(100+dice.IntN(900)) * time.Millisecond,
 		CheckEvery:   time.Duration(300+dice.IntN(3000)) * time.Millisecond,
 		FlushEvery:   time.Duration(200+dice.IntN(3000)) * time.Millisecond,
-		Clients:      2 + dice.IntN(4), Thinking: time.Duration(20+dice.IntN(180)) * time.Millisecond, Holders: 1 + dice.IntN(6), Watchers: 1 + dice.IntN(3), Keys: 1 + dice.IntN(4),
+		Clients:      2 + dice.IntN(4), Thinking: time.Duration(20+dice.IntN(180)) * time.Millisecond, Holders: 1 + dice.IntN(12), Watchers: 1 + dice.IntN(3), Keys: 1 + dice.IntN(4),
 		Latency:    time.Duration(200+dice.IntN(4000)) * time.Microsecond,
 		FaultEvery: time.Duration(200+dice.IntN(1300)) * time.Millisecond,
 		Faulty:     time.Duration(5+dice.IntN(6)) * time.Second,
@@ -95,6 +96,7 @@ func newOptions(seed uint64) options {
 	o.CallTimeout = time.Duration(300+dice.IntN(900)) * time.Millisecond
 	o.CommitTimeout = o.CallTimeout + time.Duration(dice.IntN(2500))*time.Millisecond
 	o.Changes = dice.IntN(3) == 0
+	o.Protection = time.Duration(1+dice.IntN(4)) * time.Second
 	if dice.IntN(2) == 0 {
 		o.Loss = dice.Float64() * 0.2
 	}

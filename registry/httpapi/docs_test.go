@@ -59,6 +59,14 @@ func TestTheExamplesOfThePolicyDocs(t *testing.T) {
 	m.tryExamples("../../docs/policies.md", 11)
 }
 
+// TestTheExamplesOfTheProtectionDocs asks for what docs/protection.md shows.
+func TestTheExamplesOfTheProtectionDocs(t *testing.T) {
+	m := newMember(t, nil)
+	m.registerFleet()
+	m.clock.pass(1500 * time.Millisecond)
+	m.tryExamples("../../docs/protection.md", 3)
+}
+
 // tryExamples makes the calls that a page shows, at least so many, and compares the answers.
 func (m *member) tryExamples(page string, least int) {
 	m.tb.Helper()

@@ -236,6 +236,7 @@ var serviceFields = []listField[*shownService]{
 	{"matching", func(e *encoder, s *shownService) { e.number("matching", int64(s.Matching)) }},
 	{"endpoints", func(e *encoder, s *shownService) { e.serviceEndpoints(s.Endpoints) }},
 	{"overrides", func(e *encoder, s *shownService) { e.overrides(s.Overrides) }},
+	{"protections", func(e *encoder, s *shownService) { e.protections(s.ProtectionStates()) }},
 	{"createdRevision", func(e *encoder, s *shownService) { e.number("createdRevision", int64(s.Created)) }},
 	{"revision", func(e *encoder, s *shownService) { e.number("revision", int64(s.Revision)) }},
 	{"withheld", func(e *encoder, s *shownService) { e.serviceWithheld(s.withheld) }},

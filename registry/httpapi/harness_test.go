@@ -242,12 +242,22 @@ func (m *member) set(change func()) {
 	change()
 }
 
+// registerFleet registers ten instances of one zone, of which five have short leases.
+func (m *member) registerFleet() {
+	m.tb.Helper()
+	for n := range 10 {
+		ttl := []int{1, 60}[n%2]
+		m.must(http.StatusCreated, http.MethodPut, fmt.Sprintf("/api/v2/namespaces/prod/services/pay/instances/p%d", n),
+			fmt.Sprintf(`{"zone":"a","leaseTtlSeconds":%d,"endpoints":[{"protocol":"http","host":"10.0.0.%d","port":80}]}`, ttl, n+1))
+	}
+}
+
 // fingerprint is the revision, and everything that the engine holds.
 func (m *member) fingerprint() string {
 	m.tb.Helper()
 	var out strings.Builder
 	fmt.Fprintf(&out, "revision %d\n", m.machine.Revision())
-	for _, prefix := range []string{storage.ServicePrefix, storage.InstancePrefix, storage.LeasePrefix, storage.PolicyPrefix, storage.NamespacePrefix} {
+	for _, prefix := range []string{storage.ServicePrefix, storage.InstancePrefix, storage.LeasePrefix, storage.PolicyPrefix, storage.NamespacePrefix, storage.ProtectionKey} {
 		lo := []byte(prefix)
 		if err := m.engine.Scan(lo, storage.PrefixEnd(lo), func(key, value []byte) error {
 			fmt.Fprintf(&out, "%s = %x\n", key, value)

@@ -92,6 +92,9 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 		return "ok\n"
 	case "withhold":
 		return s.withhold(d)
+	case "fleet": // ten instances of zone a, of which five have short leases
+		s.member.registerFleet()
+		return "ok\n"
 	}
 	t.Fatalf("unknown command %s", d.Cmd)
 	return ""

@@ -39,6 +39,7 @@ func (a *API) v2Routes() []route {
 		read("/api/v2/instances", a.v2AllInstances),
 		read("/api/v2/services", a.v2AllServices),
 		read("/api/v2/namespaces", a.v2Namespaces),
+		read("/api/v2/protections", a.v2Protections),
 		read("/api/v2/members", a.v2Members),
 	)
 }

@@ -27,6 +27,58 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type ProtectionScope_Kind int32
+
+const (
+	ProtectionScope_KIND_UNSPECIFIED ProtectionScope_Kind = 0
+	ProtectionScope_KIND_CLUSTER     ProtectionScope_Kind = 1
+	ProtectionScope_KIND_SERVICE     ProtectionScope_Kind = 2
+	ProtectionScope_KIND_ZONE        ProtectionScope_Kind = 3 // of a service
+)
+
+// Enum value maps for ProtectionScope_Kind.
+var (
+	ProtectionScope_Kind_name = map[int32]string{
+		0: "KIND_UNSPECIFIED",
+		1: "KIND_CLUSTER",
+		2: "KIND_SERVICE",
+		3: "KIND_ZONE",
+	}
+	ProtectionScope_Kind_value = map[string]int32{
+		"KIND_UNSPECIFIED": 0,
+		"KIND_CLUSTER":     1,
+		"KIND_SERVICE":     2,
+		"KIND_ZONE":        3,
+	}
+)
+
+func (x ProtectionScope_Kind) Enum() *ProtectionScope_Kind {
+	p := new(ProtectionScope_Kind)
+	*p = x
+	return p
+}
+
+func (x ProtectionScope_Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ProtectionScope_Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_stellmap_record_v1_record_proto_enumTypes[0].Descriptor()
+}
+
+func (ProtectionScope_Kind) Type() protoreflect.EnumType {
+	return &file_stellmap_record_v1_record_proto_enumTypes[0]
+}
+
+func (x ProtectionScope_Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ProtectionScope_Kind.Descriptor instead.
+func (ProtectionScope_Kind) EnumDescriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{16, 0}
+}
+
 type Condition_Source int32
 
 const (
@@ -69,11 +121,11 @@ func (x Condition_Source) String() string {
 }
 
 func (Condition_Source) Descriptor() protoreflect.EnumDescriptor {
-	return file_stellmap_record_v1_record_proto_enumTypes[0].Descriptor()
+	return file_stellmap_record_v1_record_proto_enumTypes[1].Descriptor()
 }
 
 func (Condition_Source) Type() protoreflect.EnumType {
-	return &file_stellmap_record_v1_record_proto_enumTypes[0]
+	return &file_stellmap_record_v1_record_proto_enumTypes[1]
 }
 
 func (x Condition_Source) Number() protoreflect.EnumNumber {
@@ -82,7 +134,7 @@ func (x Condition_Source) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Condition_Source.Descriptor instead.
 func (Condition_Source) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{13, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{18, 0}
 }
 
 type Result_Code int32
@@ -142,11 +194,11 @@ func (x Result_Code) String() string {
 }
 
 func (Result_Code) Descriptor() protoreflect.EnumDescriptor {
-	return file_stellmap_record_v1_record_proto_enumTypes[1].Descriptor()
+	return file_stellmap_record_v1_record_proto_enumTypes[2].Descriptor()
 }
 
 func (Result_Code) Type() protoreflect.EnumType {
-	return &file_stellmap_record_v1_record_proto_enumTypes[1]
+	return &file_stellmap_record_v1_record_proto_enumTypes[2]
 }
 
 func (x Result_Code) Number() protoreflect.EnumNumber {
@@ -155,7 +207,7 @@ func (x Result_Code) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Result_Code.Descriptor instead.
 func (Result_Code) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{35, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{40, 0}
 }
 
 type Full_Of int32
@@ -197,11 +249,11 @@ func (x Full_Of) String() string {
 }
 
 func (Full_Of) Descriptor() protoreflect.EnumDescriptor {
-	return file_stellmap_record_v1_record_proto_enumTypes[2].Descriptor()
+	return file_stellmap_record_v1_record_proto_enumTypes[3].Descriptor()
 }
 
 func (Full_Of) Type() protoreflect.EnumType {
-	return &file_stellmap_record_v1_record_proto_enumTypes[2]
+	return &file_stellmap_record_v1_record_proto_enumTypes[3]
 }
 
 func (x Full_Of) Number() protoreflect.EnumNumber {
@@ -210,7 +262,7 @@ func (x Full_Of) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Full_Of.Descriptor instead.
 func (Full_Of) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{36, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{41, 0}
 }
 
 // Status says how an instance is.
@@ -262,11 +314,11 @@ func (x InstanceRecord_Status) String() string {
 }
 
 func (InstanceRecord_Status) Descriptor() protoreflect.EnumDescriptor {
-	return file_stellmap_record_v1_record_proto_enumTypes[3].Descriptor()
+	return file_stellmap_record_v1_record_proto_enumTypes[4].Descriptor()
 }
 
 func (InstanceRecord_Status) Type() protoreflect.EnumType {
-	return &file_stellmap_record_v1_record_proto_enumTypes[3]
+	return &file_stellmap_record_v1_record_proto_enumTypes[4]
 }
 
 func (x InstanceRecord_Status) Number() protoreflect.EnumNumber {
@@ -275,7 +327,7 @@ func (x InstanceRecord_Status) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use InstanceRecord_Status.Descriptor instead.
 func (InstanceRecord_Status) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{37, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{42, 0}
 }
 
 // Renewal is what became of one renewal.
@@ -321,11 +373,11 @@ func (x Answer_Renewal) String() string {
 }
 
 func (Answer_Renewal) Descriptor() protoreflect.EnumDescriptor {
-	return file_stellmap_record_v1_record_proto_enumTypes[4].Descriptor()
+	return file_stellmap_record_v1_record_proto_enumTypes[5].Descriptor()
 }
 
 func (Answer_Renewal) Type() protoreflect.EnumType {
-	return &file_stellmap_record_v1_record_proto_enumTypes[4]
+	return &file_stellmap_record_v1_record_proto_enumTypes[5]
 }
 
 func (x Answer_Renewal) Number() protoreflect.EnumNumber {
@@ -334,7 +386,7 @@ func (x Answer_Renewal) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Answer_Renewal.Descriptor instead.
 func (Answer_Renewal) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{49, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{54, 0}
 }
 
 // Command is the data of one log entry. A member that does not know its format
@@ -355,6 +407,7 @@ type Command struct {
 	//	*Command_EditNamespace
 	//	*Command_GrantLease
 	//	*Command_RevokeLease
+	//	*Command_Protect
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -503,6 +556,15 @@ func (x *Command) GetRevokeLease() *RevokeLease {
 	return nil
 }
 
+func (x *Command) GetProtect() *Protect {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_Protect); ok {
+			return x.Protect
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -551,6 +613,10 @@ type Command_RevokeLease struct {
 	RevokeLease *RevokeLease `protobuf:"bytes,15,opt,name=revoke_lease,json=revokeLease,proto3,oneof"`
 }
 
+type Command_Protect struct {
+	Protect *Protect `protobuf:"bytes,13,opt,name=protect,proto3,oneof"`
+}
+
 func (*Command_Register) isCommand_Kind() {}
 
 func (*Command_Deregister) isCommand_Kind() {}
@@ -572,6 +638,8 @@ func (*Command_EditNamespace) isCommand_Kind() {}
 func (*Command_GrantLease) isCommand_Kind() {}
 
 func (*Command_RevokeLease) isCommand_Kind() {}
+
+func (*Command_Protect) isCommand_Kind() {}
 
 type Register struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1258,6 +1326,365 @@ func (x *ConditionItem) GetProof() []byte {
 	return nil
 }
 
+// Protect is proposed by the leader when too many leases run out at once. It does
+// nothing if the leader is no longer the one that proposes it.
+type Protect struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Term          uint64                 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"` // of the leader that proposes it
+	Items         []*ProtectItem         `protobuf:"bytes,2,rep,name=items,proto3" json:"items,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Protect) Reset() {
+	*x = Protect{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Protect) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Protect) ProtoMessage() {}
+
+func (x *Protect) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Protect.ProtoReflect.Descriptor instead.
+func (*Protect) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Protect) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *Protect) GetItems() []*ProtectItem {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+type ProtectItem struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Kind:
+	//
+	//	*ProtectItem_Begin
+	//	*ProtectItem_End
+	//	*ProtectItem_Keep
+	Kind          isProtectItem_Kind `protobuf_oneof:"kind"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProtectItem) Reset() {
+	*x = ProtectItem{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProtectItem) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProtectItem) ProtoMessage() {}
+
+func (x *ProtectItem) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProtectItem.ProtoReflect.Descriptor instead.
+func (*ProtectItem) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ProtectItem) GetKind() isProtectItem_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return nil
+}
+
+func (x *ProtectItem) GetBegin() *Protection {
+	if x != nil {
+		if x, ok := x.Kind.(*ProtectItem_Begin); ok {
+			return x.Begin
+		}
+	}
+	return nil
+}
+
+func (x *ProtectItem) GetEnd() *ProtectionScope {
+	if x != nil {
+		if x, ok := x.Kind.(*ProtectItem_End); ok {
+			return x.End
+		}
+	}
+	return nil
+}
+
+func (x *ProtectItem) GetKeep() *ExpireItem {
+	if x != nil {
+		if x, ok := x.Kind.(*ProtectItem_Keep); ok {
+			return x.Keep
+		}
+	}
+	return nil
+}
+
+type isProtectItem_Kind interface {
+	isProtectItem_Kind()
+}
+
+type ProtectItem_Begin struct {
+	Begin *Protection `protobuf:"bytes,1,opt,name=begin,proto3,oneof"` // since_ms is not looked at: the entry's time counts
+}
+
+type ProtectItem_End struct {
+	End *ProtectionScope `protobuf:"bytes,2,opt,name=end,proto3,oneof"`
+}
+
+type ProtectItem_Keep struct {
+	Keep *ExpireItem `protobuf:"bytes,3,opt,name=keep,proto3,oneof"` // a lease that has run out, under a protection that is there: its instance is suspect, not expired
+}
+
+func (*ProtectItem_Begin) isProtectItem_Kind() {}
+
+func (*ProtectItem_End) isProtectItem_Kind() {}
+
+func (*ProtectItem_Keep) isProtectItem_Kind() {}
+
+// Protection is that leases do not run out somewhere for a while, and why.
+type Protection struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Scope         *ProtectionScope       `protobuf:"bytes,1,opt,name=scope,proto3" json:"scope,omitempty"`
+	SinceMs       int64                  `protobuf:"varint,2,opt,name=since_ms,json=sinceMs,proto3" json:"since_ms,omitempty"`
+	LimitMs       int64                  `protobuf:"varint,3,opt,name=limit_ms,json=limitMs,proto3" json:"limit_ms,omitempty"` // how long it lasts at most
+	Lapsed        uint32                 `protobuf:"varint,4,opt,name=lapsed,proto3" json:"lapsed,omitempty"`                  // leases that had run out when it began
+	Leases        uint32                 `protobuf:"varint,5,opt,name=leases,proto3" json:"leases,omitempty"`                  // of so many
+	Least         uint32                 `protobuf:"varint,6,opt,name=least,proto3" json:"least,omitempty"`                    // it is there while at least so many have run out,
+	Percent       uint32                 `protobuf:"varint,7,opt,name=percent,proto3" json:"percent,omitempty"`                // and more than so many in a hundred
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Protection) Reset() {
+	*x = Protection{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Protection) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Protection) ProtoMessage() {}
+
+func (x *Protection) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Protection.ProtoReflect.Descriptor instead.
+func (*Protection) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Protection) GetScope() *ProtectionScope {
+	if x != nil {
+		return x.Scope
+	}
+	return nil
+}
+
+func (x *Protection) GetSinceMs() int64 {
+	if x != nil {
+		return x.SinceMs
+	}
+	return 0
+}
+
+func (x *Protection) GetLimitMs() int64 {
+	if x != nil {
+		return x.LimitMs
+	}
+	return 0
+}
+
+func (x *Protection) GetLapsed() uint32 {
+	if x != nil {
+		return x.Lapsed
+	}
+	return 0
+}
+
+func (x *Protection) GetLeases() uint32 {
+	if x != nil {
+		return x.Leases
+	}
+	return 0
+}
+
+func (x *Protection) GetLeast() uint32 {
+	if x != nil {
+		return x.Least
+	}
+	return 0
+}
+
+func (x *Protection) GetPercent() uint32 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
+}
+
+// ProtectionScope is where leases do not run out.
+type ProtectionScope struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          ProtectionScope_Kind   `protobuf:"varint,1,opt,name=kind,proto3,enum=stellmap.record.v1.ProtectionScope_Kind" json:"kind,omitempty"`
+	Service       *ServiceKey            `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"` // unless it is the cluster
+	Zone          string                 `protobuf:"bytes,3,opt,name=zone,proto3" json:"zone,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProtectionScope) Reset() {
+	*x = ProtectionScope{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProtectionScope) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProtectionScope) ProtoMessage() {}
+
+func (x *ProtectionScope) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProtectionScope.ProtoReflect.Descriptor instead.
+func (*ProtectionScope) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ProtectionScope) GetKind() ProtectionScope_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return ProtectionScope_KIND_UNSPECIFIED
+}
+
+func (x *ProtectionScope) GetService() *ServiceKey {
+	if x != nil {
+		return x.Service
+	}
+	return nil
+}
+
+func (x *ProtectionScope) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+// ProtectionRecord is the value under /protection, while the whole cluster is protected.
+type ProtectionRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
+	Protection    *Protection            `protobuf:"bytes,2,opt,name=protection,proto3" json:"protection,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProtectionRecord) Reset() {
+	*x = ProtectionRecord{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProtectionRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProtectionRecord) ProtoMessage() {}
+
+func (x *ProtectionRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProtectionRecord.ProtoReflect.Descriptor instead.
+func (*ProtectionRecord) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ProtectionRecord) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
+func (x *ProtectionRecord) GetProtection() *Protection {
+	if x != nil {
+		return x.Protection
+	}
+	return nil
+}
+
 // Condition is one thing that is said of an instance.
 type Condition struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1275,7 +1702,7 @@ type Condition struct {
 
 func (x *Condition) Reset() {
 	*x = Condition{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[13]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1287,7 +1714,7 @@ func (x *Condition) String() string {
 func (*Condition) ProtoMessage() {}
 
 func (x *Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[13]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1300,7 +1727,7 @@ func (x *Condition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Condition.ProtoReflect.Descriptor instead.
 func (*Condition) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{13}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Condition) GetSource() Condition_Source {
@@ -1377,7 +1804,7 @@ type Checkpoint struct {
 
 func (x *Checkpoint) Reset() {
 	*x = Checkpoint{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[14]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1389,7 +1816,7 @@ func (x *Checkpoint) String() string {
 func (*Checkpoint) ProtoMessage() {}
 
 func (x *Checkpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[14]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1402,7 +1829,7 @@ func (x *Checkpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
 func (*Checkpoint) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{14}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Checkpoint) GetTerm() uint64 {
@@ -1466,7 +1893,7 @@ type LeaseNumbers struct {
 
 func (x *LeaseNumbers) Reset() {
 	*x = LeaseNumbers{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[15]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1478,7 +1905,7 @@ func (x *LeaseNumbers) String() string {
 func (*LeaseNumbers) ProtoMessage() {}
 
 func (x *LeaseNumbers) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[15]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1491,7 +1918,7 @@ func (x *LeaseNumbers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseNumbers.ProtoReflect.Descriptor instead.
 func (*LeaseNumbers) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{15}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *LeaseNumbers) GetFirst() uint32 {
@@ -1521,7 +1948,7 @@ type EditPolicy struct {
 
 func (x *EditPolicy) Reset() {
 	*x = EditPolicy{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[16]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1533,7 +1960,7 @@ func (x *EditPolicy) String() string {
 func (*EditPolicy) ProtoMessage() {}
 
 func (x *EditPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[16]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1546,7 +1973,7 @@ func (x *EditPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EditPolicy.ProtoReflect.Descriptor instead.
 func (*EditPolicy) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{16}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *EditPolicy) GetKey() *ServiceKey {
@@ -1590,7 +2017,7 @@ type EditNamespace struct {
 
 func (x *EditNamespace) Reset() {
 	*x = EditNamespace{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[17]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1602,7 +2029,7 @@ func (x *EditNamespace) String() string {
 func (*EditNamespace) ProtoMessage() {}
 
 func (x *EditNamespace) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[17]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1615,7 +2042,7 @@ func (x *EditNamespace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EditNamespace.ProtoReflect.Descriptor instead.
 func (*EditNamespace) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{17}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *EditNamespace) GetNamespace() string {
@@ -1659,7 +2086,7 @@ type Precondition struct {
 
 func (x *Precondition) Reset() {
 	*x = Precondition{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[18]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1671,7 +2098,7 @@ func (x *Precondition) String() string {
 func (*Precondition) ProtoMessage() {}
 
 func (x *Precondition) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[18]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1684,7 +2111,7 @@ func (x *Precondition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Precondition.ProtoReflect.Descriptor instead.
 func (*Precondition) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{18}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Precondition) GetVersion() uint64 {
@@ -1727,7 +2154,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[19]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1739,7 +2166,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[19]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1752,7 +2179,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{19}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Policy) GetGraceSeconds() int64 {
@@ -1836,7 +2263,7 @@ type LoadBalancing struct {
 
 func (x *LoadBalancing) Reset() {
 	*x = LoadBalancing{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[20]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1848,7 +2275,7 @@ func (x *LoadBalancing) String() string {
 func (*LoadBalancing) ProtoMessage() {}
 
 func (x *LoadBalancing) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[20]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1861,7 +2288,7 @@ func (x *LoadBalancing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadBalancing.ProtoReflect.Descriptor instead.
 func (*LoadBalancing) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{20}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *LoadBalancing) GetAlgorithm() string {
@@ -1894,7 +2321,7 @@ type OutlierDetection struct {
 
 func (x *OutlierDetection) Reset() {
 	*x = OutlierDetection{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[21]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1906,7 +2333,7 @@ func (x *OutlierDetection) String() string {
 func (*OutlierDetection) ProtoMessage() {}
 
 func (x *OutlierDetection) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[21]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1919,7 +2346,7 @@ func (x *OutlierDetection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutlierDetection.ProtoReflect.Descriptor instead.
 func (*OutlierDetection) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{21}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *OutlierDetection) GetDisabled() bool {
@@ -1985,7 +2412,7 @@ type CircuitBreaking struct {
 
 func (x *CircuitBreaking) Reset() {
 	*x = CircuitBreaking{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[22]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1997,7 +2424,7 @@ func (x *CircuitBreaking) String() string {
 func (*CircuitBreaking) ProtoMessage() {}
 
 func (x *CircuitBreaking) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[22]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2010,7 +2437,7 @@ func (x *CircuitBreaking) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CircuitBreaking.ProtoReflect.Descriptor instead.
 func (*CircuitBreaking) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{22}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *CircuitBreaking) GetMaxConnections() int64 {
@@ -2060,7 +2487,7 @@ type Timeouts struct {
 
 func (x *Timeouts) Reset() {
 	*x = Timeouts{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[23]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2072,7 +2499,7 @@ func (x *Timeouts) String() string {
 func (*Timeouts) ProtoMessage() {}
 
 func (x *Timeouts) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[23]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2085,7 +2512,7 @@ func (x *Timeouts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timeouts.ProtoReflect.Descriptor instead.
 func (*Timeouts) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{23}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Timeouts) GetConnectMs() int64 {
@@ -2121,7 +2548,7 @@ type Retries struct {
 
 func (x *Retries) Reset() {
 	*x = Retries{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[24]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2133,7 +2560,7 @@ func (x *Retries) String() string {
 func (*Retries) ProtoMessage() {}
 
 func (x *Retries) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[24]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2146,7 +2573,7 @@ func (x *Retries) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Retries.ProtoReflect.Descriptor instead.
 func (*Retries) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{24}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Retries) GetAttempts() int64 {
@@ -2180,7 +2607,7 @@ type Failover struct {
 
 func (x *Failover) Reset() {
 	*x = Failover{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[25]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2192,7 +2619,7 @@ func (x *Failover) String() string {
 func (*Failover) ProtoMessage() {}
 
 func (x *Failover) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[25]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2205,7 +2632,7 @@ func (x *Failover) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failover.ProtoReflect.Descriptor instead.
 func (*Failover) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{25}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Failover) GetOverprovisioningPercent() int64 {
@@ -2227,7 +2654,7 @@ type Namespace struct {
 
 func (x *Namespace) Reset() {
 	*x = Namespace{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[26]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2239,7 +2666,7 @@ func (x *Namespace) String() string {
 func (*Namespace) ProtoMessage() {}
 
 func (x *Namespace) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[26]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2252,7 +2679,7 @@ func (x *Namespace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Namespace.ProtoReflect.Descriptor instead.
 func (*Namespace) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{26}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Namespace) GetDescription() string {
@@ -2287,7 +2714,7 @@ type Quota struct {
 
 func (x *Quota) Reset() {
 	*x = Quota{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[27]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2299,7 +2726,7 @@ func (x *Quota) String() string {
 func (*Quota) ProtoMessage() {}
 
 func (x *Quota) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[27]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2312,7 +2739,7 @@ func (x *Quota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Quota.ProtoReflect.Descriptor instead.
 func (*Quota) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{27}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Quota) GetServices() int64 {
@@ -2339,7 +2766,7 @@ type ServiceKey struct {
 
 func (x *ServiceKey) Reset() {
 	*x = ServiceKey{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[28]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2351,7 +2778,7 @@ func (x *ServiceKey) String() string {
 func (*ServiceKey) ProtoMessage() {}
 
 func (x *ServiceKey) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[28]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2364,7 +2791,7 @@ func (x *ServiceKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceKey.ProtoReflect.Descriptor instead.
 func (*ServiceKey) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{28}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ServiceKey) GetNamespace() string {
@@ -2392,7 +2819,7 @@ type InstanceKey struct {
 
 func (x *InstanceKey) Reset() {
 	*x = InstanceKey{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[29]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2404,7 +2831,7 @@ func (x *InstanceKey) String() string {
 func (*InstanceKey) ProtoMessage() {}
 
 func (x *InstanceKey) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[29]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2417,7 +2844,7 @@ func (x *InstanceKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceKey.ProtoReflect.Descriptor instead.
 func (*InstanceKey) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{29}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *InstanceKey) GetNamespace() string {
@@ -2458,7 +2885,7 @@ type InstanceSpec struct {
 
 func (x *InstanceSpec) Reset() {
 	*x = InstanceSpec{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[30]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2470,7 +2897,7 @@ func (x *InstanceSpec) String() string {
 func (*InstanceSpec) ProtoMessage() {}
 
 func (x *InstanceSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[30]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2483,7 +2910,7 @@ func (x *InstanceSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceSpec.ProtoReflect.Descriptor instead.
 func (*InstanceSpec) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{30}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *InstanceSpec) GetGroup() string {
@@ -2552,7 +2979,7 @@ type Pair struct {
 
 func (x *Pair) Reset() {
 	*x = Pair{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[31]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2564,7 +2991,7 @@ func (x *Pair) String() string {
 func (*Pair) ProtoMessage() {}
 
 func (x *Pair) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[31]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2577,7 +3004,7 @@ func (x *Pair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pair.ProtoReflect.Descriptor instead.
 func (*Pair) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{31}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Pair) GetKey() string {
@@ -2608,7 +3035,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[32]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2620,7 +3047,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[32]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2633,7 +3060,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{32}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Endpoint) GetName() string {
@@ -2701,7 +3128,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[33]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2713,7 +3140,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[33]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2726,7 +3153,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{33}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Check) GetName() string {
@@ -2837,7 +3264,7 @@ type Reply struct {
 
 func (x *Reply) Reset() {
 	*x = Reply{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[34]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2849,7 +3276,7 @@ func (x *Reply) String() string {
 func (*Reply) ProtoMessage() {}
 
 func (x *Reply) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[34]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2862,7 +3289,7 @@ func (x *Reply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reply.ProtoReflect.Descriptor instead.
 func (*Reply) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{34}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Reply) GetResults() []*Result {
@@ -2886,7 +3313,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[35]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2898,7 +3325,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[35]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2911,7 +3338,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{35}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Result) GetCode() Result_Code {
@@ -2967,7 +3394,7 @@ type Full struct {
 
 func (x *Full) Reset() {
 	*x = Full{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[36]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2979,7 +3406,7 @@ func (x *Full) String() string {
 func (*Full) ProtoMessage() {}
 
 func (x *Full) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[36]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2992,7 +3419,7 @@ func (x *Full) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Full.ProtoReflect.Descriptor instead.
 func (*Full) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{36}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Full) GetOf() Full_Of {
@@ -3032,7 +3459,7 @@ type InstanceRecord struct {
 
 func (x *InstanceRecord) Reset() {
 	*x = InstanceRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[37]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3044,7 +3471,7 @@ func (x *InstanceRecord) String() string {
 func (*InstanceRecord) ProtoMessage() {}
 
 func (x *InstanceRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[37]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3057,7 +3484,7 @@ func (x *InstanceRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceRecord.ProtoReflect.Descriptor instead.
 func (*InstanceRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{37}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *InstanceRecord) GetFormat() uint32 {
@@ -3172,7 +3599,7 @@ type ToldRecord struct {
 
 func (x *ToldRecord) Reset() {
 	*x = ToldRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[38]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3184,7 +3611,7 @@ func (x *ToldRecord) String() string {
 func (*ToldRecord) ProtoMessage() {}
 
 func (x *ToldRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[38]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3197,7 +3624,7 @@ func (x *ToldRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldRecord.ProtoReflect.Descriptor instead.
 func (*ToldRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{38}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ToldRecord) GetFormat() uint32 {
@@ -3243,7 +3670,7 @@ type ToldClockRecord struct {
 
 func (x *ToldClockRecord) Reset() {
 	*x = ToldClockRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[39]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3255,7 +3682,7 @@ func (x *ToldClockRecord) String() string {
 func (*ToldClockRecord) ProtoMessage() {}
 
 func (x *ToldClockRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[39]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3268,7 +3695,7 @@ func (x *ToldClockRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldClockRecord.ProtoReflect.Descriptor instead.
 func (*ToldClockRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{39}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ToldClockRecord) GetFormat() uint32 {
@@ -3328,7 +3755,7 @@ type LeaseRecord struct {
 
 func (x *LeaseRecord) Reset() {
 	*x = LeaseRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[40]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3340,7 +3767,7 @@ func (x *LeaseRecord) String() string {
 func (*LeaseRecord) ProtoMessage() {}
 
 func (x *LeaseRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[40]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3353,7 +3780,7 @@ func (x *LeaseRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRecord.ProtoReflect.Descriptor instead.
 func (*LeaseRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{40}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *LeaseRecord) GetFormat() uint32 {
@@ -3410,13 +3837,14 @@ type ServiceRecord struct {
 	EmptiedAtMs      int64                  `protobuf:"varint,7,opt,name=emptied_at_ms,json=emptiedAtMs,proto3" json:"emptied_at_ms,omitempty"`
 	Overrides        []*Override            `protobuf:"bytes,8,rep,name=overrides,proto3" json:"overrides,omitempty"`                                           // of instances that are gone, sorted by id
 	ProtectedSinceMs int64                  `protobuf:"varint,11,opt,name=protected_since_ms,json=protectedSinceMs,proto3" json:"protected_since_ms,omitempty"` // since when all instances are handed out, by the policy's threshold; 0 = they are not
+	Protections      []*Protection          `protobuf:"bytes,9,rep,name=protections,proto3" json:"protections,omitempty"`                                       // of the service and of its zones, sorted by scope
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
 
 func (x *ServiceRecord) Reset() {
 	*x = ServiceRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[41]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3428,7 +3856,7 @@ func (x *ServiceRecord) String() string {
 func (*ServiceRecord) ProtoMessage() {}
 
 func (x *ServiceRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[41]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3441,7 +3869,7 @@ func (x *ServiceRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceRecord.ProtoReflect.Descriptor instead.
 func (*ServiceRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{41}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ServiceRecord) GetFormat() uint32 {
@@ -3507,6 +3935,13 @@ func (x *ServiceRecord) GetProtectedSinceMs() int64 {
 	return 0
 }
 
+func (x *ServiceRecord) GetProtections() []*Protection {
+	if x != nil {
+		return x.Protections
+	}
+	return nil
+}
+
 // Override is the word of an operator on an instance that is not there, for when it comes back.
 type Override struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3518,7 +3953,7 @@ type Override struct {
 
 func (x *Override) Reset() {
 	*x = Override{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[42]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3530,7 +3965,7 @@ func (x *Override) String() string {
 func (*Override) ProtoMessage() {}
 
 func (x *Override) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[42]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3543,7 +3978,7 @@ func (x *Override) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Override.ProtoReflect.Descriptor instead.
 func (*Override) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{42}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Override) GetId() string {
@@ -3572,7 +4007,7 @@ type DocumentRecord struct {
 
 func (x *DocumentRecord) Reset() {
 	*x = DocumentRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[43]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3584,7 +4019,7 @@ func (x *DocumentRecord) String() string {
 func (*DocumentRecord) ProtoMessage() {}
 
 func (x *DocumentRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[43]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3597,7 +4032,7 @@ func (x *DocumentRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DocumentRecord.ProtoReflect.Descriptor instead.
 func (*DocumentRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{43}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *DocumentRecord) GetFormat() uint32 {
@@ -3629,7 +4064,7 @@ type Edit struct {
 
 func (x *Edit) Reset() {
 	*x = Edit{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[44]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3641,7 +4076,7 @@ func (x *Edit) String() string {
 func (*Edit) ProtoMessage() {}
 
 func (x *Edit) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[44]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3654,7 +4089,7 @@ func (x *Edit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Edit.ProtoReflect.Descriptor instead.
 func (*Edit) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{44}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Edit) GetVersion() uint64 {
@@ -3709,7 +4144,7 @@ type ServiceEndpoint struct {
 
 func (x *ServiceEndpoint) Reset() {
 	*x = ServiceEndpoint{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[45]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3721,7 +4156,7 @@ func (x *ServiceEndpoint) String() string {
 func (*ServiceEndpoint) ProtoMessage() {}
 
 func (x *ServiceEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[45]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3734,7 +4169,7 @@ func (x *ServiceEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceEndpoint.ProtoReflect.Descriptor instead.
 func (*ServiceEndpoint) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{45}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ServiceEndpoint) GetName() string {
@@ -3766,7 +4201,7 @@ type Ask struct {
 
 func (x *Ask) Reset() {
 	*x = Ask{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[46]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3778,7 +4213,7 @@ func (x *Ask) String() string {
 func (*Ask) ProtoMessage() {}
 
 func (x *Ask) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[46]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3791,7 +4226,7 @@ func (x *Ask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask.ProtoReflect.Descriptor instead.
 func (*Ask) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{46}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Ask) GetFormat() uint32 {
@@ -3852,7 +4287,7 @@ type RenewLeases struct {
 
 func (x *RenewLeases) Reset() {
 	*x = RenewLeases{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[47]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3864,7 +4299,7 @@ func (x *RenewLeases) String() string {
 func (*RenewLeases) ProtoMessage() {}
 
 func (x *RenewLeases) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[47]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3877,7 +4312,7 @@ func (x *RenewLeases) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeases.ProtoReflect.Descriptor instead.
 func (*RenewLeases) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{47}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *RenewLeases) GetItems() []*RenewItem {
@@ -3897,7 +4332,7 @@ type ShareChecks struct {
 
 func (x *ShareChecks) Reset() {
 	*x = ShareChecks{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[48]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3909,7 +4344,7 @@ func (x *ShareChecks) String() string {
 func (*ShareChecks) ProtoMessage() {}
 
 func (x *ShareChecks) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[48]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3922,7 +4357,7 @@ func (x *ShareChecks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShareChecks.ProtoReflect.Descriptor instead.
 func (*ShareChecks) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{48}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ShareChecks) GetMember() uint64 {
@@ -3944,7 +4379,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[49]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3956,7 +4391,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[49]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3969,7 +4404,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{49}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Answer) GetRenewals() []Answer_Renewal {
@@ -3997,7 +4432,7 @@ var File_stellmap_record_v1_record_proto protoreflect.FileDescriptor
 
 const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x1fstellmap/record/v1/record.proto\x12\x12stellmap.record.v1\"\xe6\x05\n" +
+	"\x1fstellmap/record/v1/record.proto\x12\x12stellmap.record.v1\"\x9f\x06\n" +
 	"\aCommand\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12:\n" +
 	"\bregister\x18\x02 \x01(\v2\x1c.stellmap.record.v1.RegisterH\x00R\bregister\x12@\n" +
@@ -4016,7 +4451,8 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\x0eedit_namespace\x18\t \x01(\v2!.stellmap.record.v1.EditNamespaceH\x00R\reditNamespace\x12A\n" +
 	"\vgrant_lease\x18\x0e \x01(\v2\x1e.stellmap.record.v1.GrantLeaseH\x00R\n" +
 	"grantLease\x12D\n" +
-	"\frevoke_lease\x18\x0f \x01(\v2\x1f.stellmap.record.v1.RevokeLeaseH\x00R\vrevokeLeaseB\x06\n" +
+	"\frevoke_lease\x18\x0f \x01(\v2\x1f.stellmap.record.v1.RevokeLeaseH\x00R\vrevokeLease\x127\n" +
+	"\aprotect\x18\r \x01(\v2\x1b.stellmap.record.v1.ProtectH\x00R\aprotectB\x06\n" +
 	"\x04kind\"B\n" +
 	"\bRegister\x126\n" +
 	"\x05items\x18\x01 \x03(\v2 .stellmap.record.v1.RegisterItemR\x05items\"\xbe\x01\n" +
@@ -4063,7 +4499,38 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\blasts_ms\x18\x06 \x01(\x03R\alastsMs\x12\x14\n" +
 	"\x05lease\x18\x04 \x01(\x04R\x05lease\x12=\n" +
 	"\x04seen\x18\x05 \x01(\x0e2).stellmap.record.v1.InstanceRecord.StatusR\x04seen\x12\x14\n" +
-	"\x05proof\x18\a \x01(\fR\x05proof\"\xa9\x03\n" +
+	"\x05proof\x18\a \x01(\fR\x05proof\"T\n" +
+	"\aProtect\x12\x12\n" +
+	"\x04term\x18\x01 \x01(\x04R\x04term\x125\n" +
+	"\x05items\x18\x02 \x03(\v2\x1f.stellmap.record.v1.ProtectItemR\x05items\"\xbc\x01\n" +
+	"\vProtectItem\x126\n" +
+	"\x05begin\x18\x01 \x01(\v2\x1e.stellmap.record.v1.ProtectionH\x00R\x05begin\x127\n" +
+	"\x03end\x18\x02 \x01(\v2#.stellmap.record.v1.ProtectionScopeH\x00R\x03end\x124\n" +
+	"\x04keep\x18\x03 \x01(\v2\x1e.stellmap.record.v1.ExpireItemH\x00R\x04keepB\x06\n" +
+	"\x04kind\"\xdd\x01\n" +
+	"\n" +
+	"Protection\x129\n" +
+	"\x05scope\x18\x01 \x01(\v2#.stellmap.record.v1.ProtectionScopeR\x05scope\x12\x19\n" +
+	"\bsince_ms\x18\x02 \x01(\x03R\asinceMs\x12\x19\n" +
+	"\blimit_ms\x18\x03 \x01(\x03R\alimitMs\x12\x16\n" +
+	"\x06lapsed\x18\x04 \x01(\rR\x06lapsed\x12\x16\n" +
+	"\x06leases\x18\x05 \x01(\rR\x06leases\x12\x14\n" +
+	"\x05least\x18\x06 \x01(\rR\x05least\x12\x18\n" +
+	"\apercent\x18\a \x01(\rR\apercent\"\xee\x01\n" +
+	"\x0fProtectionScope\x12<\n" +
+	"\x04kind\x18\x01 \x01(\x0e2(.stellmap.record.v1.ProtectionScope.KindR\x04kind\x128\n" +
+	"\aservice\x18\x02 \x01(\v2\x1e.stellmap.record.v1.ServiceKeyR\aservice\x12\x12\n" +
+	"\x04zone\x18\x03 \x01(\tR\x04zone\"O\n" +
+	"\x04Kind\x12\x14\n" +
+	"\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fKIND_CLUSTER\x10\x01\x12\x10\n" +
+	"\fKIND_SERVICE\x10\x02\x12\r\n" +
+	"\tKIND_ZONE\x10\x03\"j\n" +
+	"\x10ProtectionRecord\x12\x16\n" +
+	"\x06format\x18\x01 \x01(\rR\x06format\x12>\n" +
+	"\n" +
+	"protection\x18\x02 \x01(\v2\x1e.stellmap.record.v1.ProtectionR\n" +
+	"protection\"\xa9\x03\n" +
 	"\tCondition\x12<\n" +
 	"\x06source\x18\x01 \x01(\x0e2$.stellmap.record.v1.Condition.SourceR\x06source\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12A\n" +
@@ -4311,7 +4778,7 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\x05 \x01(\x04R\n" +
 	"generation\x12\x14\n" +
-	"\x05token\x18\x06 \x01(\fR\x05token\"\xe8\x02\n" +
+	"\x05token\x18\x06 \x01(\fR\x05token\"\xaa\x03\n" +
 	"\rServiceRecord\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x18\n" +
 	"\acreated\x18\x02 \x01(\x04R\acreated\x12\x1a\n" +
@@ -4322,7 +4789,8 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"fell_at_ms\x18\x06 \x01(\x03R\bfellAtMs\x12\"\n" +
 	"\remptied_at_ms\x18\a \x01(\x03R\vemptiedAtMs\x12:\n" +
 	"\toverrides\x18\b \x03(\v2\x1c.stellmap.record.v1.OverrideR\toverrides\x12,\n" +
-	"\x12protected_since_ms\x18\v \x01(\x03R\x10protectedSinceMs\"W\n" +
+	"\x12protected_since_ms\x18\v \x01(\x03R\x10protectedSinceMs\x12@\n" +
+	"\vprotections\x18\t \x03(\v2\x1e.stellmap.record.v1.ProtectionR\vprotections\"W\n" +
 	"\bOverride\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12;\n" +
 	"\tcondition\x18\x02 \x01(\v2\x1d.stellmap.record.v1.ConditionR\tcondition\"X\n" +
@@ -4373,135 +4841,151 @@ func file_stellmap_record_v1_record_proto_rawDescGZIP() []byte {
 	return file_stellmap_record_v1_record_proto_rawDescData
 }
 
-var file_stellmap_record_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_stellmap_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
+var file_stellmap_record_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_stellmap_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
 var file_stellmap_record_v1_record_proto_goTypes = []any{
-	(Condition_Source)(0),      // 0: stellmap.record.v1.Condition.Source
-	(Result_Code)(0),           // 1: stellmap.record.v1.Result.Code
-	(Full_Of)(0),               // 2: stellmap.record.v1.Full.Of
-	(InstanceRecord_Status)(0), // 3: stellmap.record.v1.InstanceRecord.Status
-	(Answer_Renewal)(0),        // 4: stellmap.record.v1.Answer.Renewal
-	(*Command)(nil),            // 5: stellmap.record.v1.Command
-	(*Register)(nil),           // 6: stellmap.record.v1.Register
-	(*RegisterItem)(nil),       // 7: stellmap.record.v1.RegisterItem
-	(*Deregister)(nil),         // 8: stellmap.record.v1.Deregister
-	(*Renew)(nil),              // 9: stellmap.record.v1.Renew
-	(*RenewItem)(nil),          // 10: stellmap.record.v1.RenewItem
-	(*Expire)(nil),             // 11: stellmap.record.v1.Expire
-	(*ExpireItem)(nil),         // 12: stellmap.record.v1.ExpireItem
-	(*Reap)(nil),               // 13: stellmap.record.v1.Reap
-	(*GrantLease)(nil),         // 14: stellmap.record.v1.GrantLease
-	(*RevokeLease)(nil),        // 15: stellmap.record.v1.RevokeLease
-	(*SetConditions)(nil),      // 16: stellmap.record.v1.SetConditions
-	(*ConditionItem)(nil),      // 17: stellmap.record.v1.ConditionItem
-	(*Condition)(nil),          // 18: stellmap.record.v1.Condition
-	(*Checkpoint)(nil),         // 19: stellmap.record.v1.Checkpoint
-	(*LeaseNumbers)(nil),       // 20: stellmap.record.v1.LeaseNumbers
-	(*EditPolicy)(nil),         // 21: stellmap.record.v1.EditPolicy
-	(*EditNamespace)(nil),      // 22: stellmap.record.v1.EditNamespace
-	(*Precondition)(nil),       // 23: stellmap.record.v1.Precondition
-	(*Policy)(nil),             // 24: stellmap.record.v1.Policy
-	(*LoadBalancing)(nil),      // 25: stellmap.record.v1.LoadBalancing
-	(*OutlierDetection)(nil),   // 26: stellmap.record.v1.OutlierDetection
-	(*CircuitBreaking)(nil),    // 27: stellmap.record.v1.CircuitBreaking
-	(*Timeouts)(nil),           // 28: stellmap.record.v1.Timeouts
-	(*Retries)(nil),            // 29: stellmap.record.v1.Retries
-	(*Failover)(nil),           // 30: stellmap.record.v1.Failover
-	(*Namespace)(nil),          // 31: stellmap.record.v1.Namespace
-	(*Quota)(nil),              // 32: stellmap.record.v1.Quota
-	(*ServiceKey)(nil),         // 33: stellmap.record.v1.ServiceKey
-	(*InstanceKey)(nil),        // 34: stellmap.record.v1.InstanceKey
-	(*InstanceSpec)(nil),       // 35: stellmap.record.v1.InstanceSpec
-	(*Pair)(nil),               // 36: stellmap.record.v1.Pair
-	(*Endpoint)(nil),           // 37: stellmap.record.v1.Endpoint
-	(*Check)(nil),              // 38: stellmap.record.v1.Check
-	(*Reply)(nil),              // 39: stellmap.record.v1.Reply
-	(*Result)(nil),             // 40: stellmap.record.v1.Result
-	(*Full)(nil),               // 41: stellmap.record.v1.Full
-	(*InstanceRecord)(nil),     // 42: stellmap.record.v1.InstanceRecord
-	(*ToldRecord)(nil),         // 43: stellmap.record.v1.ToldRecord
-	(*ToldClockRecord)(nil),    // 44: stellmap.record.v1.ToldClockRecord
-	(*LeaseRecord)(nil),        // 45: stellmap.record.v1.LeaseRecord
-	(*ServiceRecord)(nil),      // 46: stellmap.record.v1.ServiceRecord
-	(*Override)(nil),           // 47: stellmap.record.v1.Override
-	(*DocumentRecord)(nil),     // 48: stellmap.record.v1.DocumentRecord
-	(*Edit)(nil),               // 49: stellmap.record.v1.Edit
-	(*ServiceEndpoint)(nil),    // 50: stellmap.record.v1.ServiceEndpoint
-	(*Ask)(nil),                // 51: stellmap.record.v1.Ask
-	(*RenewLeases)(nil),        // 52: stellmap.record.v1.RenewLeases
-	(*ShareChecks)(nil),        // 53: stellmap.record.v1.ShareChecks
-	(*Answer)(nil),             // 54: stellmap.record.v1.Answer
+	(ProtectionScope_Kind)(0),  // 0: stellmap.record.v1.ProtectionScope.Kind
+	(Condition_Source)(0),      // 1: stellmap.record.v1.Condition.Source
+	(Result_Code)(0),           // 2: stellmap.record.v1.Result.Code
+	(Full_Of)(0),               // 3: stellmap.record.v1.Full.Of
+	(InstanceRecord_Status)(0), // 4: stellmap.record.v1.InstanceRecord.Status
+	(Answer_Renewal)(0),        // 5: stellmap.record.v1.Answer.Renewal
+	(*Command)(nil),            // 6: stellmap.record.v1.Command
+	(*Register)(nil),           // 7: stellmap.record.v1.Register
+	(*RegisterItem)(nil),       // 8: stellmap.record.v1.RegisterItem
+	(*Deregister)(nil),         // 9: stellmap.record.v1.Deregister
+	(*Renew)(nil),              // 10: stellmap.record.v1.Renew
+	(*RenewItem)(nil),          // 11: stellmap.record.v1.RenewItem
+	(*Expire)(nil),             // 12: stellmap.record.v1.Expire
+	(*ExpireItem)(nil),         // 13: stellmap.record.v1.ExpireItem
+	(*Reap)(nil),               // 14: stellmap.record.v1.Reap
+	(*GrantLease)(nil),         // 15: stellmap.record.v1.GrantLease
+	(*RevokeLease)(nil),        // 16: stellmap.record.v1.RevokeLease
+	(*SetConditions)(nil),      // 17: stellmap.record.v1.SetConditions
+	(*ConditionItem)(nil),      // 18: stellmap.record.v1.ConditionItem
+	(*Protect)(nil),            // 19: stellmap.record.v1.Protect
+	(*ProtectItem)(nil),        // 20: stellmap.record.v1.ProtectItem
+	(*Protection)(nil),         // 21: stellmap.record.v1.Protection
+	(*ProtectionScope)(nil),    // 22: stellmap.record.v1.ProtectionScope
+	(*ProtectionRecord)(nil),   // 23: stellmap.record.v1.ProtectionRecord
+	(*Condition)(nil),          // 24: stellmap.record.v1.Condition
+	(*Checkpoint)(nil),         // 25: stellmap.record.v1.Checkpoint
+	(*LeaseNumbers)(nil),       // 26: stellmap.record.v1.LeaseNumbers
+	(*EditPolicy)(nil),         // 27: stellmap.record.v1.EditPolicy
+	(*EditNamespace)(nil),      // 28: stellmap.record.v1.EditNamespace
+	(*Precondition)(nil),       // 29: stellmap.record.v1.Precondition
+	(*Policy)(nil),             // 30: stellmap.record.v1.Policy
+	(*LoadBalancing)(nil),      // 31: stellmap.record.v1.LoadBalancing
+	(*OutlierDetection)(nil),   // 32: stellmap.record.v1.OutlierDetection
+	(*CircuitBreaking)(nil),    // 33: stellmap.record.v1.CircuitBreaking
+	(*Timeouts)(nil),           // 34: stellmap.record.v1.Timeouts
+	(*Retries)(nil),            // 35: stellmap.record.v1.Retries
+	(*Failover)(nil),           // 36: stellmap.record.v1.Failover
+	(*Namespace)(nil),          // 37: stellmap.record.v1.Namespace
+	(*Quota)(nil),              // 38: stellmap.record.v1.Quota
+	(*ServiceKey)(nil),         // 39: stellmap.record.v1.ServiceKey
+	(*InstanceKey)(nil),        // 40: stellmap.record.v1.InstanceKey
+	(*InstanceSpec)(nil),       // 41: stellmap.record.v1.InstanceSpec
+	(*Pair)(nil),               // 42: stellmap.record.v1.Pair
+	(*Endpoint)(nil),           // 43: stellmap.record.v1.Endpoint
+	(*Check)(nil),              // 44: stellmap.record.v1.Check
+	(*Reply)(nil),              // 45: stellmap.record.v1.Reply
+	(*Result)(nil),             // 46: stellmap.record.v1.Result
+	(*Full)(nil),               // 47: stellmap.record.v1.Full
+	(*InstanceRecord)(nil),     // 48: stellmap.record.v1.InstanceRecord
+	(*ToldRecord)(nil),         // 49: stellmap.record.v1.ToldRecord
+	(*ToldClockRecord)(nil),    // 50: stellmap.record.v1.ToldClockRecord
+	(*LeaseRecord)(nil),        // 51: stellmap.record.v1.LeaseRecord
+	(*ServiceRecord)(nil),      // 52: stellmap.record.v1.ServiceRecord
+	(*Override)(nil),           // 53: stellmap.record.v1.Override
+	(*DocumentRecord)(nil),     // 54: stellmap.record.v1.DocumentRecord
+	(*Edit)(nil),               // 55: stellmap.record.v1.Edit
+	(*ServiceEndpoint)(nil),    // 56: stellmap.record.v1.ServiceEndpoint
+	(*Ask)(nil),                // 57: stellmap.record.v1.Ask
+	(*RenewLeases)(nil),        // 58: stellmap.record.v1.RenewLeases
+	(*ShareChecks)(nil),        // 59: stellmap.record.v1.ShareChecks
+	(*Answer)(nil),             // 60: stellmap.record.v1.Answer
 }
 var file_stellmap_record_v1_record_proto_depIdxs = []int32{
-	6,  // 0: stellmap.record.v1.Command.register:type_name -> stellmap.record.v1.Register
-	8,  // 1: stellmap.record.v1.Command.deregister:type_name -> stellmap.record.v1.Deregister
-	9,  // 2: stellmap.record.v1.Command.renew:type_name -> stellmap.record.v1.Renew
-	11, // 3: stellmap.record.v1.Command.expire:type_name -> stellmap.record.v1.Expire
-	13, // 4: stellmap.record.v1.Command.reap:type_name -> stellmap.record.v1.Reap
-	16, // 5: stellmap.record.v1.Command.set_conditions:type_name -> stellmap.record.v1.SetConditions
-	19, // 6: stellmap.record.v1.Command.checkpoint:type_name -> stellmap.record.v1.Checkpoint
-	21, // 7: stellmap.record.v1.Command.edit_policy:type_name -> stellmap.record.v1.EditPolicy
-	22, // 8: stellmap.record.v1.Command.edit_namespace:type_name -> stellmap.record.v1.EditNamespace
-	14, // 9: stellmap.record.v1.Command.grant_lease:type_name -> stellmap.record.v1.GrantLease
-	15, // 10: stellmap.record.v1.Command.revoke_lease:type_name -> stellmap.record.v1.RevokeLease
-	7,  // 11: stellmap.record.v1.Register.items:type_name -> stellmap.record.v1.RegisterItem
-	34, // 12: stellmap.record.v1.RegisterItem.key:type_name -> stellmap.record.v1.InstanceKey
-	35, // 13: stellmap.record.v1.RegisterItem.spec:type_name -> stellmap.record.v1.InstanceSpec
-	34, // 14: stellmap.record.v1.Deregister.keys:type_name -> stellmap.record.v1.InstanceKey
-	10, // 15: stellmap.record.v1.Renew.items:type_name -> stellmap.record.v1.RenewItem
-	34, // 16: stellmap.record.v1.RenewItem.key:type_name -> stellmap.record.v1.InstanceKey
-	12, // 17: stellmap.record.v1.Expire.items:type_name -> stellmap.record.v1.ExpireItem
-	34, // 18: stellmap.record.v1.ExpireItem.key:type_name -> stellmap.record.v1.InstanceKey
-	33, // 19: stellmap.record.v1.Reap.services:type_name -> stellmap.record.v1.ServiceKey
-	17, // 20: stellmap.record.v1.SetConditions.items:type_name -> stellmap.record.v1.ConditionItem
-	34, // 21: stellmap.record.v1.ConditionItem.key:type_name -> stellmap.record.v1.InstanceKey
-	18, // 22: stellmap.record.v1.ConditionItem.condition:type_name -> stellmap.record.v1.Condition
-	3,  // 23: stellmap.record.v1.ConditionItem.seen:type_name -> stellmap.record.v1.InstanceRecord.Status
-	0,  // 24: stellmap.record.v1.Condition.source:type_name -> stellmap.record.v1.Condition.Source
-	3,  // 25: stellmap.record.v1.Condition.status:type_name -> stellmap.record.v1.InstanceRecord.Status
-	20, // 26: stellmap.record.v1.Checkpoint.heard:type_name -> stellmap.record.v1.LeaseNumbers
-	20, // 27: stellmap.record.v1.Checkpoint.overdue:type_name -> stellmap.record.v1.LeaseNumbers
-	33, // 28: stellmap.record.v1.EditPolicy.key:type_name -> stellmap.record.v1.ServiceKey
-	24, // 29: stellmap.record.v1.EditPolicy.policy:type_name -> stellmap.record.v1.Policy
-	23, // 30: stellmap.record.v1.EditPolicy.precondition:type_name -> stellmap.record.v1.Precondition
-	31, // 31: stellmap.record.v1.EditNamespace.document:type_name -> stellmap.record.v1.Namespace
-	23, // 32: stellmap.record.v1.EditNamespace.precondition:type_name -> stellmap.record.v1.Precondition
-	50, // 33: stellmap.record.v1.Policy.primary_endpoint:type_name -> stellmap.record.v1.ServiceEndpoint
-	25, // 34: stellmap.record.v1.Policy.load_balancing:type_name -> stellmap.record.v1.LoadBalancing
-	26, // 35: stellmap.record.v1.Policy.outlier_detection:type_name -> stellmap.record.v1.OutlierDetection
-	27, // 36: stellmap.record.v1.Policy.circuit_breaking:type_name -> stellmap.record.v1.CircuitBreaking
-	28, // 37: stellmap.record.v1.Policy.timeouts:type_name -> stellmap.record.v1.Timeouts
-	29, // 38: stellmap.record.v1.Policy.retries:type_name -> stellmap.record.v1.Retries
-	30, // 39: stellmap.record.v1.Policy.failover:type_name -> stellmap.record.v1.Failover
-	36, // 40: stellmap.record.v1.Namespace.labels:type_name -> stellmap.record.v1.Pair
-	32, // 41: stellmap.record.v1.Namespace.quota:type_name -> stellmap.record.v1.Quota
-	36, // 42: stellmap.record.v1.InstanceSpec.labels:type_name -> stellmap.record.v1.Pair
-	36, // 43: stellmap.record.v1.InstanceSpec.metadata:type_name -> stellmap.record.v1.Pair
-	37, // 44: stellmap.record.v1.InstanceSpec.endpoints:type_name -> stellmap.record.v1.Endpoint
-	38, // 45: stellmap.record.v1.InstanceSpec.checks:type_name -> stellmap.record.v1.Check
-	3,  // 46: stellmap.record.v1.Check.initial:type_name -> stellmap.record.v1.InstanceRecord.Status
-	40, // 47: stellmap.record.v1.Reply.results:type_name -> stellmap.record.v1.Result
-	1,  // 48: stellmap.record.v1.Result.code:type_name -> stellmap.record.v1.Result.Code
-	41, // 49: stellmap.record.v1.Result.full:type_name -> stellmap.record.v1.Full
-	2,  // 50: stellmap.record.v1.Full.of:type_name -> stellmap.record.v1.Full.Of
-	35, // 51: stellmap.record.v1.InstanceRecord.spec:type_name -> stellmap.record.v1.InstanceSpec
-	3,  // 52: stellmap.record.v1.InstanceRecord.status:type_name -> stellmap.record.v1.InstanceRecord.Status
-	18, // 53: stellmap.record.v1.InstanceRecord.conditions:type_name -> stellmap.record.v1.Condition
-	50, // 54: stellmap.record.v1.ServiceRecord.endpoints:type_name -> stellmap.record.v1.ServiceEndpoint
-	47, // 55: stellmap.record.v1.ServiceRecord.overrides:type_name -> stellmap.record.v1.Override
-	18, // 56: stellmap.record.v1.Override.condition:type_name -> stellmap.record.v1.Condition
-	49, // 57: stellmap.record.v1.DocumentRecord.edits:type_name -> stellmap.record.v1.Edit
-	24, // 58: stellmap.record.v1.Edit.policy:type_name -> stellmap.record.v1.Policy
-	31, // 59: stellmap.record.v1.Edit.namespace:type_name -> stellmap.record.v1.Namespace
-	52, // 60: stellmap.record.v1.Ask.renew_leases:type_name -> stellmap.record.v1.RenewLeases
-	53, // 61: stellmap.record.v1.Ask.share_checks:type_name -> stellmap.record.v1.ShareChecks
-	10, // 62: stellmap.record.v1.RenewLeases.items:type_name -> stellmap.record.v1.RenewItem
-	4,  // 63: stellmap.record.v1.Answer.renewals:type_name -> stellmap.record.v1.Answer.Renewal
-	64, // [64:64] is the sub-list for method output_type
-	64, // [64:64] is the sub-list for method input_type
-	64, // [64:64] is the sub-list for extension type_name
-	64, // [64:64] is the sub-list for extension extendee
-	0,  // [0:64] is the sub-list for field type_name
+	7,  // 0: stellmap.record.v1.Command.register:type_name -> stellmap.record.v1.Register
+	9,  // 1: stellmap.record.v1.Command.deregister:type_name -> stellmap.record.v1.Deregister
+	10, // 2: stellmap.record.v1.Command.renew:type_name -> stellmap.record.v1.Renew
+	12, // 3: stellmap.record.v1.Command.expire:type_name -> stellmap.record.v1.Expire
+	14, // 4: stellmap.record.v1.Command.reap:type_name -> stellmap.record.v1.Reap
+	17, // 5: stellmap.record.v1.Command.set_conditions:type_name -> stellmap.record.v1.SetConditions
+	25, // 6: stellmap.record.v1.Command.checkpoint:type_name -> stellmap.record.v1.Checkpoint
+	27, // 7: stellmap.record.v1.Command.edit_policy:type_name -> stellmap.record.v1.EditPolicy
+	28, // 8: stellmap.record.v1.Command.edit_namespace:type_name -> stellmap.record.v1.EditNamespace
+	15, // 9: stellmap.record.v1.Command.grant_lease:type_name -> stellmap.record.v1.GrantLease
+	16, // 10: stellmap.record.v1.Command.revoke_lease:type_name -> stellmap.record.v1.RevokeLease
+	19, // 11: stellmap.record.v1.Command.protect:type_name -> stellmap.record.v1.Protect
+	8,  // 12: stellmap.record.v1.Register.items:type_name -> stellmap.record.v1.RegisterItem
+	40, // 13: stellmap.record.v1.RegisterItem.key:type_name -> stellmap.record.v1.InstanceKey
+	41, // 14: stellmap.record.v1.RegisterItem.spec:type_name -> stellmap.record.v1.InstanceSpec
+	40, // 15: stellmap.record.v1.Deregister.keys:type_name -> stellmap.record.v1.InstanceKey
+	11, // 16: stellmap.record.v1.Renew.items:type_name -> stellmap.record.v1.RenewItem
+	40, // 17: stellmap.record.v1.RenewItem.key:type_name -> stellmap.record.v1.InstanceKey
+	13, // 18: stellmap.record.v1.Expire.items:type_name -> stellmap.record.v1.ExpireItem
+	40, // 19: stellmap.record.v1.ExpireItem.key:type_name -> stellmap.record.v1.InstanceKey
+	39, // 20: stellmap.record.v1.Reap.services:type_name -> stellmap.record.v1.ServiceKey
+	18, // 21: stellmap.record.v1.SetConditions.items:type_name -> stellmap.record.v1.ConditionItem
+	40, // 22: stellmap.record.v1.ConditionItem.key:type_name -> stellmap.record.v1.InstanceKey
+	24, // 23: stellmap.record.v1.ConditionItem.condition:type_name -> stellmap.record.v1.Condition
+	4,  // 24: stellmap.record.v1.ConditionItem.seen:type_name -> stellmap.record.v1.InstanceRecord.Status
+	20, // 25: stellmap.record.v1.Protect.items:type_name -> stellmap.record.v1.ProtectItem
+	21, // 26: stellmap.record.v1.ProtectItem.begin:type_name -> stellmap.record.v1.Protection
+	22, // 27: stellmap.record.v1.ProtectItem.end:type_name -> stellmap.record.v1.ProtectionScope
+	13, // 28: stellmap.record.v1.ProtectItem.keep:type_name -> stellmap.record.v1.ExpireItem
+	22, // 29: stellmap.record.v1.Protection.scope:type_name -> stellmap.record.v1.ProtectionScope
+	0,  // 30: stellmap.record.v1.ProtectionScope.kind:type_name -> stellmap.record.v1.ProtectionScope.Kind
+	39, // 31: stellmap.record.v1.ProtectionScope.service:type_name -> stellmap.record.v1.ServiceKey
+	21, // 32: stellmap.record.v1.ProtectionRecord.protection:type_name -> stellmap.record.v1.Protection
+	1,  // 33: stellmap.record.v1.Condition.source:type_name -> stellmap.record.v1.Condition.Source
+	4,  // 34: stellmap.record.v1.Condition.status:type_name -> stellmap.record.v1.InstanceRecord.Status
+	26, // 35: stellmap.record.v1.Checkpoint.heard:type_name -> stellmap.record.v1.LeaseNumbers
+	26, // 36: stellmap.record.v1.Checkpoint.overdue:type_name -> stellmap.record.v1.LeaseNumbers
+	39, // 37: stellmap.record.v1.EditPolicy.key:type_name -> stellmap.record.v1.ServiceKey
+	30, // 38: stellmap.record.v1.EditPolicy.policy:type_name -> stellmap.record.v1.Policy
+	29, // 39: stellmap.record.v1.EditPolicy.precondition:type_name -> stellmap.record.v1.Precondition
+	37, // 40: stellmap.record.v1.EditNamespace.document:type_name -> stellmap.record.v1.Namespace
+	29, // 41: stellmap.record.v1.EditNamespace.precondition:type_name -> stellmap.record.v1.Precondition
+	56, // 42: stellmap.record.v1.Policy.primary_endpoint:type_name -> stellmap.record.v1.ServiceEndpoint
+	31, // 43: stellmap.record.v1.Policy.load_balancing:type_name -> stellmap.record.v1.LoadBalancing
+	32, // 44: stellmap.record.v1.Policy.outlier_detection:type_name -> stellmap.record.v1.OutlierDetection
+	33, // 45: stellmap.record.v1.Policy.circuit_breaking:type_name -> stellmap.record.v1.CircuitBreaking
+	34, // 46: stellmap.record.v1.Policy.timeouts:type_name -> stellmap.record.v1.Timeouts
+	35, // 47: stellmap.record.v1.Policy.retries:type_name -> stellmap.record.v1.Retries
+	36, // 48: stellmap.record.v1.Policy.failover:type_name -> stellmap.record.v1.Failover
+	42, // 49: stellmap.record.v1.Namespace.labels:type_name -> stellmap.record.v1.Pair
+	38, // 50: stellmap.record.v1.Namespace.quota:type_name -> stellmap.record.v1.Quota
+	42, // 51: stellmap.record.v1.InstanceSpec.labels:type_name -> stellmap.record.v1.Pair
+	42, // 52: stellmap.record.v1.InstanceSpec.metadata:type_name -> stellmap.record.v1.Pair
+	43, // 53: stellmap.record.v1.InstanceSpec.endpoints:type_name -> stellmap.record.v1.Endpoint
+	44, // 54: stellmap.record.v1.InstanceSpec.checks:type_name -> stellmap.record.v1.Check
+	4,  // 55: stellmap.record.v1.Check.initial:type_name -> stellmap.record.v1.InstanceRecord.Status
+	46, // 56: stellmap.record.v1.Reply.results:type_name -> stellmap.record.v1.Result
+	2,  // 57: stellmap.record.v1.Result.code:type_name -> stellmap.record.v1.Result.Code
+	47, // 58: stellmap.record.v1.Result.full:type_name -> stellmap.record.v1.Full
+	3,  // 59: stellmap.record.v1.Full.of:type_name -> stellmap.record.v1.Full.Of
+	41, // 60: stellmap.record.v1.InstanceRecord.spec:type_name -> stellmap.record.v1.InstanceSpec
+	4,  // 61: stellmap.record.v1.InstanceRecord.status:type_name -> stellmap.record.v1.InstanceRecord.Status
+	24, // 62: stellmap.record.v1.InstanceRecord.conditions:type_name -> stellmap.record.v1.Condition
+	56, // 63: stellmap.record.v1.ServiceRecord.endpoints:type_name -> stellmap.record.v1.ServiceEndpoint
+	53, // 64: stellmap.record.v1.ServiceRecord.overrides:type_name -> stellmap.record.v1.Override
+	21, // 65: stellmap.record.v1.ServiceRecord.protections:type_name -> stellmap.record.v1.Protection
+	24, // 66: stellmap.record.v1.Override.condition:type_name -> stellmap.record.v1.Condition
+	55, // 67: stellmap.record.v1.DocumentRecord.edits:type_name -> stellmap.record.v1.Edit
+	30, // 68: stellmap.record.v1.Edit.policy:type_name -> stellmap.record.v1.Policy
+	37, // 69: stellmap.record.v1.Edit.namespace:type_name -> stellmap.record.v1.Namespace
+	58, // 70: stellmap.record.v1.Ask.renew_leases:type_name -> stellmap.record.v1.RenewLeases
+	59, // 71: stellmap.record.v1.Ask.share_checks:type_name -> stellmap.record.v1.ShareChecks
+	11, // 72: stellmap.record.v1.RenewLeases.items:type_name -> stellmap.record.v1.RenewItem
+	5,  // 73: stellmap.record.v1.Answer.renewals:type_name -> stellmap.record.v1.Answer.Renewal
+	74, // [74:74] is the sub-list for method output_type
+	74, // [74:74] is the sub-list for method input_type
+	74, // [74:74] is the sub-list for extension type_name
+	74, // [74:74] is the sub-list for extension extendee
+	0,  // [0:74] is the sub-list for field type_name
 }
 
 func init() { file_stellmap_record_v1_record_proto_init() }
@@ -4521,16 +5005,22 @@ func file_stellmap_record_v1_record_proto_init() {
 		(*Command_EditNamespace)(nil),
 		(*Command_GrantLease)(nil),
 		(*Command_RevokeLease)(nil),
+		(*Command_Protect)(nil),
 	}
-	file_stellmap_record_v1_record_proto_msgTypes[18].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[19].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[21].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[22].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[14].OneofWrappers = []any{
+		(*ProtectItem_Begin)(nil),
+		(*ProtectItem_End)(nil),
+		(*ProtectItem_Keep)(nil),
+	}
 	file_stellmap_record_v1_record_proto_msgTypes[23].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[24].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[25].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[26].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[27].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[46].OneofWrappers = []any{
+	file_stellmap_record_v1_record_proto_msgTypes[28].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[29].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[30].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[32].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[51].OneofWrappers = []any{
 		(*Ask_RenewLeases)(nil),
 		(*Ask_ShareChecks)(nil),
 	}
@@ -4539,8 +5029,8 @@ func file_stellmap_record_v1_record_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stellmap_record_v1_record_proto_rawDesc), len(file_stellmap_record_v1_record_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   50,
+			NumEnums:      6,
+			NumMessages:   55,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
