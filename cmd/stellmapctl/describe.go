@@ -173,6 +173,9 @@ func (c *ctl) describedView(d described, limit uint) view {
 	if why := c.protectedBy(s); why != "" {
 		v.parts = append(v.parts, view{line: why})
 	}
+	for _, line := range c.protectionLines(s.Protections) {
+		v.parts = append(v.parts, view{line: line})
+	}
 	for _, w := range s.Withheld {
 		if w.Instance == "" {
 			v.parts = append(v.parts, view{line: "proxies are not told of endpoint " + w.Endpoint + ": " + w.Reason})
