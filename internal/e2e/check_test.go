@@ -23,6 +23,7 @@ const checkedInstances = 40
 // that what flaps meanwhile is held, by whomever it is checked, and let go, and that
 // what an operator has said outlasts all of it and registrations too.
 func TestChecksAreHandedOver(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	c := newClusterWith(t, 3, func(m *member) { m.set("[health]\nflap_half_life = \"5s\"\n") })
 	s := newCheckedServer(t)
 	for i := range checkedInstances {

@@ -63,6 +63,7 @@ func (c *cluster) becomes(m *member, service, id, want string) {
 // instance comes back with a late heartbeat, whichever member takes it, and that
 // one which was deregistered does not.
 func TestALeaseRunsOutAndIsRevived(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	c := newCluster(t, 3)
 	leader := c.leader(c.members...)
 	one, other := c.members[leader.id%3], c.members[(leader.id+1)%3]
@@ -90,6 +91,7 @@ func TestALeaseRunsOutAndIsRevived(t *testing.T) {
 // for all of them, at any member and across the death of the leader, and that its
 // death takes them all.
 func TestOneLeaseForAProcess(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	const instances = 20
 	c := newCluster(t, 3)
 	leader := c.leader(c.members...)
@@ -142,6 +144,7 @@ func TestOneLeaseForAProcess(t *testing.T) {
 // TestAnOutageOfTheWholeClusterEndsNoLease shows that after all members were down
 // for five times the TTL nobody is lost who renews when they are back.
 func TestAnOutageOfTheWholeClusterEndsNoLease(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	const instances = 100
 	c := newCluster(t, 3)
 	for i := range instances {

@@ -50,6 +50,9 @@ type leaseLoad struct {
 // of holders that stop are all gone within the stated bound, and no others.
 func TestLeasesUnderLoad(t *testing.T) {
 	n := *leasesFlag
+	if n < manyLeases {
+		t.Parallel() // it waits most of its time
+	}
 	l := &leaseLoad{c: newCluster(t, 3), ttl: 3 * time.Second}
 	if n >= manyLeases {
 		l.ttl = 10 * time.Second
@@ -64,14 +67,15 @@ func TestLeasesUnderLoad(t *testing.T) {
 	stopped := min(stoppedMost, n/10)
 	doomed, stopDoomed := context.WithCancel(ctx)
 	defer stopDoomed()
-	l.hold(doomed, "doomed", stopped, l.renewBatch)
-	rest := n - stopped
 	singly := n / singleShare
+	// Some of each service: if most of one stopped, self-preservation would keep them.
 	for i := range leaseGroups {
-		l.hold(ctx, fmt.Sprintf("group-%d", i), (rest-singly)/leaseGroups, l.renewBatch)
+		service, stay := fmt.Sprintf("group-%d", i), (n-stopped-singly)/leaseGroups
+		l.hold(ctx, service, 0, stay, l.renewBatch)
+		l.hold(doomed, service, stay, stay+stopped/leaseGroups, l.renewBatch)
 	}
 	for i := range singleHolders {
-		l.hold(ctx, fmt.Sprintf("single-%d", i), singly/singleHolders, l.renewSingly)
+		l.hold(ctx, fmt.Sprintf("single-%d", i), 0, singly/singleHolders, l.renewSingly)
 	}
 	l.enrolled.Wait()
 	t.Logf("load average %s; %d leases of %v were registered in %v", loadAverage(), n, l.ttl, time.Since(began).Round(time.Millisecond))
@@ -124,8 +128,8 @@ func (c *cluster) others(one *member) []*member {
 	return out
 }
 
-// hold registers instances of a service of their own, and renews them three times in their TTL.
-func (l *leaseLoad) hold(ctx context.Context, service string, instances int, renew func(ctx context.Context, service string, from, to, try int) error) {
+// hold registers the instances of a service from one number to another, and renews them three times in their TTL.
+func (l *leaseLoad) hold(ctx context.Context, service string, first, end int, renew func(ctx context.Context, service string, from, to, try int) error) {
 	l.enrolled.Add(1)
 	l.holding.Go(func() {
 		insist := func(call func(ctx context.Context, service string, from, to, try int) error, from, to int) {
@@ -141,14 +145,14 @@ func (l *leaseLoad) hold(ctx context.Context, service string, instances int, ren
 				rest(ctx, 100*time.Millisecond)
 			}
 		}
-		for from := 0; from < instances; from += batchItems {
-			insist(l.register, from, min(from+batchItems, instances))
+		for from := first; from < end; from += batchItems {
+			insist(l.register, from, min(from+batchItems, end))
 		}
 		l.enrolled.Done()
 		last := time.Now()
 		for ctx.Err() == nil {
 			began := time.Now()
-			insist(renew, 0, instances)
+			insist(renew, first, end)
 			if gap := int64(time.Since(last)); gap > l.longest.Load() {
 				l.longest.Store(gap)
 			}
