@@ -53,6 +53,15 @@ type guard struct {
 	counts map[Scope]int               // of them
 	owed   []protectChange             // to be committed, in this order; no lease stands in it twice
 	ending []Scope                     // whose end has been proposed
+	seen   map[Scope]seenPause         // the protections, as this leader met them first
+}
+
+// A seenPause is when, in lease time, a leader met a protection. The entries' time
+// stands still for as long as the clock of an earlier leader was ahead of its own,
+// and the limit must not wait for that.
+type seenPause struct {
+	since int64
+	at    time.Duration
 }
 
 // A leaseLapse is a lease that ran out and was not kept.
@@ -80,7 +89,7 @@ type keptLease struct {
 // follow begins anew with each term.
 func (g *guard) follow(term uint64) {
 	if g.term != term {
-		*g = guard{machine: g.machine, rules: g.rules, term: term, lapses: make(map[InstanceKey]*leaseLapse), counts: make(map[Scope]int)}
+		*g = guard{machine: g.machine, rules: g.rules, term: term, lapses: make(map[InstanceKey]*leaseLapse), counts: make(map[Scope]int), seen: make(map[Scope]seenPause)}
 	}
 }
 
@@ -129,7 +138,7 @@ func (i *Instance) mayBeKept(p *ExpiryPause, now int64) time.Duration {
 	if p == nil {
 		return 0
 	}
-	return p.Limit - time.Duration(now-said.Since)*time.Millisecond
+	return min(p.Limit, p.Limit-time.Duration(now-said.Since)*time.Millisecond)
 }
 
 // begin finds the scopes in which too many leases have run out by now. Those of
@@ -251,18 +260,20 @@ type protectionEnd struct {
 	why              string
 }
 
-// over are the protections that end now, in Unix ms.
-func (g *guard) over(now int64) []protectionEnd {
+// over are the protections that end now, in Unix ms and in lease time.
+func (g *guard) over(now int64, at time.Duration) []protectionEnd {
 	g.machine.mu.RLock()
 	defer g.machine.mu.RUnlock()
 	var ended []protectionEnd
-	for _, p := range g.machine.published.protections() {
+	all := g.machine.published.protections()
+	g.meet(all, at)
+	for _, p := range all {
 		leases, suspects := g.machine.published.leasesOf(p.Scope)
 		why := ""
 		switch {
 		case g.rules.Off:
 			why = "self-preservation is off"
-		case now >= p.Over():
+		case now >= p.Over(), at-g.seen[p.Scope].at >= p.Limit:
 			why = "its limit is reached"
 		case !p.holds(suspects, leases):
 			why = "renewals are back"
@@ -272,6 +283,19 @@ func (g *guard) over(now int64) []protectionEnd {
 		ended = append(ended, protectionEnd{p, suspects, leases, why})
 	}
 	return ended
+}
+
+// meet notes the protections that are new to this leader, and forgets those that are over.
+func (g *guard) meet(all []ExpiryPause, at time.Duration) {
+	met := make(map[Scope]seenPause, len(all))
+	for _, p := range all {
+		first, known := g.seen[p.Scope]
+		if !known || first.since != p.Since {
+			first = seenPause{p.Since, at}
+		}
+		met[p.Scope] = first
+	}
+	g.seen = met
 }
 
 // released are the suspects that no protection covers any more, of scopes whose
@@ -366,7 +390,7 @@ func (r *Registry) endProtections(ctx context.Context) bool {
 		return false
 	}
 	now := r.clock.Now().UnixMilli()
-	for _, e := range g.over(now) {
+	for _, e := range g.over(now, r.machine.leases.time()) {
 		g.ending = append(g.ending, e.Scope)
 		if !r.proposeProtection(ctx, term, []protectChange{{end: &e.Scope}}) {
 			return false

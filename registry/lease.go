@@ -187,6 +187,13 @@ func (l *leases) leading() uint64 {
 	return l.term
 }
 
+// time is lease time, for whoever does not hold the lock.
+func (l *leases) time() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.clock()
+}
+
 // clock reads lease time. It stands still over pauses and never goes back.
 func (l *leases) clock() time.Duration {
 	t := l.now().Sub(l.begun) - l.lost
