@@ -59,18 +59,14 @@ func (g *Group) callOut() {
 	if g.leads != 0 || f.isVoter(g.config.ID) || g.ticks%uint64(2*g.config.ElectionTicks) != 0 {
 		return
 	}
-	book := f.book()
-	if len(book) == 0 {
-		book = g.config.Joining.Members
+	others := without(f.ids(), g.config.ID) // those of the configuration: a young cluster has no address book yet
+	if len(others) == 0 {
+		others = without(memberIDs(g.config.Joining.Members), g.config.ID)
 	}
-	for _, m := range book {
-		if g.heardLately(m.ID) {
-			return
-		}
+	if slices.ContainsFunc(others, g.heardLately) {
+		return
 	}
-	for _, m := range book {
-		if m.ID != g.config.ID {
-			g.sender.put(&pb.Message{Type: pb.MsgHeartbeatResp.Enum(), From: &g.config.ID, To: &m.ID, Term: &g.term})
-		}
+	for _, id := range others {
+		g.sender.put(&pb.Message{Type: pb.MsgHeartbeatResp.Enum(), From: &g.config.ID, To: &id, Term: &g.term})
 	}
 }
