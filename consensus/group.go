@@ -140,6 +140,9 @@ func Open(c Config) (*Group, error) {
 	if g.removedForGood() {
 		return nil, removedError(c.ID, c.ClusterID)
 	}
+	if g.isRemoved() {
+		g.log.Warn("this member was removed: it stays for its vote until the others say that they can do without it, and then ends")
+	}
 	r.Duration = c.Clock.Now().Sub(began)
 	g.recovery = r
 	g.log.Info("log replayed", "engine_index", r.Engine.Index, "log_first", r.LogFirst, "log_last", r.LogLast,

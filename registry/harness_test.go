@@ -63,6 +63,7 @@ type member struct {
 	log      []Entry
 	index    Revision
 	term     uint64
+	latest   int64    // of the entries' time, which never falls
 	holding  bool     // expiries and checkpoints are kept back, their outcome unknown
 	held     [][]byte // those kept back
 	cut      bool     // nobody confirms a barrier
@@ -129,7 +130,8 @@ func (m *member) lead() {
 // commit applies and publishes one entry; the caller holds mu.
 func (m *member) commit(data []byte) Applied {
 	m.index++
-	e := Entry{Index: m.index, Term: m.term, Time: m.clock.Now().UnixMilli(), Data: data}
+	m.latest = max(m.latest, m.clock.Now().UnixMilli())
+	e := Entry{Index: m.index, Term: m.term, Time: m.latest, Data: data}
 	m.log = append(m.log, e)
 	reply := applyEntry(m.tb, m.engine, m.machine, e)
 	m.machine.Publish(e.Index)

@@ -75,6 +75,8 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 		s.member.machine.Follow()
 	case "lead":
 		s.member.lead()
+	case "ahead": // the clock of an earlier leader was ahead by so much: the entries' time waits until ours is there
+		s.member.latest = s.clock.Now().Add(duration(t, d.CmdArgs[0].Key)).UnixMilli()
 	case "protections":
 		s.showProtections(&out)
 	case "show":
