@@ -67,6 +67,6 @@ func (g *Group) callOut() {
 		return
 	}
 	for _, id := range others {
-		g.sender.put(&pb.Message{Type: pb.MsgHeartbeatResp.Enum(), From: &g.config.ID, To: &id, Term: &g.term})
+		g.sender.put(&pb.Message{Type: pb.MsgHeartbeatResp.Enum(), From: &g.config.ID, To: &id, Term: new(g.term)})
 	}
 }
