@@ -9,7 +9,8 @@
 //	writers_test.go  a load whose acknowledgements are remembered and checked
 //	chaos_test.go    members that are killed, stopped and cut off under a load
 //	faults_test.go   in which ways, lan_test.go a network of namespaces for it
-//	lease_test.go    leases that run out, are revived, and outlast an outage of all
+//	lease_test.go    leases that run out, are revived, and outlast an outage of all;
+//	                 protection_test.go when too many would run out
 //	load_test.go     what clients do, history_test.go whether they saw what may be
 //
 // A full disk is a tmpfs, for which a test must be root; -fills n fills it n times.

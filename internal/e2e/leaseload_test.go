@@ -35,6 +35,7 @@ const (
 type leaseLoad struct {
 	c        *cluster
 	ttl      time.Duration
+	zone     func(n int) string // of an instance; nil = none has one
 	holding  sync.WaitGroup
 	enrolled sync.WaitGroup
 	renewals atomic.Int64 // acknowledged
@@ -172,10 +173,17 @@ func (l *leaseLoad) problem(format string, args ...any) {
 
 func (l *leaseLoad) register(ctx context.Context, service string, from, to, try int) error {
 	return l.batch(ctx, try, from, to, func(n int) string {
-		return fmt.Sprintf(`{"register":{"namespace":"default","service":%q,"instanceId":"%d","endpoints":[{"protocol":"http","host":"10.0.0.1","port":8080}],"leaseTtlSeconds":%d,"leaseToken":%q}}`,
-			service, n, int(l.ttl.Seconds()), leaseToken)
+		zone := ""
+		if l.zone != nil {
+			zone = l.zone(n)
+		}
+		return fmt.Sprintf(`{"register":{"namespace":"default","service":%q,"instanceId":"%d","zone":%q,"endpoints":[{"protocol":"http","host":%q,"port":8080}],"leaseTtlSeconds":%d,"leaseToken":%q}}`,
+			service, n, zone, hostOf(n), int(l.ttl.Seconds()), leaseToken)
 	})
 }
+
+// hostOf is where the instance of that number is.
+func hostOf(n int) string { return fmt.Sprintf("10.%d.%d.%d", n>>16&255, n>>8&255, n&255) }
 
 func (l *leaseLoad) renewBatch(ctx context.Context, service string, from, to, try int) error {
 	for ; from < to; from += batchItems {
