@@ -43,6 +43,7 @@ type Group struct {
 	// Ends everything; the cause is what Run returns.
 	ctx  context.Context
 	stop context.CancelCauseFunc
+	gone chan struct{} // closed once this member was removed
 
 	// The executors and how to wake them and the owner.
 	appender                                   *appender
@@ -79,6 +80,7 @@ type owned struct {
 	results   appliedHeap      // calls that wait until an index is applied
 	records   map[string]uint64
 	heard     map[uint64]uint64 // member → tick of its last message
+	leaving   bool              // gone is closed
 	full      bool              // the log was told that growth is refused
 	sending   map[uint64]uint64 // member → index of the snapshot that it is sent
 	offered   bool              // a snapshot that was received was given to Raft in this turn
@@ -140,9 +142,7 @@ func Open(c Config) (*Group, error) {
 	if g.removedForGood() {
 		return nil, removedError(c.ID, c.ClusterID)
 	}
-	if g.isRemoved() {
-		g.log.Warn("this member was removed: it stays for its vote until the others say that they can do without it, and then ends")
-	}
+	g.noticeRemoval()
 	r.Duration = c.Clock.Now().Sub(began)
 	g.recovery = r
 	g.log.Info("log replayed", "engine_index", r.Engine.Index, "log_first", r.LogFirst, "log_last", r.LogLast,
@@ -195,7 +195,7 @@ func newGroup(c Config) (*Group, error) {
 	if bound := f.members[c.ID].UUID; isAnother(bound, c.Self.UUID) {
 		return nil, fmt.Errorf("%w: %w", ErrRefused, uuidRefusal(c.Self, bound))
 	}
-	g := &Group{config: c, log: c.Logger, acquaintances: newAcquaintances(c.IdentityFile, c.Identity)}
+	g := &Group{config: c, log: c.Logger, acquaintances: newAcquaintances(c.IdentityFile, c.Identity), gone: make(chan struct{})}
 	g.ctx, g.stop = context.WithCancelCause(context.Background())
 	g.facts.Store(f)
 	g.progress.Store(new([]MemberProgress))

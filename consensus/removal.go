@@ -73,9 +73,19 @@ func (g *Group) removedForGood() bool {
 	return g.isRemoved() && (g.facts.Load().removals.areSettled() || mutant("removed_ends_at_once"))
 }
 
-// noticeRemoval ends a member that need not stay.
+// Removed is closed once this member was removed. It may stay for its vote, but it
+// is told nothing new, so nobody should hear of the cluster from it any more.
+func (g *Group) Removed() <-chan struct{} { return g.gone }
+
+// noticeRemoval ends a member that was removed and need not stay. It is the owner's.
 func (g *Group) noticeRemoval() {
-	if g.removedForGood() {
+	switch {
+	case !g.isRemoved():
+	case g.removedForGood():
 		g.removed()
+	case !g.leaving:
+		g.leaving = true
+		g.log.Warn("this member was removed: it stays for its vote until the others say that they can do without it, and then ends")
+		close(g.gone)
 	}
 }

@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,10 +22,12 @@ func launchAt(t *testing.T, id int, dir string, ports []string, more ...string) 
 }
 
 // fourPorts are free just now.
-func fourPorts(t *testing.T) []string {
+func fourPorts(t *testing.T) []string { return freePorts(t, 4) }
+
+func freePorts(t *testing.T, n int) []string {
 	t.Helper()
 	var ports []string
-	for range 4 {
+	for range n {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
@@ -75,6 +80,74 @@ func TestANodeJoins(t *testing.T) {
 	if _, body := again.get("HTTP", "/api/v2/members"); !strings.Contains(body, `"leaderId":1`) || !strings.Contains(body, `{"id":1,"role":"leader"`) {
 		t.Errorf("after a restart without --join the members are %s", body)
 	}
+}
+
+// A member that was removed while the others have no quorum stays for its vote, and
+// nobody else: it is told nothing new, so clients have to go to other members.
+func TestAMemberThatStaysForItsVoteServesNobody(t *testing.T) {
+	ports := slices.Collect(slices.Chunk(freePorts(t, 12), 4))
+	var members strings.Builder
+	for i, p := range ports {
+		fmt.Fprintf(&members, "[[cluster.members]]\nid = %d\nhttp = %q\nxds = %q\ngrpc = %q\nadmin = %q\n", i+1, p[0], p[1], p[2], p[3])
+	}
+	file := filepath.Join(t.TempDir(), "members.toml")
+	if err := os.WriteFile(file, []byte(members.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	dirs := []string{t.TempDir(), t.TempDir(), t.TempDir()}
+	start := func(i int) *process { return launchAt(t, i+1, dirs[i], ports[i], "--config", file) }
+	one, two, three := start(0), start(1), start(2)
+	for _, p := range []*process{one, two, three} {
+		p.ready()
+	}
+	two.end(exitOK)
+	one.ready()
+
+	answered := make(chan struct{})
+	go func() { // it is answered when the second is back, or given up before
+		defer close(answered)
+		one.post(dirs[0], "/admin/v1/members/remove", `{"nodeId":3,"force":true}`)
+	}()
+	three.until("it to know that it was removed", func() bool { return strings.Contains(three.said(), "it stays for its vote") })
+	for _, address := range ports[2][:2] {
+		three.until(address+" to be closed", func() bool {
+			c, err := net.Dial("tcp", address)
+			if err == nil {
+				c.Close()
+			}
+			return err != nil
+		})
+	}
+	if len(three.ended) > 0 {
+		t.Fatalf("it has ended, and its vote is needed:\n%s", three.said())
+	}
+	two = start(1)
+	two.ready()
+	if said := three.fails(exitFailed); !strings.Contains(said, "was removed from cluster") {
+		t.Errorf("it ends and says\n%s", said)
+	}
+	<-answered
+}
+
+// post asks for something on the admin port, and leaves the answer alone.
+func (p *process) post(dir, path, body string) {
+	token, err := os.ReadFile(filepath.Join(dir, "admin.token"))
+	if err != nil {
+		p.t.Error(err)
+	}
+	q, err := http.NewRequest(http.MethodPost, p.address("admin")+path, strings.NewReader(body))
+	if err != nil {
+		p.t.Error(err)
+		return
+	}
+	q.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	q.Header.Set("Content-Type", "application/json")
+	response, err := p.client.Do(q)
+	if err != nil {
+		p.t.Error(err)
+		return
+	}
+	response.Body.Close()
 }
 
 // Whoever asks in vain says whom, and why.

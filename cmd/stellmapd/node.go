@@ -81,10 +81,15 @@ func runNode(ctx context.Context, o nodeOptions) (err error) {
 		}
 	}()
 	defer func() { err = errors.Join(err, n.close()) }()
-	if err := n.open(ctx); err != nil {
+	switch err := n.open(ctx); {
+	case err == nil:
+		return n.run(ctx)
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+		n.logger.Info("stopped before it had started", "what", err)
+		return nil
+	default:
 		return err
 	}
-	return n.run(ctx)
 }
 
 // open takes the data directory and the ports and reads the state back.
@@ -285,19 +290,41 @@ func (n *node) run(ctx context.Context) error {
 		n.fail(fmt.Errorf("print the banner: %w", err))
 	}
 
+	votes := n.whileItServes(ctx, fallen)
+	stopServing()
+	drained := n.drain()
+	served := outer.Wait()
+	if votes {
+		n.whileItVotes(ctx, broken)
+	}
+	stopGroup()
+	n.peerGRPC.Stop()
+	return errors.Join(inner.Wait(), served, drained)
+}
+
+// whileItServes waits for the end of serving clients. True says that the member was
+// removed, and may have to stay for its vote.
+func (n *node) whileItServes(ctx, fallen context.Context) (removed bool) {
 	select {
 	case <-ctx.Done():
 		n.logger.Info("stopping: no new calls, those in flight are answered")
 		n.handOver()
+	case <-n.group.Removed():
+		n.logger.Warn("removed: the ports for clients are closed, since only other members have what is new")
+		return true
 	case <-fallen.Done():
 		n.lastResort = endAnyway(n.logger, os.Exit)
 	}
-	stopServing()
-	drained := n.drain()
-	served := outer.Wait()
-	stopGroup()
-	n.peerGRPC.Stop()
-	return errors.Join(inner.Wait(), served, drained)
+	return false
+}
+
+// whileItVotes waits until a member that was removed is not needed any more.
+func (n *node) whileItVotes(ctx, broken context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-broken.Done():
+		n.lastResort = endAnyway(n.logger, os.Exit)
+	}
 }
 
 func (n *node) serveXDS() error {
