@@ -78,7 +78,7 @@ func TestABatchIsManyWritesOfTheirOwn(t *testing.T) {
 	results := m.batch("", items)
 	mustEqualSlices(t, "what was refused", failures(results), []string{
 		`2 items[2].register.instanceId: "bad/id" is not allowed: ` + idRule,
-		`4 registry: no such instance`,
+		`4 instance "none" of service "orders" in namespace "prod" is not registered: register it again`,
 		`7 items[7]: is not one of register, renew, deregister: exactly one of them`,
 		`8 items[8].renew.instanceId: names the instance that items[0] names: an instance can be in a batch once, since items have no order`,
 	})

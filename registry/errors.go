@@ -111,6 +111,27 @@ func fullError(namespace string, full *recordv1.Full) error {
 	return &QuotaError{fmt.Sprintf("there are %d documents of namespaces, as many as there may be: delete some", n)}
 }
 
+// A missingError is something that is not there, and says which.
+type missingError struct{ why string }
+
+func (e *missingError) Error() string { return e.why }
+
+// Unwrap makes it an ErrNotFound.
+func (e *missingError) Unwrap() error { return ErrNotFound }
+
+// missingInstance says what to do, too.
+func missingInstance(k InstanceKey, next string) error {
+	return &missingError{fmt.Sprintf("instance %q of service %q in namespace %q is not registered: %s", k.ID, k.Service, k.Namespace, next)}
+}
+
+// longGone is all that is known of an instance that is not there.
+const longGone = "it never was, it was deregistered, or it expired long ago"
+
+// MissingService says that a service is not there.
+func MissingService(k ServiceKey) error {
+	return &missingError{fmt.Sprintf("service %q in namespace %q is not known: it never was, or its last instance went more than a day ago", k.Service, k.Namespace)}
+}
+
 // problems gathers what is wrong while a request is looked through.
 type problems []Problem
 

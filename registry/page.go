@@ -275,7 +275,7 @@ func (s *views) resume(c *Cursor, query string) (*view, place, error) {
 	n := slices.IndexFunc(s.byAge, func(v *view) bool { return v.id == c.View })
 	if n < 0 {
 		s.mu.Unlock()
-		return nil, place{}, fmt.Errorf("%w: its list is no longer kept here: %v are over, room was needed, or the member was started anew", ErrCursorExpired, viewLife)
+		return nil, place{}, &cursorError{why: "its list is no longer kept, since its time is over, room was needed, or the member was started anew"}
 	}
 	v := s.byAge[n]
 	s.mu.Unlock()

@@ -234,7 +234,7 @@ func (r *Registry) Get(ctx context.Context, ref InstanceRef, consistency Consist
 	}
 	i, at := r.machine.handedOut(k)
 	if i == nil {
-		return nil, at, ErrNotFound
+		return nil, at, missingInstance(k, longGone)
 	}
 	return i, at, nil
 }

@@ -127,7 +127,7 @@ func (p *pendingRenewal) missing() error {
 	if p.key.isShared() {
 		return ErrLeaseNotFound
 	}
-	return ErrNotFound
+	return missingInstance(p.key, "register it again")
 }
 
 // join lets all renewals of a call wait, or none.

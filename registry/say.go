@@ -101,7 +101,7 @@ func (r *Registry) say(ctx context.Context, requestID, what string, change Condi
 	}
 	switch reply.GetCode() {
 	case recordv1.Result_CODE_NOT_FOUND:
-		return result, ErrNotFound
+		return result, missingInstance(change.Key, longGone)
 	case recordv1.Result_CODE_OVERRIDES_FULL:
 		return result, &ValidationError{Problems: []Problem{{
 			Field:  "status",

@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"reflect"
@@ -102,16 +101,16 @@ func (a *API) doBatch(w http.ResponseWriter, q *http.Request, asked []v2BatchIte
 	for i := range asked {
 		items[i] = asked[i].item()
 	}
-	id, err := batchID(q, asked)
+	repeat, err := batchRepeat(q, asked)
 	if err != nil {
 		return err
 	}
 	for i := range items {
 		if r := items[i].Register; r != nil && r.LeaseID == "" {
-			r.LeaseToken = a.leaseToken(q, r.Holder.Token, id, i)
+			r.LeaseToken = repeat.Token(r.Holder.Token, i, a.newToken)
 		}
 	}
-	done, err := a.registry.Batch(q.Context(), id, items)
+	done, err := a.registry.Batch(q.Context(), repeat.ID, items)
 	if err != nil {
 		return err
 	}
@@ -125,7 +124,7 @@ func (a *API) doBatch(w http.ResponseWriter, q *http.Request, asked []v2BatchIte
 		if wrong != nil && wrong[i] != nil {
 			done[i].Err = wrong[i]
 		}
-		answer.Results[i] = batchResult(i, &asked[i], &items[i], &done[i])
+		answer.Results[i] = batchResult(i, &items[i], &done[i])
 		answer.Revision = max(answer.Revision, done[i].Revision)
 		if done[i].Err == nil {
 			answer.Done++
@@ -138,26 +137,26 @@ func (a *API) doBatch(w http.ResponseWriter, q *http.Request, asked []v2BatchIte
 	return nil
 }
 
-// batchID is requestID for a batch: its items are behind pointers, which must not be printed.
-func batchID(q *http.Request, asked []v2BatchItem) (string, error) {
+// batchRepeat is repeatOf for a batch, whose items are behind pointers.
+func batchRepeat(q *http.Request, asked []v2BatchItem) (registry.Repeat, error) {
 	if q.Header.Get(idempotencyKey) == "" {
-		return "", nil
+		return registry.Repeat{}, nil
 	}
 	text, err := json.Marshal(asked)
 	if err != nil {
-		return "", err
+		return registry.Repeat{}, err
 	}
-	return requestID(q, string(text))
+	return repeatOf(q, string(text))
 }
 
-func batchResult(index int, asked *v2BatchItem, item *registry.BatchItem, done *registry.BatchResult) v2BatchResult {
+func batchResult(index int, item *registry.BatchItem, done *registry.BatchResult) v2BatchResult {
 	out := v2BatchResult{Revision: done.Revision, v2Granted: grantedBy(done.Result)}
 	if item.Register != nil && done.Err == nil {
 		out.LeaseToken = item.Register.LeaseToken
 	}
 	switch {
 	case done.Err != nil:
-		out.Status, out.Error = "error", &v2BatchError{Index: index, problem: asked.problem(done.Err)}
+		out.Status, out.Error = "error", &v2BatchError{Index: index, problem: problemAlone(done.Err)}
 	case item.Renew != nil:
 		out.Status = "renewed"
 	case item.Deregister != nil && done.Changed:
@@ -174,13 +173,10 @@ func batchResult(index int, asked *v2BatchItem, item *registry.BatchItem, done *
 	return out
 }
 
-// problem is how a call for this item alone would be refused.
-func (i *v2BatchItem) problem(err error) problem {
-	if errors.Is(err, registry.ErrNotFound) && i.Renew != nil {
-		err = &missingError{ref: i.Renew.ref(), next: "register it again"}
-	}
+// problemAlone is how a call for an item alone would be refused.
+func problemAlone(err error) problem {
 	f := failureOf(err, false)
-	return *problemOf(f, f.words(err), err)
+	return *problemOf(f, f.Words(err), err)
 }
 
 // decodeBatch reads a batch. An item that is no item does not spoil the others:

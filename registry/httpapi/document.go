@@ -117,11 +117,11 @@ func (a *API) edited(w http.ResponseWriter, q *http.Request, k registry.ServiceK
 	if err != nil {
 		return err
 	}
-	id, err := requestID(q, string(asked))
+	repeat, err := repeatOf(q, string(asked))
 	if err != nil {
 		return err
 	}
-	result, err := do(id, how)
+	result, err := do(repeat.ID, how)
 	setRevision(w, result.Revision)
 	if err != nil {
 		return err

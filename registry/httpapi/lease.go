@@ -45,12 +45,12 @@ func (a *API) v2GrantLease(w http.ResponseWriter, q *http.Request) error {
 	if problem := registry.TokenProblem(token); token != "" && problem != "" {
 		return invalid(leaseTokenHeader, problem)
 	}
-	id, err := requestID(q, [2]any{body, token})
+	repeat, err := repeatOf(q, [2]any{body, token})
 	if err != nil {
 		return err
 	}
-	grant := registry.LeaseGrant{ID: a.leaseToken(q, "", id, 1), TTLSeconds: body.TTLSeconds, Token: a.leaseToken(q, token, id, 0)}
-	lease, at, err := a.registry.GrantLease(q.Context(), id, grant)
+	grant := registry.LeaseGrant{ID: repeat.Token("", 1, a.newToken), TTLSeconds: body.TTLSeconds, Token: repeat.Token(token, 0, a.newToken)}
+	lease, at, err := a.registry.GrantLease(q.Context(), repeat.ID, grant)
 	setRevision(w, at)
 	if err != nil {
 		return err
@@ -82,11 +82,11 @@ func (a *API) v2RevokeLease(w http.ResponseWriter, q *http.Request) error {
 		return err
 	}
 	id := q.PathValue("lease")
-	request, err := requestID(q, [2]any{id, by})
+	repeat, err := repeatOf(q, [2]any{id, by})
 	if err != nil {
 		return err
 	}
-	result, err := a.registry.RevokeLease(q.Context(), request, id, by)
+	result, err := a.registry.RevokeLease(q.Context(), repeat.ID, id, by)
 	return leaseWrote(w, id, result, err)
 }
 

@@ -2,12 +2,9 @@ package httpapi
 
 import (
 	"context"
-	"encoding/base64"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/stellmap/stellmap/registry"
@@ -44,7 +41,7 @@ var forms = []string{limitName, cursorName, countName, fieldsName + "*", consist
 type listing struct {
 	query  registry.Query
 	paging registry.Paging
-	cursor *cursor // nil = from the beginning
+	cursor *registry.HomedCursor // nil = from the beginning
 	fresh  freshness
 }
 
@@ -69,70 +66,25 @@ func (a *API) listing(p *parameters, namespace string, services ...string) listi
 	count := p.choice(countName, countNo, countYes, countOnly)
 	l.paging = registry.Paging{Count: count == countYes, CountOnly: count == countOnly}
 	if l.cursor = p.cursor(); l.cursor != nil {
-		l.paging.Cursor = &l.cursor.place
+		l.paging.Cursor = &l.cursor.Place
 	}
 	return l
 }
 
-// A cursor as clients see it says whose it is.
-type cursor struct {
-	incarnation string // of the cluster
-	member      uint64
-	place       registry.Cursor
-}
-
-func (c *cursor) String() string {
-	return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "%s/%d/%s/%d/%d", c.incarnation, c.member, c.place.View, c.place.Run, c.place.Offset))
-}
-
-func parseCursor(text string) (*cursor, error) {
-	raw, err := base64.RawURLEncoding.DecodeString(text)
-	if err != nil {
-		return nil, err
-	}
-	parts := strings.Split(string(raw), "/")
-	if len(parts) != 5 {
-		return nil, fmt.Errorf("it has %d parts", len(parts))
-	}
-	c := &cursor{incarnation: parts[0], place: registry.Cursor{View: parts[2]}}
-	var wrong [3]error
-	c.member, wrong[0] = strconv.ParseUint(parts[1], 10, 64)
-	c.place.Run, wrong[1] = strconv.Atoi(parts[3])
-	c.place.Offset, wrong[2] = strconv.Atoi(parts[4])
-	return c, errors.Join(wrong[:]...)
-}
-
-func (p *parameters) cursor() *cursor {
+func (p *parameters) cursor() *registry.HomedCursor {
 	text := p.first(cursorName)
 	if text == "" {
 		return nil
 	}
-	c, err := parseCursor(text)
-	if err != nil {
-		p.add(cursorName, fmt.Sprintf("%q is not one that a list has given: take nextCursor as it is, or leave it out to begin anew", clip(text)))
-	}
-	return c
+	c, err := registry.ParseCursor(text)
+	p.join(err)
+	return &c
 }
 
-// A cursorError is a cursor that was once good, and why it is no more.
-type cursorError struct{ why string }
-
-func (e *cursorError) Error() string {
-	return "the list cannot go on from this cursor: " + e.why + ". Begin it anew, without a cursor"
-}
-
-func (e *cursorError) Unwrap() error { return registry.ErrCursorExpired }
-
-// mustOwn refuses a cursor of another member, or of another cluster than this has become.
-func (a *API) mustOwn(c *cursor) error {
+// cursorHome is where the cursors of this member are good.
+func (a *API) cursorHome() registry.CursorHome {
 	s := a.cluster()
-	switch {
-	case c.incarnation != s.Incarnation:
-		return &cursorError{why: fmt.Sprintf("it is of incarnation %q of the cluster, and this is %q", clip(c.incarnation), s.Incarnation)}
-	case c.member != s.ID:
-		return &cursorError{why: fmt.Sprintf("member %d gave it, and this is member %d", c.member, s.ID)}
-	}
-	return nil
+	return registry.CursorHome{Incarnation: s.Incarnation, Member: s.ID}
 }
 
 // A pageReader is a list of the registry.
@@ -145,14 +97,12 @@ func (a *API) page(w http.ResponseWriter, q *http.Request, p *parameters, l list
 		return registry.Page{}, err
 	}
 	if l.cursor != nil {
-		if err := a.mustOwn(l.cursor); err != nil {
+		if err := l.cursor.At(a.cursorHome()); err != nil {
 			return registry.Page{}, err
 		}
 	}
 	page, err := read(q.Context(), l.query, l.paging)
-	if errors.Is(err, registry.ErrCursorExpired) {
-		return page, &cursorError{why: "its list is no longer kept, since its time is over, room was needed, or the member was started anew"}
-	} else if err != nil {
+	if err != nil {
 		return page, err
 	}
 	setRevision(w, page.Revision)
@@ -172,8 +122,7 @@ func (a *API) frame(l listing, page registry.Page, list string) (before, after s
 		after = "]"
 	}
 	if page.Next != nil {
-		s := a.cluster()
-		after += fmt.Sprintf(`,"nextCursor":"%v"`, &cursor{incarnation: s.Incarnation, member: s.ID, place: *page.Next})
+		after += fmt.Sprintf(`,"nextCursor":"%v"`, registry.HomedCursor{Home: a.cursorHome(), Place: *page.Next})
 	}
 	if l.paging.Count || l.paging.CountOnly {
 		after += fmt.Sprintf(`,"count":%d`, page.Count)
@@ -251,7 +200,7 @@ func (a *API) v2Service(w http.ResponseWriter, q *http.Request) error {
 		return err
 	}
 	if len(page.Services) == 0 {
-		return &missingService{k}
+		return registry.MissingService(k)
 	}
 	writeList(w, "", "", page.Services, a.serviceEncoder(fields))
 	return nil

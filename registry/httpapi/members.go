@@ -93,13 +93,13 @@ func (e *MembershipError) Error() string { return e.Text }
 
 // membershipFailures is how each reason is answered.
 var membershipFailures = map[MembershipReason]*failure{
-	MembershipInvalid:  {status: http.StatusBadRequest, code: "bad_request", title: "Bad request"},
-	MembershipUnknown:  {status: http.StatusNotFound, code: "not_found", title: "Not found"},
-	MembershipRemoved:  {status: http.StatusConflict, code: "member_removed", title: "Removed"},
-	MembershipConflict: {status: http.StatusConflict, code: "member_conflict", title: "Conflict"},
-	MembershipBehind:   {status: http.StatusConflict, code: "member_behind", title: "Behind"},
-	MembershipQuorum:   {status: http.StatusConflict, code: "no_quorum_left", title: "No quorum would be left"},
-	MembershipBusy:     {status: http.StatusServiceUnavailable, code: "members_busy", title: "Members are changing", retry: true},
+	MembershipInvalid:  {status: http.StatusBadRequest, Refusal: registry.Refusal{Code: "bad_request", Title: "Bad request"}},
+	MembershipUnknown:  {status: http.StatusNotFound, Refusal: registry.Refusal{Code: "not_found", Title: "Not found"}},
+	MembershipRemoved:  {status: http.StatusConflict, Refusal: registry.Refusal{Code: "member_removed", Title: "Removed"}},
+	MembershipConflict: {status: http.StatusConflict, Refusal: registry.Refusal{Code: "member_conflict", Title: "Conflict"}},
+	MembershipBehind:   {status: http.StatusConflict, Refusal: registry.Refusal{Code: "member_behind", Title: "Behind"}},
+	MembershipQuorum:   {status: http.StatusConflict, Refusal: registry.Refusal{Code: "no_quorum_left", Title: "No quorum would be left"}},
+	MembershipBusy:     {status: http.StatusServiceUnavailable, Refusal: registry.Refusal{Code: "members_busy", Title: "Members are changing", Retry: true}},
 }
 
 func (a *API) memberRoutes() []route {

@@ -198,7 +198,7 @@ func (a *API) service(w http.ResponseWriter, q *http.Request, fresh freshness) (
 	setRevision(w, page.Revision)
 	fresh.tell(w)
 	if len(page.Services) == 0 {
-		return registry.ServiceMatch{}, &missingService{registry.ServiceKey{Namespace: strings.TrimSpace(namespace), Service: name}}
+		return registry.ServiceMatch{}, registry.MissingService(registry.ServiceKey{Namespace: strings.TrimSpace(namespace), Service: name})
 	}
 	return page.Services[0], nil
 }

@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"errors"
 	"net"
 	"net/http"
 
@@ -80,16 +79,13 @@ func (a *API) v2Undrain(w http.ResponseWriter, q *http.Request) error {
 // said does what is asked for of an instance and answers with what became of it.
 // What is asked for tells one request id's use from another's.
 func (a *API) said(w http.ResponseWriter, q *http.Request, ref registry.InstanceRef, what any, do func(id string, ref registry.InstanceRef) (registry.Result, error)) error {
-	id, err := requestID(q, [2]any{ref, what})
+	repeat, err := repeatOf(q, [2]any{ref, what})
 	if err != nil {
 		return err
 	}
-	result, err := do(id, ref)
+	result, err := do(repeat.ID, ref)
 	setRevision(w, result.Revision)
-	switch {
-	case errors.Is(err, registry.ErrNotFound):
-		return &missingError{ref: ref, next: "it never was, it was deregistered, or it expired long ago"}
-	case err != nil:
+	if err != nil {
 		return err
 	}
 	writeJSON(w, http.StatusOK, typeJSON, &struct {

@@ -174,9 +174,22 @@ func TestErrorsOfTheRegistryHaveTheirAnswer(t *testing.T) {
 	}
 	for _, c := range cases {
 		wrapped := fmt.Errorf("register: %w", c.err)
-		mustEqual(t, c.err.Error()+", writing", failureOf(wrapped, false).code, c.write)
-		mustEqual(t, c.err.Error()+", reading", failureOf(wrapped, true).code, c.reads)
+		mustEqual(t, c.err.Error()+", writing", failureOf(wrapped, false).Code, c.write)
+		mustEqual(t, c.err.Error()+", reading", failureOf(wrapped, true).Code, c.reads)
 	}
+}
+
+// TestEveryRefusalHasItsStatus shows that none of the registry's is answered by
+// accident, and that no status stands for nothing.
+func TestEveryRefusalHasItsStatus(t *testing.T) {
+	codes := make(map[string]bool)
+	for _, r := range registry.Refusals() {
+		codes[r.Code] = true
+		if statuses[r.Code] == 0 {
+			t.Errorf("the refusal %q has no status", r.Code)
+		}
+	}
+	mustEqual(t, "how many codes have a status", len(statuses), len(codes))
 }
 
 // TestAdminToken shows that everything but health and metrics on the admin port

@@ -1,10 +1,6 @@
 package httpapi
 
 import (
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/base64"
-	"fmt"
 	"net/http"
 
 	"github.com/stellmap/stellmap/registry"
@@ -42,24 +38,3 @@ func (a *API) holderOf(w http.ResponseWriter, q *http.Request) (registry.Holder,
 	}
 	return registry.Holder{Asked: force != "true", Token: token}, nil
 }
-
-// leaseToken is what an instance is registered with: what its holder presents, or
-// chooses; else a new one. With an Idempotency-Key that follows from the key: who
-// repeats a request because its answer was lost is told the token that was lost
-// with it. Nobody else knows the key, since what is kept of it is a digest. at is
-// the registration's place in the request.
-func (a *API) leaseToken(q *http.Request, presented, requestID string, at int) string {
-	if presented != "" {
-		return presented
-	}
-	key := q.Header.Get(idempotencyKey)
-	if key == "" {
-		return a.newToken()
-	}
-	mac := hmac.New(sha256.New, []byte(key))
-	fmt.Fprintf(mac, "lease token %d of %s", at, requestID)
-	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil)[:leaseTokenBytes])
-}
-
-// leaseTokenBytes is how much of a digest makes a token.
-const leaseTokenBytes = 18

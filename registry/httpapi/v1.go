@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"errors"
 	"net/http"
 
 	"github.com/stellmap/stellmap/registry"
@@ -61,9 +60,6 @@ func (a *API) v1Heartbeat(w http.ResponseWriter, q *http.Request) error {
 		return err
 	}
 	result, err := a.registry.Heartbeat(q.Context(), body.ref(), body.LeaseTTLSeconds)
-	if errors.Is(err, registry.ErrNotFound) {
-		err = &missingError{ref: body.ref(), next: "register it again"}
-	}
 	return v1Wrote(w, result, err, v1Renewed)
 }
 

@@ -2,10 +2,6 @@ package httpapi
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"errors"
-	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -102,14 +98,14 @@ func (a *API) v2Register(w http.ResponseWriter, q *http.Request) error {
 	if strings.TrimSpace(ref.Service) == "" {
 		registration.Levels = registry.Levels{} // the path must name the service, whatever the body adds
 	}
-	id, err := requestID(q, registration)
+	repeat, err := repeatOf(q, registration)
 	if err != nil {
 		return err
 	}
 	if registration.LeaseID == "" {
-		registration.LeaseToken = a.leaseToken(q, ref.Holder.Token, id, 0)
+		registration.LeaseToken = repeat.Token(ref.Holder.Token, 0, a.newToken)
 	}
-	result, err := a.registry.Register(q.Context(), id, registration)
+	result, err := a.registry.Register(q.Context(), repeat.ID, registration)
 	setRevision(w, result.Revision)
 	if err != nil {
 		return err
@@ -133,11 +129,11 @@ func (a *API) v2Deregister(w http.ResponseWriter, q *http.Request) error {
 	if err != nil {
 		return err
 	}
-	id, err := requestID(q, ref)
+	repeat, err := repeatOf(q, ref)
 	if err != nil {
 		return err
 	}
-	result, err := a.registry.Deregister(q.Context(), id, ref)
+	result, err := a.registry.Deregister(q.Context(), repeat.ID, ref)
 	setRevision(w, result.Revision)
 	if err != nil {
 		return err
@@ -160,10 +156,7 @@ func (a *API) v2Renew(w http.ResponseWriter, q *http.Request) error {
 	}
 	result, err := a.registry.Heartbeat(q.Context(), ref, body.LeaseTTLSeconds)
 	setRevision(w, result.Revision)
-	switch {
-	case errors.Is(err, registry.ErrNotFound):
-		return &missingError{ref: ref, next: "register it again"}
-	case err != nil:
+	if err != nil {
 		return err
 	}
 	writeJSON(w, http.StatusOK, typeJSON, &struct {
@@ -183,24 +176,13 @@ func grantedBy(r registry.Result) v2Granted { return v2Granted{int64(r.LeaseTTL.
 // idempotencyKey is the header that makes a repeated write one.
 const idempotencyKey = "Idempotency-Key"
 
-// idempotencyKeyMax bounds what a caller makes us digest.
-const idempotencyKeyMax = 128
-
-// requestID is a digest of the caller's Idempotency-Key and of what he asks for: a
-// key that is used for another request by mistake must not have that request
-// answered like the first, and lost. It is a digest since it is kept, and a lease
-// token may follow from the key.
-func requestID(q *http.Request, what any) (string, error) {
+// repeatOf is what makes the request, repeated with the same key, one.
+func repeatOf(q *http.Request, what any) (registry.Repeat, error) {
 	key := q.Header.Get(idempotencyKey)
-	if key == "" {
-		return "", nil
+	if problem := registry.RepeatKeyProblem(key); problem != "" {
+		return registry.Repeat{}, invalid(idempotencyKey, problem)
 	}
-	unprintable := func(r rune) bool { return r < ' ' || r > '~' }
-	if len(key) > idempotencyKeyMax || strings.ContainsFunc(key, unprintable) {
-		return "", invalid(idempotencyKey, fmt.Sprintf("is not allowed: at most %d printable ASCII characters", idempotencyKeyMax))
-	}
-	digest := sha256.Sum256(fmt.Appendf(nil, "%s\n%s %#v", key, q.Method, what)) // maps are printed in order
-	return hex.EncodeToString(digest[:]), nil
+	return registry.RepeatOf(key, q.Method, what), nil
 }
 
 func noParameters(q *http.Request) error {
@@ -216,16 +198,12 @@ func (a *API) v2Instance(w http.ResponseWriter, q *http.Request) error {
 	if err := p.err(); err != nil {
 		return err
 	}
-	ref := pathRef(q)
-	i, at, err := a.registry.Get(q.Context(), ref, fresh.Consistency)
+	i, at, err := a.registry.Get(q.Context(), pathRef(q), fresh.Consistency)
 	setRevision(w, at)
 	if at != 0 {
 		fresh.tell(w)
 	}
-	switch {
-	case errors.Is(err, registry.ErrNotFound):
-		return &missingError{ref: ref, next: "it never was, it was deregistered, or it expired long ago"}
-	case err != nil:
+	if err != nil {
 		return err
 	}
 	one := []*registry.Instance{i}
