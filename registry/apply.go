@@ -43,6 +43,7 @@ type draft struct {
 	visible bool // a reader can tell that something of the service has changed
 	tell    bool // there is something to tell that no instance's event says
 	gone    bool
+	handed  []*Instance // handed out before the entry though they were not routable; sorted by id
 }
 
 // run does what the command says. A command that this version cannot read stops the member.
@@ -80,6 +81,7 @@ func (t *step) run() []byte {
 		panic(fmt.Sprintf("registry: entry %d of term %d has a command of a kind that this version does not know: run a newer version", t.entry.Index, t.entry.Term))
 	}
 	t.finish()
+	t.remember()
 	return encode(&recordv1.Reply{Results: results})
 }
 
@@ -370,8 +372,9 @@ func (t *step) put(next, old *Instance) (visible bool) {
 		next.Counter++
 		t.draft(next.ServiceKey()).visible = true
 	}
-	t.batch.Set(storage.InstanceKey(next.Namespace, next.Service, next.ID), next.encode())
-	t.change(change{service: next.ServiceKey(), op: opPut, instance: next, previous: old, silent: !visible})
+	encoded := next.encode()
+	t.batch.Set(storage.InstanceKey(next.Namespace, next.Service, next.ID), encoded)
+	t.change(change{service: next.ServiceKey(), op: opPut, instance: next, previous: old, encoded: encoded, silent: !visible})
 	return visible
 }
 
@@ -403,7 +406,7 @@ func (t *step) draft(k ServiceKey) *draft {
 	if svc == nil {
 		return nil
 	}
-	d := &draft{key: svc.key, record: svc.record}
+	d := &draft{key: svc.key, record: svc.record, handed: svc.handedOut(&svc.record)}
 	if d.record.halve(svc.tally.standing(), t.entry.Time) && svc.tally.ended > 0 {
 		d.visible, d.tell = true, true // fewer placeholders may be in view
 	}
@@ -431,6 +434,7 @@ func (t *step) finish() {
 		if d.visible {
 			d.record.revision = t.entry.Index
 		}
+		t.handOut(d, svc.handedOut(&d.record))
 		if d.record.equal(&svc.record) {
 			continue
 		}

@@ -27,7 +27,7 @@ func DescribeCommand(data []byte) (json.RawMessage, error) {
 
 // RecordDescription is what stands under one of the registry's keys, for people.
 type RecordDescription struct {
-	Kind    string // instance, service, lease, policy, namespace, protection, checkpoints or checkpoint clock
+	Kind    string // instance, service, lease, policy, namespace, protection, events, history, checkpoints or checkpoint clock
 	Passing bool   // of an instance
 	Value   json.RawMessage
 }
@@ -60,6 +60,12 @@ func DescribeRecord(key, value []byte) (RecordDescription, bool, error) {
 	case bytes.HasPrefix(key, []byte(storage.NamespacePrefix)):
 		d.Kind = "namespace"
 		d.Value, err = describeRecord(key, value, &recordv1.DocumentRecord{}, storage.NamespacePrefix, 1)
+	case bytes.HasPrefix(key, []byte(storage.EventPrefix)):
+		d.Kind = "events"
+		d.Value, err = describeRecord(key, value, &recordv1.EventsRecord{}, storage.EventPrefix, 1)
+	case string(key) == storage.HistoryKey:
+		d.Kind = "history"
+		d.Value, err = describeRecord(key, value, &recordv1.HistoryRecord{}, storage.HistoryKey, 1)
 	case string(key) == storage.ProtectionKey:
 		d.Kind = "protection"
 		d.Value, err = describeRecord(key, value, &recordv1.ProtectionRecord{}, storage.ProtectionKey, 1)

@@ -47,6 +47,8 @@ func TestDescribe(t *testing.T) {
 		{storage.NamespacePrefix + "prod/orders", policy, "namespace", false, "has 2 parts after its prefix, not 1"},
 		{storage.ProtectionKey, protection, "protection", false, `{"format":1,"protection":{"scope":{"kind":"KIND_CLUSTER"},"sinceMs":"7","limitMs":"1000","lapsed":6,"leases":10,"least":5,"percent":15}}`},
 		{storage.ProtectionKey, nil, "protection", false, "has no format"},
+		{string(storage.EventKey(9)), recordOf([]Event{{Kind: EventServicePut, Service: ServiceKey{"prod", "orders"}}}), "events", false, `{"format":1,"count":1,"events":[{"kind":"KIND_SERVICE_PUT","service":{"namespace":"prod","service":"orders"}}]}`},
+		{storage.HistoryKey, encode(&recordv1.HistoryRecord{Format: 1, Floor: 7}), "history", false, `{"format":1,"floor":"7"}`},
 		{storage.InstancePrefix + "prod/orders", instance, "instance", false, "has 2 parts after its prefix, not 3"},
 		{storage.ServicePrefix + "prod/orders/a", service, "service", false, "has 3 parts after its prefix, not 2"},
 		{string(storage.CheckpointClockKey()), encode(&recordv1.ToldClockRecord{Format: 1, LivedMs: 4000}), "checkpoint clock", false, `{"format":1,"livedMs":"4000"}`},

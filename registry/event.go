@@ -7,13 +7,18 @@ type Event struct {
 	Service  ServiceKey
 	Instance *Instance // after the change; nil unless Kind is EventInstancePut
 	Previous *Instance // before it; nil when there was none, and for services
+
+	// Whether callers got it although it was not routable, since its service was
+	// protected: after the change and before it. When that turns for an instance which
+	// is otherwise as it was, this is what its event tells.
+	HandedOut, WasHandedOut bool
 }
 
 // EventKind says what has changed.
 type EventKind uint8
 
 const (
-	// EventInstancePut is an instance that is new or differs from before, its status included.
+	// EventInstancePut is an instance that is new or differs from before, its status included, or is handed out otherwise than before.
 	EventInstancePut EventKind = iota + 1
 	// EventInstanceDelete is an instance that is gone.
 	EventInstanceDelete

@@ -75,6 +75,7 @@ func FuzzRecord(f *testing.F) {
 	zone := ExpiryPause{Scope: Scope{Kind: ScopeZone, Service: ServiceKey{"ns", "svc"}, Zone: "a"}, Since: 7, Limit: 1_000_000, Lapsed: 6, Leases: 10, Least: 5, Percent: 15}
 	f.Add((&serviceRecord{created: 1, revision: 2, protections: []ExpiryPause{zone}}).encode())
 	f.Add((&ExpiryPause{Scope: Scope{Kind: ScopeCluster}, Since: 7, Limit: 1_000_000, Lapsed: 6, Leases: 10, Least: 5, Percent: 15}).encode())
+	f.Add(recordOf([]Event{{Kind: EventInstancePut, Service: ServiceKey{"ns", "svc"}, HandedOut: true, Instance: &Instance{ID: "a", Status: StatusCritical}, Previous: &Instance{ID: "a", Status: StatusPassing}}}))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		k := InstanceKey{Namespace: "ns", Service: "svc", ID: "a"}
@@ -112,16 +113,33 @@ func FuzzRecord(f *testing.F) {
 				t.Errorf("namespace %x is %+v and then %+v: %v", b, d, again, err)
 			}
 		}
+		if events, err := r.decodeEvents(1, b); err == nil && len(events) > 0 {
+			again, err := r.decodeEvents(1, recordOf(events))
+			if err != nil || !bytes.Equal(recordOf(again), recordOf(events)) {
+				t.Errorf("changes %x are %+v and then %+v: %v", b, events, again, err)
+			}
+		}
 		if p, err := r.decodeProtection(b); err == nil {
 			again, err := r.decodeProtection(p.encode())
 			if err != nil || !bytes.Equal(again.encode(), p.encode()) {
 				t.Errorf("protection %x is %+v and then %+v: %v", b, p, again, err)
 			}
 		}
-		for _, key := range [][]byte{storage.InstanceKey("ns", "svc", "a"), storage.ServiceKey("ns", "svc"), storage.CheckpointKey(0), storage.CheckpointClockKey(), storage.PolicyKey("ns", "svc"), storage.NamespaceKey("ns"), []byte(storage.ProtectionKey)} {
+		for _, key := range [][]byte{storage.InstanceKey("ns", "svc", "a"), storage.ServiceKey("ns", "svc"), storage.CheckpointKey(0), storage.CheckpointClockKey(), storage.PolicyKey("ns", "svc"), storage.NamespaceKey("ns"), storage.EventKey(1), []byte(storage.HistoryKey), []byte(storage.ProtectionKey)} {
 			if d, ours, err := DescribeRecord(key, b); err == nil && (!ours || len(d.Value) == 0) {
 				t.Errorf("%x under %s is described as %+v", b, key, d)
 			}
 		}
 	})
+}
+
+// recordOf is how the history keeps events.
+func recordOf(events []Event) []byte {
+	ops := map[EventKind]changeOp{EventInstancePut: opPut, EventInstanceDelete: opDelete, EventServicePut: opServicePut, EventServiceDelete: opServiceDelete, EventPolicy: opPolicyPut}
+	t := &step{}
+	for _, e := range events {
+		t.changes = append(t.changes, change{op: ops[e.Kind], service: e.Service, instance: e.Instance, previous: e.Previous, handedOut: e.HandedOut, wasHandedOut: e.WasHandedOut})
+	}
+	record, _ := t.eventsRecord()
+	return record
 }

@@ -268,9 +268,19 @@ func dumpDocuments[K comparable, D any](all documents[K, D], encoded func(*D) []
 	return strings.Join(lines, "")
 }
 
+// dumpEngine is all that the engine has, the history included.
 func dumpEngine(tb testing.TB, e *storage.Engine) string {
+	return dumpPresent(tb, e) + dumpKeys(tb, e, storage.EventPrefix, storage.HistoryKey)
+}
+
+// dumpPresent is what the engine has of how things are.
+func dumpPresent(tb testing.TB, e *storage.Engine) string {
+	return dumpKeys(tb, e, storage.ServicePrefix, storage.InstancePrefix, storage.CheckpointPrefix, storage.LeasePrefix, storage.PolicyPrefix, storage.NamespacePrefix, storage.ProtectionKey)
+}
+
+func dumpKeys(tb testing.TB, e *storage.Engine, prefixes ...string) string {
 	var out strings.Builder
-	for _, prefix := range []string{storage.ServicePrefix, storage.InstancePrefix, storage.CheckpointPrefix, storage.LeasePrefix, storage.PolicyPrefix, storage.NamespacePrefix, storage.ProtectionKey} {
+	for _, prefix := range prefixes {
 		lo := []byte(prefix)
 		err := e.Scan(lo, storage.PrefixEnd(lo), func(key, value []byte) error {
 			fmt.Fprintf(&out, "%s = %x\n", key, value)

@@ -61,26 +61,35 @@ func TestInstallIsAnothersState(t *testing.T) {
 	mustEqual(t, "what it knows after one more entry", m.dump(), other.dump())
 }
 
-// TestInstallCompactsTheWatchers shows that whoever was told of less than the new state is told that there is a gap,
-// waiting or not, and that whoever is at it or ahead of it goes on.
-func TestInstallCompactsTheWatchers(t *testing.T) {
+// TestWatchersGoOnOverAnInstall shows that whoever was told of less than the new state is told of what led to it,
+// waiting or not, that whoever is below what is kept of that hears so, and that whoever is at the state or ahead waits.
+func TestWatchersGoOnOverAnInstall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newMember(t, newManualClock())
-		m.machine.Follow()
-		m.register(reg("prod", "orders", "old", "10.0.0.1", 80))
-		other := aheadOf(t, m, 20)
+		other := aheadOf(t, &member{clock: newManualClock()}, 20)
+		other.machine.working.history.bounds.Events = 12
+		other.register(reg("prod", "orders", "last", "10.0.0.2", 80))
 		at := other.machine.Revision()
-		waiting, behind, level, ahead := m.machine.Watch(m.machine.Revision()), m.machine.Watch(1), m.machine.Watch(at), m.machine.Watch(at+1)
+		m := newMember(t, other.clock)
+		m.machine.Follow()
+		for _, e := range other.log[1:15] { // its own first entry is like the other's
+			applyEntry(t, m.engine, m.machine, e)
+			m.machine.Publish(e.Index)
+		}
+		waiting, behind, level, ahead := m.machine.Watch(15), m.machine.Watch(9), m.machine.Watch(at), m.machine.Watch(at+1)
 		ended := make(chan error)
+		var got Batch
 		go func() {
-			_, err := waiting.Next(context.Background())
+			var err error
+			got, err = waiting.Next(context.Background())
 			ended <- err
 		}()
 		synctest.Wait()
 		m.becomes(other)
-		if err := <-ended; !errors.Is(err, ErrCompacted) {
-			t.Errorf("who waited hears %v, want ErrCompacted", err)
+		if err := <-ended; err != nil {
+			t.Errorf("who waited hears %v", err)
 		}
+		mustEqual(t, "the revision told to who waited", got.Revision, at)
+		mustEqual(t, "the number of events", len(got.Events), int(at-15))
 		mustBeCompacted(t, behind)
 		for _, w := range []*Watch{level, ahead} {
 			if _, more, err := w.Poll(); more || err != nil {

@@ -30,11 +30,14 @@ type Machine struct {
 	log     *slog.Logger
 	reader  *reader // used by the goroutine that applies
 	ring    *ring
+	history HistoryBounds
+	kept    keptHistory
 	leases  *leases
 	rota    *rota
 	views   *views
 	metrics machineMetrics
 	barrier atomic.Pointer[func(context.Context) (Revision, error)] // set by New: what Answer confirms leadership with
+	ancient atomic.Uint64                                           // the revision of the state that was read, if it is from before there was a history
 	term    atomic.Uint64                                           // of the newest entry published, whoever it was for
 
 	working *state   // used by the goroutine that applies, like the next two
@@ -54,7 +57,8 @@ type MachineConfig struct {
 	Logger     *slog.Logger          // nil = none
 	Registerer prometheus.Registerer // nil = none
 	Now        func() time.Time      // nil = time.Now; the leader's lease clock, never used by Apply
-	EventsMax  int                   // how many events are kept for those that watch; the oldest go, and who needs them is told. 0 = 65,536
+	EventsMax  int                   // how many events are kept in memory for those that watch; who needs older ones has them read from the history. 0 = 65,536
+	History    HistoryBounds         // of what is kept of all changes; equal on all members
 	ViewID     func() string         // names the views of lists in pages, and never twice alike; nil = at random
 }
 
@@ -75,7 +79,7 @@ func OpenMachine(c MachineConfig) (*Machine, error) {
 		now = time.Now
 	}
 	m := &Machine{
-		engine: c.Engine, log: loggerOr(c.Logger), reader: newReader(c.Region),
+		history: c.History, engine: c.Engine, log: loggerOr(c.Logger), reader: newReader(c.Region),
 		ring: newRing(cmp.Or(c.EventsMax, ringEventsMax), ringBytesMax, at), leases: newLeases(now), rota: newRota(now), views: &views{now: now, newID: c.ViewID}, metrics: newMachineMetrics(),
 		applied: at, revision: at,
 	}
@@ -87,6 +91,13 @@ func OpenMachine(c MachineConfig) (*Machine, error) {
 	if m.working, m.published, err = m.load(); err != nil {
 		return nil, fmt.Errorf("read the registry from the engine: %w", err)
 	}
+	m.noteAncient(m.working, at)
+	floor, events, err := m.newest(m.working.history, at)
+	if err != nil {
+		return nil, fmt.Errorf("read the newest changes from the engine: %w", err)
+	}
+	m.ring.restart(at, floor, events)
+	m.kept.note(m.working.history)
 	if err := m.registerMetrics(c.Registerer); err != nil {
 		return nil, fmt.Errorf("register the registry's metrics: %w", err)
 	}
@@ -104,6 +115,7 @@ func loggerOr(l *slog.Logger) *slog.Logger {
 // load reads both states.
 func (m *Machine) load() (working, published *state, err error) {
 	working, published = newState(), newPublishedState()
+	working.history = newHistory(m.history)
 	loaded := func(c change) {
 		working.apply(&c)
 		published.apply(&c)
@@ -150,6 +162,9 @@ func (m *Machine) load() (working, published *state, err error) {
 		return nil
 	})
 	if err != nil {
+		return nil, nil, err
+	}
+	if err := m.loadHistory(working.history); err != nil {
 		return nil, nil, err
 	}
 	p, err := m.loadProtection()
@@ -232,7 +247,9 @@ func (m *Machine) Publish(revision Revision) {
 	m.mu.Lock()
 	for i := range m.pending {
 		m.published.apply(&m.pending[i])
-		m.replaced += uint64(m.pending[i].previous.bytes())
+		if m.pending[i].op != opHandOut {
+			m.replaced += uint64(m.pending[i].previous.bytes())
+		}
 	}
 	m.revision = revision
 	replaced := m.replaced
@@ -240,14 +257,15 @@ func (m *Machine) Publish(revision Revision) {
 	m.views.publish(replaced)
 	m.leases.published(m.pending)
 	m.ring.publish(revision, m.events())
+	m.kept.note(m.working.history)
 	clear(m.pending) // lets go of the instances
 	m.pending = m.pending[:0]
 }
 
 // Install takes over the state that the engine has now, another member's of a
-// later revision. Readers see all of it at once. What led to it nobody here knows:
-// every watcher that has not come so far gets ErrCompacted, so that none misses
-// anything, and none is told of anything older than it knows.
+// later revision. Readers see all of it at once. What led to it stands in the
+// history that came with it: watchers go on, and one that is below its floor gets
+// ErrCompacted.
 func (m *Machine) Install(revision Revision) error {
 	at := m.engine.AppliedIndex()
 	if revision <= m.applied || Revision(at.Index) != revision {
@@ -257,10 +275,15 @@ func (m *Machine) Install(revision Revision) error {
 	if err != nil {
 		return fmt.Errorf("read the registry of revision %d from the engine: %w", revision, err)
 	}
+	floor, events, err := m.newest(working.history, revision)
+	if err != nil {
+		return fmt.Errorf("read the newest changes of revision %d from the engine: %w", revision, err)
+	}
 	m.working, m.applied = working, revision
 	clear(m.pending) // of entries that were applied and never published
 	m.pending = m.pending[:0]
 	m.term.Store(at.Term)
+	m.noteAncient(working, revision)
 	left := m.published.bytes() // by this goroutine alone it is changed
 	m.mu.Lock()
 	m.published, m.revision = published, revision
@@ -268,7 +291,8 @@ func (m *Machine) Install(revision Revision) error {
 	replaced := m.replaced
 	m.mu.Unlock()
 	m.views.publish(replaced)
-	m.ring.restart(revision)
+	m.ring.restart(revision, floor, events)
+	m.kept.note(working.history)
 	m.log.Info("registry installed", "revision", revision, "services", len(published.order), "instances", published.tally.instances)
 	return nil
 }
@@ -281,14 +305,16 @@ func (m *Machine) events() []Event {
 			continue
 		}
 		m.metrics.count(c)
-		events = append(events, Event{Revision: c.revision, Kind: c.kind(), Service: c.service, Instance: c.instance, Previous: c.previous})
+		events = append(events, Event{
+			Revision: c.revision, Kind: c.kind(), Service: c.service, Instance: c.instance, Previous: c.previous, HandedOut: c.handedOut, WasHandedOut: c.wasHandedOut,
+		})
 	}
 	return events
 }
 
 func (c *change) kind() EventKind {
 	switch c.op {
-	case opPut:
+	case opPut, opHandOut:
 		return EventInstancePut
 	case opDelete:
 		return EventInstanceDelete
@@ -346,7 +372,7 @@ func (m *Machine) ServiceKeys(namespace string) []ServiceKey {
 
 // Watch tells the changes after a revision.
 func (m *Machine) Watch(after Revision) *Watch {
-	return &Watch{ring: m.ring, after: after}
+	return &Watch{ring: m.ring, older: m.older, after: after}
 }
 
 // instance is an instance as readers see it, and the revision of that sight.

@@ -184,16 +184,34 @@ func TestAnEntryWithoutDataMovesTheRevisionOnly(t *testing.T) {
 	mustEqual(t, "the number of events", len(batch.Events), 0)
 }
 
-// TestARestartedMemberResumesOrRefuses shows that after a restart a watcher goes
-// on from the newest revision, and is sent back to the state from any other.
-func TestARestartedMemberResumesOrRefuses(t *testing.T) {
+// TestARestartedMemberResumes shows that after a restart a watcher goes on from
+// wherever it was, and that one of before there was a history is sent back to the state.
+func TestARestartedMemberResumes(t *testing.T) {
 	m := newMember(t, newManualClock())
 	m.register(reg("prod", "orders", "a", "10.0.0.1", 80))
 	again := mustOpen(t, m.engine)
 	mustEqual(t, "the revision", again.Revision(), m.index)
-	mustBeCompacted(t, again.Watch(m.index-1))
+	heads, sizes := told(t, again.Watch(m.index-1))
+	mustEqualSlices(t, "the revisions told", heads, []Revision{m.index})
+	mustEqualSlices(t, "the number of events", sizes, []int{2})
 	if _, more, err := again.Watch(m.index).Poll(); more || err != nil {
 		t.Fatalf("a watcher of the newest revision: %v, %v", more, err)
+	}
+
+	b := m.engine.NewBatch()
+	b.Delete([]byte(storage.HistoryKey))
+	b.Delete(storage.EventKey(uint64(m.index)))
+	if err := m.engine.Apply(b, storage.Position{Index: uint64(m.index), Term: 1}); err != nil {
+		t.Fatal(err)
+	}
+	old := mustOpen(t, m.engine)
+	mustBeCompacted(t, old.Watch(m.index-1))
+	applyEntry(t, m.engine, old, Entry{Index: m.index + 1, Term: 1, Time: m.latest, Data: registration("b", 80)})
+	old.Publish(m.index + 1)
+	for _, member := range []*Machine{old, mustOpen(t, m.engine)} {
+		mustBeCompacted(t, member.Watch(m.index-1))
+		heads, _ := told(t, member.Watch(m.index))
+		mustEqualSlices(t, "the revisions told after the first that is kept", heads, []Revision{m.index + 1})
 	}
 }
 
@@ -224,6 +242,10 @@ func TestDamagedRecordsAreRefused(t *testing.T) {
 		"a service that is garbage":      {serviceKey, []byte("\xff"), `decode service "orders" in namespace "prod"`},
 		"a service without a format":     {serviceKey, nil, "has no format"},
 		"a service of a future format":   {serviceKey, encode(&recordv1.ServiceRecord{Format: 9}), "has format 9"},
+		"changes that are garbage":       {storage.EventKey(5), []byte("\xff"), "decode the changes of revision 5"},
+		"changes without a format":       {storage.EventKey(5), nil, "the changes of revision 5 has no format"},
+		"changes of no revision":         {[]byte(storage.EventPrefix + "000x"), nil, "have no revision"},
+		"a floor of the future":          {[]byte(storage.HistoryKey), encode(&recordv1.HistoryRecord{Format: 9}), "the floor of the history has format 9"},
 		"a service's key that is no key": {[]byte(storage.ServicePrefix + "prod"), service, "has 1 parts after its prefix, not 2"},
 	}
 	for name, c := range cases {

@@ -76,16 +76,22 @@ func TestMetrics(t *testing.T) {
 	clock.advance(time.Minute)
 	m.registry.expireDue(context.Background())
 	m.machine.ring.floor = 1
-	mustBeCompacted(t, m.machine.Watch(0))
+	fallen := m.machine.Watch(0)
+	fallen.older = nil
+	mustBeCompacted(t, fallen)
 	m.machine.metrics.refusedQueue.Inc()
 
-	got := slices.DeleteFunc(samples(t, metrics), func(s string) bool { return strings.HasPrefix(s, "stellmap_registry_ring_bytes") })
+	got := slices.DeleteFunc(samples(t, metrics), func(s string) bool {
+		return strings.HasPrefix(s, "stellmap_registry_ring_bytes") || strings.HasPrefix(s, "stellmap_registry_history_bytes")
+	})
 	mustEqual(t, "the list of metrics", strings.Join(got, "\n"), strings.TrimSpace(`
 stellmap_registry_checkpoint_bytes_total counter 0
 stellmap_registry_checkpoints_total counter 0
 stellmap_registry_expirations_total counter 1
 stellmap_registry_expiry_late_seconds gauge 0
 stellmap_registry_expiry_waits_total counter 0
+stellmap_registry_history_events gauge 4
+stellmap_registry_history_floor gauge 0
 stellmap_registry_instances{status="critical"} gauge 0
 stellmap_registry_instances{status="disabled"} gauge 0
 stellmap_registry_instances{status="draining"} gauge 0

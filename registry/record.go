@@ -184,6 +184,11 @@ func (d *reader) decodeInstance(k InstanceKey, value []byte) (*Instance, error) 
 	if err := proto.Unmarshal(value, &record); err != nil {
 		return nil, fmt.Errorf("decode instance %q of service %q in namespace %q: %w", k.ID, k.Service, k.Namespace, err)
 	}
+	return d.recorded(k, &record)
+}
+
+// recorded is the instance that a record is of.
+func (d *reader) recorded(k InstanceKey, record *recordv1.InstanceRecord) (*Instance, error) {
 	if problem := formatProblem(record.GetFormat()); problem != "" {
 		return nil, fmt.Errorf("instance %q of service %q in namespace %q %s", k.ID, k.Service, k.Namespace, problem)
 	}

@@ -104,7 +104,7 @@ func TestManyServicesFallDueTogether(t *testing.T) {
 	m.registry.reapDue(context.Background(), m.reaper)
 	mustEqual(t, "the services after it", len(m.machine.ServiceKeys("")), 0)
 	mustEqual(t, "the number of commands", m.proposed-before, 4)
-	mustEqual(t, "the state and the engine", m.dump(), "")
+	mustEqual(t, "the state and the engine", dumpState(m.machine.published)+dumpPresent(t, m.engine), "")
 }
 
 // TestAReaperThatFellBehindLooksAtAll shows that a reaper whose events are gone
@@ -113,7 +113,7 @@ func TestAReaperThatFellBehindLooksAtAll(t *testing.T) {
 	clock := newManualClock()
 	m := newMember(t, clock)
 	m.registry.reapDue(context.Background(), m.reaper)
-	m.machine.ring.eventsMax = 1
+	m.machine.ring.eventsMax, m.machine.working.history.bounds.Events = 1, 1
 	for n := range 3 {
 		m.register(reg("prod", fmt.Sprint("s", n), "a", "10.0.0.1", 80))
 		if _, err := m.registry.Deregister(context.Background(), "", ref("prod", fmt.Sprint("s", n), "a")); err != nil {

@@ -25,6 +25,7 @@ type state struct {
 	documents documents[string, Namespace]
 	holdings  map[string]*holding // of the namespaces that have services
 
+	history    *history                     // of the state that Apply works on; nil in the other
 	protection *ExpiryPause                 // of the whole cluster; nil = none; never changed in place
 	paused     map[ServiceKey]*serviceState // the services that have protections
 }
@@ -66,9 +67,12 @@ type change struct {
 	revision Revision
 	op       changeOp
 	silent   bool      // no reader can tell: no event
-	instance *Instance // opPut
-	previous *Instance // opPut, opDelete
+	instance *Instance // opPut, opHandOut
+	previous *Instance // opPut, opDelete, opHandOut
+	encoded  []byte    // instance, where that is known
 	record   serviceRecord
+
+	handedOut, wasHandedOut bool // as in Event
 
 	checkpoint *checkpoint          // opCheckpoint
 	lease      *SharedLease         // opLeasePut, opLeaseDelete
@@ -90,6 +94,7 @@ const (
 	opPolicyPut
 	opNamespacePut
 	opProtection // of the whole cluster
+	opHandOut    // nothing of the instance has changed but that its service's protection gives it to callers, or no longer does
 )
 
 // newState is one that Apply works on.

@@ -89,6 +89,10 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 		s.reopen(&out)
 	case "replay":
 		s.replay(&out)
+	case "keep": // so many events, from now on
+		d.ScanArgs(t, "events", &s.member.machine.working.history.bounds.Events)
+	case "resume": // a watcher that has seen a revision comes to a member that was started anew
+		s.resume(d, &out)
 	default:
 		t.Fatalf("unknown command %s", d.Cmd)
 	}
@@ -359,13 +363,27 @@ func outcome(out *strings.Builder, r Result, err error) {
 
 // events tells what a watcher is told.
 func (s *story) events(out *strings.Builder) {
+	if err := tellAll(s.watch, out); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *story) resume(d *datadriven.TestData, out *strings.Builder) {
+	after, err := strconv.ParseUint(d.CmdArgs[0].Key, 10, 64)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if err := tellAll(mustOpen(s.t, s.member.engine).Watch(Revision(after)), out); err != nil {
+		fmt.Fprintf(out, "%v\n", err)
+	}
+}
+
+// tellAll writes all that a watcher is told without waiting.
+func tellAll(watch *Watch, out *strings.Builder) error {
 	for {
-		batch, more, err := s.watch.Poll()
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		if !more {
-			return
+		batch, more, err := watch.Poll()
+		if err != nil || !more {
+			return err
 		}
 		for _, e := range batch.Events {
 			fmt.Fprintf(out, "%d %s %s", e.Revision, e.Kind, e.Service.Service)
@@ -373,6 +391,9 @@ func (s *story) events(out *strings.Builder) {
 				fmt.Fprintf(out, "/%s %s", i.ID, i.Status)
 			} else if e.Previous != nil {
 				fmt.Fprintf(out, "/%s", e.Previous.ID)
+			}
+			if e.HandedOut != e.WasHandedOut {
+				fmt.Fprintf(out, " handed out: %v", e.HandedOut)
 			}
 			out.WriteString("\n")
 		}

@@ -87,6 +87,63 @@ func (s *Service) asHandedOut(i *Instance) *Instance {
 	return &handed
 }
 
+// handedOut are the instances that callers get only since the service is protected;
+// sorted by id.
+func (svc *serviceState) handedOut(record *serviceRecord) []*Instance {
+	if record.protectedSince == 0 {
+		return nil
+	}
+	kept := placeholders(svc.instances, record.baseline-svc.tally.standing())
+	var out []*Instance
+	for _, i := range svc.instances {
+		if _, shown := kept[i]; shown || i.Status == StatusCritical {
+			out = append(out, i)
+		}
+	}
+	return out
+}
+
+// handOut notes at the changes of a service's instances whether callers get them
+// and got them, and tells of those of which nothing but that has changed.
+func (t *step) handOut(d *draft, now []*Instance) {
+	if len(d.handed) == 0 && len(now) == 0 {
+		return
+	}
+	changed := make(map[string]struct{})
+	for at := range t.changes {
+		c := &t.changes[at]
+		if c.service != d.key || c.op != opPut && c.op != opDelete {
+			continue
+		}
+		if c.previous != nil {
+			before := d.handed
+			if _, again := changed[c.previous.ID]; again {
+				before = now // as its change before has told
+			}
+			_, c.wasHandedOut = searchID(before, c.previous.ID)
+			changed[c.previous.ID] = struct{}{}
+		}
+		if c.instance != nil {
+			_, c.handedOut = searchID(now, c.instance.ID)
+			changed[c.instance.ID] = struct{}{}
+		}
+	}
+	t.turned(d, d.handed, now, changed, false)
+	t.turned(d, now, d.handed, changed, true)
+}
+
+// turned tells of the instances that are among some and not among others, unless
+// they have changed anyway.
+func (t *step) turned(d *draft, some, others []*Instance, changed map[string]struct{}, handedOut bool) {
+	for _, i := range some {
+		_, both := searchID(others, i.ID)
+		if _, told := changed[i.ID]; both || told {
+			continue
+		}
+		t.change(change{service: d.key, op: opHandOut, instance: i, previous: i, handedOut: handedOut, wasHandedOut: !handedOut})
+	}
+}
+
 // protected counts the services that are.
 func (s *state) protected() int {
 	n := 0

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 )
@@ -10,16 +11,17 @@ import (
 // goroutine, costs nothing but its cursor, and needs no closing.
 type Watch struct {
 	ring  *ring
-	after Revision // everything up to here has been told
+	older func(after, upTo Revision) (Batch, error) // reads what the ring no longer has, up to where it begins; nil = nobody does
+	after Revision                                  // everything up to here has been told
 }
 
 // Next waits for something new and tells it: whole revisions, in order, without
 // a gap. A batch without events says that the revision moved without a change.
-// The error is ErrCompacted when the watcher has fallen behind the events that
-// are kept, or this member took over another's state, for good: read the state anew and watch from its revision.
+// The error is ErrCompacted when the watcher has fallen behind the history, for
+// good: read the state anew and watch from its revision.
 func (w *Watch) Next(ctx context.Context) (Batch, error) {
 	for {
-		batch, wake, err := w.ring.read(w.after)
+		batch, wake, err := w.read()
 		if err != nil {
 			return Batch{}, err
 		}
@@ -40,12 +42,24 @@ func (w *Watch) Next(ctx context.Context) (Batch, error) {
 
 // Poll is Next without waiting: false says that there is nothing new.
 func (w *Watch) Poll() (Batch, bool, error) {
-	batch, wake, err := w.ring.read(w.after)
+	batch, wake, err := w.read()
 	if err != nil || wake != nil {
 		return Batch{}, false, err
 	}
 	w.after = batch.Revision
 	return batch, true, nil
+}
+
+// read gives what comes next, or the channel that will be closed when there is more.
+func (w *Watch) read() (Batch, <-chan struct{}, error) {
+	batch, wake, err := w.ring.read(w.after)
+	if errors.Is(err, ErrCompacted) && w.older != nil {
+		batch, err = w.older(w.after, w.ring.begins())
+	}
+	if errors.Is(err, ErrCompacted) {
+		w.ring.compacted.Add(1)
+	}
+	return batch, wake, err
 }
 
 // The bounds of the ring and of one batch.
@@ -58,7 +72,7 @@ const (
 // A ring holds the newest events for all watchers together. Publishing costs
 // the same for one watcher as for ten thousand: the events are stored once, and
 // one closed channel wakes whoever waits. When the ring is full the oldest
-// events go, and a watcher that still needed them gets ErrCompacted.
+// events go, and a watcher that still needed them has them read from the history.
 type ring struct {
 	eventsMax, bytesMax int // set by newRing, never changed
 	waiting             atomic.Int64
@@ -86,7 +100,6 @@ func (r *ring) read(after Revision) (Batch, <-chan struct{}, error) {
 		after++
 	}
 	if after < r.floor && !mutant("watch_gap_in_silence") {
-		r.compacted.Add(1)
 		return Batch{}, nil, ErrCompacted
 	}
 	if after >= r.head {
@@ -124,12 +137,22 @@ func (r *ring) publish(revision Revision, events []Event) {
 	r.wake = make(chan struct{})
 }
 
-// restart forgets all events: what led to the revision is not known.
-func (r *ring) restart(revision Revision) {
+// begins is the revision after which the ring has everything.
+func (r *ring) begins() Revision {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.floor
+}
+
+// restart forgets all events for those that led to the revision from a floor on.
+func (r *ring) restart(revision, floor Revision, events []Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.events, r.first, r.count, r.bytes = nil, 0, 0, 0
-	r.floor, r.head = revision, revision
+	r.floor, r.head = floor, revision
+	for i := range events {
+		r.push(&events[i])
+	}
 	close(r.wake)
 	r.wake = make(chan struct{})
 }

@@ -15,6 +15,8 @@ import "fmt"
 //	/leases/{id}                  one lease that several instances share
 //	/policies/{ns}/{svc}          how a service is to be treated, with its last versions
 //	/namespaces/{ns}              what is written down of a namespace, with its last versions
+//	/events/{revision}            what a revision has changed; the revision in 16 hexadecimal digits
+//	/history                      from where on the changes are kept
 //	/protection                   that the whole cluster is protected from mass expiry
 const (
 	// MetaPrefix heads everything that is not the replicated state machine's.
@@ -33,6 +35,10 @@ const (
 	PolicyPrefix = "/policies/"
 	// NamespacePrefix heads what is written down of namespaces.
 	NamespacePrefix = "/namespaces/"
+	// EventPrefix heads what revisions have changed.
+	EventPrefix = "/events/"
+	// HistoryKey is where it is kept from where on the changes are.
+	HistoryKey = "/history"
 	// ProtectionKey is where it is kept that the whole cluster is protected.
 	ProtectionKey = "/protection"
 
@@ -69,6 +75,9 @@ func PolicyKey(namespace, service string) []byte {
 func NamespaceKey(namespace string) []byte {
 	return []byte(NamespacePrefix + namespace)
 }
+
+// EventKey is where the changes of a revision are kept.
+func EventKey(revision uint64) []byte { return fmt.Appendf(nil, "%s%016x", EventPrefix, revision) }
 
 // PrefixEnd is the first key after all keys that begin with prefix, or nil
 // when there is none.

@@ -64,7 +64,7 @@ func newRegistry(tb testing.TB) *member {
 	if err != nil {
 		tb.Fatalf("open the engine: %v", err)
 	}
-	machine, err := registry.OpenMachine(registry.MachineConfig{Engine: engine, Region: "here"})
+	machine, err := registry.OpenMachine(registry.MachineConfig{Engine: engine, Region: "here", EventsMax: 1 << 16, History: registry.HistoryBounds{Events: 1 << 16}})
 	if err != nil {
 		tb.Fatalf("open the machine: %v", err)
 	}

@@ -201,7 +201,7 @@ func (l *life) open() (err error) {
 			FS: m.disk, Dir: "data/wal", Base: consensus.LogBase(id), Salt: w.dice.Uint64, SegmentBytes: w.SegmentBytes, TailBytes: w.TailBytes,
 		},
 		Read: func(engine *storage.Engine) (err error) {
-			l.machine, err = registry.OpenMachine(registry.MachineConfig{Engine: engine, Region: "here", Now: l.mono, EventsMax: w.EventsMax, Logger: l.logger()})
+			l.machine, err = registry.OpenMachine(registry.MachineConfig{Engine: engine, Region: "here", Now: l.mono, EventsMax: w.EventsMax, History: registry.HistoryBounds{Events: 2 * w.EventsMax}, Logger: l.logger()})
 			return err
 		},
 	})

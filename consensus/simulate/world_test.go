@@ -64,7 +64,7 @@ type options struct {
 	Holders       int           // of leases
 	Protection    time.Duration // how long expiry is held back at most
 	Watchers      int
-	EventsMax     int // that a member keeps for them
+	EventsMax     int // that a member keeps for them in memory; in its history twice as many
 	Keys          int
 	Latency       time.Duration // of a message, about
 	Loss, Repeat  float64       // of messages

@@ -330,6 +330,64 @@ func (InstanceRecord_Status) EnumDescriptor() ([]byte, []int) {
 	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{42, 0}
 }
 
+type EventRecord_Kind int32
+
+const (
+	EventRecord_KIND_UNSPECIFIED     EventRecord_Kind = 0
+	EventRecord_KIND_INSTANCE_PUT    EventRecord_Kind = 1
+	EventRecord_KIND_INSTANCE_DELETE EventRecord_Kind = 2
+	EventRecord_KIND_SERVICE_PUT     EventRecord_Kind = 3
+	EventRecord_KIND_SERVICE_DELETE  EventRecord_Kind = 4
+	EventRecord_KIND_POLICY          EventRecord_Kind = 5
+)
+
+// Enum value maps for EventRecord_Kind.
+var (
+	EventRecord_Kind_name = map[int32]string{
+		0: "KIND_UNSPECIFIED",
+		1: "KIND_INSTANCE_PUT",
+		2: "KIND_INSTANCE_DELETE",
+		3: "KIND_SERVICE_PUT",
+		4: "KIND_SERVICE_DELETE",
+		5: "KIND_POLICY",
+	}
+	EventRecord_Kind_value = map[string]int32{
+		"KIND_UNSPECIFIED":     0,
+		"KIND_INSTANCE_PUT":    1,
+		"KIND_INSTANCE_DELETE": 2,
+		"KIND_SERVICE_PUT":     3,
+		"KIND_SERVICE_DELETE":  4,
+		"KIND_POLICY":          5,
+	}
+)
+
+func (x EventRecord_Kind) Enum() *EventRecord_Kind {
+	p := new(EventRecord_Kind)
+	*p = x
+	return p
+}
+
+func (x EventRecord_Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (EventRecord_Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_stellmap_record_v1_record_proto_enumTypes[5].Descriptor()
+}
+
+func (EventRecord_Kind) Type() protoreflect.EnumType {
+	return &file_stellmap_record_v1_record_proto_enumTypes[5]
+}
+
+func (x EventRecord_Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use EventRecord_Kind.Descriptor instead.
+func (EventRecord_Kind) EnumDescriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{51, 0}
+}
+
 // Renewal is what became of one renewal.
 type Answer_Renewal int32
 
@@ -373,11 +431,11 @@ func (x Answer_Renewal) String() string {
 }
 
 func (Answer_Renewal) Descriptor() protoreflect.EnumDescriptor {
-	return file_stellmap_record_v1_record_proto_enumTypes[5].Descriptor()
+	return file_stellmap_record_v1_record_proto_enumTypes[6].Descriptor()
 }
 
 func (Answer_Renewal) Type() protoreflect.EnumType {
-	return &file_stellmap_record_v1_record_proto_enumTypes[5]
+	return &file_stellmap_record_v1_record_proto_enumTypes[6]
 }
 
 func (x Answer_Renewal) Number() protoreflect.EnumNumber {
@@ -386,7 +444,7 @@ func (x Answer_Renewal) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Answer_Renewal.Descriptor instead.
 func (Answer_Renewal) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{54, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{57, 0}
 }
 
 // Command is the data of one log entry. A member that does not know its format
@@ -4134,6 +4192,222 @@ func (x *Edit) GetNamespace() *Namespace {
 	return nil
 }
 
+// EventsRecord is the value under /events/{revision}: what the revision has
+// changed. The events stand last, so that the rest can be read without them.
+type EventsRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
+	TimeMs        int64                  `protobuf:"varint,2,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"` // of the entry
+	Count         uint32                 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`                 // of the events
+	Events        []*EventRecord         `protobuf:"bytes,4,rep,name=events,proto3" json:"events,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EventsRecord) Reset() {
+	*x = EventsRecord{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EventsRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EventsRecord) ProtoMessage() {}
+
+func (x *EventsRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EventsRecord.ProtoReflect.Descriptor instead.
+func (*EventsRecord) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *EventsRecord) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
+func (x *EventsRecord) GetTimeMs() int64 {
+	if x != nil {
+		return x.TimeMs
+	}
+	return 0
+}
+
+func (x *EventsRecord) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *EventsRecord) GetEvents() []*EventRecord {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+// EventRecord is one change, with what was before it.
+type EventRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          EventRecord_Kind       `protobuf:"varint,1,opt,name=kind,proto3,enum=stellmap.record.v1.EventRecord_Kind" json:"kind,omitempty"`
+	Service       *ServiceKey            `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	Id            string                 `protobuf:"bytes,3,opt,name=id,proto3" json:"id,omitempty"`                                 // of the instance
+	Instance      *InstanceRecord        `protobuf:"bytes,4,opt,name=instance,proto3" json:"instance,omitempty"`                     // after it
+	Previous      *InstanceRecord        `protobuf:"bytes,5,opt,name=previous,proto3" json:"previous,omitempty"`                     // before it; absent when there was none
+	HandedOut     bool                   `protobuf:"varint,6,opt,name=handed_out,json=handedOut,proto3" json:"handed_out,omitempty"` // to callers, although it is not routable: its service is protected
+	WasHandedOut  bool                   `protobuf:"varint,7,opt,name=was_handed_out,json=wasHandedOut,proto3" json:"was_handed_out,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EventRecord) Reset() {
+	*x = EventRecord{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EventRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EventRecord) ProtoMessage() {}
+
+func (x *EventRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EventRecord.ProtoReflect.Descriptor instead.
+func (*EventRecord) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *EventRecord) GetKind() EventRecord_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return EventRecord_KIND_UNSPECIFIED
+}
+
+func (x *EventRecord) GetService() *ServiceKey {
+	if x != nil {
+		return x.Service
+	}
+	return nil
+}
+
+func (x *EventRecord) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *EventRecord) GetInstance() *InstanceRecord {
+	if x != nil {
+		return x.Instance
+	}
+	return nil
+}
+
+func (x *EventRecord) GetPrevious() *InstanceRecord {
+	if x != nil {
+		return x.Previous
+	}
+	return nil
+}
+
+func (x *EventRecord) GetHandedOut() bool {
+	if x != nil {
+		return x.HandedOut
+	}
+	return false
+}
+
+func (x *EventRecord) GetWasHandedOut() bool {
+	if x != nil {
+		return x.WasHandedOut
+	}
+	return false
+}
+
+// HistoryRecord is the value under /history.
+type HistoryRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
+	Floor         uint64                 `protobuf:"varint,2,opt,name=floor,proto3" json:"floor,omitempty"` // of what came up to this revision, not all is kept
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HistoryRecord) Reset() {
+	*x = HistoryRecord{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HistoryRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HistoryRecord) ProtoMessage() {}
+
+func (x *HistoryRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HistoryRecord.ProtoReflect.Descriptor instead.
+func (*HistoryRecord) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *HistoryRecord) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
+func (x *HistoryRecord) GetFloor() uint64 {
+	if x != nil {
+		return x.Floor
+	}
+	return 0
+}
+
 type ServiceEndpoint struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -4144,7 +4418,7 @@ type ServiceEndpoint struct {
 
 func (x *ServiceEndpoint) Reset() {
 	*x = ServiceEndpoint{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[50]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4156,7 +4430,7 @@ func (x *ServiceEndpoint) String() string {
 func (*ServiceEndpoint) ProtoMessage() {}
 
 func (x *ServiceEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[50]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4169,7 +4443,7 @@ func (x *ServiceEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceEndpoint.ProtoReflect.Descriptor instead.
 func (*ServiceEndpoint) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{50}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ServiceEndpoint) GetName() string {
@@ -4201,7 +4475,7 @@ type Ask struct {
 
 func (x *Ask) Reset() {
 	*x = Ask{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[51]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4213,7 +4487,7 @@ func (x *Ask) String() string {
 func (*Ask) ProtoMessage() {}
 
 func (x *Ask) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[51]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4226,7 +4500,7 @@ func (x *Ask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask.ProtoReflect.Descriptor instead.
 func (*Ask) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{51}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Ask) GetFormat() uint32 {
@@ -4287,7 +4561,7 @@ type RenewLeases struct {
 
 func (x *RenewLeases) Reset() {
 	*x = RenewLeases{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[52]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4299,7 +4573,7 @@ func (x *RenewLeases) String() string {
 func (*RenewLeases) ProtoMessage() {}
 
 func (x *RenewLeases) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[52]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4312,7 +4586,7 @@ func (x *RenewLeases) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeases.ProtoReflect.Descriptor instead.
 func (*RenewLeases) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{52}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *RenewLeases) GetItems() []*RenewItem {
@@ -4332,7 +4606,7 @@ type ShareChecks struct {
 
 func (x *ShareChecks) Reset() {
 	*x = ShareChecks{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[53]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4344,7 +4618,7 @@ func (x *ShareChecks) String() string {
 func (*ShareChecks) ProtoMessage() {}
 
 func (x *ShareChecks) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[53]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4357,7 +4631,7 @@ func (x *ShareChecks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShareChecks.ProtoReflect.Descriptor instead.
 func (*ShareChecks) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{53}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ShareChecks) GetMember() uint64 {
@@ -4379,7 +4653,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[54]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4391,7 +4665,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[54]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4404,7 +4678,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{54}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Answer) GetRenewals() []Answer_Renewal {
@@ -4803,7 +5077,31 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\x05at_ms\x18\x03 \x01(\x03R\x04atMs\x12\x0e\n" +
 	"\x02by\x18\x04 \x01(\tR\x02by\x122\n" +
 	"\x06policy\x18\x05 \x01(\v2\x1a.stellmap.record.v1.PolicyR\x06policy\x12;\n" +
-	"\tnamespace\x18\x06 \x01(\v2\x1d.stellmap.record.v1.NamespaceR\tnamespace\"A\n" +
+	"\tnamespace\x18\x06 \x01(\v2\x1d.stellmap.record.v1.NamespaceR\tnamespace\"\x8e\x01\n" +
+	"\fEventsRecord\x12\x16\n" +
+	"\x06format\x18\x01 \x01(\rR\x06format\x12\x17\n" +
+	"\atime_ms\x18\x02 \x01(\x03R\x06timeMs\x12\x14\n" +
+	"\x05count\x18\x03 \x01(\rR\x05count\x127\n" +
+	"\x06events\x18\x04 \x03(\v2\x1f.stellmap.record.v1.EventRecordR\x06events\"\xe6\x03\n" +
+	"\vEventRecord\x128\n" +
+	"\x04kind\x18\x01 \x01(\x0e2$.stellmap.record.v1.EventRecord.KindR\x04kind\x128\n" +
+	"\aservice\x18\x02 \x01(\v2\x1e.stellmap.record.v1.ServiceKeyR\aservice\x12\x0e\n" +
+	"\x02id\x18\x03 \x01(\tR\x02id\x12>\n" +
+	"\binstance\x18\x04 \x01(\v2\".stellmap.record.v1.InstanceRecordR\binstance\x12>\n" +
+	"\bprevious\x18\x05 \x01(\v2\".stellmap.record.v1.InstanceRecordR\bprevious\x12\x1d\n" +
+	"\n" +
+	"handed_out\x18\x06 \x01(\bR\thandedOut\x12$\n" +
+	"\x0ewas_handed_out\x18\a \x01(\bR\fwasHandedOut\"\x8d\x01\n" +
+	"\x04Kind\x12\x14\n" +
+	"\x10KIND_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11KIND_INSTANCE_PUT\x10\x01\x12\x18\n" +
+	"\x14KIND_INSTANCE_DELETE\x10\x02\x12\x14\n" +
+	"\x10KIND_SERVICE_PUT\x10\x03\x12\x17\n" +
+	"\x13KIND_SERVICE_DELETE\x10\x04\x12\x0f\n" +
+	"\vKIND_POLICY\x10\x05\"=\n" +
+	"\rHistoryRecord\x12\x16\n" +
+	"\x06format\x18\x01 \x01(\rR\x06format\x12\x14\n" +
+	"\x05floor\x18\x02 \x01(\x04R\x05floor\"A\n" +
 	"\x0fServiceEndpoint\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bprotocol\x18\x02 \x01(\tR\bprotocol\"\xb1\x01\n" +
@@ -4841,151 +5139,160 @@ func file_stellmap_record_v1_record_proto_rawDescGZIP() []byte {
 	return file_stellmap_record_v1_record_proto_rawDescData
 }
 
-var file_stellmap_record_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_stellmap_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
+var file_stellmap_record_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_stellmap_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 58)
 var file_stellmap_record_v1_record_proto_goTypes = []any{
 	(ProtectionScope_Kind)(0),  // 0: stellmap.record.v1.ProtectionScope.Kind
 	(Condition_Source)(0),      // 1: stellmap.record.v1.Condition.Source
 	(Result_Code)(0),           // 2: stellmap.record.v1.Result.Code
 	(Full_Of)(0),               // 3: stellmap.record.v1.Full.Of
 	(InstanceRecord_Status)(0), // 4: stellmap.record.v1.InstanceRecord.Status
-	(Answer_Renewal)(0),        // 5: stellmap.record.v1.Answer.Renewal
-	(*Command)(nil),            // 6: stellmap.record.v1.Command
-	(*Register)(nil),           // 7: stellmap.record.v1.Register
-	(*RegisterItem)(nil),       // 8: stellmap.record.v1.RegisterItem
-	(*Deregister)(nil),         // 9: stellmap.record.v1.Deregister
-	(*Renew)(nil),              // 10: stellmap.record.v1.Renew
-	(*RenewItem)(nil),          // 11: stellmap.record.v1.RenewItem
-	(*Expire)(nil),             // 12: stellmap.record.v1.Expire
-	(*ExpireItem)(nil),         // 13: stellmap.record.v1.ExpireItem
-	(*Reap)(nil),               // 14: stellmap.record.v1.Reap
-	(*GrantLease)(nil),         // 15: stellmap.record.v1.GrantLease
-	(*RevokeLease)(nil),        // 16: stellmap.record.v1.RevokeLease
-	(*SetConditions)(nil),      // 17: stellmap.record.v1.SetConditions
-	(*ConditionItem)(nil),      // 18: stellmap.record.v1.ConditionItem
-	(*Protect)(nil),            // 19: stellmap.record.v1.Protect
-	(*ProtectItem)(nil),        // 20: stellmap.record.v1.ProtectItem
-	(*Protection)(nil),         // 21: stellmap.record.v1.Protection
-	(*ProtectionScope)(nil),    // 22: stellmap.record.v1.ProtectionScope
-	(*ProtectionRecord)(nil),   // 23: stellmap.record.v1.ProtectionRecord
-	(*Condition)(nil),          // 24: stellmap.record.v1.Condition
-	(*Checkpoint)(nil),         // 25: stellmap.record.v1.Checkpoint
-	(*LeaseNumbers)(nil),       // 26: stellmap.record.v1.LeaseNumbers
-	(*EditPolicy)(nil),         // 27: stellmap.record.v1.EditPolicy
-	(*EditNamespace)(nil),      // 28: stellmap.record.v1.EditNamespace
-	(*Precondition)(nil),       // 29: stellmap.record.v1.Precondition
-	(*Policy)(nil),             // 30: stellmap.record.v1.Policy
-	(*LoadBalancing)(nil),      // 31: stellmap.record.v1.LoadBalancing
-	(*OutlierDetection)(nil),   // 32: stellmap.record.v1.OutlierDetection
-	(*CircuitBreaking)(nil),    // 33: stellmap.record.v1.CircuitBreaking
-	(*Timeouts)(nil),           // 34: stellmap.record.v1.Timeouts
-	(*Retries)(nil),            // 35: stellmap.record.v1.Retries
-	(*Failover)(nil),           // 36: stellmap.record.v1.Failover
-	(*Namespace)(nil),          // 37: stellmap.record.v1.Namespace
-	(*Quota)(nil),              // 38: stellmap.record.v1.Quota
-	(*ServiceKey)(nil),         // 39: stellmap.record.v1.ServiceKey
-	(*InstanceKey)(nil),        // 40: stellmap.record.v1.InstanceKey
-	(*InstanceSpec)(nil),       // 41: stellmap.record.v1.InstanceSpec
-	(*Pair)(nil),               // 42: stellmap.record.v1.Pair
-	(*Endpoint)(nil),           // 43: stellmap.record.v1.Endpoint
-	(*Check)(nil),              // 44: stellmap.record.v1.Check
-	(*Reply)(nil),              // 45: stellmap.record.v1.Reply
-	(*Result)(nil),             // 46: stellmap.record.v1.Result
-	(*Full)(nil),               // 47: stellmap.record.v1.Full
-	(*InstanceRecord)(nil),     // 48: stellmap.record.v1.InstanceRecord
-	(*ToldRecord)(nil),         // 49: stellmap.record.v1.ToldRecord
-	(*ToldClockRecord)(nil),    // 50: stellmap.record.v1.ToldClockRecord
-	(*LeaseRecord)(nil),        // 51: stellmap.record.v1.LeaseRecord
-	(*ServiceRecord)(nil),      // 52: stellmap.record.v1.ServiceRecord
-	(*Override)(nil),           // 53: stellmap.record.v1.Override
-	(*DocumentRecord)(nil),     // 54: stellmap.record.v1.DocumentRecord
-	(*Edit)(nil),               // 55: stellmap.record.v1.Edit
-	(*ServiceEndpoint)(nil),    // 56: stellmap.record.v1.ServiceEndpoint
-	(*Ask)(nil),                // 57: stellmap.record.v1.Ask
-	(*RenewLeases)(nil),        // 58: stellmap.record.v1.RenewLeases
-	(*ShareChecks)(nil),        // 59: stellmap.record.v1.ShareChecks
-	(*Answer)(nil),             // 60: stellmap.record.v1.Answer
+	(EventRecord_Kind)(0),      // 5: stellmap.record.v1.EventRecord.Kind
+	(Answer_Renewal)(0),        // 6: stellmap.record.v1.Answer.Renewal
+	(*Command)(nil),            // 7: stellmap.record.v1.Command
+	(*Register)(nil),           // 8: stellmap.record.v1.Register
+	(*RegisterItem)(nil),       // 9: stellmap.record.v1.RegisterItem
+	(*Deregister)(nil),         // 10: stellmap.record.v1.Deregister
+	(*Renew)(nil),              // 11: stellmap.record.v1.Renew
+	(*RenewItem)(nil),          // 12: stellmap.record.v1.RenewItem
+	(*Expire)(nil),             // 13: stellmap.record.v1.Expire
+	(*ExpireItem)(nil),         // 14: stellmap.record.v1.ExpireItem
+	(*Reap)(nil),               // 15: stellmap.record.v1.Reap
+	(*GrantLease)(nil),         // 16: stellmap.record.v1.GrantLease
+	(*RevokeLease)(nil),        // 17: stellmap.record.v1.RevokeLease
+	(*SetConditions)(nil),      // 18: stellmap.record.v1.SetConditions
+	(*ConditionItem)(nil),      // 19: stellmap.record.v1.ConditionItem
+	(*Protect)(nil),            // 20: stellmap.record.v1.Protect
+	(*ProtectItem)(nil),        // 21: stellmap.record.v1.ProtectItem
+	(*Protection)(nil),         // 22: stellmap.record.v1.Protection
+	(*ProtectionScope)(nil),    // 23: stellmap.record.v1.ProtectionScope
+	(*ProtectionRecord)(nil),   // 24: stellmap.record.v1.ProtectionRecord
+	(*Condition)(nil),          // 25: stellmap.record.v1.Condition
+	(*Checkpoint)(nil),         // 26: stellmap.record.v1.Checkpoint
+	(*LeaseNumbers)(nil),       // 27: stellmap.record.v1.LeaseNumbers
+	(*EditPolicy)(nil),         // 28: stellmap.record.v1.EditPolicy
+	(*EditNamespace)(nil),      // 29: stellmap.record.v1.EditNamespace
+	(*Precondition)(nil),       // 30: stellmap.record.v1.Precondition
+	(*Policy)(nil),             // 31: stellmap.record.v1.Policy
+	(*LoadBalancing)(nil),      // 32: stellmap.record.v1.LoadBalancing
+	(*OutlierDetection)(nil),   // 33: stellmap.record.v1.OutlierDetection
+	(*CircuitBreaking)(nil),    // 34: stellmap.record.v1.CircuitBreaking
+	(*Timeouts)(nil),           // 35: stellmap.record.v1.Timeouts
+	(*Retries)(nil),            // 36: stellmap.record.v1.Retries
+	(*Failover)(nil),           // 37: stellmap.record.v1.Failover
+	(*Namespace)(nil),          // 38: stellmap.record.v1.Namespace
+	(*Quota)(nil),              // 39: stellmap.record.v1.Quota
+	(*ServiceKey)(nil),         // 40: stellmap.record.v1.ServiceKey
+	(*InstanceKey)(nil),        // 41: stellmap.record.v1.InstanceKey
+	(*InstanceSpec)(nil),       // 42: stellmap.record.v1.InstanceSpec
+	(*Pair)(nil),               // 43: stellmap.record.v1.Pair
+	(*Endpoint)(nil),           // 44: stellmap.record.v1.Endpoint
+	(*Check)(nil),              // 45: stellmap.record.v1.Check
+	(*Reply)(nil),              // 46: stellmap.record.v1.Reply
+	(*Result)(nil),             // 47: stellmap.record.v1.Result
+	(*Full)(nil),               // 48: stellmap.record.v1.Full
+	(*InstanceRecord)(nil),     // 49: stellmap.record.v1.InstanceRecord
+	(*ToldRecord)(nil),         // 50: stellmap.record.v1.ToldRecord
+	(*ToldClockRecord)(nil),    // 51: stellmap.record.v1.ToldClockRecord
+	(*LeaseRecord)(nil),        // 52: stellmap.record.v1.LeaseRecord
+	(*ServiceRecord)(nil),      // 53: stellmap.record.v1.ServiceRecord
+	(*Override)(nil),           // 54: stellmap.record.v1.Override
+	(*DocumentRecord)(nil),     // 55: stellmap.record.v1.DocumentRecord
+	(*Edit)(nil),               // 56: stellmap.record.v1.Edit
+	(*EventsRecord)(nil),       // 57: stellmap.record.v1.EventsRecord
+	(*EventRecord)(nil),        // 58: stellmap.record.v1.EventRecord
+	(*HistoryRecord)(nil),      // 59: stellmap.record.v1.HistoryRecord
+	(*ServiceEndpoint)(nil),    // 60: stellmap.record.v1.ServiceEndpoint
+	(*Ask)(nil),                // 61: stellmap.record.v1.Ask
+	(*RenewLeases)(nil),        // 62: stellmap.record.v1.RenewLeases
+	(*ShareChecks)(nil),        // 63: stellmap.record.v1.ShareChecks
+	(*Answer)(nil),             // 64: stellmap.record.v1.Answer
 }
 var file_stellmap_record_v1_record_proto_depIdxs = []int32{
-	7,  // 0: stellmap.record.v1.Command.register:type_name -> stellmap.record.v1.Register
-	9,  // 1: stellmap.record.v1.Command.deregister:type_name -> stellmap.record.v1.Deregister
-	10, // 2: stellmap.record.v1.Command.renew:type_name -> stellmap.record.v1.Renew
-	12, // 3: stellmap.record.v1.Command.expire:type_name -> stellmap.record.v1.Expire
-	14, // 4: stellmap.record.v1.Command.reap:type_name -> stellmap.record.v1.Reap
-	17, // 5: stellmap.record.v1.Command.set_conditions:type_name -> stellmap.record.v1.SetConditions
-	25, // 6: stellmap.record.v1.Command.checkpoint:type_name -> stellmap.record.v1.Checkpoint
-	27, // 7: stellmap.record.v1.Command.edit_policy:type_name -> stellmap.record.v1.EditPolicy
-	28, // 8: stellmap.record.v1.Command.edit_namespace:type_name -> stellmap.record.v1.EditNamespace
-	15, // 9: stellmap.record.v1.Command.grant_lease:type_name -> stellmap.record.v1.GrantLease
-	16, // 10: stellmap.record.v1.Command.revoke_lease:type_name -> stellmap.record.v1.RevokeLease
-	19, // 11: stellmap.record.v1.Command.protect:type_name -> stellmap.record.v1.Protect
-	8,  // 12: stellmap.record.v1.Register.items:type_name -> stellmap.record.v1.RegisterItem
-	40, // 13: stellmap.record.v1.RegisterItem.key:type_name -> stellmap.record.v1.InstanceKey
-	41, // 14: stellmap.record.v1.RegisterItem.spec:type_name -> stellmap.record.v1.InstanceSpec
-	40, // 15: stellmap.record.v1.Deregister.keys:type_name -> stellmap.record.v1.InstanceKey
-	11, // 16: stellmap.record.v1.Renew.items:type_name -> stellmap.record.v1.RenewItem
-	40, // 17: stellmap.record.v1.RenewItem.key:type_name -> stellmap.record.v1.InstanceKey
-	13, // 18: stellmap.record.v1.Expire.items:type_name -> stellmap.record.v1.ExpireItem
-	40, // 19: stellmap.record.v1.ExpireItem.key:type_name -> stellmap.record.v1.InstanceKey
-	39, // 20: stellmap.record.v1.Reap.services:type_name -> stellmap.record.v1.ServiceKey
-	18, // 21: stellmap.record.v1.SetConditions.items:type_name -> stellmap.record.v1.ConditionItem
-	40, // 22: stellmap.record.v1.ConditionItem.key:type_name -> stellmap.record.v1.InstanceKey
-	24, // 23: stellmap.record.v1.ConditionItem.condition:type_name -> stellmap.record.v1.Condition
+	8,  // 0: stellmap.record.v1.Command.register:type_name -> stellmap.record.v1.Register
+	10, // 1: stellmap.record.v1.Command.deregister:type_name -> stellmap.record.v1.Deregister
+	11, // 2: stellmap.record.v1.Command.renew:type_name -> stellmap.record.v1.Renew
+	13, // 3: stellmap.record.v1.Command.expire:type_name -> stellmap.record.v1.Expire
+	15, // 4: stellmap.record.v1.Command.reap:type_name -> stellmap.record.v1.Reap
+	18, // 5: stellmap.record.v1.Command.set_conditions:type_name -> stellmap.record.v1.SetConditions
+	26, // 6: stellmap.record.v1.Command.checkpoint:type_name -> stellmap.record.v1.Checkpoint
+	28, // 7: stellmap.record.v1.Command.edit_policy:type_name -> stellmap.record.v1.EditPolicy
+	29, // 8: stellmap.record.v1.Command.edit_namespace:type_name -> stellmap.record.v1.EditNamespace
+	16, // 9: stellmap.record.v1.Command.grant_lease:type_name -> stellmap.record.v1.GrantLease
+	17, // 10: stellmap.record.v1.Command.revoke_lease:type_name -> stellmap.record.v1.RevokeLease
+	20, // 11: stellmap.record.v1.Command.protect:type_name -> stellmap.record.v1.Protect
+	9,  // 12: stellmap.record.v1.Register.items:type_name -> stellmap.record.v1.RegisterItem
+	41, // 13: stellmap.record.v1.RegisterItem.key:type_name -> stellmap.record.v1.InstanceKey
+	42, // 14: stellmap.record.v1.RegisterItem.spec:type_name -> stellmap.record.v1.InstanceSpec
+	41, // 15: stellmap.record.v1.Deregister.keys:type_name -> stellmap.record.v1.InstanceKey
+	12, // 16: stellmap.record.v1.Renew.items:type_name -> stellmap.record.v1.RenewItem
+	41, // 17: stellmap.record.v1.RenewItem.key:type_name -> stellmap.record.v1.InstanceKey
+	14, // 18: stellmap.record.v1.Expire.items:type_name -> stellmap.record.v1.ExpireItem
+	41, // 19: stellmap.record.v1.ExpireItem.key:type_name -> stellmap.record.v1.InstanceKey
+	40, // 20: stellmap.record.v1.Reap.services:type_name -> stellmap.record.v1.ServiceKey
+	19, // 21: stellmap.record.v1.SetConditions.items:type_name -> stellmap.record.v1.ConditionItem
+	41, // 22: stellmap.record.v1.ConditionItem.key:type_name -> stellmap.record.v1.InstanceKey
+	25, // 23: stellmap.record.v1.ConditionItem.condition:type_name -> stellmap.record.v1.Condition
 	4,  // 24: stellmap.record.v1.ConditionItem.seen:type_name -> stellmap.record.v1.InstanceRecord.Status
-	20, // 25: stellmap.record.v1.Protect.items:type_name -> stellmap.record.v1.ProtectItem
-	21, // 26: stellmap.record.v1.ProtectItem.begin:type_name -> stellmap.record.v1.Protection
-	22, // 27: stellmap.record.v1.ProtectItem.end:type_name -> stellmap.record.v1.ProtectionScope
-	13, // 28: stellmap.record.v1.ProtectItem.keep:type_name -> stellmap.record.v1.ExpireItem
-	22, // 29: stellmap.record.v1.Protection.scope:type_name -> stellmap.record.v1.ProtectionScope
+	21, // 25: stellmap.record.v1.Protect.items:type_name -> stellmap.record.v1.ProtectItem
+	22, // 26: stellmap.record.v1.ProtectItem.begin:type_name -> stellmap.record.v1.Protection
+	23, // 27: stellmap.record.v1.ProtectItem.end:type_name -> stellmap.record.v1.ProtectionScope
+	14, // 28: stellmap.record.v1.ProtectItem.keep:type_name -> stellmap.record.v1.ExpireItem
+	23, // 29: stellmap.record.v1.Protection.scope:type_name -> stellmap.record.v1.ProtectionScope
 	0,  // 30: stellmap.record.v1.ProtectionScope.kind:type_name -> stellmap.record.v1.ProtectionScope.Kind
-	39, // 31: stellmap.record.v1.ProtectionScope.service:type_name -> stellmap.record.v1.ServiceKey
-	21, // 32: stellmap.record.v1.ProtectionRecord.protection:type_name -> stellmap.record.v1.Protection
+	40, // 31: stellmap.record.v1.ProtectionScope.service:type_name -> stellmap.record.v1.ServiceKey
+	22, // 32: stellmap.record.v1.ProtectionRecord.protection:type_name -> stellmap.record.v1.Protection
 	1,  // 33: stellmap.record.v1.Condition.source:type_name -> stellmap.record.v1.Condition.Source
 	4,  // 34: stellmap.record.v1.Condition.status:type_name -> stellmap.record.v1.InstanceRecord.Status
-	26, // 35: stellmap.record.v1.Checkpoint.heard:type_name -> stellmap.record.v1.LeaseNumbers
-	26, // 36: stellmap.record.v1.Checkpoint.overdue:type_name -> stellmap.record.v1.LeaseNumbers
-	39, // 37: stellmap.record.v1.EditPolicy.key:type_name -> stellmap.record.v1.ServiceKey
-	30, // 38: stellmap.record.v1.EditPolicy.policy:type_name -> stellmap.record.v1.Policy
-	29, // 39: stellmap.record.v1.EditPolicy.precondition:type_name -> stellmap.record.v1.Precondition
-	37, // 40: stellmap.record.v1.EditNamespace.document:type_name -> stellmap.record.v1.Namespace
-	29, // 41: stellmap.record.v1.EditNamespace.precondition:type_name -> stellmap.record.v1.Precondition
-	56, // 42: stellmap.record.v1.Policy.primary_endpoint:type_name -> stellmap.record.v1.ServiceEndpoint
-	31, // 43: stellmap.record.v1.Policy.load_balancing:type_name -> stellmap.record.v1.LoadBalancing
-	32, // 44: stellmap.record.v1.Policy.outlier_detection:type_name -> stellmap.record.v1.OutlierDetection
-	33, // 45: stellmap.record.v1.Policy.circuit_breaking:type_name -> stellmap.record.v1.CircuitBreaking
-	34, // 46: stellmap.record.v1.Policy.timeouts:type_name -> stellmap.record.v1.Timeouts
-	35, // 47: stellmap.record.v1.Policy.retries:type_name -> stellmap.record.v1.Retries
-	36, // 48: stellmap.record.v1.Policy.failover:type_name -> stellmap.record.v1.Failover
-	42, // 49: stellmap.record.v1.Namespace.labels:type_name -> stellmap.record.v1.Pair
-	38, // 50: stellmap.record.v1.Namespace.quota:type_name -> stellmap.record.v1.Quota
-	42, // 51: stellmap.record.v1.InstanceSpec.labels:type_name -> stellmap.record.v1.Pair
-	42, // 52: stellmap.record.v1.InstanceSpec.metadata:type_name -> stellmap.record.v1.Pair
-	43, // 53: stellmap.record.v1.InstanceSpec.endpoints:type_name -> stellmap.record.v1.Endpoint
-	44, // 54: stellmap.record.v1.InstanceSpec.checks:type_name -> stellmap.record.v1.Check
+	27, // 35: stellmap.record.v1.Checkpoint.heard:type_name -> stellmap.record.v1.LeaseNumbers
+	27, // 36: stellmap.record.v1.Checkpoint.overdue:type_name -> stellmap.record.v1.LeaseNumbers
+	40, // 37: stellmap.record.v1.EditPolicy.key:type_name -> stellmap.record.v1.ServiceKey
+	31, // 38: stellmap.record.v1.EditPolicy.policy:type_name -> stellmap.record.v1.Policy
+	30, // 39: stellmap.record.v1.EditPolicy.precondition:type_name -> stellmap.record.v1.Precondition
+	38, // 40: stellmap.record.v1.EditNamespace.document:type_name -> stellmap.record.v1.Namespace
+	30, // 41: stellmap.record.v1.EditNamespace.precondition:type_name -> stellmap.record.v1.Precondition
+	60, // 42: stellmap.record.v1.Policy.primary_endpoint:type_name -> stellmap.record.v1.ServiceEndpoint
+	32, // 43: stellmap.record.v1.Policy.load_balancing:type_name -> stellmap.record.v1.LoadBalancing
+	33, // 44: stellmap.record.v1.Policy.outlier_detection:type_name -> stellmap.record.v1.OutlierDetection
+	34, // 45: stellmap.record.v1.Policy.circuit_breaking:type_name -> stellmap.record.v1.CircuitBreaking
+	35, // 46: stellmap.record.v1.Policy.timeouts:type_name -> stellmap.record.v1.Timeouts
+	36, // 47: stellmap.record.v1.Policy.retries:type_name -> stellmap.record.v1.Retries
+	37, // 48: stellmap.record.v1.Policy.failover:type_name -> stellmap.record.v1.Failover
+	43, // 49: stellmap.record.v1.Namespace.labels:type_name -> stellmap.record.v1.Pair
+	39, // 50: stellmap.record.v1.Namespace.quota:type_name -> stellmap.record.v1.Quota
+	43, // 51: stellmap.record.v1.InstanceSpec.labels:type_name -> stellmap.record.v1.Pair
+	43, // 52: stellmap.record.v1.InstanceSpec.metadata:type_name -> stellmap.record.v1.Pair
+	44, // 53: stellmap.record.v1.InstanceSpec.endpoints:type_name -> stellmap.record.v1.Endpoint
+	45, // 54: stellmap.record.v1.InstanceSpec.checks:type_name -> stellmap.record.v1.Check
 	4,  // 55: stellmap.record.v1.Check.initial:type_name -> stellmap.record.v1.InstanceRecord.Status
-	46, // 56: stellmap.record.v1.Reply.results:type_name -> stellmap.record.v1.Result
+	47, // 56: stellmap.record.v1.Reply.results:type_name -> stellmap.record.v1.Result
 	2,  // 57: stellmap.record.v1.Result.code:type_name -> stellmap.record.v1.Result.Code
-	47, // 58: stellmap.record.v1.Result.full:type_name -> stellmap.record.v1.Full
+	48, // 58: stellmap.record.v1.Result.full:type_name -> stellmap.record.v1.Full
 	3,  // 59: stellmap.record.v1.Full.of:type_name -> stellmap.record.v1.Full.Of
-	41, // 60: stellmap.record.v1.InstanceRecord.spec:type_name -> stellmap.record.v1.InstanceSpec
+	42, // 60: stellmap.record.v1.InstanceRecord.spec:type_name -> stellmap.record.v1.InstanceSpec
 	4,  // 61: stellmap.record.v1.InstanceRecord.status:type_name -> stellmap.record.v1.InstanceRecord.Status
-	24, // 62: stellmap.record.v1.InstanceRecord.conditions:type_name -> stellmap.record.v1.Condition
-	56, // 63: stellmap.record.v1.ServiceRecord.endpoints:type_name -> stellmap.record.v1.ServiceEndpoint
-	53, // 64: stellmap.record.v1.ServiceRecord.overrides:type_name -> stellmap.record.v1.Override
-	21, // 65: stellmap.record.v1.ServiceRecord.protections:type_name -> stellmap.record.v1.Protection
-	24, // 66: stellmap.record.v1.Override.condition:type_name -> stellmap.record.v1.Condition
-	55, // 67: stellmap.record.v1.DocumentRecord.edits:type_name -> stellmap.record.v1.Edit
-	30, // 68: stellmap.record.v1.Edit.policy:type_name -> stellmap.record.v1.Policy
-	37, // 69: stellmap.record.v1.Edit.namespace:type_name -> stellmap.record.v1.Namespace
-	58, // 70: stellmap.record.v1.Ask.renew_leases:type_name -> stellmap.record.v1.RenewLeases
-	59, // 71: stellmap.record.v1.Ask.share_checks:type_name -> stellmap.record.v1.ShareChecks
-	11, // 72: stellmap.record.v1.RenewLeases.items:type_name -> stellmap.record.v1.RenewItem
-	5,  // 73: stellmap.record.v1.Answer.renewals:type_name -> stellmap.record.v1.Answer.Renewal
-	74, // [74:74] is the sub-list for method output_type
-	74, // [74:74] is the sub-list for method input_type
-	74, // [74:74] is the sub-list for extension type_name
-	74, // [74:74] is the sub-list for extension extendee
-	0,  // [0:74] is the sub-list for field type_name
+	25, // 62: stellmap.record.v1.InstanceRecord.conditions:type_name -> stellmap.record.v1.Condition
+	60, // 63: stellmap.record.v1.ServiceRecord.endpoints:type_name -> stellmap.record.v1.ServiceEndpoint
+	54, // 64: stellmap.record.v1.ServiceRecord.overrides:type_name -> stellmap.record.v1.Override
+	22, // 65: stellmap.record.v1.ServiceRecord.protections:type_name -> stellmap.record.v1.Protection
+	25, // 66: stellmap.record.v1.Override.condition:type_name -> stellmap.record.v1.Condition
+	56, // 67: stellmap.record.v1.DocumentRecord.edits:type_name -> stellmap.record.v1.Edit
+	31, // 68: stellmap.record.v1.Edit.policy:type_name -> stellmap.record.v1.Policy
+	38, // 69: stellmap.record.v1.Edit.namespace:type_name -> stellmap.record.v1.Namespace
+	58, // 70: stellmap.record.v1.EventsRecord.events:type_name -> stellmap.record.v1.EventRecord
+	5,  // 71: stellmap.record.v1.EventRecord.kind:type_name -> stellmap.record.v1.EventRecord.Kind
+	40, // 72: stellmap.record.v1.EventRecord.service:type_name -> stellmap.record.v1.ServiceKey
+	49, // 73: stellmap.record.v1.EventRecord.instance:type_name -> stellmap.record.v1.InstanceRecord
+	49, // 74: stellmap.record.v1.EventRecord.previous:type_name -> stellmap.record.v1.InstanceRecord
+	62, // 75: stellmap.record.v1.Ask.renew_leases:type_name -> stellmap.record.v1.RenewLeases
+	63, // 76: stellmap.record.v1.Ask.share_checks:type_name -> stellmap.record.v1.ShareChecks
+	12, // 77: stellmap.record.v1.RenewLeases.items:type_name -> stellmap.record.v1.RenewItem
+	6,  // 78: stellmap.record.v1.Answer.renewals:type_name -> stellmap.record.v1.Answer.Renewal
+	79, // [79:79] is the sub-list for method output_type
+	79, // [79:79] is the sub-list for method input_type
+	79, // [79:79] is the sub-list for extension type_name
+	79, // [79:79] is the sub-list for extension extendee
+	0,  // [0:79] is the sub-list for field type_name
 }
 
 func init() { file_stellmap_record_v1_record_proto_init() }
@@ -5020,7 +5327,7 @@ func file_stellmap_record_v1_record_proto_init() {
 	file_stellmap_record_v1_record_proto_msgTypes[29].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[30].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[32].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[51].OneofWrappers = []any{
+	file_stellmap_record_v1_record_proto_msgTypes[54].OneofWrappers = []any{
 		(*Ask_RenewLeases)(nil),
 		(*Ask_ShareChecks)(nil),
 	}
@@ -5029,8 +5336,8 @@ func file_stellmap_record_v1_record_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stellmap_record_v1_record_proto_rawDesc), len(file_stellmap_record_v1_record_proto_rawDesc)),
-			NumEnums:      6,
-			NumMessages:   55,
+			NumEnums:      7,
+			NumMessages:   58,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
