@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -73,6 +74,27 @@ func (r *Registry) Instances(ctx context.Context, q Query, p Paging) (Page, erro
 // instances and every status will do, those without any, too.
 func (r *Registry) Services(ctx context.Context, q Query, p Paging) (Page, error) {
 	return r.page(ctx, q, p, servicesToo)
+}
+
+// Service reads one service. The error is ErrNotFound when it is not known, at the
+// revision that is returned with it.
+func (r *Registry) Service(ctx context.Context, k ServiceKey, c Consistency) (ServiceMatch, Revision, error) {
+	var bad problems
+	k.Namespace = normalizeNamespace(k.Namespace, &bad)
+	if k.Service = strings.TrimSpace(k.Service); k.Service == "" {
+		bad.add("service", "is missing: "+nameRule) // an empty filter would mean all of them
+	}
+	if err := bad.err(); err != nil {
+		return ServiceMatch{}, 0, err
+	}
+	page, err := r.Services(ctx, Query{Namespace: k.Namespace, Services: []string{k.Service}, Statuses: []string{statusesAny}, Limit: 1, Consistency: c}, Paging{})
+	switch {
+	case err != nil:
+		return ServiceMatch{}, 0, err
+	case len(page.Services) == 0:
+		return ServiceMatch{}, page.Revision, MissingService(k)
+	}
+	return page.Services[0], page.Revision, nil
 }
 
 func (r *Registry) page(ctx context.Context, q Query, p Paging, what wanted) (Page, error) {

@@ -41,6 +41,12 @@ type Consistency struct {
 // no limit.
 func Stale(maxAge time.Duration) Consistency { return Consistency{stale: true, maxAge: maxAge} }
 
+// The bounds of the age that a stale read may allow.
+const (
+	StalenessMin = time.Millisecond
+	StalenessMax = 24 * time.Hour
+)
+
 // queryTermsMax bounds each list of a query.
 const queryTermsMax = 256
 

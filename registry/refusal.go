@@ -28,7 +28,7 @@ func (r *Refusal) Words(err error) string {
 var refusals = [...]Refusal{
 	{is: ErrNotFound, Code: "not_found", Title: "Not found"},
 	{is: ErrTokenRequired, Code: "lease_token_required", Title: "Lease token required",
-		Says: "what is to be changed is held with a lease token and the call has none, nothing was done: send the token that its registration was answered with as X-StellMap-Lease-Token (leaseToken in an item of a batch); anyone may register an instance once its lease has run out; an operator does it with force=true and the admin token"},
+		Says: "what is to be changed is held with a lease token and the call has none, nothing was done: send the token that its registration was answered with as X-StellMap-Lease-Token (leaseToken in an item of a batch, lease_token over gRPC); anyone may register an instance once its lease has run out; an operator does it with force=true and the admin token"},
 	{is: ErrWrongToken, Code: "wrong_lease_token", Title: "Wrong lease token",
 		Says: "it is held with another lease token, nothing was done: somebody else has registered it, who lives on or has taken your place after your lease had run out; use another instanceId, or stop; an operator does it with force=true and the admin token"},
 	{is: ErrLeaseNotFound, Code: "lease_not_found", Title: "Lease not found",
@@ -56,7 +56,7 @@ var refusals = [...]Refusal{
 	{is: ErrStopping, Code: "stopping", Title: "Stopping", Retry: true,
 		Says: "this member is shutting down: nothing was done, try another member"},
 	{is: ErrUnknownOutcome, Code: "unknown_outcome", Title: "Unknown outcome",
-		Says: "the write was sent and its answer was lost, it may or may not take effect: read before you try again, or in v2 repeat it with the same Idempotency-Key"},
+		Says: "the write was sent and its answer was lost, it may or may not take effect: read before you try again, or in v2 repeat it with the same Idempotency-Key, over gRPC with the same idempotency_key"},
 }
 
 // The codes of what is in no table.

@@ -267,6 +267,17 @@ func (r *Registry) ageOf(complete time.Time) (age time.Duration, known bool) {
 	return max(0, r.clock.Now().Sub(complete)), !complete.IsZero()
 }
 
+// StaleAge is the age that a stale read with a limit, 0 for none, answers with. It is
+// looked at before the state, so that it is none too low. What is older than the limit
+// a leader confirms, or there is no answer.
+func (r *Registry) StaleAge(limit time.Duration) (age time.Duration, known bool) {
+	age, known = r.Age()
+	if limit != 0 && (!known || age > limit) {
+		return 0, true
+	}
+	return age, known
+}
+
 func ageText(age time.Duration, known bool) string {
 	if !known {
 		return "not known"

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -48,6 +49,15 @@ func (a *API) ready(s *ClusterStatus) []check {
 		checks = append(checks, check{name: "space", hint: "low, what grows may be refused until there is room"})
 	}
 	return checks
+}
+
+// Ready is nil when a write sent now would succeed.
+func (a *API) Ready() error {
+	s := a.cluster()
+	if faults := faultsOf(a.ready(&s)); faults != "" {
+		return errors.New(faults)
+	}
+	return nil
 }
 
 // readyForXDS is whether a new proxy would be served here, which is so without a leader, too, after a while.

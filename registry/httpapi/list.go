@@ -81,8 +81,8 @@ func (p *parameters) cursor() *registry.HomedCursor {
 	return &c
 }
 
-// cursorHome is where the cursors of this member are good.
-func (a *API) cursorHome() registry.CursorHome {
+// CursorHome is where the cursors of this member are good.
+func (a *API) CursorHome() registry.CursorHome {
 	s := a.cluster()
 	return registry.CursorHome{Incarnation: s.Incarnation, Member: s.ID}
 }
@@ -97,7 +97,7 @@ func (a *API) page(w http.ResponseWriter, q *http.Request, p *parameters, l list
 		return registry.Page{}, err
 	}
 	if l.cursor != nil {
-		if err := l.cursor.At(a.cursorHome()); err != nil {
+		if err := l.cursor.At(a.CursorHome()); err != nil {
 			return registry.Page{}, err
 		}
 	}
@@ -122,7 +122,7 @@ func (a *API) frame(l listing, page registry.Page, list string) (before, after s
 		after = "]"
 	}
 	if page.Next != nil {
-		after += fmt.Sprintf(`,"nextCursor":"%v"`, registry.HomedCursor{Home: a.cursorHome(), Place: *page.Next})
+		after += fmt.Sprintf(`,"nextCursor":"%v"`, registry.HomedCursor{Home: a.CursorHome(), Place: *page.Next})
 	}
 	if l.paging.Count || l.paging.CountOnly {
 		after += fmt.Sprintf(`,"count":%d`, page.Count)
@@ -188,21 +188,22 @@ func (a *API) v2NamespaceServices(w http.ResponseWriter, q *http.Request) error 
 func (a *API) v2Service(w http.ResponseWriter, q *http.Request) error {
 	p := parametersOf(q)
 	p.only(fieldsName+"*", consistencyName, stalenessName)
-	l := listing{fresh: p.freshness(a)}
+	fresh := p.freshness(a)
 	fields := chosen(p, serviceFields)
 	k := pathService(q)
 	if k.Service == "" {
-		p.add("service", "is missing in the path") // an empty filter would mean all of them
+		p.add("service", "is missing in the path")
 	}
-	l.query = registry.Query{Namespace: k.Namespace, Services: []string{k.Service}, Statuses: []string{"any"}, Limit: 1, Consistency: l.fresh.Consistency}
-	page, err := a.page(w, q, p, l, a.registry.Services)
+	if err := p.err(); err != nil {
+		return err
+	}
+	one, at, err := a.registry.Service(q.Context(), k, fresh.Consistency)
+	setRevision(w, at)
 	if err != nil {
 		return err
 	}
-	if len(page.Services) == 0 {
-		return registry.MissingService(k)
-	}
-	writeList(w, "", "", page.Services, a.serviceEncoder(fields))
+	fresh.tell(w)
+	writeList(w, "", "", []registry.ServiceMatch{one}, a.serviceEncoder(fields))
 	return nil
 }
 

@@ -128,12 +128,10 @@ func (p *parameters) choice(name string, words ...string) string {
 	return text
 }
 
-// The parameters of reads, and the bounds of the age that one may allow.
+// The parameters of reads.
 const (
 	consistencyName = "consistency"
 	stalenessName   = "max_staleness"
-	stalenessMin    = time.Millisecond
-	stalenessMax    = 24 * time.Hour
 )
 
 // freshness is what a read asks for, and what its answer says of itself.
@@ -142,8 +140,7 @@ type freshness struct {
 	age string // "" = it is not stale
 }
 
-// freshness reads how fresh an answer must be. The age is looked at before the
-// state, so that it is none too low.
+// freshness reads how fresh an answer must be.
 func (p *parameters) freshness(a *API) freshness {
 	stale := p.choice(consistencyName, "linearizable", "stale") == "stale"
 	text, limit := p.first(stalenessName), time.Duration(0)
@@ -151,8 +148,8 @@ func (p *parameters) freshness(a *API) freshness {
 		var err error
 		limit, err = time.ParseDuration(text)
 		switch {
-		case err != nil || limit < stalenessMin || limit > stalenessMax:
-			p.add(stalenessName, fmt.Sprintf("%q is not a time from %v to %v, such as 5s", clip(text), stalenessMin, stalenessMax))
+		case err != nil || limit < registry.StalenessMin || limit > registry.StalenessMax:
+			p.add(stalenessName, fmt.Sprintf("%q is not a time from %v to %v, such as 5s", clip(text), registry.StalenessMin, registry.StalenessMax))
 		case !stale:
 			p.add(stalenessName, "is for reads with consistency=stale")
 		}
@@ -160,13 +157,7 @@ func (p *parameters) freshness(a *API) freshness {
 	if !stale {
 		return freshness{}
 	}
-	f := freshness{Consistency: registry.Stale(limit)}
-	age, known := a.registry.Age()
-	if limit != 0 && (!known || age > limit) {
-		age, known = 0, true // a leader confirms it, or there is no answer
-	}
-	f.age = ageText(age, known)
-	return f
+	return freshness{Consistency: registry.Stale(limit), age: ageText(a.registry.StaleAge(limit))}
 }
 
 // ageText is an age in seconds.
