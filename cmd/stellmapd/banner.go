@@ -40,7 +40,7 @@ func (s started) print(w io.Writer) error {
 	fmt.Fprintf(&b, "%s %s   node %d, %s, cluster %d, region %s\n", name, version.Number, c.Node.ID, of, c.Node.ClusterID, c.Node.Region)
 	for _, row := range [][3]string{
 		{"HTTP", "http://" + c.Server.AdvertiseHTTPAddr, "registry, /readyz, /metrics"},
-		{"xDS", c.Server.AdvertiseXDSAddr, "ADS for Envoy"},
+		{"xDS", c.Server.AdvertiseXDSAddr, "ADS for Envoy, the registry over gRPC"},
 		{"peers", c.Server.AdvertiseGRPCAddr, "the other members"},
 		{"admin", "http://" + c.Server.AdvertiseAdminAddr, admin},
 		{"data", c.Node.DataDir, keep + "; " + s.replayed},

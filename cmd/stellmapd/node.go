@@ -24,6 +24,7 @@ import (
 	"github.com/stellmap/stellmap/consensus"
 	"github.com/stellmap/stellmap/consensus/peer"
 	"github.com/stellmap/stellmap/registry"
+	"github.com/stellmap/stellmap/registry/grpcapi"
 	"github.com/stellmap/stellmap/registry/httpapi"
 	"github.com/stellmap/stellmap/registry/probe"
 	"github.com/stellmap/stellmap/storage"
@@ -64,6 +65,7 @@ type node struct {
 
 	public, admin     *door
 	api               *httpapi.API
+	grpcAPI           *grpcapi.API
 	xdsClosed         closing // until the xDS port has its server
 	xdsGRPC, peerGRPC *grpc.Server
 	xdsHealth         *health.Server
@@ -234,12 +236,9 @@ func (n *node) makeServers(machine *registry.Machine, token string) error {
 		return err
 	}
 	n.admin.server.RegisterOnShutdown(n.backups.stop)
-
-	n.xdsGRPC = grpc.NewServer(xds.ServerOptions()...)
-	n.xds.Register(n.xdsGRPC)
-	n.xdsHealth = health.NewServer()
-	n.xdsHealth.SetServingStatus("", grpc_health_v1.HealthCheckResponse_NOT_SERVING)
-	grpc_health_v1.RegisterHealthServer(n.xdsGRPC, n.xdsHealth)
+	if err := n.makeClientGRPC(); err != nil {
+		return err
+	}
 	n.transport.Inform(n.xds)
 	n.peerGRPC = grpc.NewServer(peer.ServerOptions(nil)...)
 	n.transport.Register(n.peerGRPC)
@@ -281,6 +280,8 @@ func (n *node) run(ctx context.Context) error {
 	outer, fallen := errgroup.WithContext(serve)
 	outer.Go(func() error { return n.xds.Run(fallen) })
 	outer.Go(func() error { return n.openGate(fallen) })
+	outer.Go(func() error { return n.grpcAPI.Run(fallen) })
+	outer.Go(func() error { return n.tellReadiness(fallen) })
 	outer.Go(n.serveXDS)
 	outer.Go(n.public.wait)
 	outer.Go(n.admin.wait)

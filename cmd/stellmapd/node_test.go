@@ -160,7 +160,7 @@ func TestOneNode(t *testing.T) {
 			t.Errorf("%q is missing in:\n%s", want, p.said())
 		}
 	}
-	for _, family := range []string{"go_goroutines", "process_open_fds", "stellmap_raft_term", "stellmap_registry_revision", "stellmap_xds_streams", "stellmap_http_requests_total"} {
+	for _, family := range []string{"go_goroutines", "process_open_fds", "stellmap_raft_term", "stellmap_registry_revision", "stellmap_xds_streams", "stellmap_http_requests_total", "stellmap_grpc_requests_inflight"} {
 		if _, body := p.get("HTTP", "/metrics"); !strings.Contains(body, "\n"+family) {
 			t.Errorf("/metrics does not have %s", family)
 		}

@@ -53,7 +53,7 @@ var settings = [...]setting{
 	{"node.zone", kindName, "", "the zone that this member stands in"},
 	{"node.data_dir", kindText, "./stellmap-data", "folder of the log and the state; one process at a time"},
 	{"server.http_addr", kindListen, "127.0.0.1:8080", "registry over HTTP, health, metrics"},
-	{"server.xds_addr", kindListen, "127.0.0.1:18000", "ADS for Envoy"},
+	{"server.xds_addr", kindListen, "127.0.0.1:18000", "ADS for Envoy, and the registry over gRPC"},
 	{"server.grpc_addr", kindListen, "127.0.0.1:19090", "the other members"},
 	{"server.admin_addr", kindListen, "127.0.0.1:18080", "administration, health, metrics"},
 	{"server.advertise_http_addr", kindAdvertise, "", "what others use instead of http_addr"},

@@ -1,0 +1,320 @@
+package grpcapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/reflection"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/dynamicpb"
+
+	stellmapv1 "github.com/stellmap/stellmap/api/proto/stellmap/v1"
+	"github.com/stellmap/stellmap/registry"
+	"github.com/stellmap/stellmap/storage"
+)
+
+// TestMain fails when a call has left a goroutine behind.
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// stillClock does not move.
+type stillClock struct{}
+
+func (stillClock) Now() time.Time { return time.UnixMilli(1_790_000_000_123) }
+
+func (stillClock) Ticker(time.Duration) (<-chan time.Time, func()) { return nil, func() {} }
+
+// A member is a registry over a log that commits at once, its API, and a real
+// client's connection to it. What goes wrong in the log the tests switch on.
+type member struct {
+	tb      testing.TB
+	engine  *storage.Engine
+	machine *registry.Machine
+	api     *API
+	metrics *prometheus.Registry
+	conn    *grpc.ClientConn
+	client  stellmapv1.RegistryServiceClient
+	stop    context.CancelFunc // ends the API's Run
+	tokens  atomic.Int64
+	views   atomic.Int64
+
+	mu    sync.Mutex // guards what follows, and is the goroutine that applies
+	index registry.Revision
+	done  map[string]registry.Applied // by request id
+	fault error                       // what every call to the log ends with
+	hang  bool                        // calls wait until their time is over
+	home  registry.CursorHome
+	logs  bytes.Buffer
+}
+
+// newMember makes a member; change, if not nil, may change the API before it is used.
+func newMember(tb testing.TB, change func(*API)) *member {
+	tb.Helper()
+	m := &member{tb: tb, home: registry.CursorHome{Incarnation: "cafe", Member: 2}, done: make(map[string]registry.Applied), metrics: prometheus.NewRegistry()}
+	var err error
+	if m.engine, err = storage.OpenEngine(storage.EngineOptions{FS: vfs.NewMem(), Dir: "state"}); err != nil {
+		tb.Fatalf("open the engine: %v", err)
+	}
+	viewID := func() string { return fmt.Sprintf("view-%d", m.views.Add(1)) }
+	if m.machine, err = registry.OpenMachine(registry.MachineConfig{Engine: m.engine, Region: "here", Now: stillClock{}.Now, ViewID: viewID}); err != nil {
+		tb.Fatalf("open the machine: %v", err)
+	}
+	m.commit(nil)
+	m.machine.Lead(1)
+	r := registry.New(registry.Config{Machine: m.machine, Replicator: m, Clock: stillClock{}})
+	m.api, err = New(Config{
+		Registry: r, CursorHome: m.cursorHome, Operator: func(header string) bool { return header == "Bearer s3cret" },
+		LeaseToken: func() string { return fmt.Sprintf("lease-token-%04d", m.tokens.Add(1)) },
+		Logger:     slog.New(slog.NewTextHandler(m, nil)), Registerer: m.metrics,
+	})
+	if err != nil {
+		tb.Fatalf("make the API: %v", err)
+	}
+	if change != nil {
+		change(m.api)
+	}
+	m.run(r)
+	return m
+}
+
+// run serves until the test ends.
+func (m *member) run(r *registry.Registry) {
+	ctx, cancel := context.WithCancel(context.Background())
+	serving, stop := context.WithCancel(ctx)
+	m.stop = stop
+	server, listener := grpc.NewServer(), bufconn.Listen(1<<20)
+	m.api.Register(server)
+	reflection.Register(server)
+	ended := make(chan error, 3)
+	go func() { ended <- r.Run(ctx) }()
+	go func() { ended <- m.api.Run(serving) }()
+	go func() { ended <- server.Serve(listener) }()
+	var err error
+	m.conn, err = grpc.NewClient("passthrough:///member", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
+	if err != nil {
+		m.tb.Fatal(err)
+	}
+	m.client = stellmapv1.NewRegistryServiceClient(m.conn)
+	m.tb.Cleanup(func() {
+		m.conn.Close()
+		cancel()
+		server.Stop()
+		for range cap(ended) {
+			if err := <-ended; err != nil {
+				m.tb.Errorf("a part of the member ended with %v", err)
+			}
+		}
+		if err := m.engine.Close(); err != nil {
+			m.tb.Errorf("close the engine: %v", err)
+		}
+	})
+}
+
+// commit applies and publishes one entry; the caller holds mu, or is alone.
+func (m *member) commit(data []byte) registry.Applied {
+	m.index++
+	b := m.engine.NewBatch()
+	reply := m.machine.Apply(b, registry.Entry{Index: m.index, Term: 1, Time: stillClock{}.Now().UnixMilli(), Data: data})
+	if err := m.engine.Apply(b, storage.Position{Index: uint64(m.index), Term: 1}); err != nil {
+		m.tb.Errorf("apply entry %d to the engine: %v", m.index, err)
+	}
+	m.machine.Publish(m.index)
+	return registry.Applied{Revision: m.index, Reply: reply}
+}
+
+// faulty is what the test has switched on.
+func (m *member) faulty(ctx context.Context) error {
+	m.mu.Lock()
+	fault, hang := m.fault, m.hang
+	m.mu.Unlock()
+	if hang {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return fault
+}
+
+func (m *member) Propose(ctx context.Context, requestID string, command []byte) (registry.Applied, error) {
+	if err := m.faulty(ctx); err != nil {
+		return registry.Applied{}, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if applied, known := m.done[requestID]; known && requestID != "" {
+		return applied, nil
+	}
+	applied := m.commit(command)
+	m.done[requestID] = applied
+	return applied, nil
+}
+
+func (m *member) Barrier(ctx context.Context) (registry.Revision, error) {
+	if err := m.faulty(ctx); err != nil {
+		return 0, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.index, nil
+}
+
+func (m *member) Fresh() time.Time { return stillClock{}.Now().Add(-1500 * time.Millisecond) }
+
+func (m *member) AskLeader(ctx context.Context, request []byte) ([]byte, error) {
+	if err := m.faulty(ctx); err != nil {
+		return nil, err
+	}
+	return m.machine.Answer(ctx, request)
+}
+
+func (m *member) cursorHome() registry.CursorHome {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.home
+}
+
+// Write takes the log.
+func (m *member) Write(b []byte) (int, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.logs.Write(b)
+}
+
+func (m *member) logged() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.logs.String()
+}
+
+// set changes what the member plays, safely.
+func (m *member) set(change func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	change()
+}
+
+// call makes a call with requests in JSON, one a line, and shows the answers in the
+// same form, and the error with its details. The messages are made from their
+// descriptors, as tools do it.
+func (m *member) call(of protoreflect.MethodDescriptor, requests, authorization string) string {
+	m.tb.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if authorization != "" {
+		ctx = metadata.AppendToOutgoingContext(ctx, "authorization", authorization)
+	}
+	path := fmt.Sprintf("/%s/%s", of.Parent().FullName(), of.Name())
+	stream, err := m.conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, path)
+	if err != nil {
+		return shownError(err)
+	}
+	var out strings.Builder
+	for line := range strings.Lines(requests) {
+		request := dynamicpb.NewMessage(of.Input())
+		if err := protojson.Unmarshal([]byte(line), request); err != nil {
+			m.tb.Fatalf("%s: %v", line, err)
+		}
+		if err := stream.SendMsg(request); err != nil {
+			break // RecvMsg says why
+		}
+		if of.IsStreamingClient() && !m.receive(stream, of, &out) {
+			return out.String()
+		}
+	}
+	if err := stream.CloseSend(); err != nil {
+		m.tb.Fatal(err)
+	}
+	for m.receive(stream, of, &out) {
+	}
+	return out.String()
+}
+
+// receive shows one answer; false after the last.
+func (m *member) receive(stream grpc.ClientStream, of protoreflect.MethodDescriptor, out *strings.Builder) bool {
+	answer := dynamicpb.NewMessage(of.Output())
+	if err := stream.RecvMsg(answer); errors.Is(err, io.EOF) {
+		return false
+	} else if err != nil {
+		out.WriteString(shownError(err))
+		return false
+	}
+	fmt.Fprintln(out, asJSON(m.tb, answer))
+	return true
+}
+
+// shownError is an error's code and text, and its details, one a line.
+func shownError(err error) string {
+	s := status.Convert(err)
+	out := fmt.Sprintf("%v: %s\n", s.Code(), s.Message())
+	for _, d := range s.Details() {
+		message := d.(proto.Message)
+		b, err := protojson.Marshal(message)
+		if err != nil {
+			return err.Error()
+		}
+		out += fmt.Sprintf("%s %s\n", message.ProtoReflect().Descriptor().Name(), compact(b))
+	}
+	return out
+}
+
+func asJSON(tb testing.TB, m proto.Message) string {
+	tb.Helper()
+	b, err := protojson.Marshal(m)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return compact(b)
+}
+
+// compact takes the blanks out, which protojson puts in at random.
+func compact(b []byte) string {
+	var out bytes.Buffer
+	if err := json.Compact(&out, b); err != nil {
+		return err.Error()
+	}
+	return out.String()
+}
+
+func mustEqual[T comparable](tb testing.TB, what string, got, want T) {
+	tb.Helper()
+	if got != want {
+		tb.Fatalf("%s is\n%v\nwant\n%v", what, got, want)
+	}
+}
+
+// register puts an instance of one HTTP endpoint into namespace prod.
+func (m *member) register(service, id string) *stellmapv1.RegisterResponse {
+	m.tb.Helper()
+	answer, err := m.client.Register(m.tb.Context(), registration(service, id))
+	if err != nil {
+		m.tb.Fatal(err)
+	}
+	return answer
+}
+
+func registration(service, id string) *stellmapv1.RegisterRequest {
+	return &stellmapv1.RegisterRequest{
+		Namespace: "prod", Service: service, InstanceId: id,
+		Endpoints: []*stellmapv1.Endpoint{{Protocol: "http", Host: "10.0.0.1", Port: 8080}},
+	}
+}
