@@ -3,6 +3,7 @@ package registry
 // An Event is one change. Every event of a revision is published at once.
 type Event struct {
 	Revision Revision
+	Order    int // within its revision, from 0
 	Kind     EventKind
 	Service  ServiceKey
 	Instance *Instance // after the change; nil unless Kind is EventInstancePut

@@ -222,9 +222,9 @@ func (d *reader) decodeEvents(revision Revision, value []byte) ([]Event, error) 
 		return nil, err
 	}
 	events := make([]Event, 0, len(record.GetEvents()))
-	for _, r := range record.GetEvents() {
+	for n, r := range record.GetEvents() {
 		e := Event{
-			Revision: revision, Kind: EventKind(r.GetKind()), HandedOut: r.GetHandedOut(), WasHandedOut: r.GetWasHandedOut(),
+			Revision: revision, Order: n, Kind: EventKind(r.GetKind()), HandedOut: r.GetHandedOut(), WasHandedOut: r.GetWasHandedOut(),
 			Service: ServiceKey{Namespace: d.share(r.GetService().GetNamespace()), Service: d.share(r.GetService().GetService())},
 		}
 		if e.Kind == 0 || e.Kind > EventPolicy {

@@ -30,6 +30,7 @@ type Machine struct {
 	log     *slog.Logger
 	reader  *reader // used by the goroutine that applies
 	ring    *ring
+	waker   *waker
 	history HistoryBounds
 	kept    keptHistory
 	leases  *leases
@@ -80,7 +81,7 @@ func OpenMachine(c MachineConfig) (*Machine, error) {
 	}
 	m := &Machine{
 		history: c.History, engine: c.Engine, log: loggerOr(c.Logger), reader: newReader(c.Region),
-		ring: newRing(cmp.Or(c.EventsMax, ringEventsMax), ringBytesMax, at), leases: newLeases(now), rota: newRota(now), views: &views{now: now, newID: c.ViewID}, metrics: newMachineMetrics(),
+		ring: newRing(cmp.Or(c.EventsMax, ringEventsMax), ringBytesMax, at), waker: newWaker(at), leases: newLeases(now), rota: newRota(now), views: &views{now: now, newID: c.ViewID}, metrics: newMachineMetrics(),
 		applied: at, revision: at,
 	}
 	if m.views.newID == nil {
@@ -256,7 +257,9 @@ func (m *Machine) Publish(revision Revision) {
 	m.mu.Unlock()
 	m.views.publish(replaced)
 	m.leases.published(m.pending)
-	m.ring.publish(revision, m.events())
+	events := m.events()
+	m.ring.publish(revision, events)
+	m.waker.ring(revision, events)
 	m.kept.note(m.working.history)
 	clear(m.pending) // lets go of the instances
 	m.pending = m.pending[:0]
@@ -292,6 +295,7 @@ func (m *Machine) Install(revision Revision) error {
 	m.mu.Unlock()
 	m.views.publish(replaced)
 	m.ring.restart(revision, floor, events)
+	m.waker.ringAll(revision)
 	m.kept.note(working.history)
 	m.log.Info("registry installed", "revision", revision, "services", len(published.order), "instances", published.tally.instances)
 	return nil
@@ -305,8 +309,12 @@ func (m *Machine) events() []Event {
 			continue
 		}
 		m.metrics.count(c)
+		order := 0
+		if n := len(events); n > 0 && events[n-1].Revision == c.revision {
+			order = events[n-1].Order + 1
+		}
 		events = append(events, Event{
-			Revision: c.revision, Kind: c.kind(), Service: c.service, Instance: c.instance, Previous: c.previous, HandedOut: c.handedOut, WasHandedOut: c.wasHandedOut,
+			Revision: c.revision, Order: order, Kind: c.kind(), Service: c.service, Instance: c.instance, Previous: c.previous, HandedOut: c.handedOut, WasHandedOut: c.wasHandedOut,
 		})
 	}
 	return events

@@ -134,7 +134,11 @@ func (m *Machine) gauges() []prometheus.Collector {
 		gauge("stellmap_registry_shared_leases", "Leases that several instances can share.", nil, func() float64 { return float64(m.count(func(s *state) int { return len(s.leases) })) }),
 		gauge("stellmap_registry_protected_services", "Services of which all instances are handed out, since the healthy ones are fewer than their policy's threshold.", nil, func() float64 { return float64(m.count((*state).protected)) }),
 		gauge("stellmap_registry_revision", "The newest revision that readers see.", nil, func() float64 { return float64(m.Revision()) }),
-		gauge("stellmap_registry_watchers", "Watchers that have seen everything and wait for more.", nil, func() float64 { return float64(m.ring.waiting.Load()) }),
+		gauge("stellmap_registry_watchers", "Watchers that have seen everything and wait for more.", nil, func() float64 {
+			waiting, _ := m.waker.stats()
+			return float64(m.ring.waiting.Load()) + float64(waiting)
+		}),
+		counter("stellmap_registry_watchers_woken_total", "Times that a watcher of some services was woken by a change of one of them.", func() float64 { _, wakes := m.waker.stats(); return float64(wakes) }),
 		gauge("stellmap_registry_history_events", "Changes kept in the state, for watchers that come back.", nil, func() float64 { return float64(m.kept.events.Load()) }),
 		gauge("stellmap_registry_history_bytes", "What the records of these changes take.", nil, func() float64 { return float64(m.kept.bytes.Load()) }),
 		gauge("stellmap_registry_history_floor", "The revision after which all changes are kept: watchers that have seen less read the state anew.", nil, func() float64 { return float64(m.kept.floor.Load()) }),
