@@ -14,6 +14,9 @@
 // goes through, watchers catch up, abandoned leases run out. At the end all
 // members must hold the same, and all histories are looked at.
 //
+// A scene (scene_test.go) is a schedule with a plot in place of faults by chance, so
+// that it can be said what must come about, and until when.
+//
 // The same seed makes the same schedule: TestASeedIsOneSchedule. Pebble has
 // goroutines of its own; its files lie on a disk of their own, and nothing of
 // what it does there is counted or timed.

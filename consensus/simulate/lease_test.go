@@ -13,8 +13,10 @@ import (
 type holder struct {
 	key     registry.InstanceKey
 	ttl     time.Duration
+	zone    string
 	known   bool // registered, as far as the client knows
 	dead    bool // it has stopped renewing
+	cut     bool // it cannot
 	renewed time.Duration
 }
 
@@ -50,7 +52,9 @@ func (c *client) enrol() {
 	value := c.value()
 	c.call(w.anyMember(), func(ctx context.Context, l *life) func() {
 		began := w.now
-		result, err := l.registry.Register(ctx, "", registration(h.key, value, int64(h.ttl/time.Second)))
+		r := registration(h.key, value, int64(h.ttl/time.Second))
+		r.Zone = h.zone
+		result, err := l.registry.Register(ctx, "", r)
 		if err != nil || l.dead {
 			return func() {}
 		}

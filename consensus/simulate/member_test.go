@@ -46,6 +46,7 @@ type member struct {
 	cutLoss   crashfs.Mode
 	failSyncs int // of the log's, after so many; 0 = none
 	broken    bool
+	away      time.Duration // how long it stays down at least when it has ended
 	slowDisk  time.Duration // what a write of the log may take
 
 	wall  time.Duration // what the clock on the wall shows beside the true time
@@ -57,7 +58,7 @@ func newMember(w *world, id uint64) *member {
 	m := &member{world: w, id: id}
 	m.disk, m.state = emptyDisks()
 	m.drift = (w.dice.Float64()*2 - 1) * driftMax
-	m.wall = w.between(0, 4*time.Second) - 2*time.Second
+	m.wall = w.between(-wallOffset, wallOffset)
 	return m
 }
 
@@ -73,8 +74,11 @@ func emptyDisks() (disk, state *crashfs.FS) {
 	return disk, state
 }
 
-// driftMax is how wrong clocks run.
-const driftMax = 0.01
+// driftMax is how wrong clocks run, and wallOffset what those on the wall are off by at first.
+const (
+	driftMax   = 0.01
+	wallOffset = 2 * time.Second
+)
 
 func (m *member) String() string { return fmt.Sprintf("member %d", m.id) }
 
@@ -325,7 +329,7 @@ func (m *member) bury() {
 		down = w.between(down, 4*time.Second)
 	}
 	m.down = true
-	w.after(down, m.startAgain)
+	w.after(max(down, m.away), m.startAgain)
 }
 
 // startAgain starts a member that is down, unless that has been done.

@@ -22,7 +22,14 @@ type model struct {
 	values  map[string]uint64               // of registrations → where they were applied
 	keys    []registry.InstanceKey
 
-	protected map[registry.ServiceKey]bool // the zero key is the cluster
+	protected map[scope]bool
+}
+
+// scope is where nothing expires: the zero one is everywhere, one without a zone
+// is a service.
+type scope struct {
+	service registry.ServiceKey
+	zone    string
 }
 
 // fact is what an instance is from a revision on.
@@ -30,6 +37,7 @@ type fact struct {
 	revision uint64
 	present  bool
 	value    string // what its client registered: unique
+	zone     string
 	ttlMs    int64
 	expired  bool
 	suspect  bool // it should have expired
@@ -45,7 +53,7 @@ type change struct {
 }
 
 func newModel() model {
-	return model{facts: make(map[registry.InstanceKey][]fact), values: make(map[string]uint64), protected: make(map[registry.ServiceKey]bool)}
+	return model{facts: make(map[registry.InstanceKey][]fact), values: make(map[string]uint64), protected: make(map[scope]bool)}
 }
 
 // at is what an instance was at a revision.
@@ -144,7 +152,7 @@ func (m *model) register(c *checks, e consensus.Entry, item *recordv1.RegisterIt
 	}
 	m.values[value] = e.Index
 	before := m.now(k)
-	changed := m.set(k, fact{revision: e.Index, present: true, value: value, ttlMs: item.GetSpec().GetLeaseTtlMs(), lease: e.Index})
+	changed := m.set(k, fact{revision: e.Index, present: true, value: value, zone: item.GetSpec().GetZone(), ttlMs: item.GetSpec().GetLeaseTtlMs(), lease: e.Index})
 	return &recordv1.Result{Code: recordv1.Result_CODE_OK, Created: !before.present, Changed: changed}
 }
 
@@ -172,8 +180,7 @@ func (m *model) expire(c *checks, e consensus.Entry, item *recordv1.ExpireItem) 
 	c.expired(k, e)
 }
 
-// protect is one item of a leader's decision to hold back what expires. Holders
-// are in one service without zones.
+// protect is one item of a leader's decision to hold back what expires.
 func (m *model) protect(c *checks, e consensus.Entry, item *recordv1.ProtectItem) {
 	switch kind := item.GetKind().(type) {
 	case *recordv1.ProtectItem_Begin:
@@ -184,8 +191,7 @@ func (m *model) protect(c *checks, e consensus.Entry, item *recordv1.ProtectItem
 	case *recordv1.ProtectItem_Keep:
 		k := keyOf(kind.Keep.GetKey())
 		next := m.now(k)
-		covered := m.protected[k.ServiceKey()] || m.protected[registry.ServiceKey{}]
-		if !next.present || next.suspect || next.lease != kind.Keep.GetLease() || !covered {
+		if !next.present || next.suspect || next.lease != kind.Keep.GetLease() || !m.covers(k, next.zone) {
 			return
 		}
 		next.revision, next.expired, next.suspect, next.since = e.Index, false, true, c.world.now
@@ -194,8 +200,13 @@ func (m *model) protect(c *checks, e consensus.Entry, item *recordv1.ProtectItem
 	}
 }
 
-func scopeOf(s *recordv1.ProtectionScope) registry.ServiceKey {
-	return registry.ServiceKey{Namespace: s.GetService().GetNamespace(), Service: s.GetService().GetService()}
+// covers says whether nothing expires where an instance is.
+func (m *model) covers(k registry.InstanceKey, zone string) bool {
+	return m.protected[scope{}] || m.protected[scope{service: k.ServiceKey()}] || zone != "" && m.protected[scope{k.ServiceKey(), zone}]
+}
+
+func scopeOf(s *recordv1.ProtectionScope) scope {
+	return scope{registry.ServiceKey{Namespace: s.GetService().GetNamespace(), Service: s.GetService().GetService()}, s.GetZone()}
 }
 
 // instanceIs compares what a reader was shown with a fact.

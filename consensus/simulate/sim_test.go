@@ -123,11 +123,12 @@ func (w *world) recover() {
 	w.run(w.now+patience, w.level)
 }
 
-// level tells whether all members have applied the same entries.
+// level tells whether all members have applied the same entries, and none is
+// about to say so of the next.
 func (w *world) level() bool {
 	newest := w.membership().Applied
 	for _, m := range w.current() {
-		if !m.up() || m.life.group.Status().Applied != newest {
+		if !m.up() || m.life.group.Status().Applied != newest || m.life.engine.AppliedIndex().Index != newest {
 			return false
 		}
 	}

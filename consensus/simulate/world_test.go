@@ -114,10 +114,12 @@ var epoch = time.UnixMilli(1_800_000_000_000)
 
 // newWorld makes one. Raft takes its jitter from crypto/rand and nowhere else,
 // so there is one world at a time.
-func newWorld(seed uint64) *world {
-	w := &world{options: newOptions(seed), trace: xxhash.New()}
-	w.dice = mathrand.New(mathrand.NewPCG(seed, 1))
-	rand.Reader = &reader{mathrand.NewChaCha8([32]byte(binary.LittleEndian.AppendUint64(make([]byte, 24), seed)))}
+func newWorld(seed uint64) *world { return newWorldWith(newOptions(seed)) }
+
+func newWorldWith(o options) *world {
+	w := &world{options: o, trace: xxhash.New()}
+	w.dice = mathrand.New(mathrand.NewPCG(o.Seed, 1))
+	rand.Reader = &reader{mathrand.NewChaCha8([32]byte(binary.LittleEndian.AppendUint64(make([]byte, 24), o.Seed)))}
 	w.network = newNetwork(w)
 	w.faults = newFaults(w)
 	w.checks = newChecks(w)
