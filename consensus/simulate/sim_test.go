@@ -123,16 +123,21 @@ func (w *world) recover() {
 	w.run(w.now+patience, w.level)
 }
 
-// level tells whether all members have applied the same entries, and none is
-// about to say so of the next.
+// level tells whether all members have applied the same entries.
 func (w *world) level() bool {
 	newest := w.membership().Applied
 	for _, m := range w.current() {
-		if !m.up() || m.life.group.Status().Applied != newest || m.life.engine.AppliedIndex().Index != newest {
+		if !m.up() || !m.life.isAt(newest) {
 			return false
 		}
 	}
 	return true
+}
+
+// isAt tells whether the member, and its state, which is ahead of what the member
+// says while it applies, are at an entry.
+func (l *life) isAt(index uint64) bool {
+	return l.group.Status().Applied == index && l.engine.AppliedIndex().Index == index
 }
 
 // last writes at one member until it succeeds.
@@ -166,8 +171,8 @@ func (w *world) compare() {
 			w.fail("%v is not up at the end", m)
 			return
 		}
-		if at := m.life.group.Status().Applied; at != newest {
-			w.fail("%v has applied %d, and another has %d", m, at, newest)
+		if !m.life.isAt(newest) {
+			w.fail("%v has applied %d, its state is at %d, and another has applied %d", m, m.life.group.Status().Applied, m.life.engine.AppliedIndex().Index, newest)
 			return
 		}
 		sum, err := m.life.stateHash()
