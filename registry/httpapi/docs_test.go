@@ -67,6 +67,11 @@ func TestTheExamplesOfTheProtectionDocs(t *testing.T) {
 	m.tryExamples("../../docs/protection.md", 3)
 }
 
+// TestTheExamplesOfThePrometheusDocs asks for what docs/prometheus.md shows.
+func TestTheExamplesOfThePrometheusDocs(t *testing.T) {
+	newMember(t, nil).tryExamples("../../docs/prometheus.md", 3)
+}
+
 // tryExamples makes the calls that a page shows, at least so many, and compares the answers.
 func (m *member) tryExamples(page string, least int) {
 	m.tb.Helper()
@@ -82,7 +87,7 @@ func (m *member) tryExamples(page string, least int) {
 			method, asked, _ := strings.Cut(request, " ")
 			target, body, _ := strings.Cut(asked, " ")
 			var headers []string
-			for !strings.HasPrefix(rest, "{") { // as answers begin
+			for !strings.HasPrefix(rest, "{") && !strings.HasPrefix(rest, "[") { // as answers begin
 				var header string
 				header, rest, _ = strings.Cut(rest, "\n")
 				headers = append(headers, header)

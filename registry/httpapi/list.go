@@ -55,14 +55,8 @@ func (a *API) listing(p *parameters, namespace string, services ...string) listi
 	}
 	p.only(known...)
 	l := listing{fresh: p.freshness(a)}
-	l.query = registry.Query{
-		Namespace: namespace, AllNamespaces: namespace == "", Services: services, Prefixes: p.all("servicePrefix"), Levels: p.levels(),
-		Groups: p.all("group"), Zones: p.all("zone"), Regions: p.all("region"), Versions: p.all("version"), Endpoints: p.all("endpoint"),
-		Selectors: p.all("selector"), Labels: p.all("label"), Statuses: p.words("status"), Limit: p.limit(), Consistency: l.fresh.Consistency,
-	}
-	if len(l.query.Statuses) == 0 {
-		l.query.Statuses = []string{"any"}
-	}
+	l.query = p.filter(namespace, services, l.fresh)
+	l.query.Limit = p.limit()
 	count := p.choice(countName, countNo, countYes, countOnly)
 	l.paging = registry.Paging{Count: count == countYes, CountOnly: count == countOnly}
 	if l.cursor = p.cursor(); l.cursor != nil {
@@ -79,6 +73,19 @@ func (p *parameters) cursor() *registry.HomedCursor {
 	c, err := registry.ParseCursor(text)
 	p.join(err)
 	return &c
+}
+
+// filter is what the parameters say of what is wanted; a namespace of "" is all of them.
+func (p *parameters) filter(namespace string, services []string, fresh freshness) registry.Query {
+	query := registry.Query{
+		Namespace: namespace, AllNamespaces: namespace == "", Services: services, Prefixes: p.all("servicePrefix"), Levels: p.levels(),
+		Groups: p.all("group"), Zones: p.all("zone"), Regions: p.all("region"), Versions: p.all("version"), Endpoints: p.all("endpoint"),
+		Selectors: p.all("selector"), Labels: p.all("label"), Statuses: p.words("status"), Consistency: fresh.Consistency,
+	}
+	if len(query.Statuses) == 0 {
+		query.Statuses = []string{"any"}
+	}
+	return query
 }
 
 // CursorHome is where the cursors of this member are good.

@@ -37,6 +37,7 @@ func (a *API) v2Routes() []route {
 		read("/api/v2/namespaces", a.v2Namespaces),
 		read("/api/v2/protections", a.v2Protections),
 		read("/api/v2/members", a.v2Members),
+		read("/api/v2/prometheus/sd", a.v2PrometheusTargets),
 	)
 }
 
