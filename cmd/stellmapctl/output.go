@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -234,16 +235,23 @@ func asYAML(v any) ([]byte, error) {
 	return b.Bytes(), e.Close()
 }
 
-// inBlocks lets the encoder choose how to write each value; it quotes what
-// would otherwise be read as something else.
+// inBlocks lets the encoder choose how to write each value; it quotes what would
+// otherwise be read as something else by YAML 1.2.
 func inBlocks(n *yaml.Node) {
-	if len(n.Content) > 0 || n.Kind == yaml.ScalarNode { // {} and [] have no other form
+	switch {
+	case n.Kind == yaml.ScalarNode && n.Tag == "!!str" && otherwiseRead.MatchString(n.Value):
+		n.Style = yaml.DoubleQuotedStyle
+	case len(n.Content) > 0 || n.Kind == yaml.ScalarNode: // {} and [] have no other form
 		n.Style = 0
 	}
 	for _, below := range n.Content {
 		inBlocks(below)
 	}
 }
+
+// otherwiseRead is what many read as something else all the same: a truth value or a
+// number of base 60 in YAML 1.1, and a name that merges.
+var otherwiseRead = regexp.MustCompile(`^([yY]|[yY]es|YES|[nN]|[nN]o|NO|[oO]n|ON|[oO]ff|OFF|[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?|<<)$`)
 
 // age is how long ago something was, in at most two units. A clock that is
 // behind the server's makes it 0.
