@@ -20,6 +20,9 @@ func (m *Machine) Answer(ctx context.Context, request []byte) ([]byte, error) {
 	if ask.GetFormat() <= formatMax && ask.GetShareChecks() != nil {
 		return m.shareChecks(ask.GetShareChecks())
 	}
+	if ask.GetFormat() <= formatMax && ask.GetTellReports() != nil {
+		return m.tellReports(ask.GetTellReports())
+	}
 	if ask.GetFormat() > formatMax || ask.GetRenewLeases() == nil {
 		return nil, fmt.Errorf("a member's question has format %d, or is of a kind that this version (up to %d) does not know", ask.GetFormat(), formatMax)
 	}

@@ -77,6 +77,9 @@ func (t *step) run() []byte {
 	case *recordv1.Command_Protect:
 		current := kind.Protect.GetTerm() == t.entry.Term
 		results = each(kind.Protect.GetItems(), func(item *recordv1.ProtectItem) *recordv1.Result { return t.protect(item, current) })
+	case *recordv1.Command_JudgeReports:
+		current := kind.JudgeReports.GetTerm() == t.entry.Term
+		results = each(kind.JudgeReports.GetItems(), func(item *recordv1.ReportVerdict) *recordv1.Result { return t.judgeReports(item, current) })
 	default:
 		panic(fmt.Sprintf("registry: entry %d of term %d has a command of a kind that this version does not know: run a newer version", t.entry.Index, t.entry.Term))
 	}
@@ -132,7 +135,9 @@ func (t *step) register(item *recordv1.RegisterItem) *recordv1.Result {
 	var conditions []Condition
 	if old != nil {
 		next.RegisteredAt = old.RegisteredAt
-		conditions = old.without(func(c Condition) bool { return !c.Source.survivesRegistration() })
+		conditions = old.without(func(c Condition) bool {
+			return !c.Source.survivesRegistration() && !(c.Source == SourceReports && next.succeeds(old))
+		})
 	} else if c, overridden := t.draft(k.ServiceKey()).takeOverride(k.ID); overridden {
 		conditions = []Condition{c}
 	}

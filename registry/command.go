@@ -65,7 +65,7 @@ func growing(c *recordv1.Command) (grows, decided bool) {
 	case *recordv1.Command_Register, *recordv1.Command_GrantLease, *recordv1.Command_EditPolicy, *recordv1.Command_EditNamespace:
 		return true, true
 	case *recordv1.Command_Deregister, *recordv1.Command_Renew, *recordv1.Command_Expire, *recordv1.Command_Reap, *recordv1.Command_SetConditions,
-		*recordv1.Command_Checkpoint, *recordv1.Command_RevokeLease, *recordv1.Command_Protect:
+		*recordv1.Command_Checkpoint, *recordv1.Command_RevokeLease, *recordv1.Command_Protect, *recordv1.Command_JudgeReports:
 		return false, true
 	}
 	return true, false

@@ -98,7 +98,7 @@ func (s Source) says(status Status) bool {
 }
 
 // survivesRegistration says that a condition is not about the process that
-// registered before. Of checks Instance.begin decides.
+// registered before. Of checks Instance.begin decides, of reports Instance.succeeds.
 func (s Source) survivesRegistration() bool { return s == SourceOperator || s == SourceDrain }
 
 // compare orders conditions; two that are equal in it stand in for each other.

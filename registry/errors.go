@@ -31,6 +31,8 @@ var (
 	ErrNoLeader = errors.New("registry: no leader")
 	// ErrBusy says that a bounded queue is full: nothing was done, and the same call may be tried again later.
 	ErrBusy = errors.New("registry: too many calls in flight")
+	// ErrReportRate says that too many reports have come from one address: nothing was done.
+	ErrReportRate = errors.New("registry: too many reports from this address")
 	// ErrFull says that the disks of too many members are nearly full for anything that grows: nothing was done.
 	// It passes by itself when there is room; what makes room is done.
 	ErrFull = errors.New("registry: the disks are nearly full")

@@ -22,6 +22,7 @@ func FuzzCommand(f *testing.F) {
 		{Format: formatMax, Kind: &recordv1.Command_Checkpoint{Checkpoint: &recordv1.Checkpoint{Term: 3, AsOf: 6, ReignMs: 2000, Heard: []*recordv1.LeaseNumbers{{First: 64, Bits: []byte{5}}}}}},
 		{Format: formatMax, Kind: &recordv1.Command_EditPolicy{EditPolicy: &recordv1.EditPolicy{Key: &recordv1.ServiceKey{Namespace: "ns", Service: "svc"}, Policy: &recordv1.Policy{}}}},
 		{Format: formatMax, Kind: &recordv1.Command_EditNamespace{EditNamespace: &recordv1.EditNamespace{Namespace: "ns"}}},
+		{Format: formatMax, Kind: &recordv1.Command_JudgeReports{JudgeReports: &recordv1.JudgeReports{Term: 3, Items: []*recordv1.ReportVerdict{{Key: key, Lease: 7, Reporters: 3, Reason: "refused"}}}}},
 		{Format: formatMax, Kind: &recordv1.Command_Protect{Protect: &recordv1.Protect{Term: 3, Items: []*recordv1.ProtectItem{{Kind: &recordv1.ProtectItem_Keep{Keep: &recordv1.ExpireItem{Key: key, Lease: 7}}}}}}},
 		{Format: formatMax + 1},
 		{},

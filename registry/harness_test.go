@@ -117,6 +117,19 @@ func (m *member) run() {
 	})
 }
 
+// carry runs what brings renewals and reports to the leader, until the test ends: the
+// other loops are for tests to step.
+func (m *member) carry() {
+	ctx, cancel := context.WithCancel(context.Background())
+	var loops sync.WaitGroup
+	loops.Go(func() { m.registry.renewer.run(ctx) })
+	loops.Go(func() { m.registry.messenger.run(ctx) })
+	m.tb.Cleanup(func() {
+		cancel()
+		loops.Wait()
+	})
+}
+
 // lead begins a new term with an empty entry, as the log does.
 func (m *member) lead() {
 	m.mu.Lock()

@@ -35,6 +35,7 @@ type Machine struct {
 	kept    keptHistory
 	leases  *leases
 	rota    *rota
+	reports *reports
 	views   *views
 	metrics machineMetrics
 	barrier atomic.Pointer[func(context.Context) (Revision, error)] // set by New: what Answer confirms leadership with
@@ -84,6 +85,7 @@ func OpenMachine(c MachineConfig) (*Machine, error) {
 		ring: newRing(cmp.Or(c.EventsMax, ringEventsMax), ringBytesMax, at), waker: newWaker(at), leases: newLeases(now), rota: newRota(now), views: &views{now: now, newID: c.ViewID}, metrics: newMachineMetrics(),
 		applied: at, revision: at,
 	}
+	m.reports = newReports(now, func(full string) { m.metrics.reportsForgotten.WithLabelValues(full).Inc() })
 	if m.views.newID == nil {
 		m.views.newID = rand.Text // nobody can guess the place of another's list
 	}
@@ -338,11 +340,15 @@ func (c *change) kind() EventKind {
 // full TTL at the soonest.
 func (m *Machine) Lead(term uint64) {
 	m.leases.lead(term, m.published)
+	m.reports.lead(term)
 	m.log.Info("keeping the leases", "term", term, "leases", m.published.tally.instances-m.published.tally.ended)
 }
 
 // Follow ends it.
-func (m *Machine) Follow() { m.leases.follow() }
+func (m *Machine) Follow() {
+	m.leases.follow()
+	m.reports.lead(0)
+}
 
 // Revision is the newest revision that readers see.
 func (m *Machine) Revision() Revision {

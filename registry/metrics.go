@@ -15,6 +15,11 @@ type machineMetrics struct {
 	overdue         prometheus.Counter
 	protections     *prometheus.CounterVec
 	lapsesForgotten prometheus.Counter
+
+	reports          *prometheus.CounterVec
+	reportsRefused   *prometheus.CounterVec
+	reportsForgotten *prometheus.CounterVec
+	reportVerdicts   *prometheus.CounterVec
 }
 
 func newMachineMetrics() machineMetrics {
@@ -46,6 +51,18 @@ func newMachineMetrics() machineMetrics {
 		lapsesForgotten: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "stellmap_registry_lapses_forgotten_total", Help: "Leases that ran out and that this leader had no room to count for self-preservation.",
 		}),
+		reports: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stellmap_registry_reports_total", Help: "Reports on instances that this member was told as leader: failure, success, or unknown when there is no such instance.",
+		}, []string{"outcome"}),
+		reportsRefused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stellmap_registry_reports_refused_total", Help: "Reports on instances that this member refused, since their address reports too much (rate), or since too many were waiting for the leader (queue).",
+		}, []string{"why"}),
+		reportsForgotten: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stellmap_registry_reports_forgotten_total", Help: "Reports that this member, as leader, had to forget to make room for newer ones, by what was full: address, instance, service or all.",
+		}, []string{"full"}),
+		reportVerdicts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stellmap_registry_report_verdicts_total", Help: "What this member, as leader, has made of reports: begun, extended, over, or held_back since too much of the service would be critical.",
+		}, []string{"verdict"}),
 	}
 }
 
@@ -110,7 +127,8 @@ func (m *Machine) registerMetrics(to prometheus.Registerer) error {
 		return nil
 	}
 	all := append(m.gauges(), m.metrics.expirations, m.metrics.renewals, m.metrics.refusedQueue, m.metrics.batchItems,
-		m.metrics.checkpoints, m.metrics.checkpointBytes, m.metrics.overdue, m.metrics.protections, m.metrics.lapsesForgotten)
+		m.metrics.checkpoints, m.metrics.checkpointBytes, m.metrics.overdue, m.metrics.protections, m.metrics.lapsesForgotten,
+		m.metrics.reports, m.metrics.reportsRefused, m.metrics.reportsForgotten, m.metrics.reportVerdicts)
 	for _, c := range all {
 		if err := to.Register(c); err != nil {
 			return err
@@ -133,6 +151,8 @@ func (m *Machine) gauges() []prometheus.Collector {
 		gauge("stellmap_registry_services", "Services known, empty ones included.", nil, func() float64 { return float64(m.count(func(s *state) int { return len(s.order) })) }),
 		gauge("stellmap_registry_shared_leases", "Leases that several instances can share.", nil, func() float64 { return float64(m.count(func(s *state) int { return len(s.leases) })) }),
 		gauge("stellmap_registry_protected_services", "Services of which all instances are handed out, since the healthy ones are fewer than their policy's threshold.", nil, func() float64 { return float64(m.count((*state).protected)) }),
+		gauge("stellmap_registry_reported_instances", "Instances that enough of those who call them have reported, as their policy has it.", nil, func() float64 { return float64(m.count(func(s *state) int { return int(s.tally.reported) })) }),
+		gauge("stellmap_registry_reports", "Reports on instances that this member keeps as leader.", nil, func() float64 { return float64(m.reports.kept()) }),
 		gauge("stellmap_registry_revision", "The newest revision that readers see.", nil, func() float64 { return float64(m.Revision()) }),
 		gauge("stellmap_registry_watchers", "Watchers that have seen everything and wait for more.", nil, func() float64 {
 			waiting, _ := m.waker.stats()

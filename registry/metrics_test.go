@@ -114,6 +114,8 @@ stellmap_registry_renewals_total{outcome="log"} counter 1
 stellmap_registry_renewals_total{outcome="shared_lease"} counter 0
 stellmap_registry_renewals_total{outcome="unknown"} counter 1
 stellmap_registry_renewals_total{outcome="wrong_token"} counter 0
+stellmap_registry_reported_instances gauge 0
+stellmap_registry_reports gauge 0
 stellmap_registry_revision gauge 4
 stellmap_registry_ring_events gauge 4
 stellmap_registry_services gauge 1

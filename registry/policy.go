@@ -30,6 +30,7 @@ type Policy struct {
 	FailClosed bool `json:"failClosed,omitempty"`
 	// ProtectThreshold is the share of healthy instances below which all are handed out, see threshold.go.
 	ProtectThreshold *float64 `json:"protectThreshold,omitempty"`
+	Reports          *Reports `json:"reports,omitempty"`
 }
 
 // PrimaryEndpoint is the endpoint that a service's own name leads to. Instances
@@ -96,6 +97,16 @@ type Failover struct {
 	OverprovisioningPercent *int64 `json:"overprovisioningPercent,omitempty"`
 }
 
+// Reports is what becomes of an instance that those who call it report, see
+// reports.go. Without it reports are counted and shown.
+type Reports struct {
+	Effect        string `json:"effect,omitempty"`        // warning or critical
+	Quorum        *int64 `json:"quorum,omitempty"`        // reporters that have to agree
+	WindowSeconds *int64 `json:"windowSeconds,omitempty"` // within which they have to
+	LastsSeconds  *int64 `json:"lastsSeconds,omitempty"`  // how long it has its effect
+	MaxPercent    *int64 `json:"maxPercent,omitempty"`    // of the instances may be critical by it
+}
+
 // The defaults that what a policy says can contradict.
 const (
 	RequestTimeoutDefault = 15 * time.Second
@@ -112,6 +123,7 @@ const (
 	attemptsMax         = 10
 	retryStatusesMax    = 16
 	overprovisioningMax = 1_000
+	reportSecondsMax    = int64(reportsKept / time.Second)
 )
 
 // What may be given as a reason to try again: only what a request cannot have been
@@ -145,6 +157,8 @@ func (p Policy) normalize(bad *problems) Policy {
 	if p.ProtectThreshold != nil && (*p.ProtectThreshold < 0 || *p.ProtectThreshold > 1) {
 		bad.add("protectThreshold", fmt.Sprintf("%v is not a share: 0 (never) to 1 (as soon as one is unhealthy)", *p.ProtectThreshold))
 	}
+	p.Reports = section(p.Reports)
+	p.Reports.check(bad)
 	p.contradictions(bad)
 	return p
 }
@@ -248,6 +262,26 @@ func (t *Timeouts) check(bad *problems) {
 	}
 	if whole > 0 && t.ConnectMs != nil && *t.ConnectMs > whole {
 		bad.add("timeouts.connectMs", fmt.Sprintf("is %d, more than the %d of requestMs, which it is a part of", *t.ConnectMs, whole))
+	}
+}
+
+func (r *Reports) check(bad *problems) {
+	if r == nil {
+		return
+	}
+	switch r.Effect {
+	case StatusWarning.String(), StatusCritical.String():
+	case "":
+		bad.add("reports.effect", "is missing: what instances that are reported become, warning or critical")
+	default:
+		bad.add("reports.effect", fmt.Sprintf("%s is not what reports can bring about: warning or critical", quoted(r.Effect)))
+	}
+	within(r.Quorum, "reports.quorum", reportQuorumMin, reportQuorumMax, bad)
+	within(r.WindowSeconds, "reports.windowSeconds", 1, reportSecondsMax, bad)
+	within(r.LastsSeconds, "reports.lastsSeconds", 1, reportSecondsMax, bad)
+	within(r.MaxPercent, "reports.maxPercent", 1, 100, bad)
+	if r.Effect == StatusWarning.String() && r.MaxPercent != nil {
+		bad.add("reports.maxPercent", "bounds how many instances are critical, and reports.effect is warning, which takes none away from callers: leave one of the two out")
 	}
 }
 

@@ -44,6 +44,13 @@ func TestAPolicyIsToldAllThatIsWrongWithIt(t *testing.T) {
 		`{"retries":{"attempts":0},"timeouts":{"perTryMs":5},"circuitBreaking":{"minRetries":3}}`: {
 			"circuitBreaking: bounds retries, and retries.attempts is 0", "timeouts.perTryMs: is the time of each try, and retries.attempts is 0"},
 
+		`{"reports":{"quorum":1,"windowSeconds":0,"lastsSeconds":601,"maxPercent":0}}`: {
+			"reports.effect: is missing: what instances that are reported become, warning or critical", "reports.quorum: 1 is not allowed: 2 to 16",
+			"reports.windowSeconds: 0 is not allowed: 1 to 600", "reports.lastsSeconds: 601 is not allowed: 1 to 600", "reports.maxPercent: 0 is not allowed: 1 to 100"},
+		`{"reports":{"effect":"unhealthy","quorum":17}}`:     {`reports.effect: "unhealthy" is not what reports can bring about: warning or critical`, "reports.quorum: 17 is not allowed"},
+		`{"reports":{"effect":"warning","maxPercent":50}}`:   {"reports.maxPercent: bounds how many instances are critical, and reports.effect is warning"},
+		`{"reports":{"effect":"critical","maxPercent":100}}`: nil,
+
 		`{"protectThreshold":1.5}`:                    {"protectThreshold: 1.5 is not a share: 0 (never) to 1"},
 		`{"protectThreshold":-0.1}`:                   {"protectThreshold: -0.1 is not a share"},
 		`{"protectThreshold":0.1,"failClosed":true}`:  {"protectThreshold: hands out unhealthy instances, and failClosed refuses"},
@@ -86,7 +93,8 @@ const whole = `{"graceSeconds":60,"primaryEndpoint":{"name":"web","protocol":"h2
 	"outlierDetection":{"disabled":true,"localFailures":1,"gatewayFailures":2,"intervalMs":3,"baseEjectionMs":4,"maxEjectionMs":5,"maxEjectionPercent":6},
 	"circuitBreaking":{"maxConnections":1,"maxPendingRequests":2,"maxRequests":3,"retryBudgetPercent":4,"minRetries":5},
 	"timeouts":{"connectMs":1,"requestMs":2,"perTryMs":3},"retries":{"attempts":1,"when":["unavailable"],"statuses":[503]},
-	"failover":{"overprovisioningPercent":140},"failClosed":true,"protectThreshold":0.5}`
+	"failover":{"overprovisioningPercent":140},"failClosed":true,"protectThreshold":0.5,
+	"reports":{"effect":"critical","quorum":2,"windowSeconds":3,"lastsSeconds":4,"maxPercent":5}}`
 
 // TestAPolicyIsStoredWhole shows that every field comes back from the record.
 func TestAPolicyIsStoredWhole(t *testing.T) {

@@ -38,6 +38,11 @@ func (p *Policy) record() *recordv1.Policy {
 	if f := p.Failover; f != nil {
 		record.Failover = &recordv1.Failover{OverprovisioningPercent: f.OverprovisioningPercent}
 	}
+	if r := p.Reports; r != nil {
+		record.Reports = &recordv1.Reports{
+			Effect: r.Effect, Quorum: r.Quorum, WindowSeconds: r.WindowSeconds, LastsSeconds: r.LastsSeconds, MaxPercent: r.MaxPercent,
+		}
+	}
 	return record
 }
 
@@ -73,6 +78,11 @@ func policyOfRecord(record *recordv1.Policy) *Policy {
 	}
 	if f := record.GetFailover(); f != nil {
 		p.Failover = &Failover{OverprovisioningPercent: f.OverprovisioningPercent}
+	}
+	if r := record.GetReports(); r != nil {
+		p.Reports = &Reports{
+			Effect: r.GetEffect(), Quorum: r.Quorum, WindowSeconds: r.WindowSeconds, LastsSeconds: r.LastsSeconds, MaxPercent: r.MaxPercent,
+		}
 	}
 	return p
 }

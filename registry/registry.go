@@ -20,6 +20,8 @@ type Registry struct {
 	threads    threads.Threads
 	log        *slog.Logger
 	renewer    *renewer
+	messenger  *messenger
+	rates      *reportRates
 	guard      *guard
 }
 
@@ -90,16 +92,20 @@ func New(c Config) *Registry {
 	}
 	r.guard = &guard{machine: c.Machine, rules: c.Preserve.filled()}
 	r.renewer = newRenewer(c.Replicator.AskLeader, c.Machine.metrics.refusedQueue, c.Threads)
+	r.rates = newReportRates(c.Machine.leases.now)
+	r.messenger = newMessenger(c.Replicator.AskLeader, c.Machine.metrics.reportsRefused, c.Threads)
 	barrier := c.Replicator.Barrier
 	c.Machine.barrier.Store(&barrier)
 	return r
 }
 
-// Run sends renewals to the leader and, while this member leads, lets leases run
-// out and removes what is past its time. It returns nil when the context ends.
+// Run sends renewals and reports to the leader and, while this member leads, lets
+// leases run out, judges what is reported, and removes what is past its time. It returns nil when the context ends.
 func (r *Registry) Run(ctx context.Context) error {
 	loops := threads.Crew{Threads: r.threads}
 	loops.Run("renew", func() { r.renewer.run(ctx) })
+	loops.Run("tell reports", func() { r.messenger.run(ctx) })
+	loops.Run("judge reports", func() { r.judgeLoop(ctx) })
 	loops.Run("expire", func() { r.expireLoop(ctx) })
 	loops.Run("reap", func() { r.reapLoop(ctx) })
 	loops.Run("checkpoint", func() { r.checkpointLoop(ctx) })

@@ -349,7 +349,9 @@ func (a *author) service() ServiceKey {
 }
 
 func (a *author) command(index Revision) []byte {
-	switch a.random.IntN(23) {
+	switch a.random.IntN(25) {
+	case 23, 24:
+		return a.verdicts()
 	case 9, 16:
 		return a.checkpoint(index)
 	case 0:
@@ -441,6 +443,9 @@ func (a *author) edit(index Revision) []byte {
 		if a.random.IntN(2) == 0 {
 			p.ProtectThreshold = new([]float64{0.3, 0.5, 1}[a.random.IntN(3)])
 		}
+		if a.random.IntN(2) == 0 {
+			p.Reports = &Reports{Effect: []string{"warning", "critical"}[a.random.IntN(2)], LastsSeconds: new(int64(60))}
+		}
 		if a.random.IntN(3) == 0 {
 			p.PrimaryEndpoint = &PrimaryEndpoint{Name: []string{"web", "y"}[a.random.IntN(2)], Protocol: "h2c"}
 			p.Retries = &Retries{When: []string{"unavailable"}, Statuses: []int64{502}}
@@ -501,6 +506,18 @@ func (a *author) protection() []protectChange {
 		}
 	}
 	return all
+}
+
+// verdicts are on what is reported of instances, with leases of late.
+func (a *author) verdicts() []byte {
+	judge := &recordv1.JudgeReports{Term: a.recentTerm()}
+	for range min(len(a.leases), 1+a.random.IntN(3)) {
+		lease := a.leases[len(a.leases)-1-a.random.IntN(min(len(a.leases), 8))]
+		judge.Items = append(judge.Items, &recordv1.ReportVerdict{
+			Key: keyToRecord(lease.key), Lease: uint64(lease.generation), Over: a.random.IntN(4) == 0, Reporters: uint32(2 + a.random.IntN(3)), Reason: "refused", By: "10.0.0.1",
+		})
+	}
+	return encode(&recordv1.Command{Format: formatMax, Kind: &recordv1.Command_JudgeReports{JudgeReports: judge}})
 }
 
 func (a *author) zone() string { return string(rune('a' + a.random.IntN(2))) }

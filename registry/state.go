@@ -225,6 +225,8 @@ type tally struct {
 	overridden int32 // an operator has a word on them
 	checked    int32 // they have checks
 	kept       int32 // they have expired but for self-preservation
+	reported   int32 // those who call them have a word on them
+	accused    int32 // they are critical, and that is such a word
 }
 
 func (t *tally) count(i *Instance, by int32) {
@@ -247,6 +249,12 @@ func (t *tally) count(i *Instance, by int32) {
 	}
 	if i.kept() {
 		t.kept += by
+	}
+	if _, reported := i.condition(SourceReports, ""); reported {
+		t.reported += by
+		if i.accused() {
+			t.accused += by
+		}
 	}
 }
 

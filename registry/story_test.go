@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strconv"
 	"strings"
 	"testing"
@@ -26,7 +27,7 @@ func TestStories(t *testing.T) {
 		}
 		clock := newManualClock()
 		s := &story{t: t, clock: clock, member: newMember(t, clock)}
-		s.member.run()
+		s.member.carry()
 		s.watch = s.member.machine.Watch(s.member.machine.Revision())
 		datadriven.RunTest(t, path, s.command)
 	})
@@ -55,6 +56,10 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 		s.sharedLease(d, &out)
 	case "override", "clear", "drain", "undrain", "check", "report":
 		s.say(d, &out)
+	case "accuse", "absolve":
+		s.accuse(d, &out)
+	case "reports":
+		s.showReports(d, &out)
 	case "policy", "namespace", "withdraw":
 		s.edit(d, &out)
 	case "tick":
@@ -77,6 +82,8 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 		s.member.lead()
 	case "ahead": // the clock of an earlier leader was ahead by so much: the entries' time waits until ours is there
 		s.member.latest = s.clock.Now().Add(duration(t, d.CmdArgs[0].Key)).UnixMilli()
+	case "judge": // what was held back
+		s.judge()
 	case "protections":
 		s.showProtections(&out)
 	case "show":
@@ -216,6 +223,53 @@ func (s *story) say(d *datadriven.TestData, out *strings.Builder) {
 			continue
 		}
 		outcome(out, result, err)
+	}
+}
+
+// accuse has callers report instances, and absolve has them take it back; by= are their
+// names and addresses, as name@address. Verdicts are committed unless hold-verdicts is there.
+func (s *story) accuse(d *datadriven.TestData, out *strings.Builder) {
+	reason, by := "", ""
+	d.MaybeScanArgs(s.t, "reason", &reason)
+	d.ScanArgs(s.t, "by", &by)
+	ctx, r := context.Background(), s.member.registry
+	for _, k := range keys(d) {
+		for _, one := range strings.Split(by, ",") {
+			name, from, _ := strings.Cut(one, "@")
+			report := Report{Reporter: name, Outcome: ReportFailure, Reason: reason, From: netip.MustParseAddr(from)}
+			if d.Cmd == "absolve" {
+				report.Outcome = ReportSuccess
+			}
+			told, err := r.Report(ctx, k, report)
+			if err != nil {
+				fmt.Fprintf(out, "%v\n", err)
+				continue
+			}
+			fmt.Fprintf(out, "%s: %d of %d\n", k.ID, told.Reporters, told.Rules.Quorum)
+		}
+	}
+	if !d.HasArg("hold-verdicts") {
+		s.judge()
+	}
+}
+
+func (s *story) judge() {
+	for s.member.registry.judge(context.Background()) {
+	}
+}
+
+// showReports shows what the leader remembers of a service.
+func (s *story) showReports(d *datadriven.TestData, out *strings.Builder) {
+	namespace, name, _ := strings.Cut(d.CmdArgs[0].Key, "/")
+	all, _, _, err := s.member.registry.Reports(context.Background(), ServiceKey{namespace, name})
+	if err != nil {
+		fmt.Fprintf(out, "%v\n", err)
+	}
+	for _, i := range all {
+		fmt.Fprintf(out, "%s %d %q\n", i.ID, i.Reporters, i.Reason)
+		for _, by := range i.By {
+			fmt.Fprintf(out, "  %q from %s, %d times, last %s ago\n", by.Reporter, by.From, by.Times, s.clock.Now().Sub(time.UnixMilli(by.Last)))
+		}
 	}
 }
 

@@ -33,7 +33,10 @@ var policies = map[string]string{
 }
 
 // obeyedElsewhere are the fields of a policy that are for the registry.
-var obeyedElsewhere = []string{"graceSeconds", "protectThreshold"}
+var obeyedElsewhere = []string{
+	"graceSeconds", "protectThreshold",
+	"reports", "reports.effect", "reports.quorum", "reports.windowSeconds", "reports.lastsSeconds", "reports.maxPercent",
+}
 
 func policyOf(t *testing.T, text string) registry.Policy {
 	t.Helper()

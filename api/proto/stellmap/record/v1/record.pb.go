@@ -134,7 +134,7 @@ func (x Condition_Source) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Condition_Source.Descriptor instead.
 func (Condition_Source) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{18, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{20, 0}
 }
 
 type Result_Code int32
@@ -207,7 +207,7 @@ func (x Result_Code) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Result_Code.Descriptor instead.
 func (Result_Code) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{40, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{44, 0}
 }
 
 type Full_Of int32
@@ -262,7 +262,7 @@ func (x Full_Of) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Full_Of.Descriptor instead.
 func (Full_Of) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{41, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{45, 0}
 }
 
 // Status says how an instance is.
@@ -327,7 +327,7 @@ func (x InstanceRecord_Status) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use InstanceRecord_Status.Descriptor instead.
 func (InstanceRecord_Status) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{42, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{46, 0}
 }
 
 type EventRecord_Kind int32
@@ -385,7 +385,7 @@ func (x EventRecord_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use EventRecord_Kind.Descriptor instead.
 func (EventRecord_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{51, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{55, 0}
 }
 
 // Renewal is what became of one renewal.
@@ -444,7 +444,7 @@ func (x Answer_Renewal) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Answer_Renewal.Descriptor instead.
 func (Answer_Renewal) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{57, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{67, 0}
 }
 
 // Command is the data of one log entry. A member that does not know its format
@@ -466,6 +466,7 @@ type Command struct {
 	//	*Command_GrantLease
 	//	*Command_RevokeLease
 	//	*Command_Protect
+	//	*Command_JudgeReports
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -623,6 +624,15 @@ func (x *Command) GetProtect() *Protect {
 	return nil
 }
 
+func (x *Command) GetJudgeReports() *JudgeReports {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_JudgeReports); ok {
+			return x.JudgeReports
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -675,6 +685,10 @@ type Command_Protect struct {
 	Protect *Protect `protobuf:"bytes,13,opt,name=protect,proto3,oneof"`
 }
 
+type Command_JudgeReports struct {
+	JudgeReports *JudgeReports `protobuf:"bytes,18,opt,name=judge_reports,json=judgeReports,proto3,oneof"`
+}
+
 func (*Command_Register) isCommand_Kind() {}
 
 func (*Command_Deregister) isCommand_Kind() {}
@@ -698,6 +712,8 @@ func (*Command_GrantLease) isCommand_Kind() {}
 func (*Command_RevokeLease) isCommand_Kind() {}
 
 func (*Command_Protect) isCommand_Kind() {}
+
+func (*Command_JudgeReports) isCommand_Kind() {}
 
 type Register struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1743,6 +1759,145 @@ func (x *ProtectionRecord) GetProtection() *Protection {
 	return nil
 }
 
+// JudgeReports is proposed by the leader when enough callers have reported an
+// instance, or have taken it back. It does nothing if the leader is no longer the one
+// that proposes it. What it means for an instance the policy of its service says.
+type JudgeReports struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Term          uint64                 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"` // of the leader that proposes it
+	Items         []*ReportVerdict       `protobuf:"bytes,2,rep,name=items,proto3" json:"items,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JudgeReports) Reset() {
+	*x = JudgeReports{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JudgeReports) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JudgeReports) ProtoMessage() {}
+
+func (x *JudgeReports) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JudgeReports.ProtoReflect.Descriptor instead.
+func (*JudgeReports) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *JudgeReports) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *JudgeReports) GetItems() []*ReportVerdict {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+type ReportVerdict struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           *InstanceKey           `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Lease         uint64                 `protobuf:"varint,2,opt,name=lease,proto3" json:"lease,omitempty"`         // the generation of the lease that it was seen with
+	Over          bool                   `protobuf:"varint,3,opt,name=over,proto3" json:"over,omitempty"`           // too few of the callers stand by it
+	Reporters     uint32                 `protobuf:"varint,4,opt,name=reporters,proto3" json:"reporters,omitempty"` // so many count
+	Reason        string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	By            string                 `protobuf:"bytes,6,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportVerdict) Reset() {
+	*x = ReportVerdict{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportVerdict) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportVerdict) ProtoMessage() {}
+
+func (x *ReportVerdict) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportVerdict.ProtoReflect.Descriptor instead.
+func (*ReportVerdict) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ReportVerdict) GetKey() *InstanceKey {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *ReportVerdict) GetLease() uint64 {
+	if x != nil {
+		return x.Lease
+	}
+	return 0
+}
+
+func (x *ReportVerdict) GetOver() bool {
+	if x != nil {
+		return x.Over
+	}
+	return false
+}
+
+func (x *ReportVerdict) GetReporters() uint32 {
+	if x != nil {
+		return x.Reporters
+	}
+	return 0
+}
+
+func (x *ReportVerdict) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ReportVerdict) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
 // Condition is one thing that is said of an instance.
 type Condition struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1760,7 +1915,7 @@ type Condition struct {
 
 func (x *Condition) Reset() {
 	*x = Condition{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[18]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1772,7 +1927,7 @@ func (x *Condition) String() string {
 func (*Condition) ProtoMessage() {}
 
 func (x *Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[18]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1785,7 +1940,7 @@ func (x *Condition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Condition.ProtoReflect.Descriptor instead.
 func (*Condition) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{18}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Condition) GetSource() Condition_Source {
@@ -1862,7 +2017,7 @@ type Checkpoint struct {
 
 func (x *Checkpoint) Reset() {
 	*x = Checkpoint{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[19]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1874,7 +2029,7 @@ func (x *Checkpoint) String() string {
 func (*Checkpoint) ProtoMessage() {}
 
 func (x *Checkpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[19]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1887,7 +2042,7 @@ func (x *Checkpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
 func (*Checkpoint) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{19}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Checkpoint) GetTerm() uint64 {
@@ -1951,7 +2106,7 @@ type LeaseNumbers struct {
 
 func (x *LeaseNumbers) Reset() {
 	*x = LeaseNumbers{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[20]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1963,7 +2118,7 @@ func (x *LeaseNumbers) String() string {
 func (*LeaseNumbers) ProtoMessage() {}
 
 func (x *LeaseNumbers) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[20]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1976,7 +2131,7 @@ func (x *LeaseNumbers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseNumbers.ProtoReflect.Descriptor instead.
 func (*LeaseNumbers) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{20}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *LeaseNumbers) GetFirst() uint32 {
@@ -2006,7 +2161,7 @@ type EditPolicy struct {
 
 func (x *EditPolicy) Reset() {
 	*x = EditPolicy{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[21]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2018,7 +2173,7 @@ func (x *EditPolicy) String() string {
 func (*EditPolicy) ProtoMessage() {}
 
 func (x *EditPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[21]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2031,7 +2186,7 @@ func (x *EditPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EditPolicy.ProtoReflect.Descriptor instead.
 func (*EditPolicy) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{21}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *EditPolicy) GetKey() *ServiceKey {
@@ -2075,7 +2230,7 @@ type EditNamespace struct {
 
 func (x *EditNamespace) Reset() {
 	*x = EditNamespace{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[22]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2087,7 +2242,7 @@ func (x *EditNamespace) String() string {
 func (*EditNamespace) ProtoMessage() {}
 
 func (x *EditNamespace) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[22]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2100,7 +2255,7 @@ func (x *EditNamespace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EditNamespace.ProtoReflect.Descriptor instead.
 func (*EditNamespace) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{22}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *EditNamespace) GetNamespace() string {
@@ -2144,7 +2299,7 @@ type Precondition struct {
 
 func (x *Precondition) Reset() {
 	*x = Precondition{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[23]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2156,7 +2311,7 @@ func (x *Precondition) String() string {
 func (*Precondition) ProtoMessage() {}
 
 func (x *Precondition) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[23]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2169,7 +2324,7 @@ func (x *Precondition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Precondition.ProtoReflect.Descriptor instead.
 func (*Precondition) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{23}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Precondition) GetVersion() uint64 {
@@ -2206,13 +2361,15 @@ type Policy struct {
 	Failover         *Failover              `protobuf:"bytes,8,opt,name=failover,proto3" json:"failover,omitempty"`
 	FailClosed       bool                   `protobuf:"varint,9,opt,name=fail_closed,json=failClosed,proto3" json:"fail_closed,omitempty"`
 	ProtectThreshold *float64               `protobuf:"fixed64,10,opt,name=protect_threshold,json=protectThreshold,proto3,oneof" json:"protect_threshold,omitempty"`
+	Reports          *Reports               `protobuf:"bytes,11,opt,name=reports,proto3" json:"reports,omitempty"`
+	SelfPreservation *SelfPreservation      `protobuf:"bytes,12,opt,name=self_preservation,json=selfPreservation,proto3" json:"self_preservation,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[24]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2224,7 +2381,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[24]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2237,7 +2394,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{24}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Policy) GetGraceSeconds() int64 {
@@ -2310,6 +2467,166 @@ func (x *Policy) GetProtectThreshold() float64 {
 	return 0
 }
 
+func (x *Policy) GetReports() *Reports {
+	if x != nil {
+		return x.Reports
+	}
+	return nil
+}
+
+func (x *Policy) GetSelfPreservation() *SelfPreservation {
+	if x != nil {
+		return x.SelfPreservation
+	}
+	return nil
+}
+
+// Reports is what becomes of an instance that callers report.
+type Reports struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Effect        string                 `protobuf:"bytes,1,opt,name=effect,proto3" json:"effect,omitempty"`
+	Quorum        *int64                 `protobuf:"varint,2,opt,name=quorum,proto3,oneof" json:"quorum,omitempty"`
+	WindowSeconds *int64                 `protobuf:"varint,3,opt,name=window_seconds,json=windowSeconds,proto3,oneof" json:"window_seconds,omitempty"`
+	LastsSeconds  *int64                 `protobuf:"varint,4,opt,name=lasts_seconds,json=lastsSeconds,proto3,oneof" json:"lasts_seconds,omitempty"`
+	MaxPercent    *int64                 `protobuf:"varint,5,opt,name=max_percent,json=maxPercent,proto3,oneof" json:"max_percent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reports) Reset() {
+	*x = Reports{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reports) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reports) ProtoMessage() {}
+
+func (x *Reports) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reports.ProtoReflect.Descriptor instead.
+func (*Reports) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *Reports) GetEffect() string {
+	if x != nil {
+		return x.Effect
+	}
+	return ""
+}
+
+func (x *Reports) GetQuorum() int64 {
+	if x != nil && x.Quorum != nil {
+		return *x.Quorum
+	}
+	return 0
+}
+
+func (x *Reports) GetWindowSeconds() int64 {
+	if x != nil && x.WindowSeconds != nil {
+		return *x.WindowSeconds
+	}
+	return 0
+}
+
+func (x *Reports) GetLastsSeconds() int64 {
+	if x != nil && x.LastsSeconds != nil {
+		return *x.LastsSeconds
+	}
+	return 0
+}
+
+func (x *Reports) GetMaxPercent() int64 {
+	if x != nil && x.MaxPercent != nil {
+		return *x.MaxPercent
+	}
+	return 0
+}
+
+// SelfPreservation is when leases that run out are held back.
+type SelfPreservation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Disabled      bool                   `protobuf:"varint,1,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	Least         *int64                 `protobuf:"varint,2,opt,name=least,proto3,oneof" json:"least,omitempty"`
+	Percent       *int64                 `protobuf:"varint,3,opt,name=percent,proto3,oneof" json:"percent,omitempty"`
+	LimitSeconds  *int64                 `protobuf:"varint,4,opt,name=limit_seconds,json=limitSeconds,proto3,oneof" json:"limit_seconds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SelfPreservation) Reset() {
+	*x = SelfPreservation{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SelfPreservation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SelfPreservation) ProtoMessage() {}
+
+func (x *SelfPreservation) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SelfPreservation.ProtoReflect.Descriptor instead.
+func (*SelfPreservation) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *SelfPreservation) GetDisabled() bool {
+	if x != nil {
+		return x.Disabled
+	}
+	return false
+}
+
+func (x *SelfPreservation) GetLeast() int64 {
+	if x != nil && x.Least != nil {
+		return *x.Least
+	}
+	return 0
+}
+
+func (x *SelfPreservation) GetPercent() int64 {
+	if x != nil && x.Percent != nil {
+		return *x.Percent
+	}
+	return 0
+}
+
+func (x *SelfPreservation) GetLimitSeconds() int64 {
+	if x != nil && x.LimitSeconds != nil {
+		return *x.LimitSeconds
+	}
+	return 0
+}
+
 // LoadBalancing is how proxies choose among the instances.
 type LoadBalancing struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2321,7 +2638,7 @@ type LoadBalancing struct {
 
 func (x *LoadBalancing) Reset() {
 	*x = LoadBalancing{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[25]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2333,7 +2650,7 @@ func (x *LoadBalancing) String() string {
 func (*LoadBalancing) ProtoMessage() {}
 
 func (x *LoadBalancing) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[25]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2346,7 +2663,7 @@ func (x *LoadBalancing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadBalancing.ProtoReflect.Descriptor instead.
 func (*LoadBalancing) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{25}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *LoadBalancing) GetAlgorithm() string {
@@ -2379,7 +2696,7 @@ type OutlierDetection struct {
 
 func (x *OutlierDetection) Reset() {
 	*x = OutlierDetection{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[26]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2391,7 +2708,7 @@ func (x *OutlierDetection) String() string {
 func (*OutlierDetection) ProtoMessage() {}
 
 func (x *OutlierDetection) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[26]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2404,7 +2721,7 @@ func (x *OutlierDetection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutlierDetection.ProtoReflect.Descriptor instead.
 func (*OutlierDetection) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{26}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *OutlierDetection) GetDisabled() bool {
@@ -2470,7 +2787,7 @@ type CircuitBreaking struct {
 
 func (x *CircuitBreaking) Reset() {
 	*x = CircuitBreaking{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[27]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2482,7 +2799,7 @@ func (x *CircuitBreaking) String() string {
 func (*CircuitBreaking) ProtoMessage() {}
 
 func (x *CircuitBreaking) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[27]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2495,7 +2812,7 @@ func (x *CircuitBreaking) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CircuitBreaking.ProtoReflect.Descriptor instead.
 func (*CircuitBreaking) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{27}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CircuitBreaking) GetMaxConnections() int64 {
@@ -2545,7 +2862,7 @@ type Timeouts struct {
 
 func (x *Timeouts) Reset() {
 	*x = Timeouts{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[28]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2557,7 +2874,7 @@ func (x *Timeouts) String() string {
 func (*Timeouts) ProtoMessage() {}
 
 func (x *Timeouts) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[28]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2570,7 +2887,7 @@ func (x *Timeouts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timeouts.ProtoReflect.Descriptor instead.
 func (*Timeouts) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{28}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Timeouts) GetConnectMs() int64 {
@@ -2606,7 +2923,7 @@ type Retries struct {
 
 func (x *Retries) Reset() {
 	*x = Retries{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[29]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2618,7 +2935,7 @@ func (x *Retries) String() string {
 func (*Retries) ProtoMessage() {}
 
 func (x *Retries) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[29]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2631,7 +2948,7 @@ func (x *Retries) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Retries.ProtoReflect.Descriptor instead.
 func (*Retries) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{29}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Retries) GetAttempts() int64 {
@@ -2665,7 +2982,7 @@ type Failover struct {
 
 func (x *Failover) Reset() {
 	*x = Failover{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[30]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2677,7 +2994,7 @@ func (x *Failover) String() string {
 func (*Failover) ProtoMessage() {}
 
 func (x *Failover) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[30]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2690,7 +3007,7 @@ func (x *Failover) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failover.ProtoReflect.Descriptor instead.
 func (*Failover) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{30}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Failover) GetOverprovisioningPercent() int64 {
@@ -2712,7 +3029,7 @@ type Namespace struct {
 
 func (x *Namespace) Reset() {
 	*x = Namespace{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[31]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2724,7 +3041,7 @@ func (x *Namespace) String() string {
 func (*Namespace) ProtoMessage() {}
 
 func (x *Namespace) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[31]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2737,7 +3054,7 @@ func (x *Namespace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Namespace.ProtoReflect.Descriptor instead.
 func (*Namespace) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{31}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Namespace) GetDescription() string {
@@ -2772,7 +3089,7 @@ type Quota struct {
 
 func (x *Quota) Reset() {
 	*x = Quota{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[32]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2784,7 +3101,7 @@ func (x *Quota) String() string {
 func (*Quota) ProtoMessage() {}
 
 func (x *Quota) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[32]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2797,7 +3114,7 @@ func (x *Quota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Quota.ProtoReflect.Descriptor instead.
 func (*Quota) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{32}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Quota) GetServices() int64 {
@@ -2824,7 +3141,7 @@ type ServiceKey struct {
 
 func (x *ServiceKey) Reset() {
 	*x = ServiceKey{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[33]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2836,7 +3153,7 @@ func (x *ServiceKey) String() string {
 func (*ServiceKey) ProtoMessage() {}
 
 func (x *ServiceKey) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[33]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2849,7 +3166,7 @@ func (x *ServiceKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceKey.ProtoReflect.Descriptor instead.
 func (*ServiceKey) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{33}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ServiceKey) GetNamespace() string {
@@ -2877,7 +3194,7 @@ type InstanceKey struct {
 
 func (x *InstanceKey) Reset() {
 	*x = InstanceKey{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[34]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2889,7 +3206,7 @@ func (x *InstanceKey) String() string {
 func (*InstanceKey) ProtoMessage() {}
 
 func (x *InstanceKey) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[34]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2902,7 +3219,7 @@ func (x *InstanceKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceKey.ProtoReflect.Descriptor instead.
 func (*InstanceKey) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{34}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *InstanceKey) GetNamespace() string {
@@ -2943,7 +3260,7 @@ type InstanceSpec struct {
 
 func (x *InstanceSpec) Reset() {
 	*x = InstanceSpec{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[35]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2955,7 +3272,7 @@ func (x *InstanceSpec) String() string {
 func (*InstanceSpec) ProtoMessage() {}
 
 func (x *InstanceSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[35]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2968,7 +3285,7 @@ func (x *InstanceSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceSpec.ProtoReflect.Descriptor instead.
 func (*InstanceSpec) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{35}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *InstanceSpec) GetGroup() string {
@@ -3037,7 +3354,7 @@ type Pair struct {
 
 func (x *Pair) Reset() {
 	*x = Pair{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[36]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3049,7 +3366,7 @@ func (x *Pair) String() string {
 func (*Pair) ProtoMessage() {}
 
 func (x *Pair) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[36]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3062,7 +3379,7 @@ func (x *Pair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pair.ProtoReflect.Descriptor instead.
 func (*Pair) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{36}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Pair) GetKey() string {
@@ -3093,7 +3410,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[37]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3105,7 +3422,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[37]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3118,7 +3435,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{37}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Endpoint) GetName() string {
@@ -3186,7 +3503,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[38]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3198,7 +3515,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[38]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3211,7 +3528,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{38}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Check) GetName() string {
@@ -3322,7 +3639,7 @@ type Reply struct {
 
 func (x *Reply) Reset() {
 	*x = Reply{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[39]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3334,7 +3651,7 @@ func (x *Reply) String() string {
 func (*Reply) ProtoMessage() {}
 
 func (x *Reply) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[39]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3347,7 +3664,7 @@ func (x *Reply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reply.ProtoReflect.Descriptor instead.
 func (*Reply) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{39}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Reply) GetResults() []*Result {
@@ -3371,7 +3688,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[40]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3383,7 +3700,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[40]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3396,7 +3713,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{40}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Result) GetCode() Result_Code {
@@ -3452,7 +3769,7 @@ type Full struct {
 
 func (x *Full) Reset() {
 	*x = Full{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[41]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3464,7 +3781,7 @@ func (x *Full) String() string {
 func (*Full) ProtoMessage() {}
 
 func (x *Full) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[41]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3477,7 +3794,7 @@ func (x *Full) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Full.ProtoReflect.Descriptor instead.
 func (*Full) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{41}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Full) GetOf() Full_Of {
@@ -3517,7 +3834,7 @@ type InstanceRecord struct {
 
 func (x *InstanceRecord) Reset() {
 	*x = InstanceRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[42]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3529,7 +3846,7 @@ func (x *InstanceRecord) String() string {
 func (*InstanceRecord) ProtoMessage() {}
 
 func (x *InstanceRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[42]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3542,7 +3859,7 @@ func (x *InstanceRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceRecord.ProtoReflect.Descriptor instead.
 func (*InstanceRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{42}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *InstanceRecord) GetFormat() uint32 {
@@ -3657,7 +3974,7 @@ type ToldRecord struct {
 
 func (x *ToldRecord) Reset() {
 	*x = ToldRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[43]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3669,7 +3986,7 @@ func (x *ToldRecord) String() string {
 func (*ToldRecord) ProtoMessage() {}
 
 func (x *ToldRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[43]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3682,7 +3999,7 @@ func (x *ToldRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldRecord.ProtoReflect.Descriptor instead.
 func (*ToldRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{43}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ToldRecord) GetFormat() uint32 {
@@ -3728,7 +4045,7 @@ type ToldClockRecord struct {
 
 func (x *ToldClockRecord) Reset() {
 	*x = ToldClockRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[44]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3740,7 +4057,7 @@ func (x *ToldClockRecord) String() string {
 func (*ToldClockRecord) ProtoMessage() {}
 
 func (x *ToldClockRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[44]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3753,7 +4070,7 @@ func (x *ToldClockRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldClockRecord.ProtoReflect.Descriptor instead.
 func (*ToldClockRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{44}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ToldClockRecord) GetFormat() uint32 {
@@ -3813,7 +4130,7 @@ type LeaseRecord struct {
 
 func (x *LeaseRecord) Reset() {
 	*x = LeaseRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[45]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3825,7 +4142,7 @@ func (x *LeaseRecord) String() string {
 func (*LeaseRecord) ProtoMessage() {}
 
 func (x *LeaseRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[45]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3838,7 +4155,7 @@ func (x *LeaseRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRecord.ProtoReflect.Descriptor instead.
 func (*LeaseRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{45}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *LeaseRecord) GetFormat() uint32 {
@@ -3902,7 +4219,7 @@ type ServiceRecord struct {
 
 func (x *ServiceRecord) Reset() {
 	*x = ServiceRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[46]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3914,7 +4231,7 @@ func (x *ServiceRecord) String() string {
 func (*ServiceRecord) ProtoMessage() {}
 
 func (x *ServiceRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[46]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3927,7 +4244,7 @@ func (x *ServiceRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceRecord.ProtoReflect.Descriptor instead.
 func (*ServiceRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{46}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ServiceRecord) GetFormat() uint32 {
@@ -4011,7 +4328,7 @@ type Override struct {
 
 func (x *Override) Reset() {
 	*x = Override{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[47]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4023,7 +4340,7 @@ func (x *Override) String() string {
 func (*Override) ProtoMessage() {}
 
 func (x *Override) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[47]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4036,7 +4353,7 @@ func (x *Override) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Override.ProtoReflect.Descriptor instead.
 func (*Override) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{47}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Override) GetId() string {
@@ -4065,7 +4382,7 @@ type DocumentRecord struct {
 
 func (x *DocumentRecord) Reset() {
 	*x = DocumentRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[48]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4077,7 +4394,7 @@ func (x *DocumentRecord) String() string {
 func (*DocumentRecord) ProtoMessage() {}
 
 func (x *DocumentRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[48]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4090,7 +4407,7 @@ func (x *DocumentRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DocumentRecord.ProtoReflect.Descriptor instead.
 func (*DocumentRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{48}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *DocumentRecord) GetFormat() uint32 {
@@ -4122,7 +4439,7 @@ type Edit struct {
 
 func (x *Edit) Reset() {
 	*x = Edit{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[49]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4134,7 +4451,7 @@ func (x *Edit) String() string {
 func (*Edit) ProtoMessage() {}
 
 func (x *Edit) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[49]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4147,7 +4464,7 @@ func (x *Edit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Edit.ProtoReflect.Descriptor instead.
 func (*Edit) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{49}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Edit) GetVersion() uint64 {
@@ -4206,7 +4523,7 @@ type EventsRecord struct {
 
 func (x *EventsRecord) Reset() {
 	*x = EventsRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[50]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4218,7 +4535,7 @@ func (x *EventsRecord) String() string {
 func (*EventsRecord) ProtoMessage() {}
 
 func (x *EventsRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[50]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4231,7 +4548,7 @@ func (x *EventsRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRecord.ProtoReflect.Descriptor instead.
 func (*EventsRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{50}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *EventsRecord) GetFormat() uint32 {
@@ -4278,7 +4595,7 @@ type EventRecord struct {
 
 func (x *EventRecord) Reset() {
 	*x = EventRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[51]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4290,7 +4607,7 @@ func (x *EventRecord) String() string {
 func (*EventRecord) ProtoMessage() {}
 
 func (x *EventRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[51]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4303,7 +4620,7 @@ func (x *EventRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventRecord.ProtoReflect.Descriptor instead.
 func (*EventRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{51}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *EventRecord) GetKind() EventRecord_Kind {
@@ -4366,7 +4683,7 @@ type HistoryRecord struct {
 
 func (x *HistoryRecord) Reset() {
 	*x = HistoryRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[52]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4378,7 +4695,7 @@ func (x *HistoryRecord) String() string {
 func (*HistoryRecord) ProtoMessage() {}
 
 func (x *HistoryRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[52]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4391,7 +4708,7 @@ func (x *HistoryRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryRecord.ProtoReflect.Descriptor instead.
 func (*HistoryRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{52}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *HistoryRecord) GetFormat() uint32 {
@@ -4418,7 +4735,7 @@ type ServiceEndpoint struct {
 
 func (x *ServiceEndpoint) Reset() {
 	*x = ServiceEndpoint{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[53]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4430,7 +4747,7 @@ func (x *ServiceEndpoint) String() string {
 func (*ServiceEndpoint) ProtoMessage() {}
 
 func (x *ServiceEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[53]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4443,7 +4760,7 @@ func (x *ServiceEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceEndpoint.ProtoReflect.Descriptor instead.
 func (*ServiceEndpoint) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{53}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ServiceEndpoint) GetName() string {
@@ -4468,6 +4785,7 @@ type Ask struct {
 	//
 	//	*Ask_RenewLeases
 	//	*Ask_ShareChecks
+	//	*Ask_TellReports
 	Kind          isAsk_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4475,7 +4793,7 @@ type Ask struct {
 
 func (x *Ask) Reset() {
 	*x = Ask{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[54]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4487,7 +4805,7 @@ func (x *Ask) String() string {
 func (*Ask) ProtoMessage() {}
 
 func (x *Ask) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[54]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4500,7 +4818,7 @@ func (x *Ask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask.ProtoReflect.Descriptor instead.
 func (*Ask) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{54}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Ask) GetFormat() uint32 {
@@ -4535,6 +4853,15 @@ func (x *Ask) GetShareChecks() *ShareChecks {
 	return nil
 }
 
+func (x *Ask) GetTellReports() *TellReports {
+	if x != nil {
+		if x, ok := x.Kind.(*Ask_TellReports); ok {
+			return x.TellReports
+		}
+	}
+	return nil
+}
+
 type isAsk_Kind interface {
 	isAsk_Kind()
 }
@@ -4547,9 +4874,15 @@ type Ask_ShareChecks struct {
 	ShareChecks *ShareChecks `protobuf:"bytes,6,opt,name=share_checks,json=shareChecks,proto3,oneof"`
 }
 
+type Ask_TellReports struct {
+	TellReports *TellReports `protobuf:"bytes,5,opt,name=tell_reports,json=tellReports,proto3,oneof"`
+}
+
 func (*Ask_RenewLeases) isAsk_Kind() {}
 
 func (*Ask_ShareChecks) isAsk_Kind() {}
+
+func (*Ask_TellReports) isAsk_Kind() {}
 
 // RenewLeases are plain renewals, which stay out of the log.
 type RenewLeases struct {
@@ -4561,7 +4894,7 @@ type RenewLeases struct {
 
 func (x *RenewLeases) Reset() {
 	*x = RenewLeases{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[55]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4573,7 +4906,7 @@ func (x *RenewLeases) String() string {
 func (*RenewLeases) ProtoMessage() {}
 
 func (x *RenewLeases) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[55]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4586,7 +4919,7 @@ func (x *RenewLeases) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeases.ProtoReflect.Descriptor instead.
 func (*RenewLeases) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{55}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *RenewLeases) GetItems() []*RenewItem {
@@ -4606,7 +4939,7 @@ type ShareChecks struct {
 
 func (x *ShareChecks) Reset() {
 	*x = ShareChecks{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[56]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4618,7 +4951,7 @@ func (x *ShareChecks) String() string {
 func (*ShareChecks) ProtoMessage() {}
 
 func (x *ShareChecks) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[56]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4631,7 +4964,7 @@ func (x *ShareChecks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShareChecks.ProtoReflect.Descriptor instead.
 func (*ShareChecks) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{56}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ShareChecks) GetMember() uint64 {
@@ -4641,19 +4974,402 @@ func (x *ShareChecks) GetMember() uint64 {
 	return 0
 }
 
+// TellReports is what callers say of instances, which stays out of the log, or the
+// question what they have said.
+type TellReports struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Items         []*Report              `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	Show          *ServiceKey            `protobuf:"bytes,2,opt,name=show,proto3" json:"show,omitempty"` // of whose instances the reports are asked for; absent = of none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TellReports) Reset() {
+	*x = TellReports{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TellReports) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TellReports) ProtoMessage() {}
+
+func (x *TellReports) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TellReports.ProtoReflect.Descriptor instead.
+func (*TellReports) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *TellReports) GetItems() []*Report {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+func (x *TellReports) GetShow() *ServiceKey {
+	if x != nil {
+		return x.Show
+	}
+	return nil
+}
+
+// Report is what one caller says of an instance.
+type Report struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           *InstanceKey           `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Reporter      string                 `protobuf:"bytes,2,opt,name=reporter,proto3" json:"reporter,omitempty"` // the name that he gives himself; may be empty
+	From          string                 `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`         // the network that the report came from, as a prefix
+	Success       bool                   `protobuf:"varint,4,opt,name=success,proto3" json:"success,omitempty"`  // he takes back what he has said
+	Reason        string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Report) Reset() {
+	*x = Report{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Report) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Report) ProtoMessage() {}
+
+func (x *Report) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Report.ProtoReflect.Descriptor instead.
+func (*Report) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{62}
+}
+
+func (x *Report) GetKey() *InstanceKey {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *Report) GetReporter() string {
+	if x != nil {
+		return x.Reporter
+	}
+	return ""
+}
+
+func (x *Report) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *Report) GetSuccess() bool {
+	if x != nil {
+		return x.Success
+	}
+	return false
+}
+
+func (x *Report) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// ToldReports is the answer to TellReports.
+type ToldReports struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Outcomes      []*ToldReport          `protobuf:"bytes,1,rep,name=outcomes,proto3" json:"outcomes,omitempty"`   // in the order of the items
+	Instances     []*ReportedInstance    `protobuf:"bytes,2,rep,name=instances,proto3" json:"instances,omitempty"` // sorted by id
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ToldReports) Reset() {
+	*x = ToldReports{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ToldReports) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ToldReports) ProtoMessage() {}
+
+func (x *ToldReports) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ToldReports.ProtoReflect.Descriptor instead.
+func (*ToldReports) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *ToldReports) GetOutcomes() []*ToldReport {
+	if x != nil {
+		return x.Outcomes
+	}
+	return nil
+}
+
+func (x *ToldReports) GetInstances() []*ReportedInstance {
+	if x != nil {
+		return x.Instances
+	}
+	return nil
+}
+
+// ToldReport is what became of one report.
+type ToldReport struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Found         bool                   `protobuf:"varint,1,opt,name=found,proto3" json:"found,omitempty"`         // else there is no such instance whose lease holds
+	Reporters     uint32                 `protobuf:"varint,2,opt,name=reporters,proto3" json:"reporters,omitempty"` // that count against it now
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ToldReport) Reset() {
+	*x = ToldReport{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ToldReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ToldReport) ProtoMessage() {}
+
+func (x *ToldReport) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ToldReport.ProtoReflect.Descriptor instead.
+func (*ToldReport) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *ToldReport) GetFound() bool {
+	if x != nil {
+		return x.Found
+	}
+	return false
+}
+
+func (x *ToldReport) GetReporters() uint32 {
+	if x != nil {
+		return x.Reporters
+	}
+	return 0
+}
+
+// ReportedInstance is what callers say of an instance.
+type ReportedInstance struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Reporters     uint32                 `protobuf:"varint,2,opt,name=reporters,proto3" json:"reporters,omitempty"` // that count against it now
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`        // the last one given
+	By            []*ReportedBy          `protobuf:"bytes,4,rep,name=by,proto3" json:"by,omitempty"`                // the oldest first
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportedInstance) Reset() {
+	*x = ReportedInstance{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportedInstance) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportedInstance) ProtoMessage() {}
+
+func (x *ReportedInstance) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportedInstance.ProtoReflect.Descriptor instead.
+func (*ReportedInstance) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{65}
+}
+
+func (x *ReportedInstance) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ReportedInstance) GetReporters() uint32 {
+	if x != nil {
+		return x.Reporters
+	}
+	return 0
+}
+
+func (x *ReportedInstance) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ReportedInstance) GetBy() []*ReportedBy {
+	if x != nil {
+		return x.By
+	}
+	return nil
+}
+
+type ReportedBy struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reporter      string                 `protobuf:"bytes,1,opt,name=reporter,proto3" json:"reporter,omitempty"`
+	From          string                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
+	SinceMs       int64                  `protobuf:"varint,3,opt,name=since_ms,json=sinceMs,proto3" json:"since_ms,omitempty"`
+	LastMs        int64                  `protobuf:"varint,4,opt,name=last_ms,json=lastMs,proto3" json:"last_ms,omitempty"`
+	Times         uint32                 `protobuf:"varint,5,opt,name=times,proto3" json:"times,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportedBy) Reset() {
+	*x = ReportedBy{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportedBy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportedBy) ProtoMessage() {}
+
+func (x *ReportedBy) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportedBy.ProtoReflect.Descriptor instead.
+func (*ReportedBy) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{66}
+}
+
+func (x *ReportedBy) GetReporter() string {
+	if x != nil {
+		return x.Reporter
+	}
+	return ""
+}
+
+func (x *ReportedBy) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *ReportedBy) GetSinceMs() int64 {
+	if x != nil {
+		return x.SinceMs
+	}
+	return 0
+}
+
+func (x *ReportedBy) GetLastMs() int64 {
+	if x != nil {
+		return x.LastMs
+	}
+	return 0
+}
+
+func (x *ReportedBy) GetTimes() uint32 {
+	if x != nil {
+		return x.Times
+	}
+	return 0
+}
+
 // Answer is the leader's word on an Ask.
 type Answer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Renewals      []Answer_Renewal       `protobuf:"varint,1,rep,packed,name=renewals,proto3,enum=stellmap.record.v1.Answer_Renewal" json:"renewals,omitempty"` // in the order of the items
 	GrantedMs     []int64                `protobuf:"varint,4,rep,packed,name=granted_ms,json=grantedMs,proto3" json:"granted_ms,omitempty"`                     // in the same order: the TTL that it was given, if it is longer than its own; empty when none is
-	Checkers      []uint64               `protobuf:"varint,7,rep,packed,name=checkers,proto3" json:"checkers,omitempty"`                                        // the members that make checks, sorted; none when the leader does not know yet
+	ToldReports   *ToldReports           `protobuf:"bytes,6,opt,name=told_reports,json=toldReports,proto3" json:"told_reports,omitempty"`
+	Checkers      []uint64               `protobuf:"varint,7,rep,packed,name=checkers,proto3" json:"checkers,omitempty"` // the members that make checks, sorted; none when the leader does not know yet
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[57]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4665,7 +5381,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[57]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4678,7 +5394,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{57}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *Answer) GetRenewals() []Answer_Renewal {
@@ -4695,6 +5411,13 @@ func (x *Answer) GetGrantedMs() []int64 {
 	return nil
 }
 
+func (x *Answer) GetToldReports() *ToldReports {
+	if x != nil {
+		return x.ToldReports
+	}
+	return nil
+}
+
 func (x *Answer) GetCheckers() []uint64 {
 	if x != nil {
 		return x.Checkers
@@ -4706,7 +5429,7 @@ var File_stellmap_record_v1_record_proto protoreflect.FileDescriptor
 
 const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x1fstellmap/record/v1/record.proto\x12\x12stellmap.record.v1\"\x9f\x06\n" +
+	"\x1fstellmap/record/v1/record.proto\x12\x12stellmap.record.v1\"\xe8\x06\n" +
 	"\aCommand\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12:\n" +
 	"\bregister\x18\x02 \x01(\v2\x1c.stellmap.record.v1.RegisterH\x00R\bregister\x12@\n" +
@@ -4726,7 +5449,8 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\vgrant_lease\x18\x0e \x01(\v2\x1e.stellmap.record.v1.GrantLeaseH\x00R\n" +
 	"grantLease\x12D\n" +
 	"\frevoke_lease\x18\x0f \x01(\v2\x1f.stellmap.record.v1.RevokeLeaseH\x00R\vrevokeLease\x127\n" +
-	"\aprotect\x18\r \x01(\v2\x1b.stellmap.record.v1.ProtectH\x00R\aprotectB\x06\n" +
+	"\aprotect\x18\r \x01(\v2\x1b.stellmap.record.v1.ProtectH\x00R\aprotect\x12G\n" +
+	"\rjudge_reports\x18\x12 \x01(\v2 .stellmap.record.v1.JudgeReportsH\x00R\fjudgeReportsB\x06\n" +
 	"\x04kind\"B\n" +
 	"\bRegister\x126\n" +
 	"\x05items\x18\x01 \x03(\v2 .stellmap.record.v1.RegisterItemR\x05items\"\xbe\x01\n" +
@@ -4804,7 +5528,17 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12>\n" +
 	"\n" +
 	"protection\x18\x02 \x01(\v2\x1e.stellmap.record.v1.ProtectionR\n" +
-	"protection\"\xa9\x03\n" +
+	"protection\"[\n" +
+	"\fJudgeReports\x12\x12\n" +
+	"\x04term\x18\x01 \x01(\x04R\x04term\x127\n" +
+	"\x05items\x18\x02 \x03(\v2!.stellmap.record.v1.ReportVerdictR\x05items\"\xb2\x01\n" +
+	"\rReportVerdict\x121\n" +
+	"\x03key\x18\x01 \x01(\v2\x1f.stellmap.record.v1.InstanceKeyR\x03key\x12\x14\n" +
+	"\x05lease\x18\x02 \x01(\x04R\x05lease\x12\x12\n" +
+	"\x04over\x18\x03 \x01(\bR\x04over\x12\x1c\n" +
+	"\treporters\x18\x04 \x01(\rR\treporters\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x0e\n" +
+	"\x02by\x18\x06 \x01(\tR\x02by\"\xa9\x03\n" +
 	"\tCondition\x12<\n" +
 	"\x06source\x18\x01 \x01(\x0e2$.stellmap.record.v1.Condition.SourceR\x06source\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12A\n" +
@@ -4849,7 +5583,7 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\apresent\x18\x02 \x01(\bR\apresent\x12\x16\n" +
 	"\x06absent\x18\x03 \x01(\bR\x06absentB\n" +
 	"\n" +
-	"\b_version\"\x95\x05\n" +
+	"\b_version\"\x9f\x06\n" +
 	"\x06Policy\x12(\n" +
 	"\rgrace_seconds\x18\x01 \x01(\x03H\x00R\fgraceSeconds\x88\x01\x01\x12N\n" +
 	"\x10primary_endpoint\x18\x02 \x01(\v2#.stellmap.record.v1.ServiceEndpointR\x0fprimaryEndpoint\x12H\n" +
@@ -4862,9 +5596,31 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\vfail_closed\x18\t \x01(\bR\n" +
 	"failClosed\x120\n" +
 	"\x11protect_threshold\x18\n" +
-	" \x01(\x01H\x01R\x10protectThreshold\x88\x01\x01B\x10\n" +
+	" \x01(\x01H\x01R\x10protectThreshold\x88\x01\x01\x125\n" +
+	"\areports\x18\v \x01(\v2\x1b.stellmap.record.v1.ReportsR\areports\x12Q\n" +
+	"\x11self_preservation\x18\f \x01(\v2$.stellmap.record.v1.SelfPreservationR\x10selfPreservationB\x10\n" +
 	"\x0e_grace_secondsB\x14\n" +
-	"\x12_protect_threshold\"N\n" +
+	"\x12_protect_threshold\"\xfa\x01\n" +
+	"\aReports\x12\x16\n" +
+	"\x06effect\x18\x01 \x01(\tR\x06effect\x12\x1b\n" +
+	"\x06quorum\x18\x02 \x01(\x03H\x00R\x06quorum\x88\x01\x01\x12*\n" +
+	"\x0ewindow_seconds\x18\x03 \x01(\x03H\x01R\rwindowSeconds\x88\x01\x01\x12(\n" +
+	"\rlasts_seconds\x18\x04 \x01(\x03H\x02R\flastsSeconds\x88\x01\x01\x12$\n" +
+	"\vmax_percent\x18\x05 \x01(\x03H\x03R\n" +
+	"maxPercent\x88\x01\x01B\t\n" +
+	"\a_quorumB\x11\n" +
+	"\x0f_window_secondsB\x10\n" +
+	"\x0e_lasts_secondsB\x0e\n" +
+	"\f_max_percent\"\xba\x01\n" +
+	"\x10SelfPreservation\x12\x1a\n" +
+	"\bdisabled\x18\x01 \x01(\bR\bdisabled\x12\x19\n" +
+	"\x05least\x18\x02 \x01(\x03H\x00R\x05least\x88\x01\x01\x12\x1d\n" +
+	"\apercent\x18\x03 \x01(\x03H\x01R\apercent\x88\x01\x01\x12(\n" +
+	"\rlimit_seconds\x18\x04 \x01(\x03H\x02R\flimitSeconds\x88\x01\x01B\b\n" +
+	"\x06_leastB\n" +
+	"\n" +
+	"\b_percentB\x10\n" +
+	"\x0e_limit_seconds\"N\n" +
 	"\rLoadBalancing\x12\x1c\n" +
 	"\talgorithm\x18\x01 \x01(\tR\talgorithm\x12\x1f\n" +
 	"\vhash_header\x18\x02 \x01(\tR\n" +
@@ -5104,20 +5860,50 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\x05floor\x18\x02 \x01(\x04R\x05floor\"A\n" +
 	"\x0fServiceEndpoint\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
-	"\bprotocol\x18\x02 \x01(\tR\bprotocol\"\xb1\x01\n" +
+	"\bprotocol\x18\x02 \x01(\tR\bprotocol\"\xf7\x01\n" +
 	"\x03Ask\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12D\n" +
 	"\frenew_leases\x18\x02 \x01(\v2\x1f.stellmap.record.v1.RenewLeasesH\x00R\vrenewLeases\x12D\n" +
-	"\fshare_checks\x18\x06 \x01(\v2\x1f.stellmap.record.v1.ShareChecksH\x00R\vshareChecksB\x06\n" +
+	"\fshare_checks\x18\x06 \x01(\v2\x1f.stellmap.record.v1.ShareChecksH\x00R\vshareChecks\x12D\n" +
+	"\ftell_reports\x18\x05 \x01(\v2\x1f.stellmap.record.v1.TellReportsH\x00R\vtellReportsB\x06\n" +
 	"\x04kind\"B\n" +
 	"\vRenewLeases\x123\n" +
 	"\x05items\x18\x01 \x03(\v2\x1d.stellmap.record.v1.RenewItemR\x05items\"%\n" +
 	"\vShareChecks\x12\x16\n" +
-	"\x06member\x18\x01 \x01(\x04R\x06member\"\x8f\x02\n" +
+	"\x06member\x18\x01 \x01(\x04R\x06member\"s\n" +
+	"\vTellReports\x120\n" +
+	"\x05items\x18\x01 \x03(\v2\x1a.stellmap.record.v1.ReportR\x05items\x122\n" +
+	"\x04show\x18\x02 \x01(\v2\x1e.stellmap.record.v1.ServiceKeyR\x04show\"\x9d\x01\n" +
+	"\x06Report\x121\n" +
+	"\x03key\x18\x01 \x01(\v2\x1f.stellmap.record.v1.InstanceKeyR\x03key\x12\x1a\n" +
+	"\breporter\x18\x02 \x01(\tR\breporter\x12\x12\n" +
+	"\x04from\x18\x03 \x01(\tR\x04from\x12\x18\n" +
+	"\asuccess\x18\x04 \x01(\bR\asuccess\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\"\x8d\x01\n" +
+	"\vToldReports\x12:\n" +
+	"\boutcomes\x18\x01 \x03(\v2\x1e.stellmap.record.v1.ToldReportR\boutcomes\x12B\n" +
+	"\tinstances\x18\x02 \x03(\v2$.stellmap.record.v1.ReportedInstanceR\tinstances\"@\n" +
+	"\n" +
+	"ToldReport\x12\x14\n" +
+	"\x05found\x18\x01 \x01(\bR\x05found\x12\x1c\n" +
+	"\treporters\x18\x02 \x01(\rR\treporters\"\x88\x01\n" +
+	"\x10ReportedInstance\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
+	"\treporters\x18\x02 \x01(\rR\treporters\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12.\n" +
+	"\x02by\x18\x04 \x03(\v2\x1e.stellmap.record.v1.ReportedByR\x02by\"\x86\x01\n" +
+	"\n" +
+	"ReportedBy\x12\x1a\n" +
+	"\breporter\x18\x01 \x01(\tR\breporter\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\tR\x04from\x12\x19\n" +
+	"\bsince_ms\x18\x03 \x01(\x03R\asinceMs\x12\x17\n" +
+	"\alast_ms\x18\x04 \x01(\x03R\x06lastMs\x12\x14\n" +
+	"\x05times\x18\x05 \x01(\rR\x05times\"\xd3\x02\n" +
 	"\x06Answer\x12>\n" +
 	"\brenewals\x18\x01 \x03(\x0e2\".stellmap.record.v1.Answer.RenewalR\brenewals\x12\x1d\n" +
 	"\n" +
-	"granted_ms\x18\x04 \x03(\x03R\tgrantedMs\x12\x1a\n" +
+	"granted_ms\x18\x04 \x03(\x03R\tgrantedMs\x12B\n" +
+	"\ftold_reports\x18\x06 \x01(\v2\x1f.stellmap.record.v1.ToldReportsR\vtoldReports\x12\x1a\n" +
 	"\bcheckers\x18\a \x03(\x04R\bcheckers\"\x89\x01\n" +
 	"\aRenewal\x12\x17\n" +
 	"\x13RENEWAL_UNSPECIFIED\x10\x00\x12\x10\n" +
@@ -5140,7 +5926,7 @@ func file_stellmap_record_v1_record_proto_rawDescGZIP() []byte {
 }
 
 var file_stellmap_record_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_stellmap_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 58)
+var file_stellmap_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 68)
 var file_stellmap_record_v1_record_proto_goTypes = []any{
 	(ProtectionScope_Kind)(0),  // 0: stellmap.record.v1.ProtectionScope.Kind
 	(Condition_Source)(0),      // 1: stellmap.record.v1.Condition.Source
@@ -5167,46 +5953,56 @@ var file_stellmap_record_v1_record_proto_goTypes = []any{
 	(*Protection)(nil),         // 22: stellmap.record.v1.Protection
 	(*ProtectionScope)(nil),    // 23: stellmap.record.v1.ProtectionScope
 	(*ProtectionRecord)(nil),   // 24: stellmap.record.v1.ProtectionRecord
-	(*Condition)(nil),          // 25: stellmap.record.v1.Condition
-	(*Checkpoint)(nil),         // 26: stellmap.record.v1.Checkpoint
-	(*LeaseNumbers)(nil),       // 27: stellmap.record.v1.LeaseNumbers
-	(*EditPolicy)(nil),         // 28: stellmap.record.v1.EditPolicy
-	(*EditNamespace)(nil),      // 29: stellmap.record.v1.EditNamespace
-	(*Precondition)(nil),       // 30: stellmap.record.v1.Precondition
-	(*Policy)(nil),             // 31: stellmap.record.v1.Policy
-	(*LoadBalancing)(nil),      // 32: stellmap.record.v1.LoadBalancing
-	(*OutlierDetection)(nil),   // 33: stellmap.record.v1.OutlierDetection
-	(*CircuitBreaking)(nil),    // 34: stellmap.record.v1.CircuitBreaking
-	(*Timeouts)(nil),           // 35: stellmap.record.v1.Timeouts
-	(*Retries)(nil),            // 36: stellmap.record.v1.Retries
-	(*Failover)(nil),           // 37: stellmap.record.v1.Failover
-	(*Namespace)(nil),          // 38: stellmap.record.v1.Namespace
-	(*Quota)(nil),              // 39: stellmap.record.v1.Quota
-	(*ServiceKey)(nil),         // 40: stellmap.record.v1.ServiceKey
-	(*InstanceKey)(nil),        // 41: stellmap.record.v1.InstanceKey
-	(*InstanceSpec)(nil),       // 42: stellmap.record.v1.InstanceSpec
-	(*Pair)(nil),               // 43: stellmap.record.v1.Pair
-	(*Endpoint)(nil),           // 44: stellmap.record.v1.Endpoint
-	(*Check)(nil),              // 45: stellmap.record.v1.Check
-	(*Reply)(nil),              // 46: stellmap.record.v1.Reply
-	(*Result)(nil),             // 47: stellmap.record.v1.Result
-	(*Full)(nil),               // 48: stellmap.record.v1.Full
-	(*InstanceRecord)(nil),     // 49: stellmap.record.v1.InstanceRecord
-	(*ToldRecord)(nil),         // 50: stellmap.record.v1.ToldRecord
-	(*ToldClockRecord)(nil),    // 51: stellmap.record.v1.ToldClockRecord
-	(*LeaseRecord)(nil),        // 52: stellmap.record.v1.LeaseRecord
-	(*ServiceRecord)(nil),      // 53: stellmap.record.v1.ServiceRecord
-	(*Override)(nil),           // 54: stellmap.record.v1.Override
-	(*DocumentRecord)(nil),     // 55: stellmap.record.v1.DocumentRecord
-	(*Edit)(nil),               // 56: stellmap.record.v1.Edit
-	(*EventsRecord)(nil),       // 57: stellmap.record.v1.EventsRecord
-	(*EventRecord)(nil),        // 58: stellmap.record.v1.EventRecord
-	(*HistoryRecord)(nil),      // 59: stellmap.record.v1.HistoryRecord
-	(*ServiceEndpoint)(nil),    // 60: stellmap.record.v1.ServiceEndpoint
-	(*Ask)(nil),                // 61: stellmap.record.v1.Ask
-	(*RenewLeases)(nil),        // 62: stellmap.record.v1.RenewLeases
-	(*ShareChecks)(nil),        // 63: stellmap.record.v1.ShareChecks
-	(*Answer)(nil),             // 64: stellmap.record.v1.Answer
+	(*JudgeReports)(nil),       // 25: stellmap.record.v1.JudgeReports
+	(*ReportVerdict)(nil),      // 26: stellmap.record.v1.ReportVerdict
+	(*Condition)(nil),          // 27: stellmap.record.v1.Condition
+	(*Checkpoint)(nil),         // 28: stellmap.record.v1.Checkpoint
+	(*LeaseNumbers)(nil),       // 29: stellmap.record.v1.LeaseNumbers
+	(*EditPolicy)(nil),         // 30: stellmap.record.v1.EditPolicy
+	(*EditNamespace)(nil),      // 31: stellmap.record.v1.EditNamespace
+	(*Precondition)(nil),       // 32: stellmap.record.v1.Precondition
+	(*Policy)(nil),             // 33: stellmap.record.v1.Policy
+	(*Reports)(nil),            // 34: stellmap.record.v1.Reports
+	(*SelfPreservation)(nil),   // 35: stellmap.record.v1.SelfPreservation
+	(*LoadBalancing)(nil),      // 36: stellmap.record.v1.LoadBalancing
+	(*OutlierDetection)(nil),   // 37: stellmap.record.v1.OutlierDetection
+	(*CircuitBreaking)(nil),    // 38: stellmap.record.v1.CircuitBreaking
+	(*Timeouts)(nil),           // 39: stellmap.record.v1.Timeouts
+	(*Retries)(nil),            // 40: stellmap.record.v1.Retries
+	(*Failover)(nil),           // 41: stellmap.record.v1.Failover
+	(*Namespace)(nil),          // 42: stellmap.record.v1.Namespace
+	(*Quota)(nil),              // 43: stellmap.record.v1.Quota
+	(*ServiceKey)(nil),         // 44: stellmap.record.v1.ServiceKey
+	(*InstanceKey)(nil),        // 45: stellmap.record.v1.InstanceKey
+	(*InstanceSpec)(nil),       // 46: stellmap.record.v1.InstanceSpec
+	(*Pair)(nil),               // 47: stellmap.record.v1.Pair
+	(*Endpoint)(nil),           // 48: stellmap.record.v1.Endpoint
+	(*Check)(nil),              // 49: stellmap.record.v1.Check
+	(*Reply)(nil),              // 50: stellmap.record.v1.Reply
+	(*Result)(nil),             // 51: stellmap.record.v1.Result
+	(*Full)(nil),               // 52: stellmap.record.v1.Full
+	(*InstanceRecord)(nil),     // 53: stellmap.record.v1.InstanceRecord
+	(*ToldRecord)(nil),         // 54: stellmap.record.v1.ToldRecord
+	(*ToldClockRecord)(nil),    // 55: stellmap.record.v1.ToldClockRecord
+	(*LeaseRecord)(nil),        // 56: stellmap.record.v1.LeaseRecord
+	(*ServiceRecord)(nil),      // 57: stellmap.record.v1.ServiceRecord
+	(*Override)(nil),           // 58: stellmap.record.v1.Override
+	(*DocumentRecord)(nil),     // 59: stellmap.record.v1.DocumentRecord
+	(*Edit)(nil),               // 60: stellmap.record.v1.Edit
+	(*EventsRecord)(nil),       // 61: stellmap.record.v1.EventsRecord
+	(*EventRecord)(nil),        // 62: stellmap.record.v1.EventRecord
+	(*HistoryRecord)(nil),      // 63: stellmap.record.v1.HistoryRecord
+	(*ServiceEndpoint)(nil),    // 64: stellmap.record.v1.ServiceEndpoint
+	(*Ask)(nil),                // 65: stellmap.record.v1.Ask
+	(*RenewLeases)(nil),        // 66: stellmap.record.v1.RenewLeases
+	(*ShareChecks)(nil),        // 67: stellmap.record.v1.ShareChecks
+	(*TellReports)(nil),        // 68: stellmap.record.v1.TellReports
+	(*Report)(nil),             // 69: stellmap.record.v1.Report
+	(*ToldReports)(nil),        // 70: stellmap.record.v1.ToldReports
+	(*ToldReport)(nil),         // 71: stellmap.record.v1.ToldReport
+	(*ReportedInstance)(nil),   // 72: stellmap.record.v1.ReportedInstance
+	(*ReportedBy)(nil),         // 73: stellmap.record.v1.ReportedBy
+	(*Answer)(nil),             // 74: stellmap.record.v1.Answer
 }
 var file_stellmap_record_v1_record_proto_depIdxs = []int32{
 	8,  // 0: stellmap.record.v1.Command.register:type_name -> stellmap.record.v1.Register
@@ -5215,84 +6011,97 @@ var file_stellmap_record_v1_record_proto_depIdxs = []int32{
 	13, // 3: stellmap.record.v1.Command.expire:type_name -> stellmap.record.v1.Expire
 	15, // 4: stellmap.record.v1.Command.reap:type_name -> stellmap.record.v1.Reap
 	18, // 5: stellmap.record.v1.Command.set_conditions:type_name -> stellmap.record.v1.SetConditions
-	26, // 6: stellmap.record.v1.Command.checkpoint:type_name -> stellmap.record.v1.Checkpoint
-	28, // 7: stellmap.record.v1.Command.edit_policy:type_name -> stellmap.record.v1.EditPolicy
-	29, // 8: stellmap.record.v1.Command.edit_namespace:type_name -> stellmap.record.v1.EditNamespace
+	28, // 6: stellmap.record.v1.Command.checkpoint:type_name -> stellmap.record.v1.Checkpoint
+	30, // 7: stellmap.record.v1.Command.edit_policy:type_name -> stellmap.record.v1.EditPolicy
+	31, // 8: stellmap.record.v1.Command.edit_namespace:type_name -> stellmap.record.v1.EditNamespace
 	16, // 9: stellmap.record.v1.Command.grant_lease:type_name -> stellmap.record.v1.GrantLease
 	17, // 10: stellmap.record.v1.Command.revoke_lease:type_name -> stellmap.record.v1.RevokeLease
 	20, // 11: stellmap.record.v1.Command.protect:type_name -> stellmap.record.v1.Protect
-	9,  // 12: stellmap.record.v1.Register.items:type_name -> stellmap.record.v1.RegisterItem
-	41, // 13: stellmap.record.v1.RegisterItem.key:type_name -> stellmap.record.v1.InstanceKey
-	42, // 14: stellmap.record.v1.RegisterItem.spec:type_name -> stellmap.record.v1.InstanceSpec
-	41, // 15: stellmap.record.v1.Deregister.keys:type_name -> stellmap.record.v1.InstanceKey
-	12, // 16: stellmap.record.v1.Renew.items:type_name -> stellmap.record.v1.RenewItem
-	41, // 17: stellmap.record.v1.RenewItem.key:type_name -> stellmap.record.v1.InstanceKey
-	14, // 18: stellmap.record.v1.Expire.items:type_name -> stellmap.record.v1.ExpireItem
-	41, // 19: stellmap.record.v1.ExpireItem.key:type_name -> stellmap.record.v1.InstanceKey
-	40, // 20: stellmap.record.v1.Reap.services:type_name -> stellmap.record.v1.ServiceKey
-	19, // 21: stellmap.record.v1.SetConditions.items:type_name -> stellmap.record.v1.ConditionItem
-	41, // 22: stellmap.record.v1.ConditionItem.key:type_name -> stellmap.record.v1.InstanceKey
-	25, // 23: stellmap.record.v1.ConditionItem.condition:type_name -> stellmap.record.v1.Condition
-	4,  // 24: stellmap.record.v1.ConditionItem.seen:type_name -> stellmap.record.v1.InstanceRecord.Status
-	21, // 25: stellmap.record.v1.Protect.items:type_name -> stellmap.record.v1.ProtectItem
-	22, // 26: stellmap.record.v1.ProtectItem.begin:type_name -> stellmap.record.v1.Protection
-	23, // 27: stellmap.record.v1.ProtectItem.end:type_name -> stellmap.record.v1.ProtectionScope
-	14, // 28: stellmap.record.v1.ProtectItem.keep:type_name -> stellmap.record.v1.ExpireItem
-	23, // 29: stellmap.record.v1.Protection.scope:type_name -> stellmap.record.v1.ProtectionScope
-	0,  // 30: stellmap.record.v1.ProtectionScope.kind:type_name -> stellmap.record.v1.ProtectionScope.Kind
-	40, // 31: stellmap.record.v1.ProtectionScope.service:type_name -> stellmap.record.v1.ServiceKey
-	22, // 32: stellmap.record.v1.ProtectionRecord.protection:type_name -> stellmap.record.v1.Protection
-	1,  // 33: stellmap.record.v1.Condition.source:type_name -> stellmap.record.v1.Condition.Source
-	4,  // 34: stellmap.record.v1.Condition.status:type_name -> stellmap.record.v1.InstanceRecord.Status
-	27, // 35: stellmap.record.v1.Checkpoint.heard:type_name -> stellmap.record.v1.LeaseNumbers
-	27, // 36: stellmap.record.v1.Checkpoint.overdue:type_name -> stellmap.record.v1.LeaseNumbers
-	40, // 37: stellmap.record.v1.EditPolicy.key:type_name -> stellmap.record.v1.ServiceKey
-	31, // 38: stellmap.record.v1.EditPolicy.policy:type_name -> stellmap.record.v1.Policy
-	30, // 39: stellmap.record.v1.EditPolicy.precondition:type_name -> stellmap.record.v1.Precondition
-	38, // 40: stellmap.record.v1.EditNamespace.document:type_name -> stellmap.record.v1.Namespace
-	30, // 41: stellmap.record.v1.EditNamespace.precondition:type_name -> stellmap.record.v1.Precondition
-	60, // 42: stellmap.record.v1.Policy.primary_endpoint:type_name -> stellmap.record.v1.ServiceEndpoint
-	32, // 43: stellmap.record.v1.Policy.load_balancing:type_name -> stellmap.record.v1.LoadBalancing
-	33, // 44: stellmap.record.v1.Policy.outlier_detection:type_name -> stellmap.record.v1.OutlierDetection
-	34, // 45: stellmap.record.v1.Policy.circuit_breaking:type_name -> stellmap.record.v1.CircuitBreaking
-	35, // 46: stellmap.record.v1.Policy.timeouts:type_name -> stellmap.record.v1.Timeouts
-	36, // 47: stellmap.record.v1.Policy.retries:type_name -> stellmap.record.v1.Retries
-	37, // 48: stellmap.record.v1.Policy.failover:type_name -> stellmap.record.v1.Failover
-	43, // 49: stellmap.record.v1.Namespace.labels:type_name -> stellmap.record.v1.Pair
-	39, // 50: stellmap.record.v1.Namespace.quota:type_name -> stellmap.record.v1.Quota
-	43, // 51: stellmap.record.v1.InstanceSpec.labels:type_name -> stellmap.record.v1.Pair
-	43, // 52: stellmap.record.v1.InstanceSpec.metadata:type_name -> stellmap.record.v1.Pair
-	44, // 53: stellmap.record.v1.InstanceSpec.endpoints:type_name -> stellmap.record.v1.Endpoint
-	45, // 54: stellmap.record.v1.InstanceSpec.checks:type_name -> stellmap.record.v1.Check
-	4,  // 55: stellmap.record.v1.Check.initial:type_name -> stellmap.record.v1.InstanceRecord.Status
-	47, // 56: stellmap.record.v1.Reply.results:type_name -> stellmap.record.v1.Result
-	2,  // 57: stellmap.record.v1.Result.code:type_name -> stellmap.record.v1.Result.Code
-	48, // 58: stellmap.record.v1.Result.full:type_name -> stellmap.record.v1.Full
-	3,  // 59: stellmap.record.v1.Full.of:type_name -> stellmap.record.v1.Full.Of
-	42, // 60: stellmap.record.v1.InstanceRecord.spec:type_name -> stellmap.record.v1.InstanceSpec
-	4,  // 61: stellmap.record.v1.InstanceRecord.status:type_name -> stellmap.record.v1.InstanceRecord.Status
-	25, // 62: stellmap.record.v1.InstanceRecord.conditions:type_name -> stellmap.record.v1.Condition
-	60, // 63: stellmap.record.v1.ServiceRecord.endpoints:type_name -> stellmap.record.v1.ServiceEndpoint
-	54, // 64: stellmap.record.v1.ServiceRecord.overrides:type_name -> stellmap.record.v1.Override
-	22, // 65: stellmap.record.v1.ServiceRecord.protections:type_name -> stellmap.record.v1.Protection
-	25, // 66: stellmap.record.v1.Override.condition:type_name -> stellmap.record.v1.Condition
-	56, // 67: stellmap.record.v1.DocumentRecord.edits:type_name -> stellmap.record.v1.Edit
-	31, // 68: stellmap.record.v1.Edit.policy:type_name -> stellmap.record.v1.Policy
-	38, // 69: stellmap.record.v1.Edit.namespace:type_name -> stellmap.record.v1.Namespace
-	58, // 70: stellmap.record.v1.EventsRecord.events:type_name -> stellmap.record.v1.EventRecord
-	5,  // 71: stellmap.record.v1.EventRecord.kind:type_name -> stellmap.record.v1.EventRecord.Kind
-	40, // 72: stellmap.record.v1.EventRecord.service:type_name -> stellmap.record.v1.ServiceKey
-	49, // 73: stellmap.record.v1.EventRecord.instance:type_name -> stellmap.record.v1.InstanceRecord
-	49, // 74: stellmap.record.v1.EventRecord.previous:type_name -> stellmap.record.v1.InstanceRecord
-	62, // 75: stellmap.record.v1.Ask.renew_leases:type_name -> stellmap.record.v1.RenewLeases
-	63, // 76: stellmap.record.v1.Ask.share_checks:type_name -> stellmap.record.v1.ShareChecks
-	12, // 77: stellmap.record.v1.RenewLeases.items:type_name -> stellmap.record.v1.RenewItem
-	6,  // 78: stellmap.record.v1.Answer.renewals:type_name -> stellmap.record.v1.Answer.Renewal
-	79, // [79:79] is the sub-list for method output_type
-	79, // [79:79] is the sub-list for method input_type
-	79, // [79:79] is the sub-list for extension type_name
-	79, // [79:79] is the sub-list for extension extendee
-	0,  // [0:79] is the sub-list for field type_name
+	25, // 12: stellmap.record.v1.Command.judge_reports:type_name -> stellmap.record.v1.JudgeReports
+	9,  // 13: stellmap.record.v1.Register.items:type_name -> stellmap.record.v1.RegisterItem
+	45, // 14: stellmap.record.v1.RegisterItem.key:type_name -> stellmap.record.v1.InstanceKey
+	46, // 15: stellmap.record.v1.RegisterItem.spec:type_name -> stellmap.record.v1.InstanceSpec
+	45, // 16: stellmap.record.v1.Deregister.keys:type_name -> stellmap.record.v1.InstanceKey
+	12, // 17: stellmap.record.v1.Renew.items:type_name -> stellmap.record.v1.RenewItem
+	45, // 18: stellmap.record.v1.RenewItem.key:type_name -> stellmap.record.v1.InstanceKey
+	14, // 19: stellmap.record.v1.Expire.items:type_name -> stellmap.record.v1.ExpireItem
+	45, // 20: stellmap.record.v1.ExpireItem.key:type_name -> stellmap.record.v1.InstanceKey
+	44, // 21: stellmap.record.v1.Reap.services:type_name -> stellmap.record.v1.ServiceKey
+	19, // 22: stellmap.record.v1.SetConditions.items:type_name -> stellmap.record.v1.ConditionItem
+	45, // 23: stellmap.record.v1.ConditionItem.key:type_name -> stellmap.record.v1.InstanceKey
+	27, // 24: stellmap.record.v1.ConditionItem.condition:type_name -> stellmap.record.v1.Condition
+	4,  // 25: stellmap.record.v1.ConditionItem.seen:type_name -> stellmap.record.v1.InstanceRecord.Status
+	21, // 26: stellmap.record.v1.Protect.items:type_name -> stellmap.record.v1.ProtectItem
+	22, // 27: stellmap.record.v1.ProtectItem.begin:type_name -> stellmap.record.v1.Protection
+	23, // 28: stellmap.record.v1.ProtectItem.end:type_name -> stellmap.record.v1.ProtectionScope
+	14, // 29: stellmap.record.v1.ProtectItem.keep:type_name -> stellmap.record.v1.ExpireItem
+	23, // 30: stellmap.record.v1.Protection.scope:type_name -> stellmap.record.v1.ProtectionScope
+	0,  // 31: stellmap.record.v1.ProtectionScope.kind:type_name -> stellmap.record.v1.ProtectionScope.Kind
+	44, // 32: stellmap.record.v1.ProtectionScope.service:type_name -> stellmap.record.v1.ServiceKey
+	22, // 33: stellmap.record.v1.ProtectionRecord.protection:type_name -> stellmap.record.v1.Protection
+	26, // 34: stellmap.record.v1.JudgeReports.items:type_name -> stellmap.record.v1.ReportVerdict
+	45, // 35: stellmap.record.v1.ReportVerdict.key:type_name -> stellmap.record.v1.InstanceKey
+	1,  // 36: stellmap.record.v1.Condition.source:type_name -> stellmap.record.v1.Condition.Source
+	4,  // 37: stellmap.record.v1.Condition.status:type_name -> stellmap.record.v1.InstanceRecord.Status
+	29, // 38: stellmap.record.v1.Checkpoint.heard:type_name -> stellmap.record.v1.LeaseNumbers
+	29, // 39: stellmap.record.v1.Checkpoint.overdue:type_name -> stellmap.record.v1.LeaseNumbers
+	44, // 40: stellmap.record.v1.EditPolicy.key:type_name -> stellmap.record.v1.ServiceKey
+	33, // 41: stellmap.record.v1.EditPolicy.policy:type_name -> stellmap.record.v1.Policy
+	32, // 42: stellmap.record.v1.EditPolicy.precondition:type_name -> stellmap.record.v1.Precondition
+	42, // 43: stellmap.record.v1.EditNamespace.document:type_name -> stellmap.record.v1.Namespace
+	32, // 44: stellmap.record.v1.EditNamespace.precondition:type_name -> stellmap.record.v1.Precondition
+	64, // 45: stellmap.record.v1.Policy.primary_endpoint:type_name -> stellmap.record.v1.ServiceEndpoint
+	36, // 46: stellmap.record.v1.Policy.load_balancing:type_name -> stellmap.record.v1.LoadBalancing
+	37, // 47: stellmap.record.v1.Policy.outlier_detection:type_name -> stellmap.record.v1.OutlierDetection
+	38, // 48: stellmap.record.v1.Policy.circuit_breaking:type_name -> stellmap.record.v1.CircuitBreaking
+	39, // 49: stellmap.record.v1.Policy.timeouts:type_name -> stellmap.record.v1.Timeouts
+	40, // 50: stellmap.record.v1.Policy.retries:type_name -> stellmap.record.v1.Retries
+	41, // 51: stellmap.record.v1.Policy.failover:type_name -> stellmap.record.v1.Failover
+	34, // 52: stellmap.record.v1.Policy.reports:type_name -> stellmap.record.v1.Reports
+	35, // 53: stellmap.record.v1.Policy.self_preservation:type_name -> stellmap.record.v1.SelfPreservation
+	47, // 54: stellmap.record.v1.Namespace.labels:type_name -> stellmap.record.v1.Pair
+	43, // 55: stellmap.record.v1.Namespace.quota:type_name -> stellmap.record.v1.Quota
+	47, // 56: stellmap.record.v1.InstanceSpec.labels:type_name -> stellmap.record.v1.Pair
+	47, // 57: stellmap.record.v1.InstanceSpec.metadata:type_name -> stellmap.record.v1.Pair
+	48, // 58: stellmap.record.v1.InstanceSpec.endpoints:type_name -> stellmap.record.v1.Endpoint
+	49, // 59: stellmap.record.v1.InstanceSpec.checks:type_name -> stellmap.record.v1.Check
+	4,  // 60: stellmap.record.v1.Check.initial:type_name -> stellmap.record.v1.InstanceRecord.Status
+	51, // 61: stellmap.record.v1.Reply.results:type_name -> stellmap.record.v1.Result
+	2,  // 62: stellmap.record.v1.Result.code:type_name -> stellmap.record.v1.Result.Code
+	52, // 63: stellmap.record.v1.Result.full:type_name -> stellmap.record.v1.Full
+	3,  // 64: stellmap.record.v1.Full.of:type_name -> stellmap.record.v1.Full.Of
+	46, // 65: stellmap.record.v1.InstanceRecord.spec:type_name -> stellmap.record.v1.InstanceSpec
+	4,  // 66: stellmap.record.v1.InstanceRecord.status:type_name -> stellmap.record.v1.InstanceRecord.Status
+	27, // 67: stellmap.record.v1.InstanceRecord.conditions:type_name -> stellmap.record.v1.Condition
+	64, // 68: stellmap.record.v1.ServiceRecord.endpoints:type_name -> stellmap.record.v1.ServiceEndpoint
+	58, // 69: stellmap.record.v1.ServiceRecord.overrides:type_name -> stellmap.record.v1.Override
+	22, // 70: stellmap.record.v1.ServiceRecord.protections:type_name -> stellmap.record.v1.Protection
+	27, // 71: stellmap.record.v1.Override.condition:type_name -> stellmap.record.v1.Condition
+	60, // 72: stellmap.record.v1.DocumentRecord.edits:type_name -> stellmap.record.v1.Edit
+	33, // 73: stellmap.record.v1.Edit.policy:type_name -> stellmap.record.v1.Policy
+	42, // 74: stellmap.record.v1.Edit.namespace:type_name -> stellmap.record.v1.Namespace
+	62, // 75: stellmap.record.v1.EventsRecord.events:type_name -> stellmap.record.v1.EventRecord
+	5,  // 76: stellmap.record.v1.EventRecord.kind:type_name -> stellmap.record.v1.EventRecord.Kind
+	44, // 77: stellmap.record.v1.EventRecord.service:type_name -> stellmap.record.v1.ServiceKey
+	53, // 78: stellmap.record.v1.EventRecord.instance:type_name -> stellmap.record.v1.InstanceRecord
+	53, // 79: stellmap.record.v1.EventRecord.previous:type_name -> stellmap.record.v1.InstanceRecord
+	66, // 80: stellmap.record.v1.Ask.renew_leases:type_name -> stellmap.record.v1.RenewLeases
+	67, // 81: stellmap.record.v1.Ask.share_checks:type_name -> stellmap.record.v1.ShareChecks
+	68, // 82: stellmap.record.v1.Ask.tell_reports:type_name -> stellmap.record.v1.TellReports
+	12, // 83: stellmap.record.v1.RenewLeases.items:type_name -> stellmap.record.v1.RenewItem
+	69, // 84: stellmap.record.v1.TellReports.items:type_name -> stellmap.record.v1.Report
+	44, // 85: stellmap.record.v1.TellReports.show:type_name -> stellmap.record.v1.ServiceKey
+	45, // 86: stellmap.record.v1.Report.key:type_name -> stellmap.record.v1.InstanceKey
+	71, // 87: stellmap.record.v1.ToldReports.outcomes:type_name -> stellmap.record.v1.ToldReport
+	72, // 88: stellmap.record.v1.ToldReports.instances:type_name -> stellmap.record.v1.ReportedInstance
+	73, // 89: stellmap.record.v1.ReportedInstance.by:type_name -> stellmap.record.v1.ReportedBy
+	6,  // 90: stellmap.record.v1.Answer.renewals:type_name -> stellmap.record.v1.Answer.Renewal
+	70, // 91: stellmap.record.v1.Answer.told_reports:type_name -> stellmap.record.v1.ToldReports
+	92, // [92:92] is the sub-list for method output_type
+	92, // [92:92] is the sub-list for method input_type
+	92, // [92:92] is the sub-list for extension type_name
+	92, // [92:92] is the sub-list for extension extendee
+	0,  // [0:92] is the sub-list for field type_name
 }
 
 func init() { file_stellmap_record_v1_record_proto_init() }
@@ -5313,23 +6122,27 @@ func file_stellmap_record_v1_record_proto_init() {
 		(*Command_GrantLease)(nil),
 		(*Command_RevokeLease)(nil),
 		(*Command_Protect)(nil),
+		(*Command_JudgeReports)(nil),
 	}
 	file_stellmap_record_v1_record_proto_msgTypes[14].OneofWrappers = []any{
 		(*ProtectItem_Begin)(nil),
 		(*ProtectItem_End)(nil),
 		(*ProtectItem_Keep)(nil),
 	}
-	file_stellmap_record_v1_record_proto_msgTypes[23].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[24].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[25].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[26].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[27].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[28].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[29].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[30].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[31].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[32].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[54].OneofWrappers = []any{
+	file_stellmap_record_v1_record_proto_msgTypes[33].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[34].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[36].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[58].OneofWrappers = []any{
 		(*Ask_RenewLeases)(nil),
 		(*Ask_ShareChecks)(nil),
+		(*Ask_TellReports)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -5337,7 +6150,7 @@ func file_stellmap_record_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stellmap_record_v1_record_proto_rawDesc), len(file_stellmap_record_v1_record_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   58,
+			NumMessages:   68,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
