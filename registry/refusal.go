@@ -43,6 +43,8 @@ var refusals = [...]Refusal{
 	{is: ErrCursorExpired, Code: "cursor_expired", Title: "Cursor expired"},
 	{is: ErrBusy, Code: "busy", Title: "Too busy", Retry: true,
 		Says: "too many calls are waiting on this member: nothing was done, try again later or at another member"},
+	{is: ErrReportRate, Code: "too_many_reports", Title: "Too many reports", Retry: true,
+		Says: "too many reports have come from this address: this one was not taken, report an instance once in a few seconds"},
 	{is: ErrFull, Code: "disk_full", Title: "Insufficient storage", Retry: true,
 		Says: "the disks of too many members are nearly full: nothing was done, and nothing that grows is until there is room; reading, heartbeats and deregistration go on"},
 	{is: ErrDiverged, Code: "states_differ", Title: "The members' states differ",

@@ -107,7 +107,7 @@ func (r *Registry) Report(ctx context.Context, ref InstanceRef, report Report) (
 		return Reported{}, fmt.Errorf("report: %w", err)
 	}
 	if !told.GetFound() {
-		return Reported{Revision: at}, ErrNotFound
+		return Reported{Revision: at}, missingInstance(n.instanceKey(), "it never was, it was deregistered, or its lease has run out")
 	}
 	return Reported{Revision: at, Reporters: int(told.GetReporters()), Rules: rules}, nil
 }

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"fmt"
 	"net/http"
 	"os"
 	"strings"
@@ -51,6 +52,24 @@ func TestTheExamplesOfTheHealthDocs(t *testing.T) {
 	newMember(t, nil).tryExamples("../../docs/health.md", 4)
 }
 
+// TestTheExamplesOfTheReportDocs does what docs/reports.md shows, after two others have reported a.
+func TestTheExamplesOfTheReportDocs(t *testing.T) {
+	m := newMember(t, nil)
+	m.register("orders", "a", "10.0.0.1", "")
+	m.register("orders", "b", "10.0.0.2", "")
+	for n := range 2 {
+		m.must(http.StatusOK, http.MethodPost, "/api/v2/namespaces/prod/services/orders/instances/a/report",
+			fmt.Sprintf(`{"reporter":"web-%d","outcome":"failure","reason":"connection refused"}`, n+1), fmt.Sprintf("From-Address: 10.1.0.%d:4711", n+1))
+	}
+	examples := m.examples("../../docs/reports.md", 5)
+	for n, one := range examples {
+		if n == len(examples)-1 {
+			m.await("orders", "a", "critical")
+		}
+		m.try(one)
+	}
+}
+
 // TestTheExamplesOfThePolicyDocs does what docs/policies.md shows.
 func TestTheExamplesOfThePolicyDocs(t *testing.T) {
 	m := newMember(t, nil)
@@ -75,26 +94,37 @@ func TestTheExamplesOfThePrometheusDocs(t *testing.T) {
 // tryExamples makes the calls that a page shows, at least so many, and compares the answers.
 func (m *member) tryExamples(page string, least int) {
 	m.tb.Helper()
+	for _, one := range m.examples(page, least) {
+		m.try(one)
+	}
+}
+
+// examples are the calls that a page shows, at least so many, each with its answer.
+func (m *member) examples(page string, least int) (all []string) {
+	m.tb.Helper()
 	text, err := os.ReadFile(page)
 	if err != nil {
 		m.tb.Fatal(err)
 	}
-	tried := 0
 	for _, block := range strings.Split(string(text), "```http\n")[1:] {
 		block, _, _ = strings.Cut(block, "```")
-		for example := range strings.SplitSeq(strings.TrimSpace(block), "\n\n") {
-			request, rest, _ := strings.Cut(example, "\n")
-			method, asked, _ := strings.Cut(request, " ")
-			target, body, _ := strings.Cut(asked, " ")
-			var headers []string
-			for !strings.HasPrefix(rest, "{") && !strings.HasPrefix(rest, "[") { // as answers begin
-				var header string
-				header, rest, _ = strings.Cut(rest, "\n")
-				headers = append(headers, header)
-			}
-			mustEqual(m.tb, "the answer to "+request, strings.TrimSpace(m.call(method, target, body, headers...).Body.String()), rest)
-			tried++
-		}
+		all = append(all, strings.Split(strings.TrimSpace(block), "\n\n")...)
 	}
-	mustEqual(m.tb, "that there were examples", tried >= least, true)
+	mustEqual(m.tb, "that there were examples", len(all) >= least, true)
+	return all
+}
+
+// try makes one call and compares the answer.
+func (m *member) try(example string) {
+	m.tb.Helper()
+	request, rest, _ := strings.Cut(example, "\n")
+	method, asked, _ := strings.Cut(request, " ")
+	target, body, _ := strings.Cut(asked, " ")
+	var headers []string
+	for !strings.HasPrefix(rest, "{") && !strings.HasPrefix(rest, "[") { // as answers begin
+		var header string
+		header, rest, _ = strings.Cut(rest, "\n")
+		headers = append(headers, header)
+	}
+	mustEqual(m.tb, "the answer to "+request, strings.TrimSpace(m.call(method, target, body, headers...).Body.String()), rest)
 }

@@ -77,6 +77,7 @@ var statuses = map[string]int{
 	"quota_exceeded":        http.StatusForbidden,
 	"cursor_expired":        http.StatusGone,
 	"busy":                  http.StatusTooManyRequests,
+	"too_many_reports":      http.StatusTooManyRequests,
 	"disk_full":             http.StatusInsufficientStorage,
 	"states_differ":         http.StatusServiceUnavailable,
 	"too_old":               http.StatusServiceUnavailable,

@@ -31,8 +31,8 @@ type manualClock struct {
 	ticks []chan time.Time
 }
 
-// loops are the registry's that tick: for expiry and for reaping.
-const loops = 2
+// loops are the registry's that tick: for expiry, for reaping and for checkpoints.
+const loops = 3
 
 func newManualClock() *manualClock {
 	return &manualClock{now: time.UnixMilli(1_790_000_000_123), made: make(chan struct{}, loops)}
@@ -299,6 +299,10 @@ func request(method, target, body string, headers ...string) *http.Request {
 	}
 	for _, h := range headers {
 		name, value, _ := strings.Cut(h, ": ")
+		if name == "From-Address" { // where the call comes from, and no header
+			q.RemoteAddr = value
+			continue
+		}
 		q.Header.Set(name, value)
 		if value == "" {
 			q.Header.Del(name)
@@ -341,6 +345,17 @@ func mustEqual[T comparable](tb testing.TB, what string, got, want T) {
 	tb.Helper()
 	if got != want {
 		tb.Fatalf("%s is\n%v\nwant\n%v", what, got, want)
+	}
+}
+
+// await waits until an instance of namespace prod has a status.
+func (m *member) await(service, id, status string) {
+	m.tb.Helper()
+	k := registry.InstanceKey{Namespace: "prod", Service: service, ID: id}
+	for deadline := time.Now().Add(30 * time.Second); m.machine.Instance(k).Status.String() != status; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			m.tb.Fatalf("%s is %s, not %s", id, m.machine.Instance(k).Status, status)
+		}
 	}
 }
 

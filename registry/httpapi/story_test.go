@@ -90,6 +90,9 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 			s.member.status.ID, _ = strconv.ParseUint(d.CmdArgs[1].Key, 10, 64)
 		})
 		return "ok\n"
+	case "await": // an instance of orders to have a status
+		s.member.await("orders", d.CmdArgs[0].Key, d.CmdArgs[1].Key)
+		return "ok\n"
 	case "withhold":
 		return s.withhold(d)
 	case "fleet": // ten instances of zone a, of which five have short leases

@@ -22,7 +22,7 @@ func (a *API) v2Routes() []route {
 	read := func(pattern string, serve handler) route {
 		return route{method: http.MethodGet, pattern: pattern, surface: surfaceV2, reads: true, serve: conditionless(serve)}
 	}
-	return append(slices.Concat(a.sayRoutes(instance), a.leaseRoutes(), a.documentRoutes(namespace, service)),
+	return append(slices.Concat(a.sayRoutes(instance), a.reportRoutes(service, instance), a.leaseRoutes(), a.documentRoutes(namespace, service)),
 		write(http.MethodPost, instance+"/renew", a.v2Renew),
 		write(http.MethodPut, instance, a.v2Register),
 		write(http.MethodDelete, instance, a.v2Deregister),
