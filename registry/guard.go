@@ -37,6 +37,27 @@ func (p Preservation) filled() Preservation {
 	return p
 }
 
+// of is when leases of a service are held back: as its policy says, and else as is set.
+func (p Preservation) of(policy *Policy) Preservation {
+	if policy == nil || policy.SelfPreservation == nil {
+		return p
+	}
+	s := policy.SelfPreservation
+	if s.Enabled != nil {
+		p.Off = !*s.Enabled
+	}
+	p.Least, p.Percent, p.Limit = orCount(s.Least, p.Least), orCount(s.Percent, p.Percent), orSeconds(s.LimitSeconds, p.Limit)
+	return p
+}
+
+// rulesOf are those of a scope. The cluster's are nobody's to change by a policy.
+func (g *guard) rulesOf(s *state, scope Scope) Preservation {
+	if scope.Kind == ScopeCluster {
+		return g.rules
+	}
+	return g.rules.of(s.policies[scope.Service].Content())
+}
+
 // A guard decides, on the leader, which of the leases that have run out are let
 // go and which are kept. It counts those that ran out within the last TTL, in each
 // scope. One that is kept in a narrow scope says nothing about the wider ones: a
@@ -221,8 +242,9 @@ func (g *guard) within(scope Scope) []*leaseLapse {
 // exceeded says whether too many leases of a scope have run out. The first look
 // costs little and is almost always enough.
 func (g *guard) exceeded(s *state, scope Scope) (ExpiryPause, bool) {
-	p := ExpiryPause{Scope: scope, Limit: g.rules.Limit, Least: g.rules.Least, Percent: g.rules.Percent}
-	if g.rules.Off || g.counts[scope] < p.Least {
+	rules := g.rulesOf(s, scope)
+	p := ExpiryPause{Scope: scope, Limit: rules.Limit, Least: rules.Least, Percent: rules.Percent}
+	if rules.Off || g.counts[scope] < p.Least {
 		return p, false
 	}
 	p.Leases, _ = s.leasesOf(scope)
@@ -271,7 +293,7 @@ func (g *guard) over(now int64, at time.Duration) []protectionEnd {
 		leases, suspects := g.machine.published.leasesOf(p.Scope)
 		why := ""
 		switch {
-		case g.rules.Off:
+		case g.rulesOf(g.machine.published, p.Scope).Off:
 			why = "self-preservation is off"
 		case now >= p.Over(), at-g.seen[p.Scope].at >= p.Limit:
 			why = "its limit is reached"
@@ -369,12 +391,23 @@ func (r *Registry) protectOwed(ctx context.Context) bool {
 	return true
 }
 
+// heldOf are the leases that were kept, each for as long as what covers it lasts.
 func (g *guard) heldOf(batch []protectChange) []keptLease {
+	g.machine.mu.RLock()
+	defer g.machine.mu.RUnlock()
+	s := g.machine.published
 	var held []keptLease
 	for _, c := range batch {
-		if c.begin == nil && c.end == nil {
-			held = append(held, keptLease{c.keep, g.rules.Limit})
+		if c.begin != nil || c.end != nil {
+			continue
 		}
+		limit := g.rules.Limit
+		if i := s.instance(c.keep.key); i != nil {
+			if p := s.covering(i); p != nil {
+				limit = p.Limit
+			}
+		}
+		held = append(held, keptLease{c.keep, limit})
 	}
 	return held
 }

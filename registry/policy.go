@@ -31,6 +31,8 @@ type Policy struct {
 	// ProtectThreshold is the share of healthy instances below which all are handed out, see threshold.go.
 	ProtectThreshold *float64 `json:"protectThreshold,omitempty"`
 	Reports          *Reports `json:"reports,omitempty"`
+	// SelfPreservation takes the place of what this registry is set to, for the service and its zones.
+	SelfPreservation *SelfPreservation `json:"selfPreservation,omitempty"`
 }
 
 // PrimaryEndpoint is the endpoint that a service's own name leads to. Instances
@@ -107,6 +109,14 @@ type Reports struct {
 	MaxPercent    *int64 `json:"maxPercent,omitempty"`    // of the instances may be critical by it
 }
 
+// SelfPreservation is when leases that run out together are held back, see protection.go.
+type SelfPreservation struct {
+	Enabled      *bool  `json:"enabled,omitempty"`
+	Least        *int64 `json:"least,omitempty"`        // leases that must have run out
+	Percent      *int64 `json:"percent,omitempty"`      // of the leases, more than that
+	LimitSeconds *int64 `json:"limitSeconds,omitempty"` // how long it lasts at most
+}
+
 // The defaults that what a policy says can contradict.
 const (
 	RequestTimeoutDefault = 15 * time.Second
@@ -124,6 +134,7 @@ const (
 	retryStatusesMax    = 16
 	overprovisioningMax = 1_000
 	reportSecondsMax    = int64(reportsKept / time.Second)
+	limitSecondsMax     = int64(time.Hour / time.Second) // of self-preservation, as of its setting
 )
 
 // What may be given as a reason to try again: only what a request cannot have been
@@ -159,6 +170,8 @@ func (p Policy) normalize(bad *problems) Policy {
 	}
 	p.Reports = section(p.Reports)
 	p.Reports.check(bad)
+	p.SelfPreservation = section(p.SelfPreservation)
+	p.SelfPreservation.check(bad)
 	p.contradictions(bad)
 	return p
 }
@@ -283,6 +296,20 @@ func (r *Reports) check(bad *problems) {
 	if r.Effect == StatusWarning.String() && r.MaxPercent != nil {
 		bad.add("reports.maxPercent", "bounds how many instances are critical, and reports.effect is warning, which takes none away from callers: leave one of the two out")
 	}
+}
+
+func (s *SelfPreservation) check(bad *problems) {
+	if s == nil {
+		return
+	}
+	if rest := *s; s.Enabled != nil && !*s.Enabled {
+		if rest.Enabled = nil; rest != (SelfPreservation{}) {
+			bad.add("selfPreservation.enabled", "is false, which contradicts the other fields of selfPreservation: leave one of the two out")
+		}
+	}
+	within(s.Least, "selfPreservation.least", 1, policyLimitMax, bad)
+	within(s.Percent, "selfPreservation.percent", 1, 99, bad)
+	within(s.LimitSeconds, "selfPreservation.limitSeconds", 1, limitSecondsMax, bad)
 }
 
 func (r *Retries) normalize(bad *problems) *Retries {

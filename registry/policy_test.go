@@ -51,6 +51,11 @@ func TestAPolicyIsToldAllThatIsWrongWithIt(t *testing.T) {
 		`{"reports":{"effect":"warning","maxPercent":50}}`:   {"reports.maxPercent: bounds how many instances are critical, and reports.effect is warning"},
 		`{"reports":{"effect":"critical","maxPercent":100}}`: nil,
 
+		`{"selfPreservation":{"enabled":false,"percent":100,"least":0,"limitSeconds":3601}}`: {
+			"selfPreservation.enabled: is false, which contradicts the other fields", "selfPreservation.least: 0 is not allowed: 1 to",
+			"selfPreservation.percent: 100 is not allowed: 1 to 99", "selfPreservation.limitSeconds: 3601 is not allowed: 1 to 3600"},
+		`{"selfPreservation":{"enabled":true,"percent":50}}`: nil,
+
 		`{"protectThreshold":1.5}`:                    {"protectThreshold: 1.5 is not a share: 0 (never) to 1"},
 		`{"protectThreshold":-0.1}`:                   {"protectThreshold: -0.1 is not a share"},
 		`{"protectThreshold":0.1,"failClosed":true}`:  {"protectThreshold: hands out unhealthy instances, and failClosed refuses"},
@@ -94,7 +99,8 @@ const whole = `{"graceSeconds":60,"primaryEndpoint":{"name":"web","protocol":"h2
 	"circuitBreaking":{"maxConnections":1,"maxPendingRequests":2,"maxRequests":3,"retryBudgetPercent":4,"minRetries":5},
 	"timeouts":{"connectMs":1,"requestMs":2,"perTryMs":3},"retries":{"attempts":1,"when":["unavailable"],"statuses":[503]},
 	"failover":{"overprovisioningPercent":140},"failClosed":true,"protectThreshold":0.5,
-	"reports":{"effect":"critical","quorum":2,"windowSeconds":3,"lastsSeconds":4,"maxPercent":5}}`
+	"reports":{"effect":"critical","quorum":2,"windowSeconds":3,"lastsSeconds":4,"maxPercent":5},
+	"selfPreservation":{"enabled":true,"least":2,"percent":3,"limitSeconds":4}}`
 
 // TestAPolicyIsStoredWhole shows that every field comes back from the record.
 func TestAPolicyIsStoredWhole(t *testing.T) {

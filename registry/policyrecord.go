@@ -43,6 +43,9 @@ func (p *Policy) record() *recordv1.Policy {
 			Effect: r.Effect, Quorum: r.Quorum, WindowSeconds: r.WindowSeconds, LastsSeconds: r.LastsSeconds, MaxPercent: r.MaxPercent,
 		}
 	}
+	if s := p.SelfPreservation; s != nil {
+		record.SelfPreservation = &recordv1.SelfPreservation{Enabled: s.Enabled, Least: s.Least, Percent: s.Percent, LimitSeconds: s.LimitSeconds}
+	}
 	return record
 }
 
@@ -83,6 +86,9 @@ func policyOfRecord(record *recordv1.Policy) *Policy {
 		p.Reports = &Reports{
 			Effect: r.GetEffect(), Quorum: r.Quorum, WindowSeconds: r.WindowSeconds, LastsSeconds: r.LastsSeconds, MaxPercent: r.MaxPercent,
 		}
+	}
+	if s := record.GetSelfPreservation(); s != nil {
+		p.SelfPreservation = &SelfPreservation{Enabled: s.Enabled, Least: s.Least, Percent: s.Percent, LimitSeconds: s.LimitSeconds}
 	}
 	return p
 }

@@ -36,6 +36,7 @@ var policies = map[string]string{
 var obeyedElsewhere = []string{
 	"graceSeconds", "protectThreshold",
 	"reports", "reports.effect", "reports.quorum", "reports.windowSeconds", "reports.lastsSeconds", "reports.maxPercent",
+	"selfPreservation", "selfPreservation.enabled", "selfPreservation.least", "selfPreservation.percent", "selfPreservation.limitSeconds",
 }
 
 func policyOf(t *testing.T, text string) registry.Policy {

@@ -77,6 +77,7 @@ var statusCodes = map[string]codes.Code{
 	"lease_not_found":       codes.NotFound,
 	"shared_lease":          codes.FailedPrecondition,
 	"leases_full":           codes.ResourceExhausted,
+	"too_many_reports":      codes.ResourceExhausted,
 	"version_differs":       codes.Aborted,
 	"quota_exceeded":        codes.ResourceExhausted,
 	"cursor_expired":        codes.Aborted, // the list, not the call, has to be begun anew

@@ -2561,7 +2561,7 @@ func (x *Reports) GetMaxPercent() int64 {
 // SelfPreservation is when leases that run out are held back.
 type SelfPreservation struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Disabled      bool                   `protobuf:"varint,1,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	Enabled       *bool                  `protobuf:"varint,1,opt,name=enabled,proto3,oneof" json:"enabled,omitempty"`
 	Least         *int64                 `protobuf:"varint,2,opt,name=least,proto3,oneof" json:"least,omitempty"`
 	Percent       *int64                 `protobuf:"varint,3,opt,name=percent,proto3,oneof" json:"percent,omitempty"`
 	LimitSeconds  *int64                 `protobuf:"varint,4,opt,name=limit_seconds,json=limitSeconds,proto3,oneof" json:"limit_seconds,omitempty"`
@@ -2599,9 +2599,9 @@ func (*SelfPreservation) Descriptor() ([]byte, []int) {
 	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{28}
 }
 
-func (x *SelfPreservation) GetDisabled() bool {
-	if x != nil {
-		return x.Disabled
+func (x *SelfPreservation) GetEnabled() bool {
+	if x != nil && x.Enabled != nil {
+		return *x.Enabled
 	}
 	return false
 }
@@ -5611,12 +5611,14 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\a_quorumB\x11\n" +
 	"\x0f_window_secondsB\x10\n" +
 	"\x0e_lasts_secondsB\x0e\n" +
-	"\f_max_percent\"\xba\x01\n" +
-	"\x10SelfPreservation\x12\x1a\n" +
-	"\bdisabled\x18\x01 \x01(\bR\bdisabled\x12\x19\n" +
-	"\x05least\x18\x02 \x01(\x03H\x00R\x05least\x88\x01\x01\x12\x1d\n" +
-	"\apercent\x18\x03 \x01(\x03H\x01R\apercent\x88\x01\x01\x12(\n" +
-	"\rlimit_seconds\x18\x04 \x01(\x03H\x02R\flimitSeconds\x88\x01\x01B\b\n" +
+	"\f_max_percent\"\xc9\x01\n" +
+	"\x10SelfPreservation\x12\x1d\n" +
+	"\aenabled\x18\x01 \x01(\bH\x00R\aenabled\x88\x01\x01\x12\x19\n" +
+	"\x05least\x18\x02 \x01(\x03H\x01R\x05least\x88\x01\x01\x12\x1d\n" +
+	"\apercent\x18\x03 \x01(\x03H\x02R\apercent\x88\x01\x01\x12(\n" +
+	"\rlimit_seconds\x18\x04 \x01(\x03H\x03R\flimitSeconds\x88\x01\x01B\n" +
+	"\n" +
+	"\b_enabledB\b\n" +
 	"\x06_leastB\n" +
 	"\n" +
 	"\b_percentB\x10\n" +
