@@ -36,6 +36,7 @@ type described struct {
 	Revision    uint64       `json:"revision"`
 	Service     service      `json:"service"`
 	Instances   []instance   `json:"instances"`
+	Reports     *reports     `json:"reports,omitempty"`     // of those who call it; absent where they could not be asked for
 	Propagation *propagation `json:"propagation,omitempty"` // of its last change; absent where it could not be asked
 }
 
@@ -57,8 +58,9 @@ func (c *ctl) describeServiceCommand() *cobra.Command {
 		Short: "Who is in a service, in what state, since when and why",
 		Long: `service shows a service's instances, those that do not pass first: the state of
 each, since when, and all that is said of it, by whom and until when. Below are
-overrides that wait for instances to come back, and how far the last change has
-come among the proxies: those that lack it are named, with why.`,
+what callers have reported of late, overrides that wait for instances to come back,
+and how far the last change has come among the proxies: those that lack it are
+named, with why.`,
 		Example: `  stellmapctl describe service orders
   stellmapctl describe service orders -n prod -o json
   stellmapctl describe service orders --stale --server http://10.0.0.2:8080    in an outage`,
@@ -90,8 +92,8 @@ func (c *ctl) describeInstanceCommand() *cobra.Command {
 		Use:   "instance SERVICE/ID",
 		Short: "What state an instance is in, since when and why",
 		Long: `instance shows an instance with all that is said of it, by whom, since when and
-until when; the first row that counts makes its state. Below is how far the last
-change of its service has come among the proxies.`,
+until when; the first row that counts makes its state. Below is what callers have
+reported of it, and how far the last change of its service has come among the proxies.`,
 		Example: `  stellmapctl describe instance orders/orders-1
   stellmapctl describe instance orders --id orders-1 -n prod -o yaml`,
 		Args: oneInstance,
@@ -125,6 +127,9 @@ func (c *ctl) knownOf(ctx context.Context, l *looking) (described, error) {
 		return described{}, err
 	}
 	d := described{Revision: instances.Revision, Service: services.Services[0], Instances: instances.Instances}
+	if d.Reports, err = c.reported(ctx, l); err != nil {
+		return described{}, err
+	}
 	d.Propagation, err = c.propagated(ctx, l)
 	return d, err
 }
@@ -181,6 +186,7 @@ func (c *ctl) describedView(d described, limit uint) view {
 			v.parts = append(v.parts, view{line: "proxies are not told of endpoint " + w.Endpoint + ": " + w.Reason})
 		}
 	}
+	v.parts = append(v.parts, c.reportLines(d.Reports)...)
 	if len(s.Overrides) > 0 {
 		v.parts = append(v.parts, c.overridesView(s.Overrides))
 	}
@@ -306,6 +312,7 @@ func (c *ctl) propagationParts(p *propagation) []view {
 // describedInstance is what describe shows of an instance.
 type describedInstance struct {
 	instance
+	Reports     *reports     `json:"reports,omitempty"`
 	Propagation *propagation `json:"propagation,omitempty"`
 }
 
@@ -319,6 +326,9 @@ func (c *ctl) describeInstance(ctx context.Context, l *looking) error {
 		return err
 	}
 	var err error
+	if d.Reports, err = c.reported(ctx, l); err != nil {
+		return err
+	}
 	if d.Propagation, err = c.propagated(ctx, l); err != nil {
 		return err
 	}
@@ -363,6 +373,7 @@ func (c *ctl) instanceView(d describedInstance) view {
 		facts.rows = append(facts.rows, []string{"withheld", strings.TrimSpace(w.Endpoint + ": " + w.Reason)})
 	}
 	v.parts = append(v.parts, facts, c.conditionsView(i.Conditions))
+	v.parts = append(v.parts, c.reportLines(d.Reports)...)
 	v.parts = append(v.parts, c.propagationParts(d.Propagation)...)
 	return v
 }
