@@ -206,7 +206,7 @@ func (s *site) settle() {
 		}
 	}
 	flaps := s.hosts[hostFlaps]
-	if changes := int(w.members[0].life.machine.Instance(flaps.key).Counter); changes > flaps.flips*3/4 {
+	if changes := int(w.current()[0].life.machine.Instance(flaps.key).Counter); changes > flaps.flips*3/4 {
 		w.fail("instance %s, which flapped %d times, has changed %d times in the log", flaps.key.ID, flaps.flips, changes)
 	}
 }
