@@ -352,9 +352,12 @@ func mustEqual[T comparable](tb testing.TB, what string, got, want T) {
 func (m *member) await(service, id, status string) {
 	m.tb.Helper()
 	k := registry.InstanceKey{Namespace: "prod", Service: service, ID: id}
-	for deadline := time.Now().Add(30 * time.Second); m.machine.Instance(k).Status.String() != status; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			m.tb.Fatalf("%s is %s, not %s", id, m.machine.Instance(k).Status, status)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	watch := m.machine.Watch(m.machine.Revision())
+	for m.machine.Instance(k).Status.String() != status {
+		if _, err := watch.Next(ctx); err != nil {
+			m.tb.Fatalf("%s is %s, not %s: %v", id, m.machine.Instance(k).Status, status, err)
 		}
 	}
 }
