@@ -40,6 +40,7 @@ func TestAnyMemberAnswersOverGRPC(t *testing.T) {
 		}
 		tokens[i] = answer.GetLeaseToken()
 	}
+	mustGoOn(t, ctx, clients)
 	for i, at := range clients {
 		if got, want := listed(t, ctx, at), len(clients)-i; got != want {
 			t.Errorf("%s knows %d instances, want %d", c.members[i].name(), got, want)
@@ -48,6 +49,39 @@ func TestAnyMemberAnswersOverGRPC(t *testing.T) {
 		renewed(t, ctx, at, &stellmapv1.Renewal{Namespace: "default", Service: "orders", InstanceId: fmt.Sprint("i-", other), LeaseToken: tokens[other]})
 		if _, err := at.Deregister(ctx, &stellmapv1.DeregisterRequest{Namespace: "default", Service: "orders", InstanceId: fmt.Sprint("i-", other), LeaseToken: tokens[other]}); err != nil {
 			t.Fatalf("deregister at %s what %s has registered: %v", c.members[i].name(), c.members[other].name(), err)
+		}
+	}
+}
+
+// mustGoOn begins a watch at one member and goes on with it at each of the others, from
+// where the first is: each tells what was registered since at the one before.
+func mustGoOn(t *testing.T, ctx context.Context, clients []stellmapv1.RegistryServiceClient) {
+	t.Helper()
+	ask := &stellmapv1.WatchRequest{Filter: &stellmapv1.Filter{Namespace: "default", Services: []string{"watched"}}}
+	for i, at := range clients {
+		watching, leave := context.WithCancel(ctx)
+		stream, err := at.Watch(watching, ask)
+		if err != nil {
+			t.Fatal(err)
+		}
+		told, err := stream.Recv()
+		for err == nil && i > 0 && len(told.GetChanges()) == 0 { // marks of progress
+			told, err = stream.Recv()
+		}
+		leave()
+		switch {
+		case err != nil:
+			t.Fatal(err)
+		case i == 0 && told.GetResync() != stellmapv1.Resync_RESYNC_START,
+			i > 0 && (len(told.GetChanges()) != 1 || told.GetChanges()[0].GetInstance().GetInstanceId() != fmt.Sprint("w-", i-1)):
+			t.Fatalf("at the client %d the watch tells %v", i, told)
+		}
+		ask.Resume = told.GetResume()
+		if _, err := at.Register(ctx, &stellmapv1.RegisterRequest{
+			Namespace: "default", Service: "watched", InstanceId: fmt.Sprint("w-", i),
+			Endpoints: []*stellmapv1.Endpoint{{Protocol: "http", Host: "127.0.0.1", Port: 9000}},
+		}); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

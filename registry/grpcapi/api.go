@@ -25,11 +25,14 @@ type API struct {
 	log      *slog.Logger
 	metrics  *metrics
 	limits   limits
-	stopped  chan struct{} // closed by Run when streams have to end
+	life     context.Context // over when streams have to end
+	end      context.CancelFunc
+	shared   encodings
 
 	inflight atomic.Int64 // calls that hold a slot
 	lists    atomic.Int64 // those of them that are lists
 	renewals atomic.Int64 // open streams of renewals
+	watches  atomic.Int64 // open watches
 }
 
 // Config is what the API needs.
@@ -47,16 +50,19 @@ const (
 	callsInflightMax = 4_096 // the next is refused
 	listsInflightMax = 256   // each may keep what it has found until the client has read it
 	renewStreamsMax  = 10_000
+	watchesMax       = 20_000
 	callTimeout      = 4 * time.Second  // for a call, and for each request on a stream of renewals: as over HTTP
 	listTimeout      = 60 * time.Second // from the call to the answer's last byte: a long list to a slow reader
 	partBytesMax     = 1 << 20          // an item more than that is put into a part of a list; clients take 4 MiB
+	sendTimeout      = 30 * time.Second // for a client to take one message of a stream
+	progressEvery    = 10 * time.Second // at the latest a watch says how far it has come
 )
 
 // limits are the bounds that tests make smaller.
 type limits struct {
-	calls, lists, streams int64
-	call, list            time.Duration
-	partBytes             int
+	calls, lists, streams, watches int64
+	call, list, send, progress     time.Duration
+	partBytes                      int
 }
 
 // New makes an API.
@@ -66,12 +72,14 @@ func New(c Config) (*API, error) {
 	}
 	a := &API{
 		registry: c.Registry, home: c.CursorHome, operator: c.Operator, newToken: c.LeaseToken, log: c.Logger,
-		metrics: newMetrics(), stopped: make(chan struct{}),
+		metrics: newMetrics(),
 		limits: limits{
-			calls: callsInflightMax, lists: listsInflightMax, streams: renewStreamsMax,
-			call: callTimeout, list: listTimeout, partBytes: partBytesMax,
+			calls: callsInflightMax, lists: listsInflightMax, streams: renewStreamsMax, watches: watchesMax,
+			call: callTimeout, list: listTimeout, send: sendTimeout, progress: progressEvery, partBytes: partBytesMax,
 		},
 	}
+	a.life, a.end = context.WithCancel(context.Background())
+	a.shared.made = a.metrics.encoded
 	if a.operator == nil {
 		a.operator = func(string) bool { return false }
 	}
@@ -81,7 +89,7 @@ func New(c Config) (*API, error) {
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}
-	if err := a.metrics.register(c.Registerer, &a.inflight, &a.renewals); err != nil {
+	if err := a.metrics.register(c.Registerer, &a.inflight, &a.renewals, &a.watches); err != nil {
 		return nil, fmt.Errorf("register the metrics of gRPC: %w", err)
 	}
 	return a, nil
@@ -105,6 +113,6 @@ func (a *API) Register(s grpc.ServiceRegistrar) {
 // for its calls would wait for ever.
 func (a *API) Run(ctx context.Context) error {
 	<-ctx.Done()
-	close(a.stopped)
+	a.end()
 	return nil
 }

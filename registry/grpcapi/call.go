@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
+
+	"github.com/stellmap/stellmap/registry"
 )
 
 // A method is what the API has to know of a call to treat it.
@@ -73,9 +76,42 @@ func deliver(ctx context.Context, send func() error) error {
 		}
 		return nil
 	case <-ctx.Done():
-		if errors.Is(ctx.Err(), context.Canceled) {
-			return errGone
-		}
-		return errSlow
+		return overOf(ctx)
 	}
+}
+
+// overOf is why a context of ours has ended.
+func overOf(ctx context.Context) error {
+	switch cause := context.Cause(ctx); {
+	case errors.Is(cause, context.DeadlineExceeded):
+		return errSlow
+	case errors.Is(cause, context.Canceled):
+		return errGone
+	default:
+		return cause
+	}
+}
+
+// stream serves one that stays open, within a place for its kind, until this member stops.
+func (a *API) stream(ctx context.Context, m *method, open *atomic.Int64, most int64, tooMany error, do func(context.Context) error) (err error) {
+	defer a.rescue(m, &err)
+	defer open.Add(-1)
+	if open.Add(1) > most {
+		a.metrics.refused.Inc()
+		return a.refuse(m, tooMany)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(a.life, func() { cancel(registry.ErrStopping) })()
+	if err := do(ctx); err != nil {
+		return a.refuse(m, err)
+	}
+	return nil
+}
+
+// send is deliver within the time that a client has for one message.
+func (a *API) send(ctx context.Context, send func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, a.limits.send)
+	defer cancel()
+	return deliver(ctx, send)
 }

@@ -25,7 +25,7 @@ func TestTheExamplesOfTheGRPCDocs(t *testing.T) {
 	tried := 0
 	for _, found := range example.FindAllStringSubmatch(string(text), -1) {
 		method := m.reflected(found[2]).Methods().ByName(protoreflect.Name(found[3]))
-		mustEqual(t, "the answer to "+found[3], m.call(method, found[1], ""), found[4])
+		mustEqual(t, "the answer to "+found[3], m.call(method, found[1], "", strings.Count(found[4], "\n")), found[4])
 		tried++
 	}
 	mustEqual(t, "how many examples there were", tried, strings.Count(string(text), "$ grpcurl"))

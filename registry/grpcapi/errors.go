@@ -21,6 +21,7 @@ var (
 	errTooManyCalls   = errors.New("grpcapi: too many calls in flight")
 	errTooManyLists   = errors.New("grpcapi: too many lists in flight")
 	errTooManyStreams = errors.New("grpcapi: too many streams")
+	errTooManyWatches = errors.New("grpcapi: too many watches")
 	errNotOperator    = errors.New("grpcapi: the admin token is missing or wrong")
 	errSlow           = errors.New("grpcapi: the client does not read")
 	errGone           = errors.New("grpcapi: the client has gone")
@@ -38,6 +39,9 @@ type readAtError struct {
 }
 
 func (e *readAtError) Unwrap() error { return e.error }
+
+// A refusedError is one in the form of gRPC already.
+type refusedError struct{ error }
 
 // at gives an error the revision that it was found at.
 func at(revision registry.Revision, err error) error {
@@ -60,6 +64,8 @@ var failures = [...]failure{
 		Says: fmt.Sprintf("%d lists are being read from this member, which is as many as may be: try again later or at another member", listsInflightMax)}},
 	{errTooManyStreams, registry.Refusal{Code: "busy", Retry: true,
 		Says: fmt.Sprintf("%d streams of renewals are open on this member, which is as many as may be: try another member, or renew more leases over each", renewStreamsMax)}},
+	{errTooManyWatches, registry.Refusal{Code: "busy", Retry: true,
+		Says: fmt.Sprintf("%d watches are open on this member, which is as many as may be: try another member", watchesMax)}},
 	{errNotOperator, registry.Refusal{Code: "unauthorized",
 		Says: "force is an operator's, and the admin token is missing or wrong: send it as authorization: Bearer <token>"}},
 	{errSlow, registry.Refusal{Code: "slow",
@@ -120,6 +126,10 @@ func reasonOf(r *registry.Refusal) string { return strings.ToUpper(r.Code) }
 
 // refuse is an error in the form of gRPC.
 func (a *API) refuse(m *method, err error) error {
+	var done *refusedError
+	if errors.As(err, &done) {
+		return done.error
+	}
 	r := refusalOf(err, m.reads)
 	var panicked *panicError
 	if r.Code == registry.CodeInternal && !errors.As(err, &panicked) {

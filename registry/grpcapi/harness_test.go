@@ -215,8 +215,9 @@ func (m *member) set(change func()) {
 
 // call makes a call with requests in JSON, one a line, and shows the answers in the
 // same form, and the error with its details. The messages are made from their
-// descriptors, as tools do it.
-func (m *member) call(of protoreflect.MethodDescriptor, requests, authorization string) string {
+// descriptors, as tools do it. A stream that does not end is left after so many
+// answers; 0 is for one that does.
+func (m *member) call(of protoreflect.MethodDescriptor, requests, authorization string, most int) string {
 	m.tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
@@ -244,7 +245,7 @@ func (m *member) call(of protoreflect.MethodDescriptor, requests, authorization 
 	if err := stream.CloseSend(); err != nil {
 		m.tb.Fatal(err)
 	}
-	for m.receive(stream, of, &out) {
+	for m.receive(stream, of, &out) && (most == 0 || strings.Count(out.String(), "\n") < most) {
 	}
 	return out.String()
 }

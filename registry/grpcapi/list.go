@@ -59,6 +59,7 @@ type ending struct {
 	cursor string               // in its last part
 	count  int64                // in its last part
 	age    *durationpb.Duration // in its first part
+	last   bool
 }
 
 // A pageReader is a list of the registry.
@@ -171,5 +172,5 @@ func inParts[T proto.Message](bytesMax, n int, all ending, at func(int) T, send 
 		}
 		part, size, age = nil, 0, nil
 	}
-	return send(part, ending{cursor: all.cursor, count: all.count, age: age})
+	return send(part, ending{cursor: all.cursor, count: all.count, age: age, last: true})
 }

@@ -14,6 +14,8 @@ type metrics struct {
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 	refused  prometheus.Counter
+	told     prometheus.Counter
+	encoded  prometheus.Counter
 }
 
 func newMetrics() *metrics {
@@ -28,10 +30,16 @@ func newMetrics() *metrics {
 		refused: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "stellmap_grpc_requests_refused_total", Help: "Requests, lists and streams refused because too many were in flight.",
 		}),
+		told: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "stellmap_grpc_watch_changes_told_total", Help: "Changes told to watches, each as often as it was told.",
+		}),
+		encoded: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "stellmap_grpc_watch_changes_encoded_total", Help: "Changes encoded for watches: one that many are told once, but for those that see other endpoints of it.",
+		}),
 	}
 }
 
-func (m *metrics) register(r prometheus.Registerer, inflight, renewals *atomic.Int64) error {
+func (m *metrics) register(r prometheus.Registerer, inflight, renewals, watches *atomic.Int64) error {
 	if r == nil {
 		return nil
 	}
@@ -40,9 +48,10 @@ func (m *metrics) register(r prometheus.Registerer, inflight, renewals *atomic.I
 	}
 	var err error
 	for _, c := range []prometheus.Collector{
-		m.requests, m.duration, m.refused,
+		m.requests, m.duration, m.refused, m.told, m.encoded,
 		gauge("stellmap_grpc_requests_inflight", "gRPC requests being worked on.", inflight),
 		gauge("stellmap_grpc_renew_streams", "Open streams of renewals.", renewals),
+		gauge("stellmap_grpc_watches", "Open watches.", watches),
 	} {
 		err = errors.Join(err, r.Register(c))
 	}

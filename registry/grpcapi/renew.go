@@ -25,30 +25,26 @@ var methodRenew = func() *method {
 // waits for one costs a goroutine and a place among the streams.
 func (s *service) Renew(stream grpc.BidiStreamingServer[stellmapv1.RenewRequest, stellmapv1.RenewResponse]) error {
 	a := s.api
-	defer a.renewals.Add(-1)
-	if a.renewals.Add(1) > a.limits.streams {
-		a.metrics.refused.Inc()
-		return a.refuse(methodRenew, errTooManyStreams)
-	}
-	ctx := stream.Context()
-	requests, ended := make(chan *stellmapv1.RenewRequest), make(chan error, 1)
-	go func() { ended <- receive(ctx, stream, requests) }() // ends with the stream, whose end is the return from here
-	for {
-		select {
-		case m := <-requests:
-			answer, err := a.renewAll(ctx, m)
-			if err != nil {
+	return a.stream(stream.Context(), methodRenew, &a.renewals, a.limits.streams, errTooManyStreams, func(ctx context.Context) error {
+		requests, ended := make(chan *stellmapv1.RenewRequest), make(chan error, 1)
+		go func() { ended <- receive(ctx, stream, requests) }() // ends with the stream, whose end is the return from here
+		for {
+			select {
+			case m := <-requests:
+				answer, err := a.renewAll(ctx, m)
+				if err != nil {
+					return &refusedError{err}
+				}
+				if err := a.send(ctx, func() error { return stream.Send(answer) }); err != nil {
+					return err
+				}
+			case err := <-ended:
 				return err
+			case <-ctx.Done():
+				return overOf(ctx)
 			}
-			if err := a.answer(ctx, stream, answer); err != nil {
-				return err
-			}
-		case err := <-ended:
-			return err
-		case <-a.stopped:
-			return a.refuse(methodRenew, registry.ErrStopping)
 		}
-	}
+	})
 }
 
 // receive hands requests on until the client has no more; nil when it says so.
@@ -58,24 +54,14 @@ func receive(ctx context.Context, stream grpc.BidiStreamingServer[stellmapv1.Ren
 		if errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
-			return err
+			return fmt.Errorf("%w: %w", errGone, err)
 		}
 		select {
 		case into <- m:
 		case <-ctx.Done():
-			return ctx.Err()
+			return overOf(ctx)
 		}
 	}
-}
-
-// answer bounds how long a client may take to read one.
-func (a *API) answer(ctx context.Context, stream grpc.BidiStreamingServer[stellmapv1.RenewRequest, stellmapv1.RenewResponse], m *stellmapv1.RenewResponse) error {
-	ctx, cancel := context.WithTimeout(ctx, a.limits.list)
-	defer cancel()
-	if err := deliver(ctx, func() error { return stream.Send(m) }); err != nil {
-		return a.refuse(methodRenew, err)
-	}
-	return nil
 }
 
 // renewAll answers one request. Only what makes it useless as a whole ends the stream.

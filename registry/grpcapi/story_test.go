@@ -52,7 +52,7 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 			d.ScanArgs(t, "token", &authorization)
 			authorization = "Bearer " + authorization
 		}
-		return s.member.call(methodCalled(t, d.CmdArgs[0].Key), strings.TrimSpace(d.Input), authorization)
+		return s.member.call(methodCalled(t, d.CmdArgs[0].Key), strings.TrimSpace(d.Input), authorization, 0)
 	}
 	t.Fatalf("unknown command %s", d.Cmd)
 	return ""

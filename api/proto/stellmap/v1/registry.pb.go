@@ -148,6 +148,116 @@ func (Count) EnumDescriptor() ([]byte, []int) {
 	return file_stellmap_v1_registry_proto_rawDescGZIP(), []int{1}
 }
 
+// Resync says why all that there is is told.
+type Resync int32
+
+const (
+	Resync_RESYNC_UNSPECIFIED Resync = 0
+	// It is the beginning.
+	Resync_RESYNC_START Resync = 1
+	// Not all that came after resume is kept.
+	Resync_RESYNC_COMPACTED Resync = 2
+	// resume is of another cluster, or of one that was restored since.
+	Resync_RESYNC_UNKNOWN_REVISION Resync = 3
+)
+
+// Enum value maps for Resync.
+var (
+	Resync_name = map[int32]string{
+		0: "RESYNC_UNSPECIFIED",
+		1: "RESYNC_START",
+		2: "RESYNC_COMPACTED",
+		3: "RESYNC_UNKNOWN_REVISION",
+	}
+	Resync_value = map[string]int32{
+		"RESYNC_UNSPECIFIED":      0,
+		"RESYNC_START":            1,
+		"RESYNC_COMPACTED":        2,
+		"RESYNC_UNKNOWN_REVISION": 3,
+	}
+)
+
+func (x Resync) Enum() *Resync {
+	p := new(Resync)
+	*p = x
+	return p
+}
+
+func (x Resync) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Resync) Descriptor() protoreflect.EnumDescriptor {
+	return file_stellmap_v1_registry_proto_enumTypes[2].Descriptor()
+}
+
+func (Resync) Type() protoreflect.EnumType {
+	return &file_stellmap_v1_registry_proto_enumTypes[2]
+}
+
+func (x Resync) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Resync.Descriptor instead.
+func (Resync) EnumDescriptor() ([]byte, []int) {
+	return file_stellmap_v1_registry_proto_rawDescGZIP(), []int{2}
+}
+
+type ChangeKind int32
+
+const (
+	ChangeKind_CHANGE_KIND_UNSPECIFIED ChangeKind = 0
+	// It is new, or has come to match.
+	ChangeKind_CHANGE_KIND_CREATED ChangeKind = 1
+	ChangeKind_CHANGE_KIND_CHANGED ChangeKind = 2
+	// It is gone, or no longer matches.
+	ChangeKind_CHANGE_KIND_GONE ChangeKind = 3
+)
+
+// Enum value maps for ChangeKind.
+var (
+	ChangeKind_name = map[int32]string{
+		0: "CHANGE_KIND_UNSPECIFIED",
+		1: "CHANGE_KIND_CREATED",
+		2: "CHANGE_KIND_CHANGED",
+		3: "CHANGE_KIND_GONE",
+	}
+	ChangeKind_value = map[string]int32{
+		"CHANGE_KIND_UNSPECIFIED": 0,
+		"CHANGE_KIND_CREATED":     1,
+		"CHANGE_KIND_CHANGED":     2,
+		"CHANGE_KIND_GONE":        3,
+	}
+)
+
+func (x ChangeKind) Enum() *ChangeKind {
+	p := new(ChangeKind)
+	*p = x
+	return p
+}
+
+func (x ChangeKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ChangeKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_stellmap_v1_registry_proto_enumTypes[3].Descriptor()
+}
+
+func (ChangeKind) Type() protoreflect.EnumType {
+	return &file_stellmap_v1_registry_proto_enumTypes[3]
+}
+
+func (x ChangeKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ChangeKind.Descriptor instead.
+func (ChangeKind) EnumDescriptor() ([]byte, []int) {
+	return file_stellmap_v1_registry_proto_rawDescGZIP(), []int{3}
+}
+
 // Levels are the five parts of a service's name. All of them, or none.
 type Levels struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
@@ -2584,6 +2694,228 @@ func (x *ListServicesResponse) GetAge() *durationpb.Duration {
 	return nil
 }
 
+type WatchRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Filter *Filter                `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	// The resume of the last response that had one, of any member; empty for the beginning.
+	Resume string `protobuf:"bytes,2,opt,name=resume,proto3" json:"resume,omitempty"`
+	// At the beginning: only what comes from now on, and not all that there is.
+	Live bool `protobuf:"varint,3,opt,name=live,proto3" json:"live,omitempty"`
+	// Of all that there is.
+	Freshness     *Freshness `protobuf:"bytes,4,opt,name=freshness,proto3" json:"freshness,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchRequest) Reset() {
+	*x = WatchRequest{}
+	mi := &file_stellmap_v1_registry_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchRequest) ProtoMessage() {}
+
+func (x *WatchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_v1_registry_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
+func (*WatchRequest) Descriptor() ([]byte, []int) {
+	return file_stellmap_v1_registry_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *WatchRequest) GetFilter() *Filter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *WatchRequest) GetResume() string {
+	if x != nil {
+		return x.Resume
+	}
+	return ""
+}
+
+func (x *WatchRequest) GetLive() bool {
+	if x != nil {
+		return x.Live
+	}
+	return false
+}
+
+func (x *WatchRequest) GetFreshness() *Freshness {
+	if x != nil {
+		return x.Freshness
+	}
+	return nil
+}
+
+// WatchResponse is all there is, some changes, or a mark of progress, which has
+// neither: up to its revision nothing else has come.
+type WatchResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// From where a watch of the same filter goes on. Empty in a partial response.
+	Resume string `protobuf:"bytes,2,opt,name=resume,proto3" json:"resume,omitempty"`
+	// Set: instances are all that there is, and whatever was told before is void.
+	Resync Resync `protobuf:"varint,3,opt,name=resync,proto3,enum=stellmap.v1.Resync" json:"resync,omitempty"`
+	// More of the same follows in the next response.
+	Partial       bool        `protobuf:"varint,4,opt,name=partial,proto3" json:"partial,omitempty"`
+	Instances     []*Instance `protobuf:"bytes,5,rep,name=instances,proto3" json:"instances,omitempty"`
+	Changes       []*Change   `protobuf:"bytes,6,rep,name=changes,proto3" json:"changes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchResponse) Reset() {
+	*x = WatchResponse{}
+	mi := &file_stellmap_v1_registry_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchResponse) ProtoMessage() {}
+
+func (x *WatchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_v1_registry_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
+func (*WatchResponse) Descriptor() ([]byte, []int) {
+	return file_stellmap_v1_registry_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *WatchResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *WatchResponse) GetResume() string {
+	if x != nil {
+		return x.Resume
+	}
+	return ""
+}
+
+func (x *WatchResponse) GetResync() Resync {
+	if x != nil {
+		return x.Resync
+	}
+	return Resync_RESYNC_UNSPECIFIED
+}
+
+func (x *WatchResponse) GetPartial() bool {
+	if x != nil {
+		return x.Partial
+	}
+	return false
+}
+
+func (x *WatchResponse) GetInstances() []*Instance {
+	if x != nil {
+		return x.Instances
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetChanges() []*Change {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+type Change struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Kind     ChangeKind             `protobuf:"varint,1,opt,name=kind,proto3,enum=stellmap.v1.ChangeKind" json:"kind,omitempty"`
+	Revision uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// As it is now; of one that has gone as it was. Renewals are no changes, so that
+	// last_heartbeat_at is not told.
+	Instance      *Instance `protobuf:"bytes,3,opt,name=instance,proto3" json:"instance,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Change) Reset() {
+	*x = Change{}
+	mi := &file_stellmap_v1_registry_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Change) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Change) ProtoMessage() {}
+
+func (x *Change) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_v1_registry_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Change.ProtoReflect.Descriptor instead.
+func (*Change) Descriptor() ([]byte, []int) {
+	return file_stellmap_v1_registry_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *Change) GetKind() ChangeKind {
+	if x != nil {
+		return x.Kind
+	}
+	return ChangeKind_CHANGE_KIND_UNSPECIFIED
+}
+
+func (x *Change) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *Change) GetInstance() *Instance {
+	if x != nil {
+		return x.Instance
+	}
+	return nil
+}
+
 var File_stellmap_v1_registry_proto protoreflect.FileDescriptor
 
 const file_stellmap_v1_registry_proto_rawDesc = "" +
@@ -2804,7 +3136,23 @@ const file_stellmap_v1_registry_proto_rawDesc = "" +
 	"\vnext_cursor\x18\x03 \x01(\tR\n" +
 	"nextCursor\x12\x14\n" +
 	"\x05count\x18\x04 \x01(\x03R\x05count\x12+\n" +
-	"\x03age\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x03age*\xaf\x01\n" +
+	"\x03age\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x03age\"\x9d\x01\n" +
+	"\fWatchRequest\x12+\n" +
+	"\x06filter\x18\x01 \x01(\v2\x13.stellmap.v1.FilterR\x06filter\x12\x16\n" +
+	"\x06resume\x18\x02 \x01(\tR\x06resume\x12\x12\n" +
+	"\x04live\x18\x03 \x01(\bR\x04live\x124\n" +
+	"\tfreshness\x18\x04 \x01(\v2\x16.stellmap.v1.FreshnessR\tfreshness\"\xee\x01\n" +
+	"\rWatchResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x16\n" +
+	"\x06resume\x18\x02 \x01(\tR\x06resume\x12+\n" +
+	"\x06resync\x18\x03 \x01(\x0e2\x13.stellmap.v1.ResyncR\x06resync\x12\x18\n" +
+	"\apartial\x18\x04 \x01(\bR\apartial\x123\n" +
+	"\tinstances\x18\x05 \x03(\v2\x15.stellmap.v1.InstanceR\tinstances\x12-\n" +
+	"\achanges\x18\x06 \x03(\v2\x13.stellmap.v1.ChangeR\achanges\"\x84\x01\n" +
+	"\x06Change\x12+\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x17.stellmap.v1.ChangeKindR\x04kind\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x121\n" +
+	"\binstance\x18\x03 \x01(\v2\x15.stellmap.v1.InstanceR\binstance*\xaf\x01\n" +
 	"\x06Status\x12\x16\n" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eSTATUS_PASSING\x10\x01\x12\x12\n" +
@@ -2818,7 +3166,18 @@ const file_stellmap_v1_registry_proto_rawDesc = "" +
 	"\x11COUNT_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tCOUNT_ALL\x10\x01\x12\x0e\n" +
 	"\n" +
-	"COUNT_ONLY\x10\x022\xbf\x04\n" +
+	"COUNT_ONLY\x10\x02*e\n" +
+	"\x06Resync\x12\x16\n" +
+	"\x12RESYNC_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fRESYNC_START\x10\x01\x12\x14\n" +
+	"\x10RESYNC_COMPACTED\x10\x02\x12\x1b\n" +
+	"\x17RESYNC_UNKNOWN_REVISION\x10\x03*q\n" +
+	"\n" +
+	"ChangeKind\x12\x1b\n" +
+	"\x17CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13CHANGE_KIND_CREATED\x10\x01\x12\x17\n" +
+	"\x13CHANGE_KIND_CHANGED\x10\x02\x12\x14\n" +
+	"\x10CHANGE_KIND_GONE\x10\x032\x81\x05\n" +
 	"\x0fRegistryService\x12G\n" +
 	"\bRegister\x12\x1c.stellmap.v1.RegisterRequest\x1a\x1d.stellmap.v1.RegisterResponse\x12B\n" +
 	"\x05Renew\x12\x19.stellmap.v1.RenewRequest\x1a\x1a.stellmap.v1.RenewResponse(\x010\x01\x12M\n" +
@@ -2828,7 +3187,8 @@ const file_stellmap_v1_registry_proto_rawDesc = "" +
 	"\rListInstances\x12!.stellmap.v1.ListInstancesRequest\x1a\".stellmap.v1.ListInstancesResponse0\x01\x12M\n" +
 	"\n" +
 	"GetService\x12\x1e.stellmap.v1.GetServiceRequest\x1a\x1f.stellmap.v1.GetServiceResponse\x12U\n" +
-	"\fListServices\x12 .stellmap.v1.ListServicesRequest\x1a!.stellmap.v1.ListServicesResponse0\x01B?Z=github.com/stellmap/stellmap/api/proto/stellmap/v1;stellmapv1b\x06proto3"
+	"\fListServices\x12 .stellmap.v1.ListServicesRequest\x1a!.stellmap.v1.ListServicesResponse0\x01\x12@\n" +
+	"\x05Watch\x12\x19.stellmap.v1.WatchRequest\x1a\x1a.stellmap.v1.WatchResponse0\x01B?Z=github.com/stellmap/stellmap/api/proto/stellmap/v1;stellmapv1b\x06proto3"
 
 var (
 	file_stellmap_v1_registry_proto_rawDescOnce sync.Once
@@ -2842,111 +3202,125 @@ func file_stellmap_v1_registry_proto_rawDescGZIP() []byte {
 	return file_stellmap_v1_registry_proto_rawDescData
 }
 
-var file_stellmap_v1_registry_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_stellmap_v1_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_stellmap_v1_registry_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_stellmap_v1_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_stellmap_v1_registry_proto_goTypes = []any{
 	(Status)(0),                   // 0: stellmap.v1.Status
 	(Count)(0),                    // 1: stellmap.v1.Count
-	(*Levels)(nil),                // 2: stellmap.v1.Levels
-	(*Pair)(nil),                  // 3: stellmap.v1.Pair
-	(*Endpoint)(nil),              // 4: stellmap.v1.Endpoint
-	(*Check)(nil),                 // 5: stellmap.v1.Check
-	(*RegisterRequest)(nil),       // 6: stellmap.v1.RegisterRequest
-	(*RegisterResponse)(nil),      // 7: stellmap.v1.RegisterResponse
-	(*RenewRequest)(nil),          // 8: stellmap.v1.RenewRequest
-	(*Renewal)(nil),               // 9: stellmap.v1.Renewal
-	(*RenewResponse)(nil),         // 10: stellmap.v1.RenewResponse
-	(*RenewResult)(nil),           // 11: stellmap.v1.RenewResult
-	(*Problem)(nil),               // 12: stellmap.v1.Problem
-	(*FieldProblem)(nil),          // 13: stellmap.v1.FieldProblem
-	(*DeregisterRequest)(nil),     // 14: stellmap.v1.DeregisterRequest
-	(*DeregisterResponse)(nil),    // 15: stellmap.v1.DeregisterResponse
-	(*Freshness)(nil),             // 16: stellmap.v1.Freshness
-	(*GetInstanceRequest)(nil),    // 17: stellmap.v1.GetInstanceRequest
-	(*GetInstanceResponse)(nil),   // 18: stellmap.v1.GetInstanceResponse
-	(*Instance)(nil),              // 19: stellmap.v1.Instance
-	(*Condition)(nil),             // 20: stellmap.v1.Condition
-	(*Filter)(nil),                // 21: stellmap.v1.Filter
-	(*ListInstancesRequest)(nil),  // 22: stellmap.v1.ListInstancesRequest
-	(*ListInstancesResponse)(nil), // 23: stellmap.v1.ListInstancesResponse
-	(*GetServiceRequest)(nil),     // 24: stellmap.v1.GetServiceRequest
-	(*GetServiceResponse)(nil),    // 25: stellmap.v1.GetServiceResponse
-	(*Service)(nil),               // 26: stellmap.v1.Service
-	(*StatusCount)(nil),           // 27: stellmap.v1.StatusCount
-	(*ServiceEndpoint)(nil),       // 28: stellmap.v1.ServiceEndpoint
-	(*ListServicesRequest)(nil),   // 29: stellmap.v1.ListServicesRequest
-	(*ListServicesResponse)(nil),  // 30: stellmap.v1.ListServicesResponse
-	(*durationpb.Duration)(nil),   // 31: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 32: google.protobuf.Timestamp
+	(Resync)(0),                   // 2: stellmap.v1.Resync
+	(ChangeKind)(0),               // 3: stellmap.v1.ChangeKind
+	(*Levels)(nil),                // 4: stellmap.v1.Levels
+	(*Pair)(nil),                  // 5: stellmap.v1.Pair
+	(*Endpoint)(nil),              // 6: stellmap.v1.Endpoint
+	(*Check)(nil),                 // 7: stellmap.v1.Check
+	(*RegisterRequest)(nil),       // 8: stellmap.v1.RegisterRequest
+	(*RegisterResponse)(nil),      // 9: stellmap.v1.RegisterResponse
+	(*RenewRequest)(nil),          // 10: stellmap.v1.RenewRequest
+	(*Renewal)(nil),               // 11: stellmap.v1.Renewal
+	(*RenewResponse)(nil),         // 12: stellmap.v1.RenewResponse
+	(*RenewResult)(nil),           // 13: stellmap.v1.RenewResult
+	(*Problem)(nil),               // 14: stellmap.v1.Problem
+	(*FieldProblem)(nil),          // 15: stellmap.v1.FieldProblem
+	(*DeregisterRequest)(nil),     // 16: stellmap.v1.DeregisterRequest
+	(*DeregisterResponse)(nil),    // 17: stellmap.v1.DeregisterResponse
+	(*Freshness)(nil),             // 18: stellmap.v1.Freshness
+	(*GetInstanceRequest)(nil),    // 19: stellmap.v1.GetInstanceRequest
+	(*GetInstanceResponse)(nil),   // 20: stellmap.v1.GetInstanceResponse
+	(*Instance)(nil),              // 21: stellmap.v1.Instance
+	(*Condition)(nil),             // 22: stellmap.v1.Condition
+	(*Filter)(nil),                // 23: stellmap.v1.Filter
+	(*ListInstancesRequest)(nil),  // 24: stellmap.v1.ListInstancesRequest
+	(*ListInstancesResponse)(nil), // 25: stellmap.v1.ListInstancesResponse
+	(*GetServiceRequest)(nil),     // 26: stellmap.v1.GetServiceRequest
+	(*GetServiceResponse)(nil),    // 27: stellmap.v1.GetServiceResponse
+	(*Service)(nil),               // 28: stellmap.v1.Service
+	(*StatusCount)(nil),           // 29: stellmap.v1.StatusCount
+	(*ServiceEndpoint)(nil),       // 30: stellmap.v1.ServiceEndpoint
+	(*ListServicesRequest)(nil),   // 31: stellmap.v1.ListServicesRequest
+	(*ListServicesResponse)(nil),  // 32: stellmap.v1.ListServicesResponse
+	(*WatchRequest)(nil),          // 33: stellmap.v1.WatchRequest
+	(*WatchResponse)(nil),         // 34: stellmap.v1.WatchResponse
+	(*Change)(nil),                // 35: stellmap.v1.Change
+	(*durationpb.Duration)(nil),   // 36: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 37: google.protobuf.Timestamp
 }
 var file_stellmap_v1_registry_proto_depIdxs = []int32{
-	2,  // 0: stellmap.v1.RegisterRequest.levels:type_name -> stellmap.v1.Levels
-	3,  // 1: stellmap.v1.RegisterRequest.labels:type_name -> stellmap.v1.Pair
-	3,  // 2: stellmap.v1.RegisterRequest.metadata:type_name -> stellmap.v1.Pair
-	4,  // 3: stellmap.v1.RegisterRequest.endpoints:type_name -> stellmap.v1.Endpoint
-	5,  // 4: stellmap.v1.RegisterRequest.checks:type_name -> stellmap.v1.Check
-	9,  // 5: stellmap.v1.RenewRequest.renewals:type_name -> stellmap.v1.Renewal
-	2,  // 6: stellmap.v1.Renewal.levels:type_name -> stellmap.v1.Levels
-	11, // 7: stellmap.v1.RenewResponse.results:type_name -> stellmap.v1.RenewResult
-	12, // 8: stellmap.v1.RenewResult.problem:type_name -> stellmap.v1.Problem
-	13, // 9: stellmap.v1.Problem.fields:type_name -> stellmap.v1.FieldProblem
-	2,  // 10: stellmap.v1.DeregisterRequest.levels:type_name -> stellmap.v1.Levels
-	31, // 11: stellmap.v1.Freshness.max_staleness:type_name -> google.protobuf.Duration
-	2,  // 12: stellmap.v1.GetInstanceRequest.levels:type_name -> stellmap.v1.Levels
-	16, // 13: stellmap.v1.GetInstanceRequest.freshness:type_name -> stellmap.v1.Freshness
-	19, // 14: stellmap.v1.GetInstanceResponse.instance:type_name -> stellmap.v1.Instance
-	31, // 15: stellmap.v1.GetInstanceResponse.age:type_name -> google.protobuf.Duration
-	3,  // 16: stellmap.v1.Instance.labels:type_name -> stellmap.v1.Pair
-	3,  // 17: stellmap.v1.Instance.metadata:type_name -> stellmap.v1.Pair
-	4,  // 18: stellmap.v1.Instance.endpoints:type_name -> stellmap.v1.Endpoint
-	5,  // 19: stellmap.v1.Instance.checks:type_name -> stellmap.v1.Check
-	32, // 20: stellmap.v1.Instance.registered_at:type_name -> google.protobuf.Timestamp
-	32, // 21: stellmap.v1.Instance.last_heartbeat_at:type_name -> google.protobuf.Timestamp
+	4,  // 0: stellmap.v1.RegisterRequest.levels:type_name -> stellmap.v1.Levels
+	5,  // 1: stellmap.v1.RegisterRequest.labels:type_name -> stellmap.v1.Pair
+	5,  // 2: stellmap.v1.RegisterRequest.metadata:type_name -> stellmap.v1.Pair
+	6,  // 3: stellmap.v1.RegisterRequest.endpoints:type_name -> stellmap.v1.Endpoint
+	7,  // 4: stellmap.v1.RegisterRequest.checks:type_name -> stellmap.v1.Check
+	11, // 5: stellmap.v1.RenewRequest.renewals:type_name -> stellmap.v1.Renewal
+	4,  // 6: stellmap.v1.Renewal.levels:type_name -> stellmap.v1.Levels
+	13, // 7: stellmap.v1.RenewResponse.results:type_name -> stellmap.v1.RenewResult
+	14, // 8: stellmap.v1.RenewResult.problem:type_name -> stellmap.v1.Problem
+	15, // 9: stellmap.v1.Problem.fields:type_name -> stellmap.v1.FieldProblem
+	4,  // 10: stellmap.v1.DeregisterRequest.levels:type_name -> stellmap.v1.Levels
+	36, // 11: stellmap.v1.Freshness.max_staleness:type_name -> google.protobuf.Duration
+	4,  // 12: stellmap.v1.GetInstanceRequest.levels:type_name -> stellmap.v1.Levels
+	18, // 13: stellmap.v1.GetInstanceRequest.freshness:type_name -> stellmap.v1.Freshness
+	21, // 14: stellmap.v1.GetInstanceResponse.instance:type_name -> stellmap.v1.Instance
+	36, // 15: stellmap.v1.GetInstanceResponse.age:type_name -> google.protobuf.Duration
+	5,  // 16: stellmap.v1.Instance.labels:type_name -> stellmap.v1.Pair
+	5,  // 17: stellmap.v1.Instance.metadata:type_name -> stellmap.v1.Pair
+	6,  // 18: stellmap.v1.Instance.endpoints:type_name -> stellmap.v1.Endpoint
+	7,  // 19: stellmap.v1.Instance.checks:type_name -> stellmap.v1.Check
+	37, // 20: stellmap.v1.Instance.registered_at:type_name -> google.protobuf.Timestamp
+	37, // 21: stellmap.v1.Instance.last_heartbeat_at:type_name -> google.protobuf.Timestamp
 	0,  // 22: stellmap.v1.Instance.status:type_name -> stellmap.v1.Status
-	32, // 23: stellmap.v1.Instance.status_since:type_name -> google.protobuf.Timestamp
-	20, // 24: stellmap.v1.Instance.conditions:type_name -> stellmap.v1.Condition
-	32, // 25: stellmap.v1.Instance.expired_at:type_name -> google.protobuf.Timestamp
+	37, // 23: stellmap.v1.Instance.status_since:type_name -> google.protobuf.Timestamp
+	22, // 24: stellmap.v1.Instance.conditions:type_name -> stellmap.v1.Condition
+	37, // 25: stellmap.v1.Instance.expired_at:type_name -> google.protobuf.Timestamp
 	0,  // 26: stellmap.v1.Condition.status:type_name -> stellmap.v1.Status
-	32, // 27: stellmap.v1.Condition.since:type_name -> google.protobuf.Timestamp
-	32, // 28: stellmap.v1.Condition.until:type_name -> google.protobuf.Timestamp
-	32, // 29: stellmap.v1.Condition.held_until:type_name -> google.protobuf.Timestamp
-	2,  // 30: stellmap.v1.Filter.levels:type_name -> stellmap.v1.Levels
+	37, // 27: stellmap.v1.Condition.since:type_name -> google.protobuf.Timestamp
+	37, // 28: stellmap.v1.Condition.until:type_name -> google.protobuf.Timestamp
+	37, // 29: stellmap.v1.Condition.held_until:type_name -> google.protobuf.Timestamp
+	4,  // 30: stellmap.v1.Filter.levels:type_name -> stellmap.v1.Levels
 	0,  // 31: stellmap.v1.Filter.statuses:type_name -> stellmap.v1.Status
-	21, // 32: stellmap.v1.ListInstancesRequest.filter:type_name -> stellmap.v1.Filter
+	23, // 32: stellmap.v1.ListInstancesRequest.filter:type_name -> stellmap.v1.Filter
 	1,  // 33: stellmap.v1.ListInstancesRequest.count:type_name -> stellmap.v1.Count
-	16, // 34: stellmap.v1.ListInstancesRequest.freshness:type_name -> stellmap.v1.Freshness
-	19, // 35: stellmap.v1.ListInstancesResponse.instances:type_name -> stellmap.v1.Instance
-	31, // 36: stellmap.v1.ListInstancesResponse.age:type_name -> google.protobuf.Duration
-	16, // 37: stellmap.v1.GetServiceRequest.freshness:type_name -> stellmap.v1.Freshness
-	26, // 38: stellmap.v1.GetServiceResponse.service:type_name -> stellmap.v1.Service
-	31, // 39: stellmap.v1.GetServiceResponse.age:type_name -> google.protobuf.Duration
-	27, // 40: stellmap.v1.Service.statuses:type_name -> stellmap.v1.StatusCount
-	28, // 41: stellmap.v1.Service.endpoints:type_name -> stellmap.v1.ServiceEndpoint
+	18, // 34: stellmap.v1.ListInstancesRequest.freshness:type_name -> stellmap.v1.Freshness
+	21, // 35: stellmap.v1.ListInstancesResponse.instances:type_name -> stellmap.v1.Instance
+	36, // 36: stellmap.v1.ListInstancesResponse.age:type_name -> google.protobuf.Duration
+	18, // 37: stellmap.v1.GetServiceRequest.freshness:type_name -> stellmap.v1.Freshness
+	28, // 38: stellmap.v1.GetServiceResponse.service:type_name -> stellmap.v1.Service
+	36, // 39: stellmap.v1.GetServiceResponse.age:type_name -> google.protobuf.Duration
+	29, // 40: stellmap.v1.Service.statuses:type_name -> stellmap.v1.StatusCount
+	30, // 41: stellmap.v1.Service.endpoints:type_name -> stellmap.v1.ServiceEndpoint
 	0,  // 42: stellmap.v1.StatusCount.status:type_name -> stellmap.v1.Status
-	21, // 43: stellmap.v1.ListServicesRequest.filter:type_name -> stellmap.v1.Filter
+	23, // 43: stellmap.v1.ListServicesRequest.filter:type_name -> stellmap.v1.Filter
 	1,  // 44: stellmap.v1.ListServicesRequest.count:type_name -> stellmap.v1.Count
-	16, // 45: stellmap.v1.ListServicesRequest.freshness:type_name -> stellmap.v1.Freshness
-	26, // 46: stellmap.v1.ListServicesResponse.services:type_name -> stellmap.v1.Service
-	31, // 47: stellmap.v1.ListServicesResponse.age:type_name -> google.protobuf.Duration
-	6,  // 48: stellmap.v1.RegistryService.Register:input_type -> stellmap.v1.RegisterRequest
-	8,  // 49: stellmap.v1.RegistryService.Renew:input_type -> stellmap.v1.RenewRequest
-	14, // 50: stellmap.v1.RegistryService.Deregister:input_type -> stellmap.v1.DeregisterRequest
-	17, // 51: stellmap.v1.RegistryService.GetInstance:input_type -> stellmap.v1.GetInstanceRequest
-	22, // 52: stellmap.v1.RegistryService.ListInstances:input_type -> stellmap.v1.ListInstancesRequest
-	24, // 53: stellmap.v1.RegistryService.GetService:input_type -> stellmap.v1.GetServiceRequest
-	29, // 54: stellmap.v1.RegistryService.ListServices:input_type -> stellmap.v1.ListServicesRequest
-	7,  // 55: stellmap.v1.RegistryService.Register:output_type -> stellmap.v1.RegisterResponse
-	10, // 56: stellmap.v1.RegistryService.Renew:output_type -> stellmap.v1.RenewResponse
-	15, // 57: stellmap.v1.RegistryService.Deregister:output_type -> stellmap.v1.DeregisterResponse
-	18, // 58: stellmap.v1.RegistryService.GetInstance:output_type -> stellmap.v1.GetInstanceResponse
-	23, // 59: stellmap.v1.RegistryService.ListInstances:output_type -> stellmap.v1.ListInstancesResponse
-	25, // 60: stellmap.v1.RegistryService.GetService:output_type -> stellmap.v1.GetServiceResponse
-	30, // 61: stellmap.v1.RegistryService.ListServices:output_type -> stellmap.v1.ListServicesResponse
-	55, // [55:62] is the sub-list for method output_type
-	48, // [48:55] is the sub-list for method input_type
-	48, // [48:48] is the sub-list for extension type_name
-	48, // [48:48] is the sub-list for extension extendee
-	0,  // [0:48] is the sub-list for field type_name
+	18, // 45: stellmap.v1.ListServicesRequest.freshness:type_name -> stellmap.v1.Freshness
+	28, // 46: stellmap.v1.ListServicesResponse.services:type_name -> stellmap.v1.Service
+	36, // 47: stellmap.v1.ListServicesResponse.age:type_name -> google.protobuf.Duration
+	23, // 48: stellmap.v1.WatchRequest.filter:type_name -> stellmap.v1.Filter
+	18, // 49: stellmap.v1.WatchRequest.freshness:type_name -> stellmap.v1.Freshness
+	2,  // 50: stellmap.v1.WatchResponse.resync:type_name -> stellmap.v1.Resync
+	21, // 51: stellmap.v1.WatchResponse.instances:type_name -> stellmap.v1.Instance
+	35, // 52: stellmap.v1.WatchResponse.changes:type_name -> stellmap.v1.Change
+	3,  // 53: stellmap.v1.Change.kind:type_name -> stellmap.v1.ChangeKind
+	21, // 54: stellmap.v1.Change.instance:type_name -> stellmap.v1.Instance
+	8,  // 55: stellmap.v1.RegistryService.Register:input_type -> stellmap.v1.RegisterRequest
+	10, // 56: stellmap.v1.RegistryService.Renew:input_type -> stellmap.v1.RenewRequest
+	16, // 57: stellmap.v1.RegistryService.Deregister:input_type -> stellmap.v1.DeregisterRequest
+	19, // 58: stellmap.v1.RegistryService.GetInstance:input_type -> stellmap.v1.GetInstanceRequest
+	24, // 59: stellmap.v1.RegistryService.ListInstances:input_type -> stellmap.v1.ListInstancesRequest
+	26, // 60: stellmap.v1.RegistryService.GetService:input_type -> stellmap.v1.GetServiceRequest
+	31, // 61: stellmap.v1.RegistryService.ListServices:input_type -> stellmap.v1.ListServicesRequest
+	33, // 62: stellmap.v1.RegistryService.Watch:input_type -> stellmap.v1.WatchRequest
+	9,  // 63: stellmap.v1.RegistryService.Register:output_type -> stellmap.v1.RegisterResponse
+	12, // 64: stellmap.v1.RegistryService.Renew:output_type -> stellmap.v1.RenewResponse
+	17, // 65: stellmap.v1.RegistryService.Deregister:output_type -> stellmap.v1.DeregisterResponse
+	20, // 66: stellmap.v1.RegistryService.GetInstance:output_type -> stellmap.v1.GetInstanceResponse
+	25, // 67: stellmap.v1.RegistryService.ListInstances:output_type -> stellmap.v1.ListInstancesResponse
+	27, // 68: stellmap.v1.RegistryService.GetService:output_type -> stellmap.v1.GetServiceResponse
+	32, // 69: stellmap.v1.RegistryService.ListServices:output_type -> stellmap.v1.ListServicesResponse
+	34, // 70: stellmap.v1.RegistryService.Watch:output_type -> stellmap.v1.WatchResponse
+	63, // [63:71] is the sub-list for method output_type
+	55, // [55:63] is the sub-list for method input_type
+	55, // [55:55] is the sub-list for extension type_name
+	55, // [55:55] is the sub-list for extension extendee
+	0,  // [0:55] is the sub-list for field type_name
 }
 
 func init() { file_stellmap_v1_registry_proto_init() }
@@ -2959,8 +3333,8 @@ func file_stellmap_v1_registry_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stellmap_v1_registry_proto_rawDesc), len(file_stellmap_v1_registry_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   29,
+			NumEnums:      4,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -34,6 +34,7 @@ const (
 	RegistryService_ListInstances_FullMethodName = "/stellmap.v1.RegistryService/ListInstances"
 	RegistryService_GetService_FullMethodName    = "/stellmap.v1.RegistryService/GetService"
 	RegistryService_ListServices_FullMethodName  = "/stellmap.v1.RegistryService/ListServices"
+	RegistryService_Watch_FullMethodName         = "/stellmap.v1.RegistryService/Watch"
 )
 
 // RegistryServiceClient is the client API for RegistryService service.
@@ -58,6 +59,9 @@ type RegistryServiceClient interface {
 	GetService(ctx context.Context, in *GetServiceRequest, opts ...grpc.CallOption) (*GetServiceResponse, error)
 	// ListServices reads the services that match, in the order of namespace and name.
 	ListServices(ctx context.Context, in *ListServicesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListServicesResponse], error)
+	// Watch tells all instances that match and then each change of them, in order and
+	// without a gap, for as long as the stream is open. It goes on at any member.
+	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error)
 }
 
 type registryServiceClient struct {
@@ -159,6 +163,25 @@ func (c *registryServiceClient) ListServices(ctx context.Context, in *ListServic
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type RegistryService_ListServicesClient = grpc.ServerStreamingClient[ListServicesResponse]
 
+func (c *registryServiceClient) Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &RegistryService_ServiceDesc.Streams[3], RegistryService_Watch_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchRequest, WatchResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type RegistryService_WatchClient = grpc.ServerStreamingClient[WatchResponse]
+
 // RegistryServiceServer is the server API for RegistryService service.
 // All implementations must embed UnimplementedRegistryServiceServer
 // for forward compatibility.
@@ -181,6 +204,9 @@ type RegistryServiceServer interface {
 	GetService(context.Context, *GetServiceRequest) (*GetServiceResponse, error)
 	// ListServices reads the services that match, in the order of namespace and name.
 	ListServices(*ListServicesRequest, grpc.ServerStreamingServer[ListServicesResponse]) error
+	// Watch tells all instances that match and then each change of them, in order and
+	// without a gap, for as long as the stream is open. It goes on at any member.
+	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error
 	mustEmbedUnimplementedRegistryServiceServer()
 }
 
@@ -211,6 +237,9 @@ func (UnimplementedRegistryServiceServer) GetService(context.Context, *GetServic
 }
 func (UnimplementedRegistryServiceServer) ListServices(*ListServicesRequest, grpc.ServerStreamingServer[ListServicesResponse]) error {
 	return status.Error(codes.Unimplemented, "method ListServices not implemented")
+}
+func (UnimplementedRegistryServiceServer) Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error {
+	return status.Error(codes.Unimplemented, "method Watch not implemented")
 }
 func (UnimplementedRegistryServiceServer) mustEmbedUnimplementedRegistryServiceServer() {}
 func (UnimplementedRegistryServiceServer) testEmbeddedByValue()                         {}
@@ -334,6 +363,17 @@ func _RegistryService_ListServices_Handler(srv interface{}, stream grpc.ServerSt
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type RegistryService_ListServicesServer = grpc.ServerStreamingServer[ListServicesResponse]
 
+func _RegistryService_Watch_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(RegistryServiceServer).Watch(m, &grpc.GenericServerStream[WatchRequest, WatchResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type RegistryService_WatchServer = grpc.ServerStreamingServer[WatchResponse]
+
 // RegistryService_ServiceDesc is the grpc.ServiceDesc for RegistryService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -373,6 +413,11 @@ var RegistryService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "ListServices",
 			Handler:       _RegistryService_ListServices_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Watch",
+			Handler:       _RegistryService_Watch_Handler,
 			ServerStreams: true,
 		},
 	},
