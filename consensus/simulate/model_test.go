@@ -135,6 +135,12 @@ func (m *model) apply(c *checks, e consensus.Entry) *recordv1.Result {
 		}
 	case *recordv1.Command_Checkpoint:
 		c.told(e, kind.Checkpoint)
+	case *recordv1.Command_JudgeReports:
+		if kind.JudgeReports.GetTerm() == e.Term && c.world.street != nil {
+			for _, item := range kind.JudgeReports.GetItems() {
+				c.world.street.judged(item, e)
+			}
+		}
 	case *recordv1.Command_Protect:
 		if kind.Protect.GetTerm() == e.Term {
 			for _, item := range kind.Protect.GetItems() {

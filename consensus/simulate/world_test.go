@@ -31,7 +31,8 @@ type world struct {
 	members []*member
 	network network
 	faults  faults
-	site    *site // what is checked; nil = nothing
+	site    *site   // what is checked; nil = nothing
+	street  *street // nil but where instances are reported
 	checks  checks
 	clients []*client
 	story   story
