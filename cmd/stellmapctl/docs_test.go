@@ -47,6 +47,23 @@ func TestTheCommandsOfTheStateDocs(t *testing.T) {
 	}
 }
 
+// The commands that docs/reports.md shows are ones that stellmapctl takes.
+func TestTheCommandsOfTheReportDocs(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
+		out.Header().Set("Content-Type", "application/json")
+		out.Write([]byte(`{"revision":7,"services":[{"service":"orders"}]}`))
+	}))
+	defer s.Close()
+	commands := strings.Split(docsPage(t, "reports.md"), "`stellmapctl ")[1:]
+	if len(commands) < 2 {
+		t.Fatalf("there are %d commands", len(commands))
+	}
+	for _, part := range commands {
+		command, _, _ := strings.Cut(part, "`")
+		tryCommands(t, "$ stellmapctl "+command, s.URL)
+	}
+}
+
 func docsPage(t *testing.T, name string) string {
 	t.Helper()
 	text, err := os.ReadFile("../../docs/" + name)
