@@ -40,6 +40,8 @@ var refusals = [...]Refusal{
 	{is: ErrNoDocument, Code: "not_found", Title: "Not found"},
 	{is: ErrVersion, Code: "version_differs", Title: "Another version"},
 	{is: ErrQuota, Code: "quota_exceeded", Title: "Quota exceeded"},
+	{is: ErrCompacted, Code: "revision_expired", Title: "Revision expired",
+		Says: "not all that came after the revision is known here any more: read the state anew, and watch from its revision"},
 	{is: ErrCursorExpired, Code: "cursor_expired", Title: "Cursor expired"},
 	{is: ErrBusy, Code: "busy", Title: "Too busy", Retry: true,
 		Says: "too many calls are waiting on this member: nothing was done, try again later or at another member"},

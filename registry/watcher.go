@@ -10,6 +10,7 @@ import (
 type WatchStart struct {
 	After    Revision // everything up to here the caller knows; 0 = nothing
 	Live     bool     // with After 0: what comes from now on, in place of all there is and then that
+	Foreign  bool     // After is known to be of another cluster
 	NoResync bool     // ErrCompacted in place of all there is, when what came after After is not known here
 }
 
@@ -118,6 +119,9 @@ func (r *Registry) WatchFrom(ctx context.Context, q Query, start WatchStart) (*W
 // not come so far looks whether it can: only a leader knows that nobody has.
 func (w *Watcher) resume(ctx context.Context) (Resync, error) {
 	m := w.registry.machine
+	if w.start.Foreign {
+		return ResyncFuture, nil
+	}
 	if w.after > m.Revision() {
 		if _, err := w.registry.replicator.Barrier(ctx); err != nil {
 			return 0, err
@@ -183,6 +187,9 @@ func (w *Watcher) Next(ctx context.Context, idle <-chan time.Time) (Changes, err
 		}
 	}
 }
+
+// BeginsWhole says whether all there is comes next.
+func (w *Watcher) BeginsWhole() bool { return w.whole != 0 }
 
 // After is the revision up to which everything has been told.
 func (w *Watcher) After() Revision { return w.after }

@@ -236,6 +236,7 @@ func (n *node) makeServers(machine *registry.Machine, token string) error {
 		return err
 	}
 	n.admin.server.RegisterOnShutdown(n.backups.stop)
+	n.public.server.RegisterOnShutdown(n.api.EndWatches)
 	if err := n.makeClientGRPC(); err != nil {
 		return err
 	}

@@ -86,6 +86,7 @@ var statusCodes = map[string]codes.Code{
 	"too_many_reports":      codes.ResourceExhausted,
 	"version_differs":       codes.Aborted,
 	"quota_exceeded":        codes.ResourceExhausted,
+	"revision_expired":      codes.OutOfRange, // of a watch that wants no resync
 	"cursor_expired":        codes.Aborted, // the list, not the call, has to be begun anew
 	"busy":                  codes.ResourceExhausted,
 	"disk_full":             codes.ResourceExhausted,

@@ -36,6 +36,10 @@ type API struct {
 
 	inflight atomic.Int64 // calls that hold a slot
 	batches  atomic.Int64 // those of them that are batches
+	watches  atomic.Int64 // that are open
+	frames   *frames
+	stopping context.Context // over when watches are to end
+	stop     context.CancelFunc
 }
 
 // Config is what the API needs.
@@ -108,6 +112,9 @@ type limits struct {
 	inflight int64
 	timeout  time.Duration
 	stall    time.Duration
+
+	watches               int64
+	watchStall, keepalive time.Duration
 }
 
 // New makes an API.
@@ -119,8 +126,13 @@ func New(c Config) (*API, error) {
 		registry: c.Registry, cluster: c.Cluster, xdsReady: c.XDSReady, withheld: c.Withheld, snapshot: c.Snapshot,
 		membership: c.Membership, newToken: c.LeaseToken,
 		token: c.AdminToken, log: loggerOr(c.Logger), metrics: newMetrics(),
-		limits: limits{inflight: requestsInflightMax, timeout: requestTimeout, stall: writeTimeout},
+		limits: limits{
+			inflight: requestsInflightMax, timeout: requestTimeout, stall: writeTimeout,
+			watches: watchesMax, watchStall: watchStall, keepalive: watchKeepalive,
+		},
 	}
+	a.frames = newFrames(a.metrics.framesEncoded.Inc)
+	a.stopping, a.stop = context.WithCancel(context.Background())
 	if a.xdsReady == nil {
 		a.xdsReady = func() error { return nil }
 	}

@@ -91,6 +91,25 @@ func TestTheExamplesOfThePrometheusDocs(t *testing.T) {
 	newMember(t, nil).tryExamples("../../docs/prometheus.md", 3)
 }
 
+// TestTheExamplesOfTheWatchDocs watches what docs/watch.md shows.
+func TestTheExamplesOfTheWatchDocs(t *testing.T) {
+	m := newMember(t, nil)
+	m.register("orders", "a", "10.0.0.1", "")
+	text, err := os.ReadFile("../../docs/watch.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, block, _ := strings.Cut(string(text), "```events\nGET ")
+	target, frames, _ := strings.Cut(strings.SplitN(block, "```", 2)[0], "\n\n")
+	c := watch(t, m.served(), target)
+	m.register("orders", "b", "10.0.0.2", "")
+	m.must(http.StatusOK, http.MethodPost, "/api/v1/registry/deregister", `{"namespace":"prod","service":"orders","instanceId":"a"}`)
+	for frame := range strings.SplitSeq(strings.TrimSpace(frames), "\n\n") {
+		c.mustBe(frame + "\n")
+	}
+	m.tryExamples("../../docs/watch.md", 3)
+}
+
 // tryExamples makes the calls that a page shows, at least so many, and compares the answers.
 func (m *member) tryExamples(page string, least int) {
 	m.tb.Helper()

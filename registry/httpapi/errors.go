@@ -16,6 +16,7 @@ var (
 	errNoSuchPath      = errors.New("httpapi: no such path")
 	errStarting        = errors.New("httpapi: this member is starting")
 	errTooManyRequests = errors.New("httpapi: too many requests in flight")
+	errTooManyWatches  = errors.New("httpapi: too many watches on this member")
 	errTooManyBatches  = errors.New("httpapi: too many batches in flight")
 	errUnauthorized    = errors.New("httpapi: the admin token is missing or wrong")
 	errBodyTooLarge    = errors.New("body: is larger")
@@ -57,6 +58,8 @@ var failures = [...]failure{
 	{is: errBodyTooLarge, status: http.StatusRequestEntityTooLarge, Refusal: registry.Refusal{Code: "too_large", Title: "Too large"}},
 	{is: errTooManyRequests, status: http.StatusTooManyRequests, Refusal: registry.Refusal{Code: "busy", Title: "Too busy", Retry: true,
 		Says: "too many requests are in flight on this member: nothing was done, try again later or at another member"}},
+	{is: errTooManyWatches, status: http.StatusTooManyRequests, Refusal: registry.Refusal{Code: "busy", Title: "Too busy", Retry: true,
+		Says: "as many watches are open on this member as may be: watch at another member, or try again later"}},
 	{is: errTooManyBatches, status: http.StatusTooManyRequests, Refusal: registry.Refusal{Code: "busy", Title: "Too busy", Retry: true,
 		Says: fmt.Sprintf("%d batches are in flight on this member, which is as many as may be: nothing was done, try again later or at another member", batchesInflightMax)}},
 	{is: errStarting, status: http.StatusServiceUnavailable, Refusal: registry.Refusal{Code: "not_ready", Title: "Not ready", Retry: true,
@@ -68,6 +71,7 @@ var failures = [...]failure{
 var statuses = map[string]int{
 	registry.CodeBadRequest: http.StatusBadRequest,
 	"not_found":             http.StatusNotFound,
+	"revision_expired":      http.StatusGone,
 	"lease_token_required":  http.StatusForbidden,
 	"wrong_lease_token":     http.StatusForbidden,
 	"lease_not_found":       http.StatusNotFound,

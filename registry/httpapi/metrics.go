@@ -17,6 +17,11 @@ type metrics struct {
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 	refused  prometheus.Counter
+
+	watches       prometheus.Gauge
+	watchesEnded  *prometheus.CounterVec
+	framesEncoded prometheus.Counter
+	framesSent    *prometheus.CounterVec
 }
 
 func newMetrics() *metrics {
@@ -29,8 +34,20 @@ func newMetrics() *metrics {
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
 		}, []string{"route"}),
 		refused: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "stellmap_http_requests_refused_total", Help: "Requests refused because too many were in flight.",
+			Name: "stellmap_http_requests_refused_total", Help: "Requests refused because too many were in flight, or too many watches open.",
 		}),
+		watches: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "stellmap_http_watches", Help: "Streams of watches that are open.",
+		}),
+		watchesEnded: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stellmap_http_watches_ended_total", Help: "Streams of watches that have ended, by reason: client, stuck (a frame was not taken in time), fell_behind (v1 only), stopping or error.",
+		}, []string{"reason"}),
+		framesEncoded: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "stellmap_http_watch_frames_encoded_total", Help: "Changes that were encoded for all streams that want them.",
+		}),
+		framesSent: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stellmap_http_watch_frames_sent_total", Help: "Changes that streams were told, by whether the encoding is shared with other streams.",
+		}, []string{"shared"}),
 	}
 }
 
@@ -42,10 +59,16 @@ func (m *metrics) register(r prometheus.Registerer, inflight *atomic.Int64) erro
 		Name: "stellmap_http_requests_inflight", Help: "Requests being worked on, health and metrics left out.",
 	}, func() float64 { return float64(inflight.Load()) })
 	var err error
-	for _, c := range []prometheus.Collector{m.requests, m.duration, m.refused, gauge} {
+	for _, c := range []prometheus.Collector{m.requests, m.duration, m.refused, gauge, m.watches, m.watchesEnded, m.framesEncoded, m.framesSent} {
 		err = errors.Join(err, r.Register(c))
 	}
 	return err
+}
+
+func (m *metrics) watchEnded(why string) { m.watchesEnded.WithLabelValues(why).Inc() }
+
+func (m *metrics) frameSent(shared bool) {
+	m.framesSent.WithLabelValues(strconv.FormatBool(shared)).Inc()
 }
 
 // methods are those that have a label of their own.

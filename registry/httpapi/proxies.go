@@ -155,7 +155,7 @@ type v2MemberPropagation struct {
 func (a *API) v2Propagation(w http.ResponseWriter, q *http.Request) error {
 	p := parametersOf(q)
 	p.only("revision", "wait", consistencyName, stalenessName)
-	revision, wait, fresh := p.revision(), p.wait(), p.freshness(a)
+	revision, wait, fresh := p.revision(), p.wait(PropagationWaitMax), p.freshness(a)
 	if err := p.err(); err != nil {
 		return err
 	}
@@ -241,14 +241,14 @@ func (p *parameters) revision() registry.Revision {
 }
 
 // wait is how long a call may wait for what it asks for.
-func (p *parameters) wait() time.Duration {
+func (p *parameters) wait(most time.Duration) time.Duration {
 	text := strings.TrimSpace(p.first("wait"))
 	if text == "" {
 		return 0
 	}
 	d, err := time.ParseDuration(text)
-	if err != nil || d < 0 || d > PropagationWaitMax {
-		p.add("wait", fmt.Sprintf("%q is not a time from 0s to %v, such as 10s", clip(text), PropagationWaitMax))
+	if err != nil || d < 0 || d > most {
+		p.add("wait", fmt.Sprintf("%q is not a time from 0s to %v, such as 10s", clip(text), most))
 	}
 	return d
 }

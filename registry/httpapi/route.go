@@ -24,6 +24,7 @@ type route struct {
 	surface surface
 	reads   bool // it changes nothing, so its outcome is never unknown
 	long    bool // it may take any time as long as it goes on; it bounds each step itself
+	watches bool // it may stay for as long as its client does; it has a slot of a kind of its own
 	open    bool // of the admin port: it asks for no token
 	serve   handler
 }

@@ -26,6 +26,9 @@ func (a *API) admit(w http.ResponseWriter, q *http.Request, one *route) error {
 	if one.surface == surfacePage {
 		return one.serve(w, q)
 	}
+	if one.watches {
+		return a.admitWatch(w, q, one)
+	}
 	if a.inflight.Add(1) > a.limits.inflight {
 		a.inflight.Add(-1)
 		a.metrics.refused.Inc()
@@ -42,6 +45,18 @@ func (a *API) admit(w http.ResponseWriter, q *http.Request, one *route) error {
 	ctx, cancel := context.WithTimeout(q.Context(), a.limits.timeout)
 	defer cancel()
 	return one.serve(w, q.WithContext(ctx))
+}
+
+// admitWatch serves a watch within a slot of its own: those who watch must not keep out
+// those who call, nor the other way round.
+func (a *API) admitWatch(w http.ResponseWriter, q *http.Request, one *route) error {
+	if a.watches.Add(1) > a.limits.watches {
+		a.watches.Add(-1)
+		a.metrics.refused.Inc()
+		return errTooManyWatches
+	}
+	defer a.watches.Add(-1)
+	return one.serve(w, q)
 }
 
 // rescue answers 500 to a request whose handler has panicked, or cuts the

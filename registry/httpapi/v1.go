@@ -15,6 +15,7 @@ func (a *API) v1Routes() []route {
 		{method: http.MethodPost, pattern: at + "register", surface: surfaceV1, serve: a.v1Register},
 		{method: http.MethodPost, pattern: at + "deregister", surface: surfaceV1, serve: a.v1Deregister},
 		{method: http.MethodGet, pattern: at + "instances", surface: surfaceV1, reads: true, serve: a.v1Instances},
+		{method: http.MethodGet, pattern: at + "watch", surface: surfaceV1, reads: true, watches: true, serve: a.v1Watch},
 	}
 }
 
@@ -75,10 +76,7 @@ func v1Wrote(w http.ResponseWriter, result registry.Result, err error, says []by
 // v1Instances does not look at other parameters: old clients send some.
 func (a *API) v1Instances(w http.ResponseWriter, q *http.Request) error {
 	p := parametersOf(q)
-	query := registry.Query{
-		Namespace: p.first("namespace"), Services: p.all("service"), Prefixes: p.all("servicePrefix"), Levels: p.levels(), LevelsInRun: true,
-		Zones: p.one("zone"), Endpoints: p.one("endpoint"), Selectors: p.all("selector"), Labels: p.all("label"), Limit: p.limit(),
-	}
+	query := p.v1Query()
 	if err := p.err(); err != nil {
 		return err
 	}

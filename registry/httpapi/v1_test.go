@@ -70,7 +70,7 @@ func TestJavaTakesEveryAnswer(t *testing.T) {
 		m.must(http.StatusOK, http.MethodPost, at+"heartbeat", ref),
 		m.must(http.StatusOK, http.MethodPost, at+"deregister", ref),
 		m.must(http.StatusNotFound, http.MethodPost, at+"heartbeat", ref),
-		m.must(http.StatusNotFound, http.MethodGet, at+"watch?namespace=prod", ""),
+		m.must(http.StatusGone, http.MethodGet, at+"watch?namespace=prod&sinceRevision=99&includeSnapshot=false", ""),
 		m.must(http.StatusBadRequest, http.MethodPost, at+"register", "{}"),
 		m.must(http.StatusUnsupportedMediaType, http.MethodPost, at+"register", "{}", "Content-Type: text/plain"),
 	}

@@ -38,6 +38,7 @@ func (a *API) v2Routes() []route {
 		read("/api/v2/protections", a.v2Protections),
 		read("/api/v2/members", a.v2Members),
 		read("/api/v2/prometheus/sd", a.v2PrometheusTargets),
+		route{method: http.MethodGet, pattern: "/api/v2/watch", surface: surfaceV2, reads: true, watches: true, serve: conditionless(a.v2Watch)},
 	)
 }
 
