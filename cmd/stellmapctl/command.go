@@ -107,7 +107,7 @@ Exit codes: 0 ok, 1 failed check or other failure, 2 usage, 3 not found,
 	if err := root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(texts(formats), cobra.ShellCompDirectiveNoFileComp)); err != nil {
 		panic(fmt.Sprintf("stellmapctl: completion of --output: %v", err))
 	}
-	root.AddCommand(c.statusCommand(), c.getCommand(), c.describeCommand(), c.registerCommand(), c.deregisterCommand(), c.drainCommand(), c.undrainCommand(),
+	root.AddCommand(c.statusCommand(), c.getCommand(), c.watchCommand(), c.describeCommand(), c.registerCommand(), c.deregisterCommand(), c.drainCommand(), c.undrainCommand(),
 		c.overrideCommand(), c.reportCommand(), c.proxyCommand(), c.applyCommand(), c.bootstrapCommand(),
 		c.memberCommand(), c.leaderCommand(), c.snapshotCommand(), c.debugCommand(), c.versionCommand())
 	return root

@@ -41,6 +41,13 @@ type filter struct {
 const pageItems = 1000
 
 func (s *selection) flags(flags *pflag.FlagSet) {
+	s.filterFlags(flags)
+	flags.UintVar(&s.limit, "limit", 0, "show no more than so many; 0 shows all")
+	flags.BoolVar(&s.count, "count", false, "show the number of them only")
+}
+
+// filterFlags are those that say what is shown.
+func (s *selection) filterFlags(flags *pflag.FlagSet) {
 	namespaceFlag(flags, &s.namespace)
 	flags.BoolVarP(&s.all, "all-namespaces", "A", false, "of all namespaces")
 	s.list(flags, "selector", "l", "selector", "labels: k, !k, k=v, k!=v, 'k in (a,b)', 'k notin (a,b)', with commas for \"and\"; repeatable, all must match")
@@ -56,8 +63,6 @@ func (s *selection) flags(flags *pflag.FlagSet) {
 	s.one(flags, "capability-domain", "capabilityDomain", "the third level")
 	s.one(flags, "application", "application", "the fourth level")
 	s.one(flags, "role", "role", "the last level")
-	flags.UintVar(&s.limit, "limit", 0, "show no more than so many; 0 shows all")
-	flags.BoolVar(&s.count, "count", false, "show the number of them only")
 	flags.BoolVar(&s.stale, "stale", false, "whatever the member knows, without asking the leader")
 	flags.DurationVar(&s.maxStaleness, "max-staleness", 0, "with --stale: confirmed by the leader, or refused, when it is older")
 }
