@@ -87,7 +87,7 @@ var statusCodes = map[string]codes.Code{
 	"version_differs":       codes.Aborted,
 	"quota_exceeded":        codes.ResourceExhausted,
 	"revision_expired":      codes.OutOfRange, // of a watch that wants no resync
-	"cursor_expired":        codes.Aborted, // the list, not the call, has to be begun anew
+	"cursor_expired":        codes.Aborted,    // the list, not the call, has to be begun anew
 	"busy":                  codes.ResourceExhausted,
 	"disk_full":             codes.ResourceExhausted,
 	"states_differ":         codes.FailedPrecondition, // an operator has to mend it
