@@ -89,7 +89,7 @@ func TestChecksAreCompleted(t *testing.T) {
 // TestAStoredCheckOfTheFutureIsRefused shows that a member does not go on without
 // a check that it cannot read.
 func TestAStoredCheckOfTheFutureIsRefused(t *testing.T) {
-	i := &Instance{Namespace: "prod", Service: "orders", ID: "a", Status: StatusPassing, Health: &Health{Checks: []Check{{Name: "web", Kind: "quic", Initial: "passing"}}}}
+	i := &Instance{Origin: &Origin{Namespace: "prod", Service: "orders"}, ID: "a", Status: StatusPassing, Health: &Health{Checks: []Check{{Name: "web", Kind: "quic", Initial: "passing"}}}}
 	_, err := newReader("here").decodeInstance(i.Key(), i.encode())
 	if err == nil || !strings.Contains(err.Error(), "has a check of a kind that this version does not know: run a newer version") {
 		t.Fatalf("it is read: %v", err)

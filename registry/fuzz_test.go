@@ -62,9 +62,9 @@ func tryCommand(b []byte) (command *recordv1.Command, problem string) {
 
 // A record that is read is written as one that is read the same.
 func FuzzRecord(f *testing.F) {
-	f.Add((&Instance{Namespace: "ns", Service: "svc", ID: "a", Status: StatusPassing, Revision: 9, Labels: Pairs{{Key: "k", Value: "v"}},
+	f.Add((&Instance{Origin: &Origin{Namespace: "ns", Service: "svc"}, ID: "a", Status: StatusPassing, Revision: 9, Labels: Pairs{{Key: "k", Value: "v"}},
 		Endpoints: []Endpoint{{Name: "http", Protocol: "http", Host: "10.0.0.1", Port: 80}}, Number: 7}).encode())
-	f.Add((&Instance{Namespace: "ns", Service: "svc", ID: "a", Status: StatusCritical, Revision: 9, Endpoints: []Endpoint{{Name: "http", Protocol: "http", Host: "10.0.0.1", Port: 80}}, Health: &Health{
+	f.Add((&Instance{Origin: &Origin{Namespace: "ns", Service: "svc"}, ID: "a", Status: StatusCritical, Revision: 9, Endpoints: []Endpoint{{Name: "http", Protocol: "http", Host: "10.0.0.1", Port: 80}}, Health: &Health{
 		Checks:     []Check{{Name: "web", Kind: CheckHTTP, Endpoint: "http", Path: "/", IntervalSeconds: 5, TimeoutSeconds: 2, Rise: 2, Fall: 3, Initial: "passing"}},
 		Conditions: []Condition{{Source: SourceCheck, Name: "web", Status: StatusCritical, Since: 1, Held: 2, Reason: "r"}},
 	}}).encode())
@@ -76,7 +76,7 @@ func FuzzRecord(f *testing.F) {
 	zone := ExpiryPause{Scope: Scope{Kind: ScopeZone, Service: ServiceKey{"ns", "svc"}, Zone: "a"}, Since: 7, Limit: 1_000_000, Lapsed: 6, Leases: 10, Least: 5, Percent: 15}
 	f.Add((&serviceRecord{created: 1, revision: 2, protections: []ExpiryPause{zone}}).encode())
 	f.Add((&ExpiryPause{Scope: Scope{Kind: ScopeCluster}, Since: 7, Limit: 1_000_000, Lapsed: 6, Leases: 10, Least: 5, Percent: 15}).encode())
-	f.Add(recordOf([]Event{{Kind: EventInstancePut, Service: ServiceKey{"ns", "svc"}, HandedOut: true, Instance: &Instance{ID: "a", Status: StatusCritical}, Previous: &Instance{ID: "a", Status: StatusPassing}}}))
+	f.Add(recordOf([]Event{{Kind: EventInstancePut, Service: ServiceKey{"ns", "svc"}, HandedOut: true, Instance: &Instance{Origin: &nowhere, ID: "a", Status: StatusCritical}, Previous: &Instance{Origin: &nowhere, ID: "a", Status: StatusPassing}}}))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		k := InstanceKey{Namespace: "ns", Service: "svc", ID: "a"}

@@ -472,7 +472,7 @@ func (l *leases) hold(term uint64, held []keptLease) {
 	}
 	for _, d := range held {
 		one := l.find(d.key)
-		if one == nil || one.generation != d.generation || !one.expiring || one.index >= 0 {
+		if one == nil || one.instance.Lease != d.generation || !one.expiring || one.index >= 0 {
 			continue
 		}
 		at := l.seen

@@ -238,6 +238,14 @@ func (m *member) pass(clock *manualClock, d time.Duration) {
 	}
 }
 
+// String is all of an instance, its origin included, by which tests compare it.
+func (i Instance) String() string {
+	type rest Instance
+	origin := *i.Origin
+	i.Origin = nil
+	return fmt.Sprintf("%+v %+v", origin, rest(i))
+}
+
 // dump is everything that the published state knows, and everything in the engine.
 func (m *member) dump() string {
 	return dumpState(m.machine.published) + dumpEngine(m.tb, m.engine)

@@ -11,13 +11,8 @@ import (
 // An Instance is one running copy of a service. Instances are shared by all
 // readers and never change: a change makes a new one.
 type Instance struct {
-	Namespace string
-	Service   string
+	*Origin   // never nil
 	ID        string
-	Group     string // optional, within the namespace
-	Zone      string // optional
-	Region    string // where it runs; of this registry's own instances the region of the cluster
-	Version   string // optional
 	Labels    Pairs
 	Metadata  Pairs
 	Endpoints []Endpoint // at least one, names unique, in the order registered
@@ -37,6 +32,18 @@ type Instance struct {
 
 	LeaseID string    // the shared lease that it lives under, or lived under when it expired; "" = one of its own
 	Token   TokenHash // of the lease token that whoever changes it has to present
+}
+
+// An Origin is what the instances have in common that one deployment has brought to
+// one place: six texts that a million of them would each have a copy of. It is
+// shared and never changes.
+type Origin struct {
+	Namespace string
+	Service   string
+	Group     string // optional, within the namespace
+	Zone      string // optional
+	Region    string // where it runs; of this registry's own instances the region of the cluster
+	Version   string // optional
 }
 
 // Key is the instance's identity.

@@ -56,17 +56,15 @@ const leaseStepsMax = 4_096
 // place in the queue follows when it comes up, once per TTL however often the
 // lease is renewed.
 type lease struct {
-	instance   *Instance // as it is now; its key, without another copy of it
-	generation Revision
-	ttl        time.Duration
-	deadline   time.Duration // in lease time
-	queued     time.Duration // when the queue looks at it: not after the deadline
-	index      int32         // in the queue; -1 = not there
-	expiring   bool          // an expiry may be on its way
-	overdue    bool          // a checkpoint that says so may be on its way or in force
-	inherited  bool          // not renewed since this leader began: it looks at what was told before when to call it overdue
-	listed     bool          // among those that may be overdue
-	next       *lease        // has the same hash
+	instance  *Instance     // as it is now; its key, TTL and generation, without another copy of them
+	deadline  time.Duration // in lease time
+	queued    time.Duration // when the queue looks at it: not after the deadline
+	index     int32         // in the queue; -1 = not there
+	expiring  bool          // an expiry may be on its way
+	overdue   bool          // a checkpoint that says so may be on its way or in force
+	inherited bool          // not renewed since this leader began: it looks at what was told before when to call it overdue
+	listed    bool          // among those that may be overdue
+	next      *lease        // has the same hash
 }
 
 // A dueLease is what an expiry names.
@@ -167,7 +165,7 @@ func (l *leases) grant(i *Instance, index int) *lease {
 	if mutant("lease_ends_a_tick_early") {
 		deadline -= expiryTick
 	}
-	granted := &lease{instance: i, generation: i.Lease, ttl: i.LeaseTTL, deadline: deadline, index: int32(index)}
+	granted := &lease{instance: i, deadline: deadline, index: int32(index)}
 	granted.queued = granted.overdueAt()
 	l.unspoken.asOf = max(l.unspoken.asOf, i.Lease)
 	l.add(granted)
@@ -237,16 +235,16 @@ func (l *leases) put(i *Instance) {
 	switch {
 	case old == nil:
 		one := l.grant(i, -1)
-		one.deadline += stretched(one.ttl, l.stretch.factor) - one.ttl
+		one.deadline += stretched(one.instance.LeaseTTL, l.stretch.factor) - one.instance.LeaseTTL
 		one.queued = one.overdueAt()
 		heap.Push(&l.queue, one)
 		if !i.kept() {
 			l.hear(one)
 		}
-	case old.generation == i.Lease:
+	case old.instance.Lease == i.Lease:
 		old.instance = i // lets go of the one before
 	default:
-		old.instance, old.generation, old.ttl = i, i.Lease, i.LeaseTTL
+		old.instance = i
 		old.expiring, old.overdue, old.inherited = false, false, false
 		l.unspoken.asOf = max(l.unspoken.asOf, i.Lease)
 		l.hear(old)
@@ -304,11 +302,11 @@ func (l *leases) renew(asked []leaseRenewal) (term uint64, outcomes []renewal) {
 			outcomes[i] = renewalUnknown
 		case !one.instance.heldBy(a.proof):
 			outcomes[i] = renewalWrong
-		case one.instance.kept(), one.expiring && !mutant("renewal_beside_an_expiry") || one.overdue && !mutant("renewal_of_an_overdue_lease") || a.ttl != 0 && a.ttl != one.ttl:
+		case one.instance.kept(), one.expiring && !mutant("renewal_beside_an_expiry") || one.overdue && !mutant("renewal_of_an_overdue_lease") || a.ttl != 0 && a.ttl != one.instance.LeaseTTL:
 			outcomes[i] = renewalLog
 		default:
-			asked[i].granted = granted(one.ttl, l.stretch.factor)
-			one.deadline, one.inherited = max(one.deadline, now+stretched(one.ttl, l.stretch.factor)), false
+			asked[i].granted = granted(one.instance.LeaseTTL, l.stretch.factor)
+			one.deadline, one.inherited = max(one.deadline, now+stretched(one.instance.LeaseTTL, l.stretch.factor)), false
 			l.hear(one)
 		}
 	}
@@ -350,7 +348,7 @@ func (l *leases) due(most int) (term uint64, due []dueLease, more bool) {
 		if one.instance.Key().isShared() {
 			spent += l.crowd - 1
 		}
-		due = append(due, dueLease{key: one.instance.Key(), generation: one.generation})
+		due = append(due, dueLease{key: one.instance.Key(), generation: one.instance.Lease})
 	}
 	return l.term, due, true
 }
@@ -365,7 +363,7 @@ func (l *leases) retry(term uint64, due []dueLease) {
 		return
 	}
 	for _, d := range due {
-		if one := l.find(d.key); one != nil && one.expiring && one.generation == d.generation && one.index < 0 {
+		if one := l.find(d.key); one != nil && one.expiring && one.instance.Lease == d.generation && one.index < 0 {
 			l.enqueue(one, l.seen)
 			if mutant("expiry_given_up_too_soon") {
 				one.expiring = false

@@ -13,7 +13,7 @@ import (
 
 // passing is an instance whose lease is of that generation.
 func passing(id string, generation Revision, ttl time.Duration) *Instance {
-	return &Instance{Namespace: "prod", Service: "orders", ID: id, Status: StatusPassing, Lease: generation, LeaseTTL: ttl}
+	return &Instance{Origin: &Origin{Namespace: "prod", Service: "orders"}, ID: id, Status: StatusPassing, Lease: generation, LeaseTTL: ttl}
 }
 
 func put(i *Instance) change { return change{op: opPut, instance: i, service: i.ServiceKey()} }

@@ -269,7 +269,7 @@ func TestDamagedRecordsAreRefused(t *testing.T) {
 func TestRecordsKeepEverything(t *testing.T) {
 	d := newReader("here")
 	i := &Instance{
-		Namespace: "prod", Service: "a.b.c.d.e", ID: "i", Group: "g", Zone: "z", Region: "here", Version: "v",
+		Origin: &Origin{Namespace: "prod", Service: "a.b.c.d.e", Group: "g", Zone: "z", Region: "here", Version: "v"}, ID: "i",
 		Labels: Pairs{{"k", "1"}}, Metadata: Pairs{{"m", "2"}},
 		Endpoints: []Endpoint{{Name: "n", Protocol: "http", Host: "h", Port: 1, Path: "/p", Weight: 2}}, LeaseTTL: 1500e6,
 		RegisteredAt: 1, LastHeartbeat: 2, Status: StatusExpired, ExpiredAt: 3, Revision: 4, Counter: 5, Lease: 6,

@@ -58,7 +58,7 @@ func (one *lease) overdueAt() time.Duration {
 	if one.inherited {
 		return one.queued
 	}
-	return one.deadline - one.ttl/overdueShare
+	return one.deadline - one.instance.LeaseTTL/overdueShare
 }
 
 // silent says that a lease which has come up has not been renewed since.
@@ -77,8 +77,8 @@ func (l *leases) hurry(one *lease, now time.Duration) {
 // that has been silent for long it has less patience.
 func (l *leases) inherit(one *lease, said *toldLeases) {
 	t := said.of(one.instance)
-	silent, ttl := said.silent(t), stretched(one.ttl, said.honoured)
-	one.deadline += ttl - one.ttl
+	silent, ttl := said.silent(t), stretched(one.instance.LeaseTTL, said.honoured)
+	one.deadline += ttl - one.instance.LeaseTTL
 	switch {
 	case t.overdue():
 		one.overdue = true

@@ -92,7 +92,7 @@ func endpointsToRecord(endpoints []Endpoint) []*recordv1.Endpoint {
 }
 
 // A reader turns records into instances. It belongs to the goroutine that
-// applies, and keeps one copy of each text, and of each set of labels,
+// applies, and keeps one copy of each text, and of each origin and set of labels,
 // metadata or checks, that many instances share.
 type reader struct {
 	region      string
@@ -100,7 +100,8 @@ type reader struct {
 	sharedPairs map[string]Pairs // by their texts, one after the other
 	pairsKey    []byte           // scratch
 
-	sharedChecks map[string][]Check // by their records
+	sharedOrigins map[Origin]*Origin
+	sharedChecks  map[string][]Check // by their records
 }
 
 // The bounds of what is shared. A longer text or set is not; when there are too
@@ -110,11 +111,12 @@ const (
 	sharedTextBytesMax  = 64
 	sharedPairsMax      = 16_384
 	sharedPairsBytesMax = 512
+	sharedOriginsMax    = 65_536
 	sharedChecksMax     = 1_024
 )
 
 func newReader(region string) *reader {
-	return &reader{region: region, shared: make(map[string]string), sharedPairs: make(map[string]Pairs), sharedChecks: make(map[string][]Check)}
+	return &reader{region: region, shared: make(map[string]string), sharedPairs: make(map[string]Pairs), sharedOrigins: make(map[Origin]*Origin), sharedChecks: make(map[string][]Check)}
 }
 
 func (d *reader) share(s string) string {
@@ -132,13 +134,25 @@ func (d *reader) share(s string) string {
 
 // instance is a passing instance as its spec says, without times, revisions and lease.
 func (d *reader) instance(k InstanceKey, spec *recordv1.InstanceSpec) *Instance {
-	service := d.share(k.Service)
 	return &Instance{
-		Namespace: d.share(k.Namespace), Service: service, ID: k.ID,
-		Group: d.share(spec.GetGroup()), Zone: d.share(spec.GetZone()), Region: d.region, Version: d.share(spec.GetVersion()),
+		Origin: d.origin(Origin{Namespace: k.Namespace, Service: k.Service, Group: spec.GetGroup(), Zone: spec.GetZone(), Region: d.region, Version: spec.GetVersion()}), ID: k.ID,
 		Labels: d.pairs(spec.GetLabels()), Metadata: d.pairs(spec.GetMetadata()), Endpoints: d.endpoints(spec.GetEndpoints()),
 		LeaseTTL: time.Duration(spec.GetLeaseTtlMs()) * time.Millisecond, Status: StatusPassing, Health: healthOf(d.checks(spec.GetChecks()), 0, nil),
 	}
+}
+
+// origin is the one copy of an origin.
+func (d *reader) origin(o Origin) *Origin {
+	if one, ok := d.sharedOrigins[o]; ok {
+		return one
+	}
+	o.Namespace, o.Service, o.Group = d.share(o.Namespace), d.share(o.Service), d.share(o.Group)
+	o.Zone, o.Version = d.share(o.Zone), d.share(o.Version)
+	if len(d.sharedOrigins) == sharedOriginsMax {
+		clear(d.sharedOrigins)
+	}
+	d.sharedOrigins[o] = &o
+	return &o
 }
 
 func (d *reader) pairs(record []*recordv1.Pair) Pairs {

@@ -316,7 +316,7 @@ func TestReportsAreBounded(t *testing.T) {
 	r := newReports(clock.Now, func(what string) { full[what]++ })
 	r.begin(1)
 	tell := func(service, id, name, from string) *recordv1.ToldReport {
-		i := &Instance{Namespace: "prod", Service: service, ID: id, Status: StatusPassing}
+		i := &Instance{Origin: &Origin{Namespace: "prod", Service: service}, ID: id, Status: StatusPassing}
 		item := &recordv1.Report{Key: keyToRecord(i.Key()), Reporter: name, From: from}
 		return r.tell(1, []*recordv1.Report{item}, []reportable{{key: i.Key(), instance: i, rules: (*Policy)(nil).ReportRules()}})[0]
 	}

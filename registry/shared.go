@@ -43,9 +43,12 @@ func sharedKey(id string) InstanceKey { return InstanceKey{ID: id} }
 
 func (k InstanceKey) isShared() bool { return k.Service == "" }
 
+// nowhere is the origin of what only has an id.
+var nowhere Origin
+
 // asInstance is the lease as the leader keeps it. One that has ended is due at once.
 func (l *SharedLease) asInstance() *Instance {
-	i := &Instance{ID: l.ID, Lease: l.Generation, LeaseTTL: l.TTL, Token: l.Token}
+	i := &Instance{Origin: &nowhere, ID: l.ID, Lease: l.Generation, LeaseTTL: l.TTL, Token: l.Token}
 	if l.EndedAt != 0 {
 		i.LeaseTTL = 0
 	}

@@ -179,7 +179,7 @@ func TestARevisionLargerThanTheRing(t *testing.T) {
 // before there are many, and that one above the bound is still told.
 func TestTheRingIsBoundedByBytes(t *testing.T) {
 	large := func(revision Revision, size int) Event {
-		i := &Instance{ID: "a", Labels: Pairs{{"k", strings.Repeat("v", size)}}}
+		i := &Instance{Origin: &nowhere, ID: "a", Labels: Pairs{{"k", strings.Repeat("v", size)}}}
 		return Event{Revision: revision, Kind: EventInstancePut, Instance: i}
 	}
 	r := newRing(ringEventsMax, 10_000, 0)

@@ -59,7 +59,7 @@ func envoyJSON(t *testing.T, m validated) string {
 }
 
 func instance(id, region, zone string, status registry.Status, endpoints ...registry.Endpoint) *registry.Instance {
-	return &registry.Instance{Namespace: "prod", Service: "orders", ID: id, Region: region, Zone: zone, Status: status, Endpoints: endpoints}
+	return &registry.Instance{Origin: &registry.Origin{Namespace: "prod", Service: "orders", Region: region, Zone: zone}, ID: id, Status: status, Endpoints: endpoints}
 }
 
 func at(name, protocol, host string, port, weight int32) registry.Endpoint {

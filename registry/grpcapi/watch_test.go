@@ -189,7 +189,7 @@ func TestWatchesShareAnEncoding(t *testing.T) {
 func TestEncodingsAreBounded(t *testing.T) {
 	m := newMember(t, nil)
 	e := &m.api.shared
-	i := &registry.Instance{Namespace: "prod", Service: "orders", ID: "a", Status: registry.StatusPassing}
+	i := &registry.Instance{Origin: &registry.Origin{Namespace: "prod", Service: "orders"}, ID: "a", Status: registry.StatusPassing}
 	for n := range encodingsMax + 10 {
 		e.of(&registry.Change{Revision: registry.Revision(n), Instance: i})
 	}
@@ -198,7 +198,7 @@ func TestEncodingsAreBounded(t *testing.T) {
 	if _, kept := e.kept[encodingKey{revision: 9}]; kept {
 		t.Error("the oldest is still kept")
 	}
-	big := &registry.Instance{Service: "orders", ID: strings.Repeat("x", encodingsBytesMax/4)}
+	big := &registry.Instance{Origin: &registry.Origin{Service: "orders"}, ID: strings.Repeat("x", encodingsBytesMax/4)}
 	for n := range 10 {
 		e.of(&registry.Change{Revision: registry.Revision(1<<20 + n), Instance: big})
 	}

@@ -49,7 +49,7 @@ func sameReplacement(got, want string) bool {
 // TestEveryFieldOfAnInstanceIsShown shows that nothing is lost or misplaced on the way out.
 func TestEveryFieldOfAnInstanceIsShown(t *testing.T) {
 	i := &registry.Instance{
-		Namespace: "n", Service: "a.b.c.d.e", ID: "i", Group: "g", Zone: "z", Region: "r", Version: "v",
+		Origin: &registry.Origin{Namespace: "n", Service: "a.b.c.d.e", Group: "g", Zone: "z", Region: "r", Version: "v"}, ID: "i",
 		Labels: registry.PairsOf(map[string]string{"l": "1", "k": ""}), Metadata: registry.PairsOf(map[string]string{"m": "2"}),
 		Endpoints: []registry.Endpoint{{Name: "e", Protocol: "http", Host: "::1", Port: 1, Path: "/p", Weight: 2}, {Name: "f", Protocol: "tcp", Host: "h", Port: 65535, Weight: 1}},
 		LeaseTTL:  90 * time.Second, RegisteredAt: 1_790_000_000_999, LastHeartbeat: 1_790_000_001_000,
