@@ -16,14 +16,37 @@ import (
 const unknownMax = 32
 
 // known refuses a request with fields that this version does not know: what a newer
-// client asks for must not be ignored.
+// client asks for must not be ignored. Where they are is looked up only if there are any.
 func known(request proto.Message) error {
-	var bad []registry.Problem
-	findUnknown(request.ProtoReflect(), "", &bad)
-	if len(bad) == 0 {
+	if !hasUnknown(request.ProtoReflect()) {
 		return nil
 	}
+	var bad []registry.Problem
+	findUnknown(request.ProtoReflect(), "", &bad)
 	return &registry.ValidationError{Problems: bad}
+}
+
+func hasUnknown(m protoreflect.Message) bool {
+	if len(m.GetUnknown()) > 0 {
+		return true
+	}
+	fields := m.Descriptor().Fields()
+	for n := range fields.Len() {
+		f := fields.Get(n)
+		switch {
+		case f.Message() == nil || !m.Has(f):
+		case f.IsList():
+			list := m.Get(f).List()
+			for i := range list.Len() {
+				if hasUnknown(list.Get(i).Message()) {
+					return true
+				}
+			}
+		case hasUnknown(m.Get(f).Message()):
+			return true
+		}
+	}
+	return false
 }
 
 // findUnknown walks a message in the order of its description.
