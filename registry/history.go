@@ -165,54 +165,106 @@ func (t *step) servicesMade() int {
 	return n
 }
 
-// eventsRecord is what readers can tell of the entry. It is put together by hand,
-// since the instances are encoded already, or ought to be but once.
+// eventsRecord is what readers can tell of the entry. It is put together by hand, in
+// the order of its fields: the instances are encoded already, or ought to be but
+// once, and every entry pays for it.
 func (t *step) eventsRecord() (record []byte, count int) {
-	var events []byte
+	size := 0
 	for i := range t.changes {
 		if c := &t.changes[i]; !c.silent {
-			events = appendEvent(events, c)
+			size += eventBytes + 2*len(c.encoded)
 			count++
 		}
 	}
 	if count == 0 {
 		return nil, 0
 	}
-	record = encode(&recordv1.EventsRecord{Format: formatMax, TimeMs: t.entry.Time, Count: uint32(count)})
-	return append(record, events...), count
+	record = make([]byte, 0, size)
+	record = appendNumber(record, eventsFormatField, formatMax)
+	record = appendNumber(record, eventsTimeField, uint64(t.entry.Time))
+	record = appendNumber(record, eventsCountField, uint64(count))
+	var event []byte
+	for i := range t.changes {
+		if c := &t.changes[i]; !c.silent {
+			event = appendEvent(event[:0], c)
+			record = protowire.AppendBytes(protowire.AppendTag(record, eventsEventsField, protowire.BytesType), event)
+		}
+	}
+	return record, count
 }
 
-// The numbers of EventsRecord and EventRecord in record.proto.
+// eventBytes is about what an event takes beside its instances.
+const eventBytes = 128
+
+// The numbers of EventsRecord, EventRecord and ServiceKey in record.proto.
 const (
+	eventsFormatField = 1
+	eventsTimeField   = 2
+	eventsCountField  = 3
 	eventsEventsField = 4
 
-	eventInstanceField = 4
-	eventPreviousField = 5
+	eventKindField         = 1
+	eventServiceField      = 2
+	eventIDField           = 3
+	eventInstanceField     = 4
+	eventPreviousField     = 5
+	eventHandedOutField    = 6
+	eventWasHandedOutField = 7
+
+	serviceNamespaceField = 1
+	serviceServiceField   = 2
 )
 
 func appendEvent(b []byte, c *change) []byte {
-	e := &recordv1.EventRecord{
-		Kind: recordv1.EventRecord_Kind(c.kind()), Service: &recordv1.ServiceKey{Namespace: c.service.Namespace, Service: c.service.Service},
-		HandedOut: c.handedOut, WasHandedOut: c.wasHandedOut,
-	}
+	b = appendNumber(b, eventKindField, uint64(c.kind()))
+	b = protowire.AppendTag(b, eventServiceField, protowire.BytesType)
+	b = protowire.AppendVarint(b, uint64(textSize(c.service.Namespace)+textSize(c.service.Service)))
+	b = appendPart(appendPart(b, serviceNamespaceField, c.service.Namespace), serviceServiceField, c.service.Service)
 	switch {
 	case c.instance != nil:
-		e.Id = c.instance.ID
+		b = appendPart(b, eventIDField, c.instance.ID)
 	case c.previous != nil:
-		e.Id = c.previous.ID
+		b = appendPart(b, eventIDField, c.previous.ID)
 	}
-	record := encode(e)
-	if c.instance != nil {
-		encoded := c.encoded
-		if encoded == nil {
-			encoded = c.instance.encode()
-		}
-		record = protowire.AppendBytes(protowire.AppendTag(record, eventInstanceField, protowire.BytesType), encoded)
+	if c.encoded != nil {
+		b = appendPart(b, eventInstanceField, c.encoded)
+	} else if c.instance != nil {
+		b = appendPart(b, eventInstanceField, c.instance.encode())
 	}
 	if c.previous != nil {
-		record = protowire.AppendBytes(protowire.AppendTag(record, eventPreviousField, protowire.BytesType), c.previous.encode())
+		b = appendPart(b, eventPreviousField, c.previous.encode())
 	}
-	return protowire.AppendBytes(protowire.AppendTag(b, eventsEventsField, protowire.BytesType), record)
+	if c.handedOut {
+		b = appendNumber(b, eventHandedOutField, 1)
+	}
+	if c.wasHandedOut {
+		b = appendNumber(b, eventWasHandedOutField, 1)
+	}
+	return b
+}
+
+// appendNumber leaves zero out, as protobuf does, and appendPart what is empty.
+func appendNumber(b []byte, field protowire.Number, n uint64) []byte {
+	if n == 0 {
+		return b
+	}
+	return protowire.AppendVarint(protowire.AppendTag(b, field, protowire.VarintType), n)
+}
+
+func appendPart[T string | []byte](b []byte, field protowire.Number, part T) []byte {
+	if len(part) == 0 {
+		return b
+	}
+	b = protowire.AppendVarint(protowire.AppendTag(b, field, protowire.BytesType), uint64(len(part)))
+	return append(b, part...)
+}
+
+// textSize is what appendPart adds for a field with a small number.
+func textSize(text string) int {
+	if text == "" {
+		return 0
+	}
+	return 1 + protowire.SizeBytes(len(text))
 }
 
 // decodeEvents reads what a revision has changed.

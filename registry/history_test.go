@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"google.golang.org/protobuf/proto"
 
 	recordv1 "github.com/stellmap/stellmap/api/proto/stellmap/record/v1"
 	"github.com/stellmap/stellmap/storage"
@@ -236,5 +238,24 @@ func TestChangesThatCannotBeRead(t *testing.T) {
 				t.Fatalf("it is read as %+v, %v; want %q", events, err, c.says)
 			}
 		})
+	}
+}
+
+// TestEventsAreEncodedAsProtobufDoes shows that what is put together by hand is what
+// the messages would be.
+func TestEventsAreEncodedAsProtobufDoes(t *testing.T) {
+	i := &Instance{Origin: &Origin{Namespace: "prod", Service: "orders"}, ID: "a", Status: StatusCritical, Revision: 300, Endpoints: []Endpoint{{Name: "http", Protocol: "http", Host: "10.0.0.1", Port: 80}}}
+	for _, events := range [][]Event{
+		{{Kind: EventServicePut, Service: ServiceKey{"prod", strings.Repeat("s", 200)}}},
+		{{Kind: EventInstancePut, Service: i.ServiceKey(), Instance: i}, {Kind: EventInstanceDelete, Service: i.ServiceKey(), Previous: i, WasHandedOut: true}},
+		{{Kind: EventInstancePut, Service: i.ServiceKey(), Instance: i, Previous: i, HandedOut: true}},
+	} {
+		var record recordv1.EventsRecord
+		if err := proto.Unmarshal(recordOf(events), &record); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := recordOf(events), encode(&record); !bytes.Equal(got, want) || int(record.GetCount()) != len(events) {
+			t.Errorf("%d events are\n%x, want\n%x", len(events), got, want)
+		}
 	}
 }

@@ -15,14 +15,17 @@ import (
 	"time"
 )
 
-// served has a member served on a port, as it is in production.
-func (m *member) served() *httptest.Server {
+// served has a member served on a port, as it is in production but for the changes.
+func (m *member) served(changes ...func(*http.Server)) *httptest.Server {
 	m.tb.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		m.tb.Fatal(err)
 	}
 	s := &httptest.Server{Listener: listener, Config: NewServer(m.api.Handler(), nil)}
+	for _, change := range changes {
+		change(s.Config)
+	}
 	s.Start()
 	m.tb.Cleanup(func() {
 		m.api.EndWatches()
@@ -217,8 +220,7 @@ func TestWhatAWatchOfV1Refuses(t *testing.T) {
 func TestAStreamLivesLongerThanACall(t *testing.T) {
 	m := newMember(t, nil)
 	m.api.limits.keepalive, m.api.limits.timeout = 10*time.Millisecond, time.Second
-	s := m.served()
-	s.Config.ReadTimeout, s.Config.WriteTimeout = 100*time.Millisecond, 100*time.Millisecond
+	s := m.served(func(s *http.Server) { s.ReadTimeout, s.WriteTimeout = 100*time.Millisecond, 100*time.Millisecond })
 	v1, v2 := watch(t, s, v1At+"&includeSnapshot=false"), watch(t, s, "/api/v2/watch?snapshot=false&namespace=prod")
 	for range 40 {
 		v1.mustBe(": keepalive\n")
