@@ -23,7 +23,7 @@ const (
 	manyLeases     = 10_000
 	leaseGroups    = 20       // holders of many instances, which renew them in batches
 	singleShare    = 5        // one in so many instances is renewed by itself
-	singleHolders  = 40       // that share those
+	singleHolders  = 100      // that share those, two each at least
 	batchItems     = 1_000    // in one batch
 	logEntriesMost = 1.0      // a second, while nothing but renewals comes
 	logBytesMost   = 64 << 10 // a second
@@ -68,15 +68,16 @@ func TestLeasesUnderLoad(t *testing.T) {
 	stopped := min(stoppedMost, n/10)
 	doomed, stopDoomed := context.WithCancel(ctx)
 	defer stopDoomed()
-	singly := n / singleShare
+	singly, holders := singles(n)
 	// Some of each service: if most of one stopped, self-preservation would keep them.
-	for i := range leaseGroups {
-		service, stay := fmt.Sprintf("group-%d", i), (n-stopped-singly)/leaseGroups
-		l.hold(ctx, service, 0, stay, l.renewBatch)
-		l.hold(doomed, service, stay, stay+stopped/leaseGroups, l.renewBatch)
+	groups := min(leaseGroups, stopped)
+	for i := range groups {
+		service, stay := fmt.Sprintf("group-%d", i), (n-stopped-singly)/groups
+		l.hold(ctx, service, 0, stay, 3, l.renewInBatches)
+		l.hold(doomed, service, stay, stay+stopped/groups, 3, l.renewInBatches)
 	}
-	for i := range singleHolders {
-		l.hold(ctx, fmt.Sprintf("single-%d", i), 0, singly/singleHolders, l.renewSingly)
+	for i := range holders {
+		l.hold(ctx, fmt.Sprintf("single-%d", i), 0, singly/holders, 2, l.renewSingly)
 	}
 	l.enrolled.Wait()
 	t.Logf("load average %s; %d leases of %v were registered in %v", loadAverage(), n, l.ttl, time.Since(began).Round(time.Millisecond))
@@ -118,6 +119,11 @@ func TestLeasesUnderLoad(t *testing.T) {
 	}
 }
 
+// singles is how many of all instances are renewed one by one, and by how many holders.
+func singles(n int) (instances, holders int) {
+	return n / singleShare, min(singleHolders, n/singleShare/2)
+}
+
 // others are the members but for one.
 func (c *cluster) others(one *member) []*member {
 	var out []*member
@@ -129,38 +135,62 @@ func (c *cluster) others(one *member) []*member {
 	return out
 }
 
-// hold registers the instances of a service from one number to another, and renews them three times in their TTL.
-func (l *leaseLoad) hold(ctx context.Context, service string, first, end int, renew func(ctx context.Context, service string, from, to, try int) error) {
+// A leaseStep does something to some instances of a service in one call, at a member that follows from the try.
+type leaseStep func(ctx context.Context, service string, from, to, try int) error
+
+// hold registers the instances of a service from one number to another, and renews them so many times in their TTL.
+func (l *leaseLoad) hold(ctx context.Context, service string, first, end, times int, renew func(ctx context.Context, service string, from, to int)) {
 	l.enrolled.Add(1)
 	l.holding.Go(func() {
-		insist := func(call func(ctx context.Context, service string, from, to, try int) error, from, to int) {
-			for try := 0; ctx.Err() == nil; try++ {
-				err := call(ctx, service, from, to, try)
-				if err == nil {
-					return
-				}
-				if strings.Contains(err.Error(), "not_found") {
-					l.problem("%s: %v", service, err)
-					return
-				}
-				rest(ctx, 100*time.Millisecond)
-			}
-		}
-		for from := first; from < end; from += batchItems {
-			insist(l.register, from, min(from+batchItems, end))
-		}
+		l.inBatches(ctx, service, first, end, l.register)
 		l.enrolled.Done()
-		last := time.Now()
+		every, last := l.ttl/time.Duration(times), time.Now()
 		for ctx.Err() == nil {
 			began := time.Now()
-			insist(renew, first, end)
+			renew(ctx, service, first, end)
 			if gap := int64(time.Since(last)); gap > l.longest.Load() {
 				l.longest.Store(gap)
 			}
 			last = began
-			rest(ctx, l.ttl/3-time.Since(began))
+			rest(ctx, every-time.Since(began))
 		}
 	})
+}
+
+// insist does a step until it succeeds: what one member does not do, the next one does.
+func (l *leaseLoad) insist(ctx context.Context, service string, from, to int, step leaseStep) {
+	for try := 0; ctx.Err() == nil; try++ {
+		err := step(ctx, service, from, to, try)
+		if err == nil {
+			return
+		}
+		if strings.Contains(err.Error(), "not_found") {
+			l.problem("%s: %v", service, err)
+			return
+		}
+		rest(ctx, 20*time.Millisecond)
+	}
+}
+
+func (l *leaseLoad) inBatches(ctx context.Context, service string, from, to int, step leaseStep) {
+	for ; from < to; from += batchItems {
+		l.insist(ctx, service, from, min(from+batchItems, to), step)
+	}
+}
+
+func (l *leaseLoad) renewInBatches(ctx context.Context, service string, from, to int) {
+	l.inBatches(ctx, service, from, to, l.renewBatch)
+}
+
+// renewSingly renews one by one, spread over most of half a TTL.
+func (l *leaseLoad) renewSingly(ctx context.Context, service string, from, to int) {
+	began := time.Now()
+	for n := from; n < to; n++ {
+		rest(ctx, time.Duration(n)*l.ttl*9/20/time.Duration(to)-time.Since(began))
+		l.insist(ctx, service, n, n+1, func(ctx context.Context, service string, n, _, try int) error {
+			return l.renewOne(ctx, service, n, try)
+		})
+	}
 }
 
 func (l *leaseLoad) problem(format string, args ...any) {
@@ -186,17 +216,13 @@ func (l *leaseLoad) register(ctx context.Context, service string, from, to, try 
 func hostOf(n int) string { return fmt.Sprintf("10.%d.%d.%d", n>>16&255, n>>8&255, n&255) }
 
 func (l *leaseLoad) renewBatch(ctx context.Context, service string, from, to, try int) error {
-	for ; from < to; from += batchItems {
-		until := min(from+batchItems, to)
-		err := l.batch(ctx, try, from, until, func(n int) string {
-			return fmt.Sprintf(`{"renew":{"namespace":"default","service":%q,"instanceId":"%d","leaseToken":%q}}`, service, n, leaseToken)
-		})
-		if err != nil {
-			return err
-		}
-		l.renewals.Add(int64(until - from))
+	err := l.batch(ctx, try, from, to, func(n int) string {
+		return fmt.Sprintf(`{"renew":{"namespace":"default","service":%q,"instanceId":"%d","leaseToken":%q}}`, service, n, leaseToken)
+	})
+	if err == nil {
+		l.renewals.Add(int64(to - from))
 	}
-	return nil
+	return err
 }
 
 // batch does items in one call, at a member that follows from the try.
@@ -213,31 +239,22 @@ func (l *leaseLoad) batch(ctx context.Context, try, from, to int, item func(n in
 	if err != nil {
 		return err
 	}
-	var said struct {
-		Failed  int
+	var said struct{ Failed int }
+	if err := json.Unmarshal(a.body, &said); err != nil || said.Failed == 0 {
+		return err
+	}
+	var each struct {
 		Results []struct {
 			Status string
 			Error  json.RawMessage
 		}
 	}
-	if err := json.Unmarshal(a.body, &said); err != nil {
+	if err := json.Unmarshal(a.body, &each); err != nil {
 		return err
 	}
-	for _, r := range said.Results {
+	for _, r := range each.Results {
 		if r.Status == "error" {
 			return fmt.Errorf("%d of %d items: %s", said.Failed, to-from, r.Error)
-		}
-	}
-	return nil
-}
-
-// renewSingly renews one by one, over a third of the TTL at most.
-func (l *leaseLoad) renewSingly(ctx context.Context, service string, from, to, try int) error {
-	began := time.Now()
-	for n := from; n < to; n++ {
-		rest(ctx, time.Duration(n)*l.ttl/4/time.Duration(to)-time.Since(began))
-		if err := l.renewOne(ctx, service, n, try); err != nil {
-			return err
 		}
 	}
 	return nil
@@ -331,12 +348,13 @@ func (l *leaseLoad) measureRates(ctx context.Context) {
 		working.Wait()
 		l.c.t.Logf("load average %s; %d clients renew %s: %.0f renewals/s", loadAverage(), clients, what, float64(l.renewals.Load()-before)/rateTime.Seconds())
 	}
-	each := *leasesFlag / singleShare / singleHolders
+	singly, holders := singles(*leasesFlag)
+	some := min(batchItems, *leasesFlag/2/leaseGroups) // of a group, all of which are still there
 	rate("one by one", 64, func(ctx context.Context, client, n int) error {
-		return l.renewOne(ctx, fmt.Sprintf("single-%d", client%singleHolders), n%each, client)
+		return l.renewOne(ctx, fmt.Sprintf("single-%d", client%holders), n%(singly/holders), client)
 	})
 	rate("in batches", 8, func(ctx context.Context, client, n int) error {
-		return l.renewBatch(ctx, fmt.Sprintf("group-%d", (client+n)%leaseGroups), 0, batchItems, client)
+		return l.renewBatch(ctx, fmt.Sprintf("group-%d", (client+n)%leaseGroups), 0, some, client)
 	})
 	if len(l.problems) > 0 {
 		l.c.t.Errorf("renewals as fast as can be:\n%s", strings.Join(l.problems, "\n"))

@@ -47,12 +47,11 @@ func TestHalfOfAZoneIsCutOff(t *testing.T) {
 		stop()
 		z.holding.Wait()
 	}()
-	z.hold(holding, "zoned", 0, zonedCutOff, z.renewBatch)
-	z.hold(holding, "zoned", zonedCutOff, zonedInstances, func(ctx context.Context, service string, from, to, try int) error {
-		if z.cut.Load() {
-			return nil
+	z.hold(holding, "zoned", 0, zonedCutOff, 3, z.renewInBatches)
+	z.hold(holding, "zoned", zonedCutOff, zonedInstances, 3, func(ctx context.Context, service string, from, to int) {
+		if !z.cut.Load() {
+			z.renewInBatches(ctx, service, from, to)
 		}
-		return z.renewBatch(ctx, service, from, to, try)
 	})
 	z.enrolled.Wait()
 	z.e = c.startEnvoy()
