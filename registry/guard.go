@@ -73,7 +73,7 @@ type guard struct {
 	lapses map[InstanceKey]*leaseLapse // those in the queue
 	counts map[Scope]int               // of them
 	owed   []protectChange             // to be committed, in this order; no lease stands in it twice
-	ending []Scope                     // whose end has been proposed
+	ending []protectionEnd             // which have been proposed
 	seen   map[Scope]seenPause         // the protections, as this leader met them first
 }
 
@@ -280,6 +280,17 @@ type protectionEnd struct {
 	ExpiryPause
 	suspects, leases int
 	why              string
+	back             bool // since renewals are; otherwise whatever becomes of its suspects
+}
+
+// rest is for how long one of its suspects may be so yet. Holders that come back do
+// so one by one, and those who are not there when few enough are missing are about
+// to be: each has a TTL for it, in which he would renew three times.
+func (e *protectionEnd) rest(i *Instance, now int64) time.Duration {
+	if !e.back {
+		return 0
+	}
+	return max(0, min(i.LeaseTTL, i.mayBeKept(&e.ExpiryPause, now)))
 }
 
 // over are the protections that end now, in Unix ms and in lease time.
@@ -291,18 +302,18 @@ func (g *guard) over(now int64, at time.Duration) []protectionEnd {
 	g.meet(all, at)
 	for _, p := range all {
 		leases, suspects := g.machine.published.leasesOf(p.Scope)
-		why := ""
+		e := protectionEnd{ExpiryPause: p, suspects: suspects, leases: leases}
 		switch {
 		case g.rulesOf(g.machine.published, p.Scope).Off:
-			why = "self-preservation is off"
+			e.why = "self-preservation is off"
 		case now >= p.Over(), at-g.seen[p.Scope].at >= p.Limit:
-			why = "its limit is reached"
+			e.why = "its limit is reached"
 		case !p.holds(suspects, leases):
-			why = "renewals are back"
+			e.why, e.back = "renewals are back", true
 		default:
 			continue
 		}
-		ended = append(ended, protectionEnd{p, suspects, leases, why})
+		ended = append(ended, e)
 	}
 	return ended
 }
@@ -322,40 +333,40 @@ func (g *guard) meet(all []ExpiryPause, at time.Duration) {
 
 // released are the suspects that no protection covers any more, of scopes whose
 // end was proposed and has come.
-func (g *guard) released() (keys []InstanceKey) {
+func (g *guard) released(now int64) (free []keptLease) {
 	g.machine.mu.RLock()
 	defer g.machine.mu.RUnlock()
 	s := g.machine.published
-	g.ending = slices.DeleteFunc(g.ending, func(scope Scope) bool {
-		if s.protection != nil && scope.Kind == ScopeCluster {
+	g.ending = slices.DeleteFunc(g.ending, func(e protectionEnd) bool {
+		if s.protection != nil && e.Scope.Kind == ScopeCluster {
 			return false
 		}
 		services := s.order
-		if scope.Kind != ScopeCluster {
+		if e.Scope.Kind != ScopeCluster {
 			services = services[:0:0]
-			if svc := s.services[scope.Service]; svc != nil {
+			if svc := s.services[e.Scope.Service]; svc != nil {
 				services = append(services, svc)
 			}
 		}
 		for _, svc := range services {
-			keys = append(keys, svc.released(s)...)
+			free = append(free, svc.released(s, &e, now)...)
 		}
 		return true
 	})
-	return keys
+	return free
 }
 
-// released are the suspects of a service that no protection covers.
-func (svc *serviceState) released(s *state) (keys []InstanceKey) {
+// released are the suspects of a service that no protection covers, now that one has ended.
+func (svc *serviceState) released(s *state, e *protectionEnd, now int64) (free []keptLease) {
 	if svc.tally.kept == 0 {
 		return nil
 	}
 	for _, i := range svc.instances {
-		if i.kept() && s.covering(i) == nil {
-			keys = append(keys, i.Key())
+		if i.kept() && e.Scope.covers(i) && s.covering(i) == nil {
+			free = append(free, keptLease{dueLease{key: i.Key(), generation: i.Lease}, e.rest(i, now)})
 		}
 	}
-	return keys
+	return free
 }
 
 // preserve has the leases kept that have to be, and gives those that may go; false
@@ -424,14 +435,14 @@ func (r *Registry) endProtections(ctx context.Context) bool {
 	}
 	now := r.clock.Now().UnixMilli()
 	for _, e := range g.over(now, r.machine.leases.time()) {
-		g.ending = append(g.ending, e.Scope)
+		g.ending = append(g.ending, e)
 		if !r.proposeProtection(ctx, term, []protectChange{{end: &e.Scope}}) {
 			return false
 		}
 		r.log.Info("self-preservation has ended", "scope", e.Scope.String(), "why", e.why, "suspects", e.suspects, "leases", e.leases,
 			"lasted", time.Duration(now-e.Since)*time.Millisecond)
 	}
-	r.machine.leases.release(term, g.released())
+	r.machine.leases.release(term, g.released(now))
 	return true
 }
 
@@ -483,23 +494,24 @@ func (l *leases) hold(term uint64, held []keptLease) {
 	}
 }
 
-// release has leases looked at now, whenever they would have been.
-func (l *leases) release(term uint64, keys []InstanceKey) {
-	for keys := range slices.Chunk(keys, leaseStepsMax) {
-		l.releaseSome(term, keys)
+// release has leases looked at when their rest is over, whenever they would have been.
+func (l *leases) release(term uint64, free []keptLease) {
+	for some := range slices.Chunk(free, leaseStepsMax) {
+		l.releaseSome(term, some)
 	}
 }
 
-func (l *leases) releaseSome(term uint64, keys []InstanceKey) {
+func (l *leases) releaseSome(term uint64, free []keptLease) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.term != term {
 		return
 	}
-	for _, k := range keys {
-		if one := l.find(k); one != nil && one.instance.kept() {
-			one.deadline = min(one.deadline, l.seen)
-			l.enqueue(one, l.seen)
+	for _, d := range free {
+		if one := l.find(d.key); one != nil && one.instance.kept() {
+			at := l.seen + d.rest
+			one.deadline = min(one.deadline, at)
+			l.enqueue(one, at)
 		}
 	}
 }
