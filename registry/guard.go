@@ -73,7 +73,7 @@ type guard struct {
 	lapses map[InstanceKey]*leaseLapse // those in the queue
 	counts map[Scope]int               // of them
 	owed   []protectChange             // to be committed, in this order; no lease stands in it twice
-	ending []protectionEnd             // which have been proposed
+	ending []Scope                     // whose end has been proposed
 	seen   map[Scope]seenPause         // the protections, as this leader met them first
 }
 
@@ -280,17 +280,6 @@ type protectionEnd struct {
 	ExpiryPause
 	suspects, leases int
 	why              string
-	back             bool // since renewals are; otherwise whatever becomes of its suspects
-}
-
-// rest is for how long one of its suspects may be so yet. Holders that come back do
-// so one by one, and those who are not there when few enough are missing are about
-// to be: each has a TTL for it, in which he would renew three times.
-func (e *protectionEnd) rest(i *Instance, now int64) time.Duration {
-	if !e.back {
-		return 0
-	}
-	return max(0, min(i.LeaseTTL, i.mayBeKept(&e.ExpiryPause, now)))
 }
 
 // over are the protections that end now, in Unix ms and in lease time.
@@ -302,18 +291,18 @@ func (g *guard) over(now int64, at time.Duration) []protectionEnd {
 	g.meet(all, at)
 	for _, p := range all {
 		leases, suspects := g.machine.published.leasesOf(p.Scope)
-		e := protectionEnd{ExpiryPause: p, suspects: suspects, leases: leases}
+		why := ""
 		switch {
 		case g.rulesOf(g.machine.published, p.Scope).Off:
-			e.why = "self-preservation is off"
+			why = "self-preservation is off"
 		case now >= p.Over(), at-g.seen[p.Scope].at >= p.Limit:
-			e.why = "its limit is reached"
+			why = "its limit is reached"
 		case !p.holds(suspects, leases):
-			e.why, e.back = "renewals are back", true
+			why = "renewals are back"
 		default:
 			continue
 		}
-		ended = append(ended, e)
+		ended = append(ended, protectionEnd{p, suspects, leases, why})
 	}
 	return ended
 }
@@ -333,40 +322,40 @@ func (g *guard) meet(all []ExpiryPause, at time.Duration) {
 
 // released are the suspects that no protection covers any more, of scopes whose
 // end was proposed and has come.
-func (g *guard) released(now int64) (free []keptLease) {
+func (g *guard) released() (keys []InstanceKey) {
 	g.machine.mu.RLock()
 	defer g.machine.mu.RUnlock()
 	s := g.machine.published
-	g.ending = slices.DeleteFunc(g.ending, func(e protectionEnd) bool {
-		if s.protection != nil && e.Scope.Kind == ScopeCluster {
+	g.ending = slices.DeleteFunc(g.ending, func(scope Scope) bool {
+		if s.protection != nil && scope.Kind == ScopeCluster {
 			return false
 		}
 		services := s.order
-		if e.Scope.Kind != ScopeCluster {
+		if scope.Kind != ScopeCluster {
 			services = services[:0:0]
-			if svc := s.services[e.Scope.Service]; svc != nil {
+			if svc := s.services[scope.Service]; svc != nil {
 				services = append(services, svc)
 			}
 		}
 		for _, svc := range services {
-			free = append(free, svc.released(s, &e, now)...)
+			keys = append(keys, svc.released(s)...)
 		}
 		return true
 	})
-	return free
+	return keys
 }
 
-// released are the suspects of a service that no protection covers, now that one has ended.
-func (svc *serviceState) released(s *state, e *protectionEnd, now int64) (free []keptLease) {
+// released are the suspects of a service that no protection covers.
+func (svc *serviceState) released(s *state) (keys []InstanceKey) {
 	if svc.tally.kept == 0 {
 		return nil
 	}
 	for _, i := range svc.instances {
-		if i.kept() && e.Scope.covers(i) && s.covering(i) == nil {
-			free = append(free, keptLease{dueLease{key: i.Key(), generation: i.Lease}, e.rest(i, now)})
+		if i.kept() && s.covering(i) == nil {
+			keys = append(keys, i.Key())
 		}
 	}
-	return free
+	return keys
 }
 
 // preserve has the leases kept that have to be, and gives those that may go; false
@@ -435,14 +424,14 @@ func (r *Registry) endProtections(ctx context.Context) bool {
 	}
 	now := r.clock.Now().UnixMilli()
 	for _, e := range g.over(now, r.machine.leases.time()) {
-		g.ending = append(g.ending, e)
+		g.ending = append(g.ending, e.Scope)
 		if !r.proposeProtection(ctx, term, []protectChange{{end: &e.Scope}}) {
 			return false
 		}
 		r.log.Info("self-preservation has ended", "scope", e.Scope.String(), "why", e.why, "suspects", e.suspects, "leases", e.leases,
 			"lasted", time.Duration(now-e.Since)*time.Millisecond)
 	}
-	r.machine.leases.release(term, g.released(now))
+	r.machine.leases.release(term, g.released())
 	return true
 }
 
@@ -494,24 +483,23 @@ func (l *leases) hold(term uint64, held []keptLease) {
 	}
 }
 
-// release has leases looked at when their rest is over, whenever they would have been.
-func (l *leases) release(term uint64, free []keptLease) {
-	for some := range slices.Chunk(free, leaseStepsMax) {
-		l.releaseSome(term, some)
+// release has leases looked at now, whenever they would have been.
+func (l *leases) release(term uint64, keys []InstanceKey) {
+	for keys := range slices.Chunk(keys, leaseStepsMax) {
+		l.releaseSome(term, keys)
 	}
 }
 
-func (l *leases) releaseSome(term uint64, free []keptLease) {
+func (l *leases) releaseSome(term uint64, keys []InstanceKey) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.term != term {
 		return
 	}
-	for _, d := range free {
-		if one := l.find(d.key); one != nil && one.instance.kept() {
-			at := l.seen + d.rest
-			one.deadline = min(one.deadline, at)
-			l.enqueue(one, at)
+	for _, k := range keys {
+		if one := l.find(k); one != nil && one.instance.kept() {
+			one.deadline = min(one.deadline, l.seen)
+			l.enqueue(one, l.seen)
 		}
 	}
 }
