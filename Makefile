@@ -29,7 +29,7 @@ UNIT_PACKAGES = $$(go list ./... | grep -v /internal/e2e)
 
 within = scripts/within
 
-.PHONY: help build demo test setup lint unit race e2e bench scale leases crash chaos drain sim mutants probes prometheus fuzz generate clean
+.PHONY: help build demo test setup lint unit race e2e bench scale leases crash chaos drain sim mutants probes fuzz generate clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -92,12 +92,8 @@ mutants: ## plant one bug after the other; the harness of crashes, the simulator
 	@CI=true $(within) $(MUTANTS_SECONDS) bugs go test -v -count=1 -timeout $(MUTANTS_SECONDS)s -run 'TestChaosFindsPlantedBugs$$' ./internal/e2e -bugs
 
 probes: ## check a real Redis and a real MariaDB, which it installs from Debian's packages
-	@$(within) $(PROBES_SECONDS) servers scripts/servers checks
+	@$(within) $(PROBES_SECONDS) servers scripts/servers
 	@$(within) $(PROBES_SECONDS) probes go test -v -count=1 -timeout $(PROBES_SECONDS)s ./registry/probe -run TestReal -servers
-
-prometheus: ## have a real Prometheus, which it installs from Debian's packages, find targets
-	@$(within) $(PROBES_SECONDS) servers scripts/servers prometheus
-	@$(within) $(PROBES_SECONDS) prometheus go test -v -count=1 -timeout $(PROBES_SECONDS)s ./internal/e2e -run TestPrometheus -prometheus
 
 fuzz: ## run each fuzz target for FUZZ_SECONDS
 	@$(within) $(FUZZ_TOTAL_SECONDS) fuzz scripts/fuzz $(FUZZ_SECONDS)

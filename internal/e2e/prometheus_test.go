@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"encoding/json"
-	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -16,14 +15,12 @@ import (
 	"github.com/stellmap/stellmap/internal/process"
 )
 
-var prometheusFlag = flag.Bool("prometheus", false, "have a real Prometheus find targets; scripts/servers prometheus gets it")
-
 // A real Prometheus with the configuration of docs/prometheus.md scrapes what is registered, with its labels,
 // and leaves what is gone.
 func TestPrometheusScrapesWhatIsRegistered(t *testing.T) {
-	if !*prometheusFlag {
-		t.Skip("not tested with a real Prometheus: `make prometheus` gets one and does it")
-	}
+	t.Parallel() // it waits most of its time
+	binary, err := exec.LookPath("prometheus")
+	need(t, "Prometheus", err)
 	c := newCluster(t, 1)
 	exporter := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		if q.URL.Path != "/internal/metrics" {
@@ -37,7 +34,7 @@ func TestPrometheusScrapesWhatIsRegistered(t *testing.T) {
 	c.must(http.MethodPut, instance, fmt.Sprintf(
 		`{"zone":"z1","labels":{"track":"canary"},"leaseTtlSeconds":600,"endpoints":[{"name":"metrics","protocol":"http","host":"127.0.0.1","port":%s,"path":"/internal/metrics"}]}`, port), http.StatusCreated)
 
-	p := c.startPrometheus()
+	p := c.startPrometheus(binary)
 	p.finds(`{instance="a", job="prod/orders", track="canary", zone="z1"} http://127.0.0.1:` + port + `/internal/metrics up`)
 	c.must(http.MethodDelete, instance, "", http.StatusOK)
 	p.finds("")
@@ -50,13 +47,9 @@ type prometheus struct {
 }
 
 // startPrometheus starts one with the configuration that the page shows, which asks more often here.
-func (c *cluster) startPrometheus() *prometheus {
+func (c *cluster) startPrometheus(path string) *prometheus {
 	t := c.t
 	t.Helper()
-	path, err := exec.LookPath("prometheus")
-	if err != nil {
-		t.Fatalf("%v: scripts/servers prometheus gets it", err)
-	}
 	ports, err := process.FreePorts(1)
 	if err != nil {
 		t.Fatal(err)

@@ -15,7 +15,7 @@ import (
 	"github.com/stellmap/stellmap/registry"
 )
 
-var serversFlag = flag.Bool("servers", false, "check a real Redis and a real MariaDB; scripts/servers checks gets them")
+var serversFlag = flag.Bool("servers", false, "check a real Redis and a real MariaDB; scripts/servers gets them")
 
 // serverTime is for a server to come up, on a slow machine.
 const serverTime = time.Minute
@@ -127,7 +127,7 @@ func serve(t *testing.T, name string, args ...string) *server {
 	var said bytes.Buffer
 	s.Stdout, s.Stderr = &said, &said
 	if err := s.Start(); err != nil {
-		t.Fatalf("%v: scripts/servers checks gets it", err)
+		t.Fatalf("%v: scripts/servers gets it", err)
 	}
 	go func() {
 		defer close(s.ended)
