@@ -103,15 +103,18 @@ func parseResume(text string) (incarnation string, r registry.Revision, ok bool)
 }
 
 // run tells what comes until the client goes or this member stops. The client hears
-// at once that it is there: it may be long until there is something to tell.
+// at once that it is there: it may be long until there is something to tell. One that
+// goes on where nothing has come since hears that, too: it knows that it is level.
 func (w *watch) run(ctx context.Context) error {
 	if err := w.stream.SendHeader(metadata.MD{}); err != nil {
 		return fmt.Errorf("%w: %w", errGone, err)
 	}
 	idle := time.NewTicker(w.api.limits.progress)
 	defer idle.Stop()
+	ticks := atOnce()
 	for {
-		told, err := w.from.Next(ctx, idle.C)
+		told, err := w.from.Next(ctx, ticks)
+		ticks = idle.C
 		if ctx.Err() != nil {
 			return overOf(ctx)
 		}
@@ -127,6 +130,13 @@ func (w *watch) run(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// atOnce has ticked already.
+func atOnce() <-chan time.Time {
+	ticked := make(chan time.Time, 1)
+	ticked <- time.Time{}
+	return ticked
 }
 
 // tellAll tells all there is, in parts.

@@ -136,6 +136,23 @@ func TestAWatchSaysHowFarItHasCome(t *testing.T) {
 	m.watch(t.Context(), &stellmapv1.WatchRequest{Filter: orders(), Resume: w.resume}).mustTell("CREATED a@3")
 }
 
+// TestAWatchThatGoesOnSaysAtOnceThatItIsLevel shows that nobody has to wait for the
+// first mark of progress to know that he has missed nothing.
+func TestAWatchThatGoesOnSaysAtOnceThatItIsLevel(t *testing.T) {
+	m := newMember(t, func(a *API) { a.limits.progress = time.Hour })
+	m.register("orders", "a")
+	w := m.watch(t.Context(), &stellmapv1.WatchRequest{Filter: orders()})
+	w.mustTell("RESYNC_START: a")
+	at := m.register("pay", "p").GetRevision()
+	again := m.watch(t.Context(), &stellmapv1.WatchRequest{Filter: orders(), Resume: w.resume})
+	told, err := again.stream.Recv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustEqual(t, "the changes that are told", len(told.GetChanges()), 0)
+	mustEqual(t, "up to which revision", told.GetRevision(), at)
+}
+
 // TestAWatchOfAnotherClusterBeginsAnew shows that revisions of another incarnation,
 // or from beyond the log, are not taken for ours.
 func TestAWatchOfAnotherClusterBeginsAnew(t *testing.T) {
