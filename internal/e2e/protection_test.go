@@ -41,7 +41,8 @@ type zoned struct {
 func TestHalfOfAZoneIsCutOff(t *testing.T) {
 	t.Parallel() // it waits most of its time
 	c := newClusterWith(t, 3, func(m *member) { m.set(fmt.Sprintf("[health]\nprotection_limit = %q\n", protectionLimit)) })
-	z := &zoned{leaseLoad: &leaseLoad{c: c, ttl: 3 * time.Second, zone: func(n int) string { return string("ba"[n/(zonedInstances/2)]) }}}
+	z := &zoned{leaseLoad: newLeaseLoad(t, c, 3*time.Second)}
+	z.zone = func(n int) string { return string("ba"[n/(zonedInstances/2)]) }
 	holding, stop := context.WithCancel(t.Context())
 	defer func() { // before the test ends, whatever ends it
 		stop()
