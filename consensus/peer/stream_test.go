@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"google.golang.org/grpc"
@@ -62,6 +63,54 @@ func TestAStreamThatTakesNothingHoldsUpNobodyElse(t *testing.T) {
 	}
 	if index, err := two.Barrier(t.Context()); err != nil || index == 0 {
 		t.Errorf("barrier: %d, %v", index, err)
+	}
+}
+
+// hearingPeer introduces itself properly and tells what it is sent.
+type hearingPeer struct {
+	deafPeer
+	heard chan *peerv1.MessagesRequest
+}
+
+func (h *hearingPeer) Messages(stream grpc.ClientStreamingServer[peerv1.MessagesRequest, peerv1.MessagesResponse]) error {
+	for {
+		r, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		select {
+		case h.heard <- r:
+		case <-stream.Context().Done():
+		}
+	}
+}
+
+// A member that has nothing more to say goes on beating, so that a dead connection
+// is known before something is said over it.
+func TestASilentStreamBeats(t *testing.T) {
+	c := newCluster(t, 2)
+	c.tick = time.Hour // Raft says nothing
+	one := c.start(1, vfs.NewMem())
+	introduction := introductionTo(one.Introduce())
+	introduction.Member = &peerv1.Member{Id: 2, Uuid: "hearing"}
+	other := &hearingPeer{deafPeer{introduction: introduction}, make(chan *peerv1.MessagesRequest)}
+	server := grpc.NewServer(ServerOptions(nil)...)
+	peerv1.RegisterPeerServiceServer(server, other)
+	var serving sync.WaitGroup
+	serving.Go(func() { must(t, server.Serve(c.listener(2))) })
+	t.Cleanup(func() { server.Stop(); serving.Wait() })
+
+	one.transport.Send([]consensus.Outgoing{{To: 2, Data: []byte("the only one")}})
+	if r := <-other.heard; r.GetIntroduction().GetMember().GetId() != 1 {
+		t.Errorf("the stream begins with %v, not with an introduction", r)
+	}
+	if r := <-other.heard; len(r.GetMessages()) != 1 {
+		t.Errorf("%v follows, not the message", r)
+	}
+	for range 2 {
+		if r := <-other.heard; len(r.GetMessages()) != 0 || r.GetIntroduction() != nil {
+			t.Errorf("%v is no beat", r)
+		}
 	}
 }
 

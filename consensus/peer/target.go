@@ -98,7 +98,7 @@ func (g *target) take() (batch [][]byte, size int) {
 func (g *target) run(ctx context.Context) {
 	defer g.disconnect()
 	pause, said := pauseMin, ""
-	for g.wait(ctx, nil, g.wanted) {
+	for g.wait(ctx, nil, nil, g.wanted) {
 		began := time.Now()
 		err := g.talk(ctx)
 		if ctx.Err() != nil {
@@ -116,8 +116,8 @@ func (g *target) run(ctx context.Context) {
 	}
 }
 
-// wait returns when there is a reason to; false at the end.
-func (g *target) wait(ctx context.Context, broken <-chan struct{}, reason func() bool) bool {
+// wait returns when there is a reason to, or at a beat; false at the end.
+func (g *target) wait(ctx context.Context, broken <-chan struct{}, beat <-chan time.Time, reason func() bool) bool {
 	for {
 		if reason() {
 			return true
@@ -127,6 +127,8 @@ func (g *target) wait(ctx context.Context, broken <-chan struct{}, reason func()
 			return false
 		case <-broken:
 			return false
+		case <-beat:
+			return true
 		case <-g.wake:
 		}
 	}
@@ -260,9 +262,14 @@ func (g *target) hello(ctx context.Context, client peerv1.PeerServiceClient) err
 	return nil
 }
 
-// send sends what waits, and ends when the stream does.
+// send sends what waits, and ends when the stream does. What has nothing to say
+// for a while sends an empty message: members that follow are silent towards each
+// other, and a connection between them that died in a cut would be found dead by a
+// vote, which is lost with it, and with the vote the election.
 func (g *target) send(ctx context.Context, cancel context.CancelFunc, stream grpc.ClientStreamingClient[peerv1.MessagesRequest, peerv1.MessagesResponse]) error {
 	group := g.transport.group
+	beat := time.NewTimer(beatTime)
+	defer beat.Stop()
 	request := &peerv1.MessagesRequest{Introduction: introductionTo(group.Introduce()), LowSpace: group.Low()}
 	for {
 		watchdog := time.AfterFunc(sendTimeout, cancel)
@@ -271,7 +278,8 @@ func (g *target) send(ctx context.Context, cancel context.CancelFunc, stream grp
 		if err != nil {
 			return g.ended(stream, err)
 		}
-		if !g.wait(ctx, stream.Context().Done(), g.loaded) {
+		beat.Reset(beatTime)
+		if !g.wait(ctx, stream.Context().Done(), beat.C, g.loaded) {
 			return g.ended(stream, stream.Context().Err())
 		}
 		batch, size := g.take()

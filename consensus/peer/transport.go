@@ -41,9 +41,10 @@ const (
 	sendTimeout      = 5 * time.Second // a stream that takes no message for so long is ended
 	pauseMin         = 50 * time.Millisecond
 	pauseMax         = time.Second
-	keepaliveTime    = 10 * time.Second // of silence before a ping
-	keepaliveTimeout = 2 * time.Second  // until the ping must be answered
-	keepaliveMinimum = 5 * time.Second  // whoever pings more often is cut off
+	beatTime         = 500 * time.Millisecond // a stream is not silent for longer
+	keepaliveTime    = 10 * time.Second       // of silence before a ping
+	keepaliveTimeout = 2 * time.Second        // until the ping must be answered
+	keepaliveMinimum = 5 * time.Second        // whoever pings more often is cut off
 )
 
 // Group is what the transport serves: a consensus.Group.

@@ -1090,7 +1090,8 @@ type MessagesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Only in the first request of a stream.
 	Introduction *Introduction `protobuf:"bytes,1,opt,name=introduction,proto3" json:"introduction,omitempty"`
-	// Marshalled raftpb.Message, in the order of sending.
+	// Marshalled raftpb.Message, in the order of sending. None: the sender had
+	// nothing to say for a while.
 	Messages [][]byte `protobuf:"bytes,2,rep,name=messages,proto3" json:"messages,omitempty"`
 	// The sender's disk is nearly full.
 	LowSpace      bool `protobuf:"varint,3,opt,name=low_space,json=lowSpace,proto3" json:"low_space,omitempty"`
