@@ -110,7 +110,9 @@ func (m *member) ask() {
 		w.fail("%v: make an identity: %v", m, err)
 		return
 	}
-	c := &client{world: w, name: fmt.Sprintf("machine-%d", m.id)}
+	// It has to be up soon after the faults, which two calls to members that have
+	// ended would not leave the time for.
+	c := &client{world: w, name: fmt.Sprintf("machine-%d", m.id), cut: true}
 	for m.told == nil {
 		other := w.anyMember()
 		if other == m {

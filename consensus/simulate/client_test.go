@@ -16,6 +16,7 @@ type client struct {
 	name  string
 	calls int
 	quit  bool // it begins nothing more
+	cut   bool // its calls end with the process that was asked, as a connection does
 
 	history []operation // of a client of the log
 	holder  *holder
@@ -45,6 +46,7 @@ const callTime = 2500 * time.Millisecond
 func (c *client) call(m *member, do func(ctx context.Context, l *life) func()) ending {
 	w := c.world
 	var answer func()
+	var asked *life
 	end, over := endUnknown, false
 	finish := func(e ending) {
 		if !over {
@@ -57,6 +59,7 @@ func (c *client) call(m *member, do func(ctx context.Context, l *life) func()) e
 			w.after(w.between(0, w.Latency), func() { finish(endRefused) })
 			return
 		}
+		asked = l
 		l.hold(func() {
 			w.spawn(l, "call of "+c.name, func() {
 				ctx, cancel := w.withTimeout(context.Background(), callTime)
@@ -70,7 +73,7 @@ func (c *client) call(m *member, do func(ctx context.Context, l *life) func()) e
 		})
 	})
 	w.after(callTime+50*time.Millisecond, func() { finish(endUnknown) })
-	w.park(func() bool { return over })
+	w.park(func() bool { return over || c.cut && asked != nil && asked.gone() })
 	if end == endAnswered {
 		answer()
 	}
