@@ -77,12 +77,8 @@ func TestAFollowerThatWasAwayComesBackBySnapshot(t *testing.T) {
 	began = time.Now()
 	c.readyOne(follower)
 	t.Logf("ready %v after its start", time.Since(began).Round(time.Millisecond))
-	content, err := os.ReadFile(follower.proc.Log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if text := string(content); !strings.Contains(text, "snapshot installed") && !strings.Contains(text, "install of the snapshot") {
-		t.Errorf("it did not come back by a snapshot:\n%s", follower.proc.Tail(20))
+	if err := c.wasSentASnapshot(follower, rest); err != nil {
+		t.Errorf("%v\n%s", err, follower.proc.Tail(20))
 	}
 	after := c.must(http.MethodPut, instanceURL(leader, "away", "last"), registration(9000, "last"), http.StatusCreated).revision
 	if _, err := process.Within(t.Context(), awayTime, "the members to find their states equal", func() error { return c.statesEqual(follower, after) }); err != nil {
@@ -92,6 +88,28 @@ func TestAFollowerThatWasAwayComesBackBySnapshot(t *testing.T) {
 	if value, err := valueOf(a); err != nil || value != fmt.Sprint(*away-1) {
 		t.Errorf("the last instance that it missed reads %q there: %v", value, err)
 	}
+}
+
+// wasSentASnapshot tells whether one of the others brought a snapshot to a member, or
+// it says itself that it took one over. A kill between the two leaves only the
+// first: the next start finds the new state and has nothing to say of it.
+func (c *cluster) wasSentASnapshot(m *member, others []*member) error {
+	signs := map[*member][]string{m: {"snapshot installed", "install of the snapshot"}}
+	for _, o := range others {
+		signs[o] = []string{fmt.Sprintf(`msg="snapshot brought to a member" node=%d `, m.id)}
+	}
+	for o, texts := range signs {
+		content, err := os.ReadFile(o.proc.Log)
+		if err != nil {
+			return err
+		}
+		for _, text := range texts {
+			if strings.Contains(string(content), text) {
+				return nil
+			}
+		}
+	}
+	return errors.New("it did not come back by a snapshot: nobody tells of one")
 }
 
 // hasCutItsLog tells whether a member's log begins after what the follower has.
