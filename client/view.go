@@ -1,0 +1,110 @@
+package client
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	stellmapv1 "github.com/stellmap/stellmap/api/proto/stellmap/v1"
+)
+
+// view is what is known of a service, made of what its watch tells. It knows no clock
+// and no network.
+//
+// It changes by whole revisions only: what is told in parts is kept aside until the last
+// of them. So all that there is, told anew, takes the place of what was known at once,
+// and nothing vanishes for a moment.
+type view struct {
+	instances map[string]*Instance // by id
+	revision  uint64
+	resume    string // from where the watch goes on; "" = the beginning
+
+	parts   map[string]*Instance // all there is, as far as it was told
+	pending []*stellmapv1.Change
+}
+
+// interrupt is the end of a stream: of what was told in part, all is told again.
+func (v *view) interrupt() { v.parts, v.pending = nil, nil }
+
+// take takes a response of the watch. It tells whether what is known is whole, and
+// whether it is another than before.
+func (v *view) take(m *stellmapv1.WatchResponse) (whole, changed bool, err error) {
+	if m.GetResync() != stellmapv1.Resync_RESYNC_UNSPECIFIED {
+		if v.parts == nil {
+			v.parts = make(map[string]*Instance)
+		}
+		for _, i := range m.GetInstances() {
+			v.parts[i.GetInstanceId()] = instanceOf(i)
+		}
+	}
+	v.pending = append(v.pending, m.GetChanges()...)
+	if n := max(len(v.parts), len(v.pending)); n > instancesMax {
+		v.interrupt()
+		return false, false, fmt.Errorf("client: it has more than %d instances, which is all that is kept of one service: ask for a part of them, by Groups, Versions or Selectors", instancesMax)
+	}
+	if m.GetPartial() {
+		return false, false, nil
+	}
+	changed = v.parts != nil || len(v.pending) > 0
+	if v.parts != nil {
+		v.instances = v.parts
+	}
+	for _, c := range v.pending {
+		v.change(c)
+	}
+	v.interrupt()
+	v.revision, v.resume = m.GetRevision(), m.GetResume()
+	return true, changed, nil
+}
+
+func (v *view) change(c *stellmapv1.Change) {
+	if v.instances == nil {
+		v.instances = make(map[string]*Instance)
+	}
+	if c.GetKind() == stellmapv1.ChangeKind_CHANGE_KIND_GONE {
+		delete(v.instances, c.GetInstance().GetInstanceId())
+		return
+	}
+	v.instances[c.GetInstance().GetInstanceId()] = instanceOf(c.GetInstance())
+}
+
+// list is all instances by id.
+func (v *view) list() []*Instance {
+	all := make([]*Instance, 0, len(v.instances))
+	for _, i := range v.instances {
+		all = append(all, i)
+	}
+	slices.SortFunc(all, func(a, b *Instance) int { return cmp.Compare(a.ID, b.ID) })
+	return all
+}
+
+// Change is what has become of an instance between two snapshots.
+type Change struct {
+	Before, After *Instance // nil = it was not there, or is not any more
+}
+
+// Changes are what has changed from one snapshot of a service to a later one, by id.
+func Changes(before, after Snapshot) []Change {
+	var out []Change
+	for a, b := before.Instances, after.Instances; len(a)+len(b) > 0; {
+		order := -1 // which of the two firsts comes first
+		switch {
+		case len(a) == 0:
+			order = 1
+		case len(b) > 0:
+			order = strings.Compare(a[0].ID, b[0].ID)
+		}
+		var c Change
+		if order <= 0 {
+			c.Before, a = a[0], a[1:]
+		}
+		if order >= 0 {
+			c.After, b = b[0], b[1:]
+		}
+		if order != 0 || c.Before.Revision != c.After.Revision || c.Before.Protected != c.After.Protected {
+			out = append(out, c)
+		}
+	}
+	return out
+}
