@@ -207,7 +207,10 @@ func (n *node) openMachine(engine *storage.Engine) (*registry.Machine, error) {
 	if err := engine.Scan(meta, storage.PrefixEnd(meta), func(_, _ []byte) error { return nil }); err != nil {
 		return nil, fmt.Errorf("read what consensus keeps in the engine: %w", err)
 	}
-	return registry.OpenMachine(registry.MachineConfig{Engine: engine, Region: n.config.Node.Region, Logger: n.logger, Registerer: n.metrics})
+	return registry.OpenMachine(registry.MachineConfig{
+		Engine: engine, Region: n.config.Node.Region, Logger: n.logger, Registerer: n.metrics,
+		EventsMax: eventsKept() / 2, History: registry.HistoryBounds{Events: eventsKept()},
+	})
 }
 
 // makeServers makes what answers on the ports.
