@@ -128,15 +128,15 @@ func newClient(config Config, t timing) (*Client, error) {
 func (c *Config) check() error {
 	var bad []error
 	if len(c.Servers) == 0 || len(c.Servers) > serversMax {
-		bad = append(bad, fmt.Errorf("Servers: %d of them: name 1 to %d members, each as host:port", len(c.Servers), serversMax))
+		bad = append(bad, fmt.Errorf("config.Servers: %d of them: name 1 to %d members, each as host:port", len(c.Servers), serversMax))
 	}
 	for n, s := range c.Servers {
 		host, _, err := net.SplitHostPort(s)
 		switch {
 		case err != nil:
-			bad = append(bad, fmt.Errorf("Servers[%d]: %q is no address: host:port, where the port is the member's for xDS: %w", n, s, err))
+			bad = append(bad, fmt.Errorf("config.Servers[%d]: %q is no address: host:port, where the port is the member's for xDS: %w", n, s, err))
 		case c.TLS == nil && !onLoopback(host):
-			bad = append(bad, fmt.Errorf("Servers[%d]: %q is not on loopback, and would be spoken to in the clear: give TLS", n, s))
+			bad = append(bad, fmt.Errorf("config.Servers[%d]: %q is not on loopback, and would be spoken to in the clear: give TLS", n, s))
 		}
 	}
 	return errors.Join(bad...)

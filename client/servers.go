@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -28,6 +29,7 @@ import (
 type servers struct {
 	client *Client
 	order  []string // shuffled, so that many clients spread over the servers
+	quiet  bool     // the outage was told of; run's alone
 
 	mu      sync.Mutex    // guards what follows
 	link    *link         // nil = none
@@ -102,13 +104,24 @@ func (s *servers) run(ctx context.Context) {
 		}
 		// After a row in which none had a leader, one without will do.
 		anyWillDo = !served && (anyWillDo || failures >= len(s.order))
-		s.client.log.Warn("left a server of the registry", "server", server, "because", err)
-		s.client.metrics.left(ctx, server)
+		s.say(ctx, server, err)
 		// Each of a row is tried soon; then the row is as long as it is.
 		if !pause(ctx, s.client.timing.after(failures/len(s.order))) {
 			return
 		}
 	}
+}
+
+// say tells why a server was left. What comes after that until there is a link again, in an
+// outage the same every few seconds, is for those who look closely.
+func (s *servers) say(ctx context.Context, server string, why error) {
+	level := slog.LevelWarn
+	if s.quiet {
+		level = slog.LevelDebug
+	}
+	s.quiet = true
+	s.client.log.Log(ctx, level, "left a server of the registry", "server", server, "because", why)
+	s.client.metrics.left(ctx, server)
 }
 
 // use is at a server for as long as that is good. It tells whether it ever had a leader.
@@ -169,7 +182,7 @@ func (s *servers) stay(l *link, health <-chan bool, anyWillDo bool) (served bool
 				return served, errNotServing
 			}
 			if !known {
-				known = true
+				known, s.quiet = true, false
 				s.client.log.Info("at a server of the registry", "server", l.server, "serving", good)
 				s.set(l, nil)
 			}

@@ -37,7 +37,7 @@ func openStore(dir string) (*store, error) {
 		return nil, nil
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("Dir: %w", err)
+		return nil, fmt.Errorf("config.Dir: %w", err)
 	}
 	return &store{dir}, nil
 }
