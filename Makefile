@@ -98,8 +98,9 @@ probes: ## check a real Redis and a real MariaDB, which it installs from Debian'
 fuzz: ## run each fuzz target for FUZZ_SECONDS
 	@$(within) $(FUZZ_TOTAL_SECONDS) fuzz scripts/fuzz $(FUZZ_SECONDS)
 
-generate: ## write the code of api/proto anew
+generate: ## write the code of api/proto and the description of the API anew
 	@scripts/generate
+	@go test -count=1 ./registry/httpapi -run '^TestTheReferenceIsCurrent$$' -args -rewrite
 
 clean: ## remove bin/ and .cache/
 	rm -rf bin .cache

@@ -147,7 +147,7 @@ func New(c Config) (*API, error) {
 		return nil, fmt.Errorf("register the metrics of HTTP: %w", err)
 	}
 	pages := append(a.healthRoutes(), metricsRoutes(c.Gatherer)...)
-	a.public = newRouter(a, surfaceV1, slices.Concat(a.v1Routes(), a.v2Routes(), a.proxyRoutes(), pages))
+	a.public = newRouter(a, surfaceV1, slices.Concat(a.v1Routes(), a.v2Routes(), a.proxyRoutes(), a.describedRoutes(), pages))
 	a.admin = newRouter(a, surfaceAdmin, append(a.adminRoutes(), pages...))
 	return a, nil
 }

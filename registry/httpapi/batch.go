@@ -58,6 +58,13 @@ func (i *v2BatchItem) item() registry.BatchItem {
 	return out
 }
 
+type v2BatchAnswer struct {
+	Revision registry.Revision `json:"revision"`
+	Done     int               `json:"done"`
+	Failed   int               `json:"failed"`
+	Results  []v2BatchResult   `json:"results"`
+}
+
 // A v2BatchResult is what became of one item.
 type v2BatchResult struct {
 	Status     string            `json:"status"`
@@ -114,12 +121,7 @@ func (a *API) doBatch(w http.ResponseWriter, q *http.Request, asked []v2BatchIte
 	if err != nil {
 		return err
 	}
-	answer := struct {
-		Revision registry.Revision `json:"revision"`
-		Done     int               `json:"done"`
-		Failed   int               `json:"failed"`
-		Results  []v2BatchResult   `json:"results"`
-	}{Results: make([]v2BatchResult, len(done))}
+	answer := v2BatchAnswer{Results: make([]v2BatchResult, len(done))}
 	for i := range done {
 		if wrong != nil && wrong[i] != nil {
 			done[i].Err = wrong[i]

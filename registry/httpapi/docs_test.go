@@ -145,5 +145,8 @@ func (m *member) try(example string) {
 		header, rest, _ = strings.Cut(rest, "\n")
 		headers = append(headers, header)
 	}
+	if body != "" {
+		m.mustBeTaken(method, target, body)
+	}
 	mustEqual(m.tb, "the answer to "+request, strings.TrimSpace(m.call(method, target, body, headers...).Body.String()), rest)
 }

@@ -25,14 +25,30 @@ func (a *API) documentRoutes(namespace, service string) []route {
 		return route{method: http.MethodGet, pattern: pattern, surface: surfaceV2, reads: true, serve: conditionless(serve)}
 	}
 	return []route{
-		write(http.MethodPut, service+"/policy", a.v2PutPolicy),
-		write(http.MethodDelete, service+"/policy", a.v2DeletePolicy),
-		read(service+"/policy", a.v2Policy),
-		read(service+"/policy/history", a.v2PolicyHistory),
-		write(http.MethodPut, namespace, a.v2PutNamespace),
-		write(http.MethodDelete, namespace, a.v2DeleteNamespace),
-		read(namespace, a.v2Namespace),
-		read(namespace+"/history", a.v2NamespaceHistory),
+		write(http.MethodPut, service+"/policy", a.v2PutPolicy).as(edit("putPolicy", "Says how a service is to be treated", registry.Policy{}, createdOr(v2Edited{}))),
+		write(http.MethodDelete, service+"/policy", a.v2DeletePolicy).as(edit("deletePolicy", "Has a service treated as by default", nil, ok(v2Edited{}))),
+		read(service+"/policy", a.v2Policy).as(operation{
+			id: "getPolicy", says: "Tells how a service is to be treated", query: freshQuery, answers: ok(v2PolicyAnswer{}), refuses: []string{"not_found"},
+		}),
+		read(service+"/policy/history", a.v2PolicyHistory).as(operation{
+			id: "getPolicyHistory", says: "Tells the last edits of a policy", query: freshQuery, answers: ok(v2PolicyEdits{}), refuses: []string{"not_found"},
+		}),
+		write(http.MethodPut, namespace, a.v2PutNamespace).as(edit("putNamespace", "Says what a namespace is for, and what it may hold", registry.Namespace{}, createdOr(v2Edited{}))),
+		write(http.MethodDelete, namespace, a.v2DeleteNamespace).as(edit("deleteNamespace", "Takes that back", nil, ok(v2Edited{}))),
+		read(namespace, a.v2Namespace).as(operation{
+			id: "getNamespace", says: "Tells a namespace and what it holds", query: freshQuery, answers: ok(v2NamespaceAnswer{}), refuses: []string{"not_found"},
+		}),
+		read(namespace+"/history", a.v2NamespaceHistory).as(operation{
+			id: "getNamespaceHistory", says: "Tells the last edits of a namespace's document", query: freshQuery, answers: ok(v2NamespaceEdits{}), refuses: []string{"not_found"},
+		}),
+	}
+}
+
+// edit is what the description says of an edit.
+func edit(id, says string, body any, answers map[int]any) operation {
+	return operation{
+		id: id, says: says, query: editQuery, headers: []string{"If-Match", "If-None-Match", idempotencyKey}, body: body, answers: answers,
+		refuses: []string{"not_found", "version_differs"},
 	}
 }
 
@@ -57,7 +73,7 @@ func noNamespace(name string) error {
 // writingOf is how a request wants a document edited.
 func writingOf(q *http.Request) (registry.Writing, error) {
 	p := parametersOf(q)
-	p.only(dryRunName)
+	p.only(editQuery...)
 	w := registry.Writing{By: actor(q), DryRun: p.choice(dryRunName, "false", "true") == "true"}
 	if tags := q.Header.Values("If-Match"); len(tags) > 0 {
 		w.If.Version, w.If.Present = p.version("If-Match", strings.Join(tags, ","))
@@ -75,6 +91,8 @@ func writingOf(q *http.Request) (registry.Writing, error) {
 }
 
 const dryRunName = "dryRun"
+
+var editQuery = []string{dryRunName}
 
 // version reads a condition on the version of a document.
 func (p *parameters) version(header, tag string) (version *uint64, any bool) {
@@ -179,6 +197,36 @@ func (a *API) v2DeleteNamespace(w http.ResponseWriter, q *http.Request) error {
 	})
 }
 
+// The answers about documents.
+type (
+	v2PolicyAnswer struct {
+		Namespace string            `json:"namespace"`
+		Service   string            `json:"service"`
+		Version   uint64            `json:"version"`
+		Revision  registry.Revision `json:"revision"`
+		ChangedAt string            `json:"changedAt"`
+		ChangedBy string            `json:"changedBy"`
+		Policy    *registry.Policy  `json:"policy"`
+	}
+	v2PolicyEdits struct {
+		Namespace string   `json:"namespace"`
+		Service   string   `json:"service"`
+		History   []v2Edit `json:"history"`
+	}
+	v2NamespaceAnswer struct {
+		Namespace string              `json:"namespace"`
+		Version   uint64              `json:"version"`
+		ChangedAt string              `json:"changedAt,omitempty"`
+		ChangedBy string              `json:"changedBy,omitempty"`
+		Usage     v2Usage             `json:"usage"`
+		Document  *registry.Namespace `json:"document,omitempty"`
+	}
+	v2NamespaceEdits struct {
+		Namespace string   `json:"namespace"`
+		History   []v2Edit `json:"history"`
+	}
+)
+
 // v2Edit is one version of a document.
 type v2Edit struct {
 	Version  uint64                 `json:"version"`
@@ -213,7 +261,7 @@ func historyOf[D any](d *registry.Document[D]) []v2Edit {
 // policy reads the policy that a request is about.
 func (a *API) policy(w http.ResponseWriter, q *http.Request) (*registry.Document[registry.Policy], error) {
 	p := parametersOf(q)
-	p.only(consistencyName, stalenessName)
+	p.only(freshQuery...)
 	fresh := p.freshness(a)
 	if err := p.err(); err != nil {
 		return nil, err
@@ -241,15 +289,7 @@ func (a *API) v2Policy(w http.ResponseWriter, q *http.Request) error {
 	}
 	setETag(w, d.Version())
 	last := &d.Edits[len(d.Edits)-1]
-	writeJSON(w, http.StatusOK, typeJSON, &struct {
-		Namespace string            `json:"namespace"`
-		Service   string            `json:"service"`
-		Version   uint64            `json:"version"`
-		Revision  registry.Revision `json:"revision"`
-		ChangedAt string            `json:"changedAt"`
-		ChangedBy string            `json:"changedBy"`
-		Policy    *registry.Policy  `json:"policy"`
-	}{k.Namespace, k.Service, last.Version, last.Revision, timeText(time.UnixMilli(last.At)), last.By, last.Content})
+	writeJSON(w, http.StatusOK, typeJSON, &v2PolicyAnswer{k.Namespace, k.Service, last.Version, last.Revision, timeText(time.UnixMilli(last.At)), last.By, last.Content})
 	return nil
 }
 
@@ -259,17 +299,13 @@ func (a *API) v2PolicyHistory(w http.ResponseWriter, q *http.Request) error {
 		return err
 	}
 	k := pathService(q)
-	writeJSON(w, http.StatusOK, typeJSON, &struct {
-		Namespace string   `json:"namespace"`
-		Service   string   `json:"service"`
-		History   []v2Edit `json:"history"`
-	}{k.Namespace, k.Service, historyOf(d)})
+	writeJSON(w, http.StatusOK, typeJSON, &v2PolicyEdits{k.Namespace, k.Service, historyOf(d)})
 	return nil
 }
 
 func (a *API) namespace(w http.ResponseWriter, q *http.Request) (registry.NamespaceCount, error) {
 	p := parametersOf(q)
-	p.only(consistencyName, stalenessName)
+	p.only(freshQuery...)
 	fresh := p.freshness(a)
 	if err := p.err(); err != nil {
 		return registry.NamespaceCount{}, err
@@ -301,14 +337,7 @@ func (a *API) v2Namespace(w http.ResponseWriter, q *http.Request) error {
 		return noNamespace(n.Namespace)
 	}
 	setETag(w, n.Document.Version())
-	answer := struct {
-		Namespace string              `json:"namespace"`
-		Version   uint64              `json:"version"`
-		ChangedAt string              `json:"changedAt,omitempty"`
-		ChangedBy string              `json:"changedBy,omitempty"`
-		Usage     v2Usage             `json:"usage"`
-		Document  *registry.Namespace `json:"document,omitempty"`
-	}{Namespace: n.Namespace, Version: n.Document.Version(), Usage: v2Usage{n.Services, n.Alive}, Document: n.Document.Content()}
+	answer := v2NamespaceAnswer{Namespace: n.Namespace, Version: n.Document.Version(), Usage: v2Usage{n.Services, n.Alive}, Document: n.Document.Content()}
 	if n.Document != nil {
 		last := &n.Document.Edits[len(n.Document.Edits)-1]
 		answer.ChangedAt, answer.ChangedBy = timeText(time.UnixMilli(last.At)), last.By
@@ -322,9 +351,6 @@ func (a *API) v2NamespaceHistory(w http.ResponseWriter, q *http.Request) error {
 	if err != nil {
 		return err
 	}
-	writeJSON(w, http.StatusOK, typeJSON, &struct {
-		Namespace string   `json:"namespace"`
-		History   []v2Edit `json:"history"`
-	}{n.Namespace, historyOf(n.Document)})
+	writeJSON(w, http.StatusOK, typeJSON, &v2NamespaceEdits{n.Namespace, historyOf(n.Document)})
 	return nil
 }

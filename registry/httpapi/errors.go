@@ -237,10 +237,13 @@ func writeBytes(w http.ResponseWriter, status int, mediaType string, b []byte) {
 	w.Write(b)
 }
 
+// revisionHeader is in every answer that depends on the state.
+const revisionHeader = "X-StellMap-Revision"
+
 // setRevision tells what an answer was read at, or what a write has become.
 func setRevision(w http.ResponseWriter, at registry.Revision) {
 	if at != 0 {
-		w.Header().Set("X-StellMap-Revision", strconv.FormatUint(uint64(at), 10))
+		w.Header().Set(revisionHeader, strconv.FormatUint(uint64(at), 10))
 	}
 }
 

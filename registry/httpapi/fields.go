@@ -12,6 +12,7 @@ import (
 // A listField is one key of an item of a list, which a caller may choose.
 type listField[T any] struct {
 	name  string
+	of    any               // a value of the type that describes it
 	write func(*encoder, T) // nothing for an item that does not have it
 }
 
@@ -46,38 +47,38 @@ type shownInstance struct {
 }
 
 var instanceFields = []listField[*shownInstance]{
-	{"namespace", func(e *encoder, i *shownInstance) { e.text("namespace", i.Namespace) }},
-	{"service", func(e *encoder, i *shownInstance) { e.text("service", i.Service) }},
-	{"instanceId", func(e *encoder, i *shownInstance) { e.text("instanceId", i.ID) }},
-	{"group", func(e *encoder, i *shownInstance) { e.optional("group", i.Group) }},
-	{"zone", func(e *encoder, i *shownInstance) { e.optional("zone", i.Zone) }},
-	{"region", func(e *encoder, i *shownInstance) { e.text("region", i.Region) }},
-	{"version", func(e *encoder, i *shownInstance) { e.optional("version", i.Version) }},
-	{"levels", func(e *encoder, i *shownInstance) { e.levels(i.Levels()) }},
-	{"labels", func(e *encoder, i *shownInstance) { e.pairs("labels", i.Labels) }},
-	{"metadata", func(e *encoder, i *shownInstance) { e.pairs("metadata", i.Metadata) }},
-	{"endpoints", func(e *encoder, i *shownInstance) { e.endpoints(i.Endpoints) }},
-	{"checks", func(e *encoder, i *shownInstance) { e.checks(i.Checks()) }},
-	{"leaseTtlSeconds", func(e *encoder, i *shownInstance) { e.number("leaseTtlSeconds", leaseSeconds(i.Instance)) }},
-	{"leaseId", func(e *encoder, i *shownInstance) { e.optional("leaseId", i.LeaseID) }},
-	{"registeredAt", func(e *encoder, i *shownInstance) { e.time("registeredAt", i.RegisteredAt) }},
-	{"lastHeartbeatAt", func(e *encoder, i *shownInstance) { e.time("lastHeartbeatAt", i.heardAt) }},
-	{"status", func(e *encoder, i *shownInstance) { e.text("status", i.Status.String()) }},
-	{"protected", func(e *encoder, i *shownInstance) {
+	{"namespace", "", func(e *encoder, i *shownInstance) { e.text("namespace", i.Namespace) }},
+	{"service", "", func(e *encoder, i *shownInstance) { e.text("service", i.Service) }},
+	{"instanceId", "", func(e *encoder, i *shownInstance) { e.text("instanceId", i.ID) }},
+	{"group", "", func(e *encoder, i *shownInstance) { e.optional("group", i.Group) }},
+	{"zone", "", func(e *encoder, i *shownInstance) { e.optional("zone", i.Zone) }},
+	{"region", "", func(e *encoder, i *shownInstance) { e.text("region", i.Region) }},
+	{"version", "", func(e *encoder, i *shownInstance) { e.optional("version", i.Version) }},
+	{"levels", levelsBody{}, func(e *encoder, i *shownInstance) { e.levels(i.Levels()) }},
+	{"labels", map[string]string(nil), func(e *encoder, i *shownInstance) { e.pairs("labels", i.Labels) }},
+	{"metadata", map[string]string(nil), func(e *encoder, i *shownInstance) { e.pairs("metadata", i.Metadata) }},
+	{"endpoints", []endpointBody(nil), func(e *encoder, i *shownInstance) { e.endpoints(i.Endpoints) }},
+	{"checks", []checkBody(nil), func(e *encoder, i *shownInstance) { e.checks(i.Checks()) }},
+	{"leaseTtlSeconds", int64(0), func(e *encoder, i *shownInstance) { e.number("leaseTtlSeconds", leaseSeconds(i.Instance)) }},
+	{"leaseId", "", func(e *encoder, i *shownInstance) { e.optional("leaseId", i.LeaseID) }},
+	{"registeredAt", "", func(e *encoder, i *shownInstance) { e.time("registeredAt", i.RegisteredAt) }},
+	{"lastHeartbeatAt", "", func(e *encoder, i *shownInstance) { e.time("lastHeartbeatAt", i.heardAt) }},
+	{"status", "", func(e *encoder, i *shownInstance) { e.text("status", i.Status.String()) }},
+	{"protected", false, func(e *encoder, i *shownInstance) {
 		if i.Protected {
 			e.truth("protected", true)
 		}
 	}},
-	{"statusSince", func(e *encoder, i *shownInstance) { e.time("statusSince", i.StatusSince()) }},
-	{"conditions", func(e *encoder, i *shownInstance) { e.conditions(i.Conditions()) }},
-	{"expiredAt", func(e *encoder, i *shownInstance) {
+	{"statusSince", "", func(e *encoder, i *shownInstance) { e.time("statusSince", i.StatusSince()) }},
+	{"conditions", []shownCondition(nil), func(e *encoder, i *shownInstance) { e.conditions(i.Conditions()) }},
+	{"expiredAt", "", func(e *encoder, i *shownInstance) {
 		if i.ExpiredAt != 0 {
 			e.time("expiredAt", i.ExpiredAt)
 		}
 	}},
-	{"revision", func(e *encoder, i *shownInstance) { e.number("revision", int64(i.Revision)) }},
-	{"counter", func(e *encoder, i *shownInstance) { e.number("counter", int64(i.Counter)) }},
-	{"withheld", func(e *encoder, i *shownInstance) { e.withheld(i.Instance, i.withheld) }},
+	{"revision", int64(0), func(e *encoder, i *shownInstance) { e.number("revision", int64(i.Revision)) }},
+	{"counter", int64(0), func(e *encoder, i *shownInstance) { e.number("counter", int64(i.Counter)) }},
+	{"withheld", []shownWithheld(nil), func(e *encoder, i *shownInstance) { e.withheld(i.Instance, i.withheld) }},
 }
 
 // heard gives, one after the other, the times at which the instances were last heard of.
@@ -227,19 +228,19 @@ type shownService struct {
 }
 
 var serviceFields = []listField[*shownService]{
-	{"namespace", func(e *encoder, s *shownService) { e.text("namespace", s.Key.Namespace) }},
-	{"service", func(e *encoder, s *shownService) { e.text("service", s.Key.Service) }},
-	{"instances", func(e *encoder, s *shownService) { e.number("instances", int64(len(s.Instances))) }},
-	{"passing", func(e *encoder, s *shownService) { e.number("passing", int64(s.Statuses[registry.StatusPassing])) }},
-	{"statuses", func(e *encoder, s *shownService) { e.statuses(s.Statuses) }},
-	{"protected", func(e *encoder, s *shownService) { e.protection(s.Protected) }},
-	{"matching", func(e *encoder, s *shownService) { e.number("matching", int64(s.Matching)) }},
-	{"endpoints", func(e *encoder, s *shownService) { e.serviceEndpoints(s.Endpoints) }},
-	{"overrides", func(e *encoder, s *shownService) { e.overrides(s.Overrides) }},
-	{"protections", func(e *encoder, s *shownService) { e.protections(s.ProtectionStates()) }},
-	{"createdRevision", func(e *encoder, s *shownService) { e.number("createdRevision", int64(s.Created)) }},
-	{"revision", func(e *encoder, s *shownService) { e.number("revision", int64(s.Revision)) }},
-	{"withheld", func(e *encoder, s *shownService) { e.serviceWithheld(s.withheld) }},
+	{"namespace", "", func(e *encoder, s *shownService) { e.text("namespace", s.Key.Namespace) }},
+	{"service", "", func(e *encoder, s *shownService) { e.text("service", s.Key.Service) }},
+	{"instances", int64(0), func(e *encoder, s *shownService) { e.number("instances", int64(len(s.Instances))) }},
+	{"passing", int64(0), func(e *encoder, s *shownService) { e.number("passing", int64(s.Statuses[registry.StatusPassing])) }},
+	{"statuses", map[string]int64(nil), func(e *encoder, s *shownService) { e.statuses(s.Statuses) }},
+	{"protected", shownProtection{}, func(e *encoder, s *shownService) { e.protection(s.Protected) }},
+	{"matching", int64(0), func(e *encoder, s *shownService) { e.number("matching", int64(s.Matching)) }},
+	{"endpoints", []shownServiceEndpoint(nil), func(e *encoder, s *shownService) { e.serviceEndpoints(s.Endpoints) }},
+	{"overrides", []shownOverride(nil), func(e *encoder, s *shownService) { e.overrides(s.Overrides) }},
+	{"protections", []shownPause(nil), func(e *encoder, s *shownService) { e.protections(s.ProtectionStates()) }},
+	{"createdRevision", int64(0), func(e *encoder, s *shownService) { e.number("createdRevision", int64(s.Created)) }},
+	{"revision", int64(0), func(e *encoder, s *shownService) { e.number("revision", int64(s.Revision)) }},
+	{"withheld", []shownWithheld(nil), func(e *encoder, s *shownService) { e.serviceWithheld(s.withheld) }},
 }
 
 func (a *API) serviceEncoder(fields []listField[*shownService]) func(*encoder, registry.ServiceMatch) {

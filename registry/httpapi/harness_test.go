@@ -311,10 +311,19 @@ func request(method, target, body string, headers ...string) *http.Request {
 	return q
 }
 
-// call has the HTTP port answer.
+// call has the HTTP port answer, as its description says that it does.
 func (m *member) call(method, target, body string, headers ...string) *httptest.ResponseRecorder {
+	m.tb.Helper()
+	q, w := request(method, target, body, headers...), httptest.NewRecorder()
+	m.api.Handler().ServeHTTP(w, q)
+	m.mustBeAsDescribed(q, w)
+	return w
+}
+
+// play is call for an answer that no real member gives.
+func (m *member) play(method, target, body string) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
-	m.api.Handler().ServeHTTP(w, request(method, target, body, headers...))
+	m.api.Handler().ServeHTTP(w, request(method, target, body))
 	return w
 }
 

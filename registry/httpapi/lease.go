@@ -14,12 +14,39 @@ func (a *API) leaseRoutes() []route {
 		return route{method: method, pattern: pattern, surface: surfaceV2, serve: conditionless(serve)}
 	}
 	return []route{
-		write(http.MethodPost, "/api/v2/leases", a.v2GrantLease),
-		write(http.MethodPost, lease+"/renew", a.v2RenewLease),
-		write(http.MethodDelete, lease, a.v2RevokeLease),
-		{method: http.MethodGet, pattern: lease, surface: surfaceV2, reads: true, serve: conditionless(a.v2Lease)},
+		write(http.MethodPost, "/api/v2/leases", a.v2GrantLease).as(operation{
+			id: "grantLease", says: "Makes a lease that instances can share", headers: heldHeaders,
+			body: v2LeaseBody{}, bodiless: true, answers: map[int]any{http.StatusCreated: v2LeaseGranted{}}, refuses: []string{"leases_full"},
+		}),
+		write(http.MethodPost, lease+"/renew", a.v2RenewLease).as(operation{
+			id: "renewLease", says: "Says that all instances under a lease live", query: heldQuery, headers: []string{leaseTokenHeader},
+			body: v2NothingBody{}, bodiless: true, answers: ok(v2LeaseWritten{}), refuses: []string{"lease_not_found"},
+		}),
+		write(http.MethodDelete, lease, a.v2RevokeLease).as(operation{
+			id: "revokeLease", says: "Ends a lease, and all instances under it", query: heldQuery, headers: heldHeaders,
+			answers: ok(v2LeaseWritten{}), refuses: []string{"lease_not_found"},
+		}),
+		route{method: http.MethodGet, pattern: lease, surface: surfaceV2, reads: true, serve: conditionless(a.v2Lease)}.as(operation{
+			id: "getLease", says: "Tells a lease and the instances under it", query: freshQuery, answers: ok(shownLease{}), refuses: []string{"lease_not_found"},
+		}),
 	}
 }
+
+// v2NothingBody has no fields.
+type v2NothingBody struct{}
+
+// The answers about shared leases.
+type (
+	v2LeaseGranted struct {
+		v2LeaseKey
+		TTLSeconds int64  `json:"ttlSeconds"`
+		LeaseToken string `json:"leaseToken"`
+	}
+	v2LeaseWritten struct {
+		v2LeaseKey
+		v2Granted
+	}
+)
 
 type v2LeaseBody struct {
 	TTLSeconds int64 `json:"ttlSeconds"`
@@ -55,11 +82,7 @@ func (a *API) v2GrantLease(w http.ResponseWriter, q *http.Request) error {
 	if err != nil {
 		return err
 	}
-	writeJSON(w, http.StatusCreated, typeJSON, &struct {
-		v2LeaseKey
-		TTLSeconds int64  `json:"ttlSeconds"`
-		LeaseToken string `json:"leaseToken"`
-	}{v2LeaseKey{lease.ID, at}, int64(lease.TTL / time.Second), grant.Token})
+	writeJSON(w, http.StatusCreated, typeJSON, &v2LeaseGranted{v2LeaseKey{lease.ID, at}, int64(lease.TTL / time.Second), grant.Token})
 	return nil
 }
 
@@ -68,7 +91,7 @@ func (a *API) v2RenewLease(w http.ResponseWriter, q *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := decodeOptional(w, q, &struct{}{}); err != nil {
+	if err := decodeOptional(w, q, &v2NothingBody{}); err != nil {
 		return err
 	}
 	id := q.PathValue("lease")
@@ -95,17 +118,14 @@ func leaseWrote(w http.ResponseWriter, id string, result registry.Result, err er
 	if err != nil {
 		return err
 	}
-	writeJSON(w, http.StatusOK, typeJSON, &struct {
-		v2LeaseKey
-		v2Granted
-	}{v2LeaseKey{id, result.Revision}, grantedBy(result)})
+	writeJSON(w, http.StatusOK, typeJSON, &v2LeaseWritten{v2LeaseKey{id, result.Revision}, grantedBy(result)})
 	return nil
 }
 
 // v2Lease tells who lives under a lease.
 func (a *API) v2Lease(w http.ResponseWriter, q *http.Request) error {
 	p := parametersOf(q)
-	p.only(consistencyName, stalenessName)
+	p.only(freshQuery...)
 	fresh := p.freshness(a)
 	if err := p.err(); err != nil {
 		return err

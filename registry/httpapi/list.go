@@ -45,12 +45,27 @@ type listing struct {
 	fresh  freshness
 }
 
+// What lists take, by whether the path names the service, and what one service does.
+var (
+	serviceListQuery = slices.Concat(filters, forms)
+	listQuery        = append([]string{"service*"}, serviceListQuery...)
+	serviceQuery     = append([]string{fieldsName + "*"}, freshQuery...)
+)
+
+func instanceList(id, says string, query []string) operation {
+	return operation{id: id, says: says, query: query, answers: ok(shownInstanceList{}), refuses: []string{"cursor_expired"}}
+}
+
+func serviceList(id, says string) operation {
+	return operation{id: id, says: says, query: listQuery, answers: ok(shownServiceList{}), refuses: []string{"cursor_expired"}}
+}
+
 // listing reads the parameters of a list. The services are those of the path;
 // where it names none, they are a parameter, too.
 func (a *API) listing(p *parameters, namespace string, services ...string) listing {
-	known := slices.Concat(filters, forms)
+	known := serviceListQuery
 	if len(services) == 0 {
-		known = append([]string{"service*"}, known...)
+		known = listQuery
 		services = p.all("service")
 	}
 	p.only(known...)
@@ -194,7 +209,7 @@ func (a *API) v2NamespaceServices(w http.ResponseWriter, q *http.Request) error 
 // v2Service is one service, as lists show it.
 func (a *API) v2Service(w http.ResponseWriter, q *http.Request) error {
 	p := parametersOf(q)
-	p.only(fieldsName+"*", consistencyName, stalenessName)
+	p.only(serviceQuery...)
 	fresh := p.freshness(a)
 	fields := chosen(p, serviceFields)
 	k := pathService(q)
@@ -233,7 +248,7 @@ func (a *API) v2Services(w http.ResponseWriter, q *http.Request, namespace strin
 
 func (a *API) v2Namespaces(w http.ResponseWriter, q *http.Request) error {
 	p := parametersOf(q)
-	p.only(consistencyName, stalenessName)
+	p.only(freshQuery...)
 	fresh := p.freshness(a)
 	if err := p.err(); err != nil {
 		return err

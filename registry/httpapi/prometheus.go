@@ -19,9 +19,11 @@ const metricsEndpoint = "metrics"
 // metaLabel begins the labels that a configuration may relabel, and that are dropped after that.
 const metaLabel = "__meta_stellmap_"
 
+var prometheusQuery = slices.Concat([]string{"namespace", "service*"}, freshQuery, filters)
+
 func (a *API) v2PrometheusTargets(w http.ResponseWriter, q *http.Request) error {
 	p := parametersOf(q)
-	p.only(append([]string{"namespace", "service*", consistencyName, stalenessName}, filters...)...)
+	p.only(prometheusQuery...)
 	fresh := p.freshness(a)
 	namespace := p.first("namespace")
 	if _, given := p.values["namespace"]; given && strings.TrimSpace(namespace) == "" {

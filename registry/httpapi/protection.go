@@ -11,7 +11,7 @@ import (
 // ends it: the cluster, services and their zones.
 func (a *API) v2Protections(w http.ResponseWriter, q *http.Request) error {
 	p := parametersOf(q)
-	p.only(consistencyName, stalenessName)
+	p.only(freshQuery...)
 	fresh := p.freshness(a)
 	if err := p.err(); err != nil {
 		return err

@@ -116,10 +116,20 @@ func (a *API) proxyRoutes() []route {
 		return route{method: http.MethodGet, pattern: pattern, surface: surfaceV2, reads: true, long: long, serve: conditionless(serve)}
 	}
 	return []route{
-		read("/api/v2/namespaces/{ns}/services/{svc}/propagation", true, a.v2Propagation),
-		read("/api/v2/proxies", false, a.v2Proxies),
+		read("/api/v2/namespaces/{ns}/services/{svc}/propagation", true, a.v2Propagation).as(operation{
+			id: "getPropagation", says: "Tells how far a revision of a service has come among the proxies", query: propagationQuery,
+			answers: ok(v2Propagation{}), refuses: []string{"not_found"},
+		}),
+		read("/api/v2/proxies", false, a.v2Proxies).as(operation{
+			id: "listProxies", says: "Lists the proxies that are connected", query: proxiesQuery, answers: ok(v2ProxyPage{}),
+		}),
 	}
 }
+
+var (
+	propagationQuery = append([]string{revisionName, waitName}, freshQuery...)
+	proxiesQuery     = []string{"node*", "member*", "region*", "zone*", "kind*", "state*", limitName, cursorName}
+)
 
 type v2Propagation struct {
 	Namespace    string                `json:"namespace"`
@@ -154,7 +164,7 @@ type v2MemberPropagation struct {
 // v2Propagation is how far a revision of a service has come among all proxies.
 func (a *API) v2Propagation(w http.ResponseWriter, q *http.Request) error {
 	p := parametersOf(q)
-	p.only("revision", "wait", consistencyName, stalenessName)
+	p.only(propagationQuery...)
 	revision, wait, fresh := p.revision(), p.wait(PropagationWaitMax), p.freshness(a)
 	if err := p.err(); err != nil {
 		return err
@@ -299,7 +309,7 @@ type v2MemberProxies struct {
 // v2Proxies lists the proxies that are connected, by member and node.
 func (a *API) v2Proxies(w http.ResponseWriter, q *http.Request) error {
 	p := parametersOf(q)
-	p.only("node*", "member*", "region*", "zone*", "kind*", "state*", limitName, cursorName)
+	p.only(proxiesQuery...)
 	query := ProxyQuery{
 		Members: p.ids("member"), Nodes: p.all("node"), Regions: p.all("region"), Zones: p.all("zone"),
 		Kinds: p.oneOf("kind", ProxyKinds), States: p.oneOf("state", ProxyStates), After: p.proxyPlace(), Limit: p.limit(),

@@ -168,9 +168,11 @@ func ageText(age time.Duration, known bool) string {
 	return strconv.FormatFloat(age.Seconds(), 'f', 3, 64)
 }
 
+const ageHeader = "X-StellMap-Age"
+
 // tell puts the age of a stale answer into its header, in seconds.
 func (f freshness) tell(w http.ResponseWriter) {
 	if f.age != "" {
-		w.Header().Set("X-StellMap-Age", f.age)
+		w.Header().Set(ageHeader, f.age)
 	}
 }

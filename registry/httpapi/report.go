@@ -12,8 +12,13 @@ import (
 // reportRoutes are what those who call instances say of them.
 func (a *API) reportRoutes(service, instance string) []route {
 	return []route{
-		{method: http.MethodPost, pattern: instance + "/report", surface: surfaceV2, serve: conditionless(a.v2Report)},
-		{method: http.MethodGet, pattern: service + "/reports", surface: surfaceV2, reads: true, serve: conditionless(a.v2Reports)},
+		route{method: http.MethodPost, pattern: instance + "/report", surface: surfaceV2, serve: conditionless(a.v2Report)}.as(operation{
+			id: "reportInstance", says: "Says that a caller can, or cannot, reach an instance",
+			body: v2ReportBody{}, answers: ok(v2Reported{}), refuses: []string{"not_found", "too_many_reports"},
+		}),
+		route{method: http.MethodGet, pattern: service + "/reports", surface: surfaceV2, reads: true, serve: conditionless(a.v2Reports)}.as(operation{
+			id: "listReports", says: "Tells what callers have said of a service's instances lately", answers: ok(shownServiceReports{}), refuses: []string{"not_found"},
+		}),
 	}
 }
 
@@ -28,6 +33,13 @@ type v2ReportRules struct {
 	Effect        string `json:"effect"` // none, warning or critical
 	Quorum        int    `json:"quorum"`
 	WindowSeconds int64  `json:"windowSeconds"`
+}
+
+// v2Reported is how many have reported the instance by now.
+type v2Reported struct {
+	v2Key
+	Reporters int `json:"reporters"`
+	v2ReportRules
 }
 
 func reportRulesOf(r registry.ReportRules) v2ReportRules {
@@ -54,11 +66,7 @@ func (a *API) v2Report(w http.ResponseWriter, q *http.Request) error {
 	if err != nil {
 		return err
 	}
-	writeJSON(w, http.StatusOK, typeJSON, &struct {
-		v2Key
-		Reporters int `json:"reporters"`
-		v2ReportRules
-	}{keyOf(ref, told.Revision), told.Reporters, reportRulesOf(told.Rules)})
+	writeJSON(w, http.StatusOK, typeJSON, &v2Reported{keyOf(ref, told.Revision), told.Reporters, reportRulesOf(told.Rules)})
 	return nil
 }
 

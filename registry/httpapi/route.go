@@ -27,6 +27,8 @@ type route struct {
 	watches bool // it may stay for as long as its client does; it has a slot of a kind of its own
 	open    bool // of the admin port: it asks for no token
 	serve   handler
+
+	operation operation // what the description of the API says of it; of pages and the admin port it says nothing
 }
 
 // A handler answers a request, or returns why not before it has written anything.

@@ -13,10 +13,20 @@ func (a *API) sayRoutes(instance string) []route {
 		return route{method: method, pattern: pattern, surface: surfaceV2, serve: conditionless(serve)}
 	}
 	return []route{
-		write(http.MethodPost, instance+"/override", a.v2Override),
-		write(http.MethodDelete, instance+"/override", a.v2ClearOverride),
-		write(http.MethodPost, instance+"/drain", a.v2Drain),
-		write(http.MethodDelete, instance+"/drain", a.v2Undrain),
+		write(http.MethodPost, instance+"/override", a.v2Override).as(operation{
+			id: "overrideInstance", says: "Gives an instance a status, whatever else is said of it", headers: []string{idempotencyKey},
+			body: v2OverrideBody{}, answers: ok(v2Said{}), refuses: []string{"not_found"},
+		}),
+		write(http.MethodDelete, instance+"/override", a.v2ClearOverride).as(operation{
+			id: "clearOverride", says: "Takes that back", headers: []string{idempotencyKey}, answers: ok(v2Said{}), refuses: []string{"not_found"},
+		}),
+		write(http.MethodPost, instance+"/drain", a.v2Drain).as(operation{
+			id: "drainInstance", says: "Has an instance get no new calls, and go after a while", query: heldQuery, headers: heldHeaders,
+			body: v2DrainBody{}, bodiless: true, answers: ok(v2Said{}), refuses: []string{"not_found"},
+		}),
+		write(http.MethodDelete, instance+"/drain", a.v2Undrain).as(operation{
+			id: "undrainInstance", says: "Takes that back", query: heldQuery, headers: heldHeaders, answers: ok(v2Said{}), refuses: []string{"not_found"},
+		}),
 	}
 }
 
@@ -28,6 +38,12 @@ type v2OverrideBody struct {
 type v2DrainBody struct {
 	Seconds int64  `json:"seconds"`
 	Reason  string `json:"reason"`
+}
+
+// v2Said is the answer to all of them.
+type v2Said struct {
+	v2Key
+	Changed bool `json:"changed"`
 }
 
 func (a *API) v2Override(w http.ResponseWriter, q *http.Request) error {
@@ -88,10 +104,7 @@ func (a *API) said(w http.ResponseWriter, q *http.Request, ref registry.Instance
 	if err != nil {
 		return err
 	}
-	writeJSON(w, http.StatusOK, typeJSON, &struct {
-		v2Key
-		Changed bool `json:"changed"`
-	}{keyOf(ref, result.Revision), result.Changed})
+	writeJSON(w, http.StatusOK, typeJSON, &v2Said{keyOf(ref, result.Revision), result.Changed})
 	return nil
 }
 

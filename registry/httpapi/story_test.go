@@ -134,12 +134,11 @@ func (s *story) request(d *datadriven.TestData) string {
 			headers = append(headers, line)
 		}
 	}
-	handler := s.member.api.Handler()
-	if d.Cmd == "admin" {
-		handler = s.member.api.AdminHandler()
+	if d.Cmd == "http" {
+		return shown(s.member.call(method, target, strings.Join(body, "\n"), headers...))
 	}
 	w := httptest.NewRecorder()
-	handler.ServeHTTP(w, request(method, target, strings.Join(body, "\n"), headers...))
+	s.member.api.AdminHandler().ServeHTTP(w, request(method, target, strings.Join(body, "\n"), headers...))
 	return shown(w)
 }
 

@@ -9,6 +9,14 @@ import (
 // leaseTokenHeader is where a caller of v2 shows that an instance is his.
 const leaseTokenHeader = "X-StellMap-Lease-Token"
 
+const forceName = "force"
+
+// heldQuery are the parameters of calls that change what is somebody's, and heldHeaders their headers.
+var (
+	heldQuery   = []string{forceName}
+	heldHeaders = []string{leaseTokenHeader, idempotencyKey}
+)
+
 // heldRef is the instance that the path names, with whose call it is.
 func (a *API) heldRef(w http.ResponseWriter, q *http.Request) (ref registry.InstanceRef, err error) {
 	ref = pathRef(q)
@@ -20,10 +28,10 @@ func (a *API) heldRef(w http.ResponseWriter, q *http.Request) (ref registry.Inst
 // with the admin token and is not asked for the lease token.
 func (a *API) holderOf(w http.ResponseWriter, q *http.Request) (registry.Holder, error) {
 	p := parametersOf(q)
-	p.only("force")
-	force := p.first("force")
+	p.only(heldQuery...)
+	force := p.first(forceName)
 	if force != "" && force != "true" && force != "false" {
-		p.add("force", "is not a truth value: true or false")
+		p.add(forceName, "is not a truth value: true or false")
 	}
 	token := q.Header.Get(leaseTokenHeader)
 	if problem := registry.TokenProblem(token); token != "" && problem != "" {

@@ -11,12 +11,29 @@ import (
 func (a *API) v1Routes() []route {
 	const at = "/api/v1/registry/"
 	return []route{
-		{method: http.MethodPost, pattern: at + "heartbeat", surface: surfaceV1, serve: a.v1Heartbeat},
-		{method: http.MethodPost, pattern: at + "register", surface: surfaceV1, serve: a.v1Register},
-		{method: http.MethodPost, pattern: at + "deregister", surface: surfaceV1, serve: a.v1Deregister},
-		{method: http.MethodGet, pattern: at + "instances", surface: surfaceV1, reads: true, serve: a.v1Instances},
-		{method: http.MethodGet, pattern: at + "watch", surface: surfaceV1, reads: true, watches: true, serve: a.v1Watch},
+		route{method: http.MethodPost, pattern: at + "heartbeat", surface: surfaceV1, serve: a.v1Heartbeat}.as(operation{
+			id: "v1Heartbeat", says: "Says that an instance lives", body: v1HeartbeatBody{}, answers: ok(v1Answer{}), refuses: []string{"not_found", "shared_lease"},
+		}),
+		route{method: http.MethodPost, pattern: at + "register", surface: surfaceV1, serve: a.v1Register}.as(operation{
+			id: "v1Register", says: "Registers an instance, or changes it", body: v1RegisterBody{}, answers: ok(v1Answer{}), refuses: []string{"quota_exceeded"},
+		}),
+		route{method: http.MethodPost, pattern: at + "deregister", surface: surfaceV1, serve: a.v1Deregister}.as(operation{
+			id: "v1Deregister", says: "Removes an instance", body: refBody{}, answers: ok(v1Answer{}),
+		}),
+		route{method: http.MethodGet, pattern: at + "instances", surface: surfaceV1, reads: true, serve: a.v1Instances}.as(operation{
+			id: "v1Instances", says: "Lists the instances that callers are sent to", query: v1Query, answers: ok(v1List{}),
+		}),
+		route{method: http.MethodGet, pattern: at + "watch", surface: surfaceV1, reads: true, watches: true, serve: a.v1Watch}.as(operation{
+			id: "v1Watch", says: "Tells what changes, as server-sent events", query: append([]string{"sinceRevision", "includeSnapshot"}, v1Query...),
+			answers: ok(eventsAnswer{}), refuses: []string{"revision_expired"},
+		}),
 	}
+}
+
+// v1Query is what v1 looks at; what else a client sends it does not.
+var v1Query = []string{
+	"namespace", "service*", "servicePrefix*", "organization", "businessDomain", "capabilityDomain", "application", "role",
+	"zone", "endpoint", "selector*", "label*", limitName,
 }
 
 type v1RegisterBody struct {

@@ -23,22 +23,46 @@ func (a *API) v2Routes() []route {
 		return route{method: http.MethodGet, pattern: pattern, surface: surfaceV2, reads: true, serve: conditionless(serve)}
 	}
 	return append(slices.Concat(a.sayRoutes(instance), a.reportRoutes(service, instance), a.leaseRoutes(), a.documentRoutes(namespace, service)),
-		write(http.MethodPost, instance+"/renew", a.v2Renew),
-		write(http.MethodPut, instance, a.v2Register),
-		write(http.MethodDelete, instance, a.v2Deregister),
-		write(http.MethodPost, "/api/v2/batch", a.v2Batch),
-		read(instance, a.v2Instance),
-		read(service, a.v2Service),
-		read(service+"/instances", a.v2ServiceInstances),
-		read(namespace+"/instances", a.v2NamespaceInstances),
-		read(namespace+"/services", a.v2NamespaceServices),
-		read("/api/v2/instances", a.v2AllInstances),
-		read("/api/v2/services", a.v2AllServices),
-		read("/api/v2/namespaces", a.v2Namespaces),
-		read("/api/v2/protections", a.v2Protections),
-		read("/api/v2/members", a.v2Members),
-		read("/api/v2/prometheus/sd", a.v2PrometheusTargets),
-		route{method: http.MethodGet, pattern: "/api/v2/watch", surface: surfaceV2, reads: true, watches: true, serve: conditionless(a.v2Watch)},
+		write(http.MethodPost, instance+"/renew", a.v2Renew).as(operation{
+			id: "renewInstance", says: "Says that an instance lives", query: heldQuery, headers: []string{leaseTokenHeader},
+			body: v2RenewBody{}, bodiless: true, answers: ok(v2Renewed{}), refuses: []string{"not_found", "shared_lease"},
+		}),
+		write(http.MethodPut, instance, a.v2Register).as(operation{
+			id: "registerInstance", says: "Registers an instance, or changes it", query: heldQuery, headers: heldHeaders,
+			body: v2RegisterBody{}, answers: createdOr(v2Registered{}), refuses: []string{"quota_exceeded", "lease_not_found", "leases_full"},
+		}),
+		write(http.MethodDelete, instance, a.v2Deregister).as(operation{
+			id: "deregisterInstance", says: "Removes an instance", query: heldQuery, headers: heldHeaders, answers: ok(v2Deregistered{}),
+		}),
+		write(http.MethodPost, "/api/v2/batch", a.v2Batch).as(operation{
+			id: "batch", says: "Registers, renews and deregisters many instances, each by itself", headers: []string{idempotencyKey},
+			body: v2BatchBody{}, answers: ok(v2BatchAnswer{}),
+		}),
+		read(instance, a.v2Instance).as(operation{
+			id: "getInstance", says: "Tells an instance", query: freshQuery, answers: ok(shownInstanceFields{}), refuses: []string{"not_found"},
+		}),
+		read(service, a.v2Service).as(operation{
+			id: "getService", says: "Tells a service", query: serviceQuery, answers: ok(shownServiceFields{}), refuses: []string{"not_found"},
+		}),
+		read(service+"/instances", a.v2ServiceInstances).as(instanceList("listInstancesOfService", "Lists instances of a service", serviceListQuery)),
+		read(namespace+"/instances", a.v2NamespaceInstances).as(instanceList("listInstancesOfNamespace", "Lists instances of a namespace", listQuery)),
+		read(namespace+"/services", a.v2NamespaceServices).as(serviceList("listServicesOfNamespace", "Lists services of a namespace")),
+		read("/api/v2/instances", a.v2AllInstances).as(instanceList("listInstances", "Lists instances of all namespaces", listQuery)),
+		read("/api/v2/services", a.v2AllServices).as(serviceList("listServices", "Lists services of all namespaces")),
+		read("/api/v2/namespaces", a.v2Namespaces).as(operation{
+			id: "listNamespaces", says: "Lists namespaces", query: freshQuery, answers: ok(shownNamespaces{}),
+		}),
+		read("/api/v2/protections", a.v2Protections).as(operation{
+			id: "listProtections", says: "Lists where nothing expires at the moment, and why", query: freshQuery, answers: ok(shownPauses{}),
+		}),
+		read("/api/v2/members", a.v2Members).as(operation{id: "listMembers", says: "Lists the members of the cluster", answers: ok(v2MembersAnswer{})}),
+		read("/api/v2/prometheus/sd", a.v2PrometheusTargets).as(operation{
+			id: "listPrometheusTargets", says: "Lists endpoints in the form of Prometheus' HTTP service discovery", query: prometheusQuery, answers: ok([]shownTargets{}),
+		}),
+		route{method: http.MethodGet, pattern: "/api/v2/watch", surface: surfaceV2, reads: true, watches: true, serve: conditionless(a.v2Watch)}.as(operation{
+			id: "watch", says: "Tells what changes, as server-sent events or, with wait, once", query: watchQuery, headers: []string{lastEventID},
+			answers: ok(eventsAnswer{otherwise: shownPoll{}}),
+		}),
 	)
 }
 
@@ -116,15 +140,28 @@ func (a *API) v2Register(w http.ResponseWriter, q *http.Request) error {
 	if result.Created {
 		status = http.StatusCreated
 	}
-	writeJSON(w, status, typeJSON, &struct {
+	writeJSON(w, status, typeJSON, &v2Registered{keyOf(ref, result.Revision), result.Created, result.Changed, registration.LeaseToken, grantedBy(result)})
+	return nil
+}
+
+// The answers to writes.
+type (
+	v2Registered struct {
 		v2Key
 		Created    bool   `json:"created"`
 		Changed    bool   `json:"changed"`
 		LeaseToken string `json:"leaseToken,omitempty"`
 		v2Granted
-	}{keyOf(ref, result.Revision), result.Created, result.Changed, registration.LeaseToken, grantedBy(result)})
-	return nil
-}
+	}
+	v2Deregistered struct {
+		v2Key
+		Deleted bool `json:"deleted"`
+	}
+	v2Renewed struct {
+		v2Key
+		v2Granted
+	}
+)
 
 func (a *API) v2Deregister(w http.ResponseWriter, q *http.Request) error {
 	ref, err := a.heldRef(w, q)
@@ -140,10 +177,7 @@ func (a *API) v2Deregister(w http.ResponseWriter, q *http.Request) error {
 	if err != nil {
 		return err
 	}
-	writeJSON(w, http.StatusOK, typeJSON, &struct {
-		v2Key
-		Deleted bool `json:"deleted"`
-	}{keyOf(ref, result.Revision), result.Changed})
+	writeJSON(w, http.StatusOK, typeJSON, &v2Deregistered{keyOf(ref, result.Revision), result.Changed})
 	return nil
 }
 
@@ -161,10 +195,7 @@ func (a *API) v2Renew(w http.ResponseWriter, q *http.Request) error {
 	if err != nil {
 		return err
 	}
-	writeJSON(w, http.StatusOK, typeJSON, &struct {
-		v2Key
-		v2Granted
-	}{keyOf(ref, result.Revision), grantedBy(result)})
+	writeJSON(w, http.StatusOK, typeJSON, &v2Renewed{keyOf(ref, result.Revision), grantedBy(result)})
 	return nil
 }
 
@@ -195,7 +226,7 @@ func noParameters(q *http.Request) error {
 
 func (a *API) v2Instance(w http.ResponseWriter, q *http.Request) error {
 	p := parametersOf(q)
-	p.only(consistencyName, stalenessName)
+	p.only(freshQuery...)
 	fresh := p.freshness(a)
 	if err := p.err(); err != nil {
 		return err
@@ -211,6 +242,18 @@ func (a *API) v2Instance(w http.ResponseWriter, q *http.Request) error {
 	one := []*registry.Instance{i}
 	writeList(w, "", "", one, a.instanceEncoder(one, instanceFields))
 	return nil
+}
+
+type v2MembersAnswer struct {
+	ClusterID   uint64            `json:"clusterId"`
+	LocalNodeID uint64            `json:"localNodeId"`
+	LeaderID    uint64            `json:"leaderId"`
+	Region      string            `json:"region"`
+	Term        uint64            `json:"term"`
+	Revision    uint64            `json:"revision"`
+	Members     []v2Member        `json:"members"`
+	StateCheck  StateCheck        `json:"stateCheck"`
+	Replacement *adminReplacement `json:"replacement,omitempty"`
 }
 
 type v2Member struct {
@@ -248,17 +291,7 @@ func (a *API) v2Members(w http.ResponseWriter, q *http.Request) error {
 		}
 	}
 	setRevision(w, registry.Revision(s.Applied))
-	writeJSON(w, http.StatusOK, typeJSON, &struct {
-		ClusterID   uint64            `json:"clusterId"`
-		LocalNodeID uint64            `json:"localNodeId"`
-		LeaderID    uint64            `json:"leaderId"`
-		Region      string            `json:"region"`
-		Term        uint64            `json:"term"`
-		Revision    uint64            `json:"revision"`
-		Members     []v2Member        `json:"members"`
-		StateCheck  StateCheck        `json:"stateCheck"`
-		Replacement *adminReplacement `json:"replacement,omitempty"`
-	}{s.ClusterID, s.ID, s.LeaderID, s.Region, s.Term, s.Applied, members, s.stateCheck(), s.adminMembers().Replacement})
+	writeJSON(w, http.StatusOK, typeJSON, &v2MembersAnswer{s.ClusterID, s.ID, s.LeaderID, s.Region, s.Term, s.Applied, members, s.stateCheck(), s.adminMembers().Replacement})
 	return nil
 }
 

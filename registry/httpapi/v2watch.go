@@ -22,6 +22,8 @@ const (
 	lastEventID  = "Last-Event-ID"
 )
 
+var watchQuery = slices.Concat([]string{"namespace", "service*"}, filters, freshQuery, []string{revisionName, waitName, snapshotName})
+
 // The bounds of a long poll. Polls that began together, as after an outage, end at
 // different times, each up to a sixteenth later than it asked for.
 const (
@@ -32,7 +34,7 @@ const (
 // v2Watch is a stream of events or, with wait, the answer to one poll.
 func (a *API) v2Watch(w http.ResponseWriter, q *http.Request) error {
 	p := parametersOf(q)
-	p.only(slices.Concat([]string{"namespace", "service*"}, filters, []string{consistencyName, stalenessName, revisionName, waitName, snapshotName})...)
+	p.only(watchQuery...)
 	query := registry.Query{
 		Namespace: p.first("namespace"), AllNamespaces: strings.TrimSpace(p.first("namespace")) == "", Services: p.all("service"),
 		Prefixes: p.all("servicePrefix"), Levels: p.levels(), Groups: p.all("group"), Zones: p.all("zone"), Regions: p.all("region"),

@@ -240,7 +240,7 @@ func TestAStreamLivesLongerThanACall(t *testing.T) {
 // frame has not been taken in time, and nobody else is.
 func TestOneThatTakesNothingIsCut(t *testing.T) {
 	m := newMember(t, nil)
-	m.api.limits.watchStall = 100 * time.Millisecond
+	m.api.limits.watchStall = time.Second
 	s := m.served()
 	conn, err := net.Dial("tcp", s.Listener.Addr().String())
 	if err != nil {
