@@ -76,7 +76,7 @@ func newMember(tb testing.TB, change func(*API)) *member {
 		tb.Fatalf("open the engine: %v", err)
 	}
 	viewID := func() string { return fmt.Sprintf("view-%d", m.views.Add(1)) }
-	if m.machine, err = registry.OpenMachine(registry.MachineConfig{Engine: m.engine, Region: "here", Now: stillClock{}.Now, ViewID: viewID}); err != nil {
+	if m.machine, err = registry.OpenMachine(registry.MachineConfig{Engine: m.engine, Region: "here", Now: stillClock{}.Now, ViewID: viewID, Registerer: m.metrics}); err != nil {
 		tb.Fatalf("open the machine: %v", err)
 	}
 	m.commit(nil)

@@ -285,3 +285,28 @@ func TestResyncsAreTheRegistrys(t *testing.T) {
 	}
 	mustEqual(t, "the resync after the last", registry.Resync(len(stellmapv1.Resync_name)).String(), "none")
 }
+
+// TestAChangeWakesItsWatchesOnly counts who is woken by a change: those who watch its
+// service, and nobody else.
+func TestAChangeWakesItsWatchesOnly(t *testing.T) {
+	m := newMember(t, nil)
+	var of []*watcher
+	for n := range 40 {
+		filter := orders()
+		if n%4 != 0 {
+			filter.Services = []string{fmt.Sprint("other-", n)}
+		}
+		w := m.watch(t.Context(), &stellmapv1.WatchRequest{Filter: filter})
+		if w.mustTell("RESYNC_START:"); n%4 == 0 {
+			of = append(of, w)
+		}
+	}
+	for n := range 5 {
+		until(t, "all to wait", func() bool { return m.metric("stellmap_registry_watchers", "") == 40 })
+		m.register("orders", fmt.Sprint("a", n))
+		for _, w := range of {
+			w.mustTell(fmt.Sprintf("CREATED a%d@%d", n, n+2))
+		}
+		mustEqual(t, "how many were woken", m.metric("stellmap_registry_watchers_woken_total", ""), float64(10*(n+1)))
+	}
+}

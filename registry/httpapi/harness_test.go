@@ -97,12 +97,13 @@ type member struct {
 // newMember makes a member; change, if not nil, may change the API's configuration before it is used.
 func newMember(tb testing.TB, change func(*Config)) *member {
 	tb.Helper()
+	metrics := prometheus.NewRegistry()
 	m := &member{tb: tb, clock: newManualClock(), logs: &logs{}, withheld: make(map[registry.ServiceKey][]Withheld)}
 	var err error
 	if m.engine, err = storage.OpenEngine(storage.EngineOptions{FS: vfs.NewMem(), Dir: "state"}); err != nil {
 		tb.Fatalf("open the engine: %v", err)
 	}
-	if m.machine, err = registry.OpenMachine(registry.MachineConfig{Engine: m.engine, Region: "here", Now: m.clock.Now, ViewID: m.viewID}); err != nil {
+	if m.machine, err = registry.OpenMachine(registry.MachineConfig{Engine: m.engine, Region: "here", Now: m.clock.Now, ViewID: m.viewID, Registerer: metrics}); err != nil {
 		tb.Fatalf("open the machine: %v", err)
 	}
 	m.status = ClusterStatus{
@@ -117,7 +118,6 @@ func newMember(tb testing.TB, change func(*Config)) *member {
 	m.machine.Lead(1)
 	r := registry.New(registry.Config{Machine: m.machine, Replicator: m, Clock: m.clock})
 	m.run(r)
-	metrics := prometheus.NewRegistry()
 	m.config = Config{
 		Registry: r, Cluster: m.cluster, XDSReady: m.xdsReady, Withheld: m.withhold,
 		LeaseToken: m.leaseToken,

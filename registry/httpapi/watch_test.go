@@ -410,3 +410,48 @@ func TestWhatAWatchOfV2Refuses(t *testing.T) {
 		t.Errorf("a wrong id in the header answers %d %s", w.Code, w.Body)
 	}
 }
+
+// TestAChangeWakesItsWatchesOnly counts who is woken by a change, streams of both surfaces
+// and polls: those who watch its service, and nobody else.
+func TestAChangeWakesItsWatchesOnly(t *testing.T) {
+	m := newMember(t, nil)
+	s := m.served()
+	var of []*watchClient
+	answered := make(chan string)
+	for n := range 40 {
+		service := "orders"
+		if n%4 != 0 {
+			service = fmt.Sprint("other-", n)
+		}
+		for _, target := range []string{v1At + "&includeSnapshot=false", "/api/v2/watch?namespace=prod&snapshot=false"} {
+			if c := watch(t, s, target+"&service="+service); n%4 == 0 {
+				of = append(of, c)
+			}
+		}
+		go func() {
+			w, err := s.Client().Get(s.URL + "/api/v2/watch?namespace=prod&wait=5m&revision=1&service=" + service)
+			if err != nil {
+				return // the test is over
+			}
+			defer w.Body.Close()
+			answered <- service
+		}()
+	}
+	for deadline := time.Now().Add(clientTime); m.sample("stellmap_registry_watchers") < 120; {
+		if runtime.Gosched(); time.Now().After(deadline) {
+			t.Fatal("not all wait")
+		}
+	}
+	m.register("orders", "a", "10.0.0.1", "")
+	for range 10 {
+		mustEqual(t, "whose poll is answered", <-answered, "orders")
+	}
+	for _, c := range of {
+		mustEqual(t, "that a stream is told", strings.Contains(c.frame(), `"instanceId":"a"`), true)
+	}
+	mustEqual(t, "how many were woken", m.sample("stellmap_registry_watchers_woken_total"), 30)
+	m.api.EndWatches() // the polls of the others
+	for range 30 {
+		<-answered
+	}
+}
