@@ -17,6 +17,7 @@ SIM_SECONDS   = 600
 CHAOS_SECONDS = 1500
 DRAIN_SECONDS = 300
 LEASES_SECONDS = 600
+OUTAGE_SECONDS = 300
 FUZZ_TOTAL_SECONDS = 900
 PROBES_SECONDS = 600
 # What each fuzz target has.
@@ -29,7 +30,7 @@ UNIT_PACKAGES = $$(go list ./... | grep -v /internal/e2e)
 
 within = scripts/within
 
-.PHONY: help build demo test setup lint unit race e2e bench scale leases crash chaos drain sim mutants probes fuzz generate clean
+.PHONY: help build demo test setup lint unit race e2e bench scale leases crash chaos drain outage sim mutants probes fuzz generate clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -82,6 +83,9 @@ chaos: ## kill, stop and cut off members of real clusters under load, and check 
 
 drain: setup ## drain backends of a real Envoy under load and kill them: no request may fail
 	@CI=true ENVOY_BIN="$$(scripts/envoy)" $(within) $(DRAIN_SECONDS) drain go test -count=1 -timeout $(DRAIN_SECONDS)s -v ./internal/e2e -run 'TestADrainedBackend' -rounds 20
+
+outage: ## all servers of a Go client are down for a minute, and it serves on
+	@CI=true $(within) $(OUTAGE_SECONDS) outage go test -count=1 -timeout $(OUTAGE_SECONDS)s -v ./internal/e2e -run 'TestAClientServes' -down 60s
 
 sim: ## simulate clusters of members, with all that can go wrong: 1,000 fixed schedules and 1,000 new ones
 	@$(within) $(SIM_SECONDS) sim go test -count=1 -timeout $(SIM_SECONDS)s -v ./consensus/simulate -run 'TestSchedules|TestASeed' -schedules 1000 -random 1000 -workers 2 -twice 20

@@ -51,8 +51,8 @@ const (
 	servicesMax   = 512     // what one client discovers: each is a stream of the connection, which has 1,000
 	instancesMax  = 100_000 // of one discovered service
 	callTimeout   = 5 * time.Second
-	closeTimeout  = 10 * time.Second // for all deregistrations of Close together
-	registersMost = 8                // at a time, when many have to be registered again, or deregistered by Close
+	closeTimeout  = 5 * time.Second // for all deregistrations of Close together
+	registersMost = 8               // at a time, when many have to be registered again, or deregistered by Close
 )
 
 // Client speaks to one registry.

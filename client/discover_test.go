@@ -214,12 +214,12 @@ func TestAViewIsWholeRevisions(t *testing.T) {
 			v.interrupt()
 		}
 	}
-	big := &stellmapv1.WatchResponse{Resync: stellmapv1.Resync_RESYNC_START, Partial: true}
-	for n := range instancesMax + 1 {
-		big.Instances = append(big.Instances, instance(fmt.Sprint(n)))
-	}
-	if _, _, err := v.take(big); err == nil {
-		t.Fatal("there is no bound")
+	v.most = 2
+	for _, big := range []*stellmapv1.WatchResponse{all(true, "1", "2", "3"), all(false, "1", "2", "3")} {
+		if _, _, err := v.take(big); err == nil {
+			t.Fatal("there is no bound")
+		}
+		mustEqual(t, "what is left of what was too much", len(v.parts), 0)
 	}
 }
 

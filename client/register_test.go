@@ -30,11 +30,11 @@ func TestWhatIsRegisteredIsKept(t *testing.T) {
 	}
 }
 
-// TestLeasesShareTheirRenewals shows that hundreds of leases are renewed by a few requests.
+// TestLeasesShareTheirRenewals shows that dozens of leases are renewed by a few requests.
 func TestLeasesShareTheirRenewals(t *testing.T) {
 	w := newWorld(t)
 	c := w.client(nil, w.serve())
-	const leases = 200
+	const leases = 64
 	for n := range leases {
 		r := web("orders", fmt.Sprint("o-", n))
 		r.TTL = 2 * time.Second
@@ -42,7 +42,7 @@ func TestLeasesShareTheirRenewals(t *testing.T) {
 	}
 	before, requests := c.renewals(), c.renewalRequests()
 	until(t, "every lease to be renewed three times", func() bool { return c.renewals() >= before+3*leases })
-	if n := c.renewalRequests() - requests; n > 30 {
+	if n := c.renewalRequests() - requests; n > 20 {
 		t.Errorf("%d renewals took %d requests", 3*leases, n)
 	}
 }

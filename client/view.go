@@ -16,6 +16,7 @@ import (
 // of them. So all that there is, told anew, takes the place of what was known at once,
 // and nothing vanishes for a moment.
 type view struct {
+	most      int                  // instances; 0 = instancesMax
 	instances map[string]*Instance // by id
 	revision  uint64
 	resume    string // from where the watch goes on; "" = the beginning
@@ -39,9 +40,9 @@ func (v *view) take(m *stellmapv1.WatchResponse) (whole, changed bool, err error
 		}
 	}
 	v.pending = append(v.pending, m.GetChanges()...)
-	if n := max(len(v.parts), len(v.pending)); n > instancesMax {
+	if most := cmp.Or(v.most, instancesMax); max(len(v.parts), len(v.pending)) > most {
 		v.interrupt()
-		return false, false, fmt.Errorf("client: it has more than %d instances, which is all that is kept of one service: ask for a part of them, by Groups, Versions or Selectors", instancesMax)
+		return false, false, fmt.Errorf("client: it has more than %d instances, which is all that is kept of one service: ask for a part of them, by Group, Version or Selector", most)
 	}
 	if m.GetPartial() {
 		return false, false, nil

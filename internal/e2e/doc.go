@@ -12,6 +12,7 @@
 //	lease_test.go    leases that run out, are revived, and outlast an outage of all;
 //	                 protection_test.go when too many would run out
 //	v1_test.go       the contract of the existing SDKs, on the wire; v1sdk_test.go what they do
+//	client_test.go   the SDK for Go: -down 60s has it without servers for that long
 //	load_test.go     what clients do, history_test.go whether they saw what may be
 //
 // A full disk is a tmpfs, for which a test must be root; -fills n fills it n times.
