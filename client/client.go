@@ -84,12 +84,13 @@ type timing struct {
 	renewal     time.Duration // for the answer to renewals
 	liveWait    time.Duration // for the first live state, where a saved one is there
 	saveEvery   time.Duration
+	hold        time.Duration // of what another cluster has not told of: as long as the usual lease
 }
 
 var usualTiming = timing{
 	healthFirst: 2 * time.Second, patience: 5 * time.Second, steady: 10 * time.Second,
 	retryMin: 100 * time.Millisecond, retryMax: 5 * time.Second,
-	renewal: 3 * time.Second, liveWait: time.Second, saveEvery: 5 * time.Second,
+	renewal: 3 * time.Second, liveWait: time.Second, saveEvery: 5 * time.Second, hold: ttlUsual,
 }
 
 // New makes a client. It returns at once: the servers need not be there yet.

@@ -55,6 +55,10 @@ type Snapshot struct {
 	// Stale says that changes may be missing: no server is there, or the one that is has
 	// no leader. Service.Age says since when.
 	Stale bool
+	// Held is how many of the instances are only held: a cluster that is another than
+	// before, such as one restored from a backup, has not told of them. They are kept for
+	// 30 s, in which those that live register again.
+	Held int
 
 	number uint64 // grows with each of the service; 0 = none
 }
@@ -74,6 +78,7 @@ type Service struct {
 	source  *link         // over which the view was told to be current; nil = it was not
 	current time.Time     // when a server that had a leader has last told of it; zero = never
 	trouble error         // why it is not
+	holding time.Time     // since when some are held; zero = none are
 	saved   uint64        // the revision that is on disk
 	over    bool
 }
@@ -164,7 +169,7 @@ func (s *Service) Close() error {
 	c := s.client
 	c.mu.Lock()
 	s.users--
-	last := s.users == 0
+	last := s.users == 0 // once only, however often it is closed
 	if last {
 		delete(c.services, s.query)
 	}
@@ -316,8 +321,24 @@ func (s *Service) take(ctx context.Context, l *link, m *stellmapv1.WatchResponse
 		s.current = time.Now()
 	}
 	s.now.Revision = s.view.revision
-	s.publish(changed)
+	s.publish(s.release() || changed)
 	return nil
+}
+
+// release ends the holding of instances after its time, with whatever the watch tells next,
+// be it that there is nothing new. The caller holds mu.
+func (s *Service) release() bool {
+	switch {
+	case len(s.view.held) == 0:
+		s.holding = time.Time{}
+	case s.holding.IsZero():
+		s.holding = time.Now()
+		s.client.log.Warn("the registry is another than before, or was restored: what it has not told of is held for a while", "service", s.query.String(), "instances", len(s.view.held))
+	case time.Since(s.holding) > s.client.timing.hold:
+		s.holding = time.Time{}
+		return s.view.release()
+	}
+	return false
 }
 
 // lost is the end of a stream.
@@ -348,7 +369,7 @@ func (s *Service) publish(changed bool) {
 	if !changed && s.now.number > 0 && stale == s.now.Stale {
 		return
 	}
-	next := Snapshot{Instances: s.now.Instances, Revision: s.view.revision, Stale: stale, number: s.now.number + 1}
+	next := Snapshot{Instances: s.now.Instances, Revision: s.view.revision, Stale: stale, Held: len(s.view.held), number: s.now.number + 1}
 	if changed {
 		next.Instances = s.view.list()
 	}

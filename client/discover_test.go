@@ -106,12 +106,41 @@ func TestNobodyVanishesWhileTheServersAreAway(t *testing.T) {
 					break
 				}
 			}
-			mustEqual(t, "how many instances there are", len(was.Instances), 20)
-			mustEqual(t, "how many have changed", len(Changes(before, was)), 2)
+			mustEqual(t, "how many instances there are", len(was.Instances)-was.Held, 20)
+			mustEqual(t, "how many have changed", len(Changes(before, was))+was.Held, 2)
+			mustEqual(t, "that some are held", was.Held > 0, anew) // since it is another cluster
 			mustEqual(t, "the age", orders.Age(), 0)
 			mustEqual(t, "the error", orders.Err(), nil)
 		})
 	}
+}
+
+// TestWhatARestoredClusterLacksIsHeld shows that those who were registered after a backup
+// was made, and come back after it was restored, are never told to be gone, and that the
+// others are after a while.
+func TestWhatARestoredClusterLacksIsHeld(t *testing.T) {
+	w := newWorld(t)
+	for _, id := range []string{"a", "back", "dead"} {
+		w.put("orders", id, "")
+	}
+	s := w.serve()
+	c := w.client(nil, s)
+	orders := must(c.Discover(t.Context(), Query{Service: "orders"}))(t)
+	s.stop()
+	w.set(func() { w.incarnation = "beef" })
+	w.remove("orders", "back")
+	w.remove("orders", "dead")
+	s.start()
+	orders.told(t, "a back dead")
+	until(t, "two to be held", func() bool { return orders.Snapshot().Held == 2 })
+	w.put("orders", "back", "")
+	until(t, "one to be held", func() bool { return orders.Snapshot().Held == 1 })
+	mustEqual(t, "the instances", ids(orders.Snapshot()), "a back dead")
+	for n := 0; orders.Snapshot().Held > 0; n++ { // it ends with whatever is told next
+		w.put("orders", "a", fmt.Sprint("z", n))
+		pause(t.Context(), time.Millisecond)
+	}
+	orders.told(t, "a back")
 }
 
 // TestAServerWithoutALeaderTellsWhatItKnows shows that what such a one tells is stale.

@@ -30,7 +30,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 var hurried = timing{
 	healthFirst: 2 * time.Second, patience: 50 * time.Millisecond, steady: time.Second,
 	retryMin: time.Millisecond, retryMax: 20 * time.Millisecond,
-	renewal: time.Second, liveWait: 50 * time.Millisecond, saveEvery: time.Millisecond,
+	renewal: time.Second, liveWait: 50 * time.Millisecond, saveEvery: time.Millisecond, hold: 100 * time.Millisecond,
 }
 
 // stillClock does not move, so that no lease runs out.
@@ -47,6 +47,7 @@ type world struct {
 	engine   *storage.Engine
 	machine  *registry.Machine
 	registry *registry.Registry
+	options  []grpc.ServerOption // of servers that start
 
 	mu          sync.Mutex // guards what follows, and is the goroutine that applies
 	index       registry.Revision
@@ -213,7 +214,7 @@ func (s *server) start() {
 	if err != nil {
 		w.tb.Fatal(err)
 	}
-	s.grpc, s.health, s.ended = grpc.NewServer(), health.NewServer(), make(chan error, 2)
+	s.grpc, s.health, s.ended = grpc.NewServer(w.options...), health.NewServer(), make(chan error, 2)
 	api.Register(s.grpc)
 	grpc_health_v1.RegisterHealthServer(s.grpc, s.health)
 	s.serving(true)

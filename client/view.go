@@ -15,11 +15,16 @@ import (
 // It changes by whole revisions only: what is told in parts is kept aside until the last
 // of them. So all that there is, told anew, takes the place of what was known at once,
 // and nothing vanishes for a moment.
+//
+// A cluster that was restored from a backup is another: it does not know of those who have
+// registered since, until they find out and register again, within a third of their TTL.
+// So what such a one lacks is held for a while.
 type view struct {
 	most      int                  // instances; 0 = instancesMax
 	instances map[string]*Instance // by id
 	revision  uint64
-	resume    string // from where the watch goes on; "" = the beginning
+	resume    string               // from where the watch goes on; "" = the beginning
+	held      map[string]*Instance // what another cluster than before has not told of
 
 	parts   map[string]*Instance // all there is, as far as it was told
 	pending []*stellmapv1.Change
@@ -49,6 +54,7 @@ func (v *view) take(m *stellmapv1.WatchResponse) (whole, changed bool, err error
 	}
 	changed = v.parts != nil || len(v.pending) > 0
 	if v.parts != nil {
+		v.hold(m.GetResync())
 		v.instances = v.parts
 	}
 	for _, c := range v.pending {
@@ -59,7 +65,31 @@ func (v *view) take(m *stellmapv1.WatchResponse) (whole, changed bool, err error
 	return true, changed, nil
 }
 
+// hold keeps what was known and is not told by another cluster; what the same does not tell
+// of any more is gone.
+func (v *view) hold(why stellmapv1.Resync) {
+	if why != stellmapv1.Resync_RESYNC_UNKNOWN_REVISION {
+		v.held = nil
+		return
+	}
+	before := v.list()
+	v.held = make(map[string]*Instance)
+	for _, i := range before {
+		if v.parts[i.ID] == nil {
+			v.held[i.ID] = i
+		}
+	}
+}
+
+// release ends the holding. It tells whether there was any.
+func (v *view) release() bool {
+	some := len(v.held) > 0
+	v.held = nil
+	return some
+}
+
 func (v *view) change(c *stellmapv1.Change) {
+	delete(v.held, c.GetInstance().GetInstanceId())
 	if v.instances == nil {
 		v.instances = make(map[string]*Instance)
 	}
@@ -72,9 +102,11 @@ func (v *view) change(c *stellmapv1.Change) {
 
 // list is all instances by id.
 func (v *view) list() []*Instance {
-	all := make([]*Instance, 0, len(v.instances))
-	for _, i := range v.instances {
-		all = append(all, i)
+	all := make([]*Instance, 0, len(v.instances)+len(v.held))
+	for _, known := range []map[string]*Instance{v.instances, v.held} {
+		for _, i := range known {
+			all = append(all, i)
+		}
 	}
 	slices.SortFunc(all, func(a, b *Instance) int { return cmp.Compare(a.ID, b.ID) })
 	return all
