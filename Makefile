@@ -15,6 +15,7 @@ MUTANTS_SECONDS = 900
 SIM_MUTANTS_SECONDS = 3600
 SIM_SECONDS   = 600
 CHAOS_SECONDS = 1500
+WATCH_SECONDS = 900
 DRAIN_SECONDS = 300
 LEASES_SECONDS = 600
 OUTAGE_SECONDS = 300
@@ -30,11 +31,11 @@ UNIT_PACKAGES = $$(go list ./... | grep -v /internal/e2e)
 
 within = scripts/within
 
-.PHONY: help build demo test setup lint unit race e2e bench scale leases crash chaos drain outage sim mutants probes fuzz generate clean
+.PHONY: help build demo test setup lint unit race e2e bench scale leases crash chaos watch-properties drain outage sim mutants probes fuzz generate clean
 .NOTPARALLEL:
 
 help: ## list the targets
-	@grep -E '^[a-z0-9]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -E '^[a-z0-9-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
 build: ## build bin/stellmapd and bin/stellmapctl
 	@CGO_ENABLED=0 $(within) $(BUILD_SECONDS) build go build -trimpath -o bin/ ./cmd/...
@@ -80,6 +81,9 @@ crash: ## crash a member's storage after every operation on the disk, fail its s
 chaos: ## kill, stop and cut off members of real clusters under load, and check what clients saw; needs root
 	@CI=true $(within) $(CHAOS_SECONDS) chaos go test -count=1 -timeout $(CHAOS_SECONDS)s -v ./internal/e2e -run 'TestChaos$$' -kills 100 -cuts 50 -ops 200000
 	@CI=true $(within) $(CHAOS_SECONDS) away go test -count=1 -timeout $(CHAOS_SECONDS)s -v ./internal/e2e -run 'TestAFollowerThatWasAway' -away 200000
+
+watch-properties: ## watch by SSE, long poll and gRPC, and go on elsewhere 10,000 times, while members are killed and sent snapshots
+	@CI=true $(within) $(WATCH_SECONDS) watch-properties go test -count=1 -timeout $(WATCH_SECONDS)s -v ./internal/e2e -run 'TestTheNinePromises' -reconnects 10000
 
 drain: setup ## drain backends of a real Envoy under load and kill them: no request may fail
 	@CI=true ENVOY_BIN="$$(scripts/envoy)" $(within) $(DRAIN_SECONDS) drain go test -count=1 -timeout $(DRAIN_SECONDS)s -v ./internal/e2e -run 'TestADrainedBackend' -rounds 20

@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -113,6 +114,17 @@ func (r *Registry) WatchFrom(ctx context.Context, q Query, start WatchStart) (*W
 		return nil, ErrCompacted
 	}
 	return w, nil
+}
+
+// KnownCluster is ErrNoLeader while a member does not know of which incarnation its
+// revisions are: the first leader has yet to choose it, or the log that says so is being
+// applied again. A resume point of then would be taken for another cluster's later, and
+// one that is right is taken for that now.
+func KnownCluster(incarnation string) error {
+	if incarnation == "" {
+		return fmt.Errorf("%w: the cluster's incarnation is not known here yet", ErrNoLeader)
+	}
+	return nil
 }
 
 // resume finds out whether the watch can go on from its revision. A member that has

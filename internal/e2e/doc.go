@@ -13,6 +13,8 @@
 //	                 protection_test.go when too many would run out
 //	v1_test.go       the contract of the existing SDKs, on the wire; v1sdk_test.go what they do
 //	client_test.go   the SDK for Go: -down 60s has it without servers for that long
+//	watchproperties_test.go  who watches, while members come and go; observer_test.go how,
+//	                 seen_test.go what has to be told
 //	load_test.go     what clients do, history_test.go whether they saw what may be
 //
 // A full disk is a tmpfs, for which a test must be root; -fills n fills it n times.

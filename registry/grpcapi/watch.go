@@ -1,6 +1,7 @@
 package grpcapi
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"fmt"
@@ -50,7 +51,7 @@ func (a *API) open(ctx context.Context, m *stellmapv1.WatchRequest, stream grpc.
 	}
 	w := &watch{api: a, stream: stream, of: a.home().Incarnation}
 	query, start, err := w.asked(m)
-	if err != nil {
+	if err := cmp.Or(err, registry.KnownCluster(w.of)); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.limits.call)

@@ -166,6 +166,23 @@ func TestAWatchOfAnotherClusterBeginsAnew(t *testing.T) {
 	m.watch(t.Context(), &stellmapv1.WatchRequest{Filter: orders(), Resume: ahead}).mustTell("RESYNC_UNKNOWN_REVISION: a")
 }
 
+// TestAMemberThatDoesNotKnowItsClusterTellsNothing shows that resume points are neither
+// given nor refused while nobody knows of which cluster they are.
+func TestAMemberThatDoesNotKnowItsClusterTellsNothing(t *testing.T) {
+	m := newMember(t, nil)
+	m.register("orders", "a")
+	w := m.watch(t.Context(), &stellmapv1.WatchRequest{Filter: orders()})
+	w.mustTell("RESYNC_START: a")
+	m.set(func() { m.home.Incarnation = "" })
+	for _, resume := range []string{"", w.resume} {
+		_, err := m.watch(t.Context(), &stellmapv1.WatchRequest{Filter: orders(), Resume: resume}).stream.Recv()
+		mustFail(t, "a watch of nobody knows what", err, codes.Unavailable, "NO_LEADER")
+	}
+	m.set(func() { m.home.Incarnation = "cafe" })
+	m.register("orders", "b")
+	m.watch(t.Context(), &stellmapv1.WatchRequest{Filter: orders(), Resume: w.resume}).mustTell("CREATED b@3")
+}
+
 // TestAWatchIsToldInParts shows that no message grows with what there is or has changed.
 func TestAWatchIsToldInParts(t *testing.T) {
 	m := newMember(t, func(a *API) { a.limits.partBytes = 1 })

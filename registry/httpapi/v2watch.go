@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -50,10 +51,11 @@ func (a *API) v2Watch(w http.ResponseWriter, q *http.Request) error {
 	start := a.watchStart(p, q.Header.Get(lastEventID))
 	wait, polls := p.wait(watchWaitMax), len(p.all(waitName)) > 0
 	p.join(query.Check())
-	if err := p.err(); err != nil {
+	of := a.cluster().Incarnation
+	if err := cmp.Or(p.err(), registry.KnownCluster(of)); err != nil {
 		return err
 	}
-	o := watching{query: query, start: start, form: &v2Events{api: a, incarnation: a.cluster().Incarnation}}
+	o := watching{query: query, start: start, form: &v2Events{api: a, incarnation: of}}
 	if polls {
 		return a.pollWatch(w, q, o, wait)
 	}

@@ -406,6 +406,12 @@ func TestWhatAWatchOfV2Refuses(t *testing.T) {
 			t.Errorf("a watch with %s answers %d %s, want %s", query, w.Code, w.Body, want)
 		}
 	}
+	m.set(func() { m.status.Incarnation = "" }) // the first leader has not chosen it: what is told now could not be gone on with
+	for _, query := range []string{"", "revision=cafe:1", "wait=0s"} {
+		if w := m.call(http.MethodGet, "/api/v2/watch?"+query, ""); w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" || !strings.Contains(w.Body.String(), `"code":"no_leader"`) {
+			t.Errorf("a watch with %s at a member that does not know its cluster answers %d %s", query, w.Code, w.Body)
+		}
+	}
 	if w := m.call(http.MethodGet, "/api/v2/watch", "", "Last-Event-ID: x y"); !strings.Contains(w.Body.String(), `"field":"Last-Event-ID"`) {
 		t.Errorf("a wrong id in the header answers %d %s", w.Code, w.Body)
 	}
