@@ -52,7 +52,7 @@ func TestMakeTargetsThatTextsNameExist(t *testing.T) {
 	if !ok {
 		t.Fatal("no Makefile")
 	}
-	named := regexp.MustCompile("(?:`|\\$ )make ([a-z0-9]+)")
+	named := regexp.MustCompile("(?:`|\\$ )make ([a-z0-9-]+)")
 	for _, path := range texts(t) {
 		content, ok := read(t, path)
 		if !ok || filepath.Ext(path) != ".md" {
