@@ -285,12 +285,12 @@ func (s *Service) followAt(ctx context.Context, l *link) error {
 	doing := "discover " + s.query.String()
 	stream, err := l.api.Watch(ctx, ask)
 	if err != nil {
-		return errorOf(doing, l.server, err)
+		return l.hear(errorOf(doing, l.server, err))
 	}
 	for {
 		m, err := stream.Recv()
 		if err != nil {
-			return errorOf(doing, l.server, err)
+			return l.hear(errorOf(doing, l.server, err))
 		}
 		if err := s.take(ctx, l, m); err != nil {
 			return err

@@ -186,7 +186,7 @@ func (k *keeper) renewAt(ctx context.Context, l *link, workers *sync.WaitGroup) 
 		}
 		if err != nil {
 			k.client.metrics.renewed(ctx, 0, len(renew))
-			k.failed(renew, errorOf("renew", l.server, err))
+			k.failed(renew, l.hear(errorOf("renew", l.server, err)))
 			return
 		}
 		k.settle(ctx, renew, answer, begun, l)

@@ -144,6 +144,10 @@ func TestAServerWithoutALeaderIsLeft(t *testing.T) {
 		}
 		return fmt.Sprint(l.server, l.serving.Load())
 	}
+	for range 8 { // wherever they begin
+		l := must(w.client(nil, a, b).servers.at(t.Context()))(t)
+		mustEqual(t, "the first server that a client is at", l.server, a.address)
+	}
 	until(t, "the one that has a leader", func() bool { return at() == a.address+"true" })
 	b.serving(true)
 	a.serving(false)
@@ -151,6 +155,23 @@ func TestAServerWithoutALeaderIsLeft(t *testing.T) {
 	b.serving(false)
 	until(t, "one without a leader", func() bool { return at() == a.address+"false" })
 	until(t, "the other one without a leader", func() bool { return at() == b.address+"false" })
+}
+
+// TestAServerThatStopsIsLeft shows that one that ends its streams is left for another, though
+// its health has not said so yet, and that nothing is taken for current meanwhile.
+func TestAServerThatStopsIsLeft(t *testing.T) {
+	w := newWorld(t)
+	w.put("orders", "a", "")
+	a, b := w.serve(), w.serve()
+	c := w.client(nil, a, b)
+	orders := must(c.Discover(t.Context(), Query{Service: "orders"}))(t)
+	at := must(c.servers.at(t.Context()))(t)
+	other := map[string]*server{a.address: b, b.address: a}[at.server]
+	before := orders.Snapshot()
+	map[string]*server{a.address: a, b.address: b}[at.server].cancel()
+	mustEqual(t, "that it is stale", must(orders.Next(t.Context(), before))(t).Stale, true)
+	orders.told(t, "a")
+	mustEqual(t, "the server", must(c.servers.at(t.Context()))(t).server, other.address)
 }
 
 // TestACrashedProcessComesBack shows that a lease token on disk opens the door to the same

@@ -220,6 +220,15 @@ func readHealth(ctx context.Context, conn *grpc.ClientConn, into chan<- bool) er
 	}
 }
 
+// hear takes what a server has refused. One that says that it stops is left at once: others
+// do better.
+func (l *link) hear(e *Error) *Error {
+	if e.Reason == "STOPPING" {
+		l.leave(e)
+	}
+	return e
+}
+
 // call makes a call at whatever server is there, again and again while it may work in a
 // moment and the context is not over.
 func (s *servers) call(ctx context.Context, doing string, f func(context.Context, *link) error) error {
@@ -247,7 +256,7 @@ func (s *servers) callOnce(ctx context.Context, doing string, f func(context.Con
 	if err == nil {
 		return nil
 	}
-	refused := errorOf(doing, l.server, err)
+	refused := l.hear(errorOf(doing, l.server, err))
 	if refused.Reason == "" && within.Err() != nil && ctx.Err() == nil {
 		l.leave(fmt.Errorf("it did not answer within %v", callTimeout))
 	}
