@@ -114,8 +114,8 @@ func FuzzRecord(f *testing.F) {
 				t.Errorf("namespace %x is %+v and then %+v: %v", b, d, again, err)
 			}
 		}
-		if events, err := r.decodeEvents(1, b); err == nil && len(events) > 0 {
-			again, err := r.decodeEvents(1, recordOf(events))
+		if events, err := r.decodeEvents(1, b, nil); err == nil && len(events) > 0 {
+			again, err := r.decodeEvents(1, recordOf(events), nil)
 			if err != nil || !bytes.Equal(recordOf(again), recordOf(events)) {
 				t.Errorf("changes %x are %+v and then %+v: %v", b, events, again, err)
 			}

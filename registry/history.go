@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -267,31 +268,95 @@ func textSize(text string) int {
 	return 1 + protowire.SizeBytes(len(text))
 }
 
-// decodeEvents reads what a revision has changed.
-func (d *reader) decodeEvents(revision Revision, value []byte) ([]Event, error) {
+// decodeEvents reads what a revision has changed, or those of the services that are
+// wanted: most of what one watcher passes over is for others, and reading an instance
+// costs many times what reading its service's name does. A nil wanted wants all.
+func (d *reader) decodeEvents(revision Revision, value []byte, wanted func(ServiceKey) bool) ([]Event, error) {
+	head, records := splitEvents(value)
 	var record recordv1.EventsRecord
-	if err := unmarshalRecord(fmt.Sprintf("the changes of revision %d", revision), value, &record); err != nil {
+	if err := unmarshalRecord(fmt.Sprintf("the changes of revision %d", revision), head, &record); err != nil {
 		return nil, err
 	}
-	events := make([]Event, 0, len(record.GetEvents()))
-	for n, r := range record.GetEvents() {
-		e := Event{
-			Revision: revision, Order: n, Kind: EventKind(r.GetKind()), HandedOut: r.GetHandedOut(), WasHandedOut: r.GetWasHandedOut(),
-			Service: ServiceKey{Namespace: d.share(r.GetService().GetNamespace()), Service: d.share(r.GetService().GetService())},
+	var events []Event
+	for n, one := range records {
+		if wanted != nil && !wanted(serviceOfEvent(one)) {
+			continue
 		}
-		if e.Kind == 0 || e.Kind > EventPolicy {
-			return nil, fmt.Errorf("the changes of revision %d have one of kind %d, which this version does not know: run a newer version", revision, e.Kind)
-		}
-		k := InstanceKey{Namespace: e.Service.Namespace, Service: e.Service.Service, ID: r.GetId()}
-		var wrong [2]error
-		e.Instance, wrong[0] = d.instanceOfRecord(k, r.GetInstance())
-		e.Previous, wrong[1] = d.instanceOfRecord(k, r.GetPrevious())
-		if err := errors.Join(wrong[:]...); err != nil {
+		e, err := d.decodeEvent(one)
+		if err != nil {
 			return nil, fmt.Errorf("read the changes of revision %d: %w", revision, err)
 		}
+		e.Revision, e.Order = revision, n
 		events = append(events, e)
 	}
 	return events, nil
+}
+
+func (d *reader) decodeEvent(value []byte) (Event, error) {
+	var r recordv1.EventRecord
+	if err := proto.Unmarshal(value, &r); err != nil {
+		return Event{}, err
+	}
+	e := Event{
+		Kind: EventKind(r.GetKind()), HandedOut: r.GetHandedOut(), WasHandedOut: r.GetWasHandedOut(),
+		Service: ServiceKey{Namespace: d.share(r.GetService().GetNamespace()), Service: d.share(r.GetService().GetService())},
+	}
+	if e.Kind == 0 || e.Kind > EventPolicy {
+		return Event{}, fmt.Errorf("one is of kind %d, which this version does not know: run a newer version", e.Kind)
+	}
+	k := InstanceKey{Namespace: e.Service.Namespace, Service: e.Service.Service, ID: r.GetId()}
+	var wrong [2]error
+	e.Instance, wrong[0] = d.instanceOfRecord(k, r.GetInstance())
+	e.Previous, wrong[1] = d.instanceOfRecord(k, r.GetPrevious())
+	return e, errors.Join(wrong[:]...)
+}
+
+// splitEvents takes the events out of a revision's changes. What cannot be read stays
+// in the head, whose reader finds it out.
+func splitEvents(value []byte) (head []byte, events [][]byte) {
+	for rest := value; len(rest) > 0; {
+		number, kind, n := protowire.ConsumeTag(rest)
+		if n < 0 {
+			return append(head, rest...), events
+		}
+		size := protowire.ConsumeFieldValue(number, kind, rest[n:])
+		if size < 0 {
+			return append(head, rest...), events
+		}
+		if number == eventsEventsField && kind == protowire.BytesType {
+			event, _ := protowire.ConsumeBytes(rest[n:])
+			events = append(events, event)
+		} else {
+			head = append(head, rest[:n+size]...)
+		}
+		rest = rest[n+size:]
+	}
+	return head, events
+}
+
+// serviceOfEvent is the service of an event that is not read otherwise.
+func serviceOfEvent(event []byte) ServiceKey {
+	service := partOf(event, eventServiceField)
+	return ServiceKey{Namespace: string(partOf(service, serviceNamespaceField)), Service: string(partOf(service, serviceServiceField))}
+}
+
+// partOf is the last field of a message that has a number and bytes; nil when there is none.
+func partOf(message []byte, wanted protowire.Number) (part []byte) {
+	for len(message) > 0 {
+		number, kind, n := protowire.ConsumeTag(message)
+		if n < 0 {
+			return part
+		}
+		size := protowire.ConsumeFieldValue(number, kind, message[n:])
+		if size < 0 {
+			return part
+		}
+		if number == wanted && kind == protowire.BytesType {
+			part, _ = protowire.ConsumeBytes(message[n:])
+		}
+		message = message[n+size:]
+	}
+	return part
 }
 
 func (d *reader) instanceOfRecord(k InstanceKey, r *recordv1.InstanceRecord) (*Instance, error) {
@@ -378,26 +443,64 @@ func revisionEra(r Revision) Revision { return r >> 40 }
 // errEnough ends a scan.
 var errEnough = errors.New("registry: enough")
 
+// The bounds of reading the history for watchers that are far behind. After an outage
+// all of them are, at once: those that find no place wait for one, and each gives its
+// place up when it has looked at so much.
+const (
+	catchUpsMax       = 4
+	catchUpRecordsMax = 16_384
+)
+
+// catchUps are the places of those that read the history.
+type catchUps struct {
+	places  chan struct{}
+	reading atomic.Int64 // or waiting for a place
+}
+
+func newCatchUps() *catchUps { return &catchUps{places: make(chan struct{}, catchUpsMax)} }
+
+// do runs fn within a place. Who finds one is not asked whether he still wants it: what
+// is there already is told to a watcher whose context is over, too.
+func (c *catchUps) do(ctx context.Context, fn func() (Batch, error)) (Batch, error) {
+	c.reading.Add(1)
+	defer c.reading.Add(-1)
+	select {
+	case c.places <- struct{}{}:
+	default:
+		select {
+		case c.places <- struct{}{}:
+		case <-ctx.Done():
+			return Batch{}, ctx.Err()
+		}
+	}
+	defer func() { <-c.places }()
+	return fn()
+}
+
 // older reads what came after a revision that the ring no longer goes back to, up to
 // where the ring begins. The error is ErrCompacted when not all of it is kept.
+func (m *Machine) older(after, upTo Revision) (Batch, error) { return m.olderOf(after, upTo, nil) }
+
+// olderOf is older for the services that are wanted.
 //
 // The floor is looked at last: what was cut while the changes were read is below it.
-func (m *Machine) older(after, upTo Revision) (Batch, error) {
+func (m *Machine) olderOf(after, upTo Revision, wanted func(ServiceKey) bool) (Batch, error) {
 	if revisionEra(after) != revisionEra(upTo) || after < Revision(m.ancient.Load()) {
 		return Batch{}, ErrCompacted
 	}
 	d := newReader(m.reader.region)
-	batch := Batch{Revision: upTo}
+	batch, looked, last := Batch{Revision: upTo}, 0, after
 	err := m.scanEvents(after, upTo, func(revision Revision, value []byte) error {
-		if len(batch.Events) >= batchEventsMax {
+		if len(batch.Events) >= batchEventsMax || looked >= catchUpRecordsMax {
 			return errEnough
 		}
-		events, err := d.decodeEvents(revision, value)
+		looked, last = looked+1, revision
+		events, err := d.decodeEvents(revision, value, wanted)
 		batch.Events = append(batch.Events, events...)
 		return err
 	})
 	if errors.Is(err, errEnough) {
-		batch.Revision, err = batch.Events[len(batch.Events)-1].Revision, nil
+		batch.Revision, err = last, nil
 	}
 	if err != nil {
 		return Batch{}, fmt.Errorf("read the history after revision %d: %w", after, err)
@@ -438,7 +541,7 @@ func (m *Machine) newest(h *history, at Revision) (floor Revision, events []Even
 		}
 	}
 	err = m.scanEvents(floor, at, func(revision Revision, value []byte) error {
-		some, err := m.reader.decodeEvents(revision, value)
+		some, err := m.reader.decodeEvents(revision, value, nil)
 		events = append(events, some...)
 		return err
 	})

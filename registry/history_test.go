@@ -226,14 +226,14 @@ func TestChangesThatCannotBeRead(t *testing.T) {
 		event *recordv1.EventRecord
 		says  string
 	}{
-		"a kind of the future":             {&recordv1.EventRecord{Kind: 6}, "the changes of revision 9 have one of kind 6, which this version does not know"},
-		"no kind":                          {&recordv1.EventRecord{}, "have one of kind 0"},
+		"a kind of the future":             {&recordv1.EventRecord{Kind: 6}, "the changes of revision 9: one is of kind 6, which this version does not know"},
+		"no kind":                          {&recordv1.EventRecord{}, "one is of kind 0"},
 		"an instance of a future format":   {&recordv1.EventRecord{Kind: 1, Id: "a", Instance: &recordv1.InstanceRecord{Format: 2}}, `instance "a" of service "" in namespace "" has format 2`},
 		"a previous one without a format":  {&recordv1.EventRecord{Kind: 1, Id: "a", Previous: &recordv1.InstanceRecord{}}, `instance "a" of service "" in namespace "" has no format`},
 		"a previous one of unknown status": {&recordv1.EventRecord{Kind: 1, Id: "a", Previous: &recordv1.InstanceRecord{Format: 1, Status: 9}}, "has status 9"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			events, err := newReader("here").decodeEvents(9, encode(&recordv1.EventsRecord{Format: 1, Events: []*recordv1.EventRecord{c.event}}))
+			events, err := newReader("here").decodeEvents(9, encode(&recordv1.EventsRecord{Format: 1, Events: []*recordv1.EventRecord{c.event}}), nil)
 			if err == nil || !strings.Contains(err.Error(), c.says) {
 				t.Fatalf("it is read as %+v, %v; want %q", events, err, c.says)
 			}

@@ -26,21 +26,22 @@ import (
 // of it, nothing that a crash could take back from under it, and a watcher that
 // has been told of a revision finds it when it looks.
 type Machine struct {
-	engine  *storage.Engine
-	log     *slog.Logger
-	reader  *reader // used by the goroutine that applies
-	ring    *ring
-	waker   *waker
-	history HistoryBounds
-	kept    keptHistory
-	leases  *leases
-	rota    *rota
-	reports *reports
-	views   *views
-	metrics machineMetrics
-	barrier atomic.Pointer[func(context.Context) (Revision, error)] // set by New: what Answer confirms leadership with
-	ancient atomic.Uint64                                           // the revision of the state that was read, if it is from before there was a history
-	term    atomic.Uint64                                           // of the newest entry published, whoever it was for
+	engine   *storage.Engine
+	log      *slog.Logger
+	reader   *reader // used by the goroutine that applies
+	ring     *ring
+	waker    *waker
+	catchUps *catchUps
+	history  HistoryBounds
+	kept     keptHistory
+	leases   *leases
+	rota     *rota
+	reports  *reports
+	views    *views
+	metrics  machineMetrics
+	barrier  atomic.Pointer[func(context.Context) (Revision, error)] // set by New: what Answer confirms leadership with
+	ancient  atomic.Uint64                                           // the revision of the state that was read, if it is from before there was a history
+	term     atomic.Uint64                                           // of the newest entry published, whoever it was for
 
 	working *state   // used by the goroutine that applies, like the next two
 	applied Revision // the last entry applied
@@ -82,7 +83,7 @@ func OpenMachine(c MachineConfig) (*Machine, error) {
 	}
 	m := &Machine{
 		history: c.History, engine: c.Engine, log: loggerOr(c.Logger), reader: newReader(c.Region),
-		ring: newRing(cmp.Or(c.EventsMax, ringEventsMax), ringBytesMax, at), waker: newWaker(at), leases: newLeases(now), rota: newRota(now), views: &views{now: now, newID: c.ViewID}, metrics: newMachineMetrics(),
+		ring: newRing(cmp.Or(c.EventsMax, ringEventsMax), ringBytesMax, at), waker: newWaker(at), catchUps: newCatchUps(), leases: newLeases(now), rota: newRota(now), views: &views{now: now, newID: c.ViewID}, metrics: newMachineMetrics(),
 		applied: at, revision: at,
 	}
 	m.reports = newReports(now, func(full string) { m.metrics.reportsForgotten.WithLabelValues(full).Inc() })

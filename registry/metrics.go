@@ -159,6 +159,7 @@ func (m *Machine) gauges() []prometheus.Collector {
 			return float64(m.ring.waiting.Load()) + float64(waiting)
 		}),
 		counter("stellmap_registry_watchers_woken_total", "Times that a watcher of some services was woken by a change of one of them.", func() float64 { _, wakes := m.waker.stats(); return float64(wakes) }),
+		gauge("stellmap_registry_catching_up", "Watchers that are far behind and read the history, or wait for a place to read it.", nil, func() float64 { return float64(m.catchUps.reading.Load()) }),
 		gauge("stellmap_registry_history_events", "Changes kept in the state, for watchers that come back.", nil, func() float64 { return float64(m.kept.events.Load()) }),
 		gauge("stellmap_registry_history_bytes", "What the records of these changes take.", nil, func() float64 { return float64(m.kept.bytes.Load()) }),
 		gauge("stellmap_registry_history_floor", "The revision after which all changes are kept: watchers that have seen less read the state anew.", nil, func() float64 { return float64(m.kept.floor.Load()) }),

@@ -85,6 +85,7 @@ func TestMetrics(t *testing.T) {
 		return strings.HasPrefix(s, "stellmap_registry_ring_bytes") || strings.HasPrefix(s, "stellmap_registry_history_bytes")
 	})
 	mustEqual(t, "the list of metrics", strings.Join(got, "\n"), strings.TrimSpace(`
+stellmap_registry_catching_up gauge 0
 stellmap_registry_checkpoint_bytes_total counter 0
 stellmap_registry_checkpoints_total counter 0
 stellmap_registry_expirations_total counter 1

@@ -184,7 +184,7 @@ func (w *Watcher) Next(ctx context.Context, idle <-chan time.Time) (Changes, err
 		if w.whole != 0 {
 			return w.readWhole(ctx)
 		}
-		changes, level, err := w.read()
+		changes, level, err := w.read(ctx)
 		switch {
 		case errors.Is(err, ErrCompacted) && !w.start.NoResync:
 			w.whole = ResyncCompacted
@@ -239,7 +239,7 @@ func (w *Watcher) readWhole(ctx context.Context) (Changes, error) {
 
 // read looks for changes in what has come, in memory or in the history. level says
 // that there is no more of it.
-func (w *Watcher) read() (changes []Change, level bool, err error) {
+func (w *Watcher) read(ctx context.Context) (changes []Change, level bool, err error) {
 	take := func(e *Event) int {
 		if c, wanted := w.filter.change(e); wanted {
 			changes = append(changes, c)
@@ -250,7 +250,8 @@ func (w *Watcher) read() (changes []Change, level bool, err error) {
 	upTo, level, err := m.ring.scan(w.after, take)
 	if errors.Is(err, ErrCompacted) {
 		var batch Batch
-		if batch, err = m.older(w.after, m.ring.begins()); err == nil {
+		batch, err = m.catchUps.do(ctx, func() (Batch, error) { return m.olderOf(w.after, m.ring.begins(), w.filter.matchesService) })
+		if err == nil {
 			for i := range batch.Events {
 				take(&batch.Events[i])
 			}

@@ -362,3 +362,63 @@ func TestOneThatIsNeverAskedHoldsNothing(t *testing.T) {
 		t.Fatalf("then it is told %+v, %v", c, err)
 	}
 }
+
+// TestFewReadTheHistoryAtOnce shows that who is far behind waits for a place to read the
+// history, no longer than its context lasts, and gives it up after a part of it.
+func TestFewReadTheHistoryAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMember(t, newManualClock())
+		m.machine.ring.eventsMax = 4
+		m.machine.catchUps = newCatchUps() // of this bubble
+		m.register(reg("prod", "orders", "a", "10.0.0.1", 80))
+		behind := m.machine.Revision() - 1
+		for n := range catchUpRecordsMax + 10 {
+			m.register(reg("prod", "other", "a", "10.0.0.1", int32(1+n%9_999)))
+		}
+		m.register(reg("prod", "orders", "b", "10.0.0.1", 80))
+		ctx, cancel := context.WithCancel(context.Background())
+		follow := func() <-chan string {
+			w, err := m.registry.WatchFrom(ctx, Query{Namespace: "prod", Services: []string{"orders"}}, WatchStart{After: behind})
+			if err != nil {
+				t.Fatal(err)
+			}
+			told := make(chan string, 2)
+			go func() {
+				for range 2 {
+					c, err := w.Next(ctx, nil)
+					if err != nil {
+						told <- err.Error()
+						return
+					}
+					told <- c.Changes[0].Instance.ID
+				}
+			}()
+			return told
+		}
+		for range catchUpsMax { // others read
+			m.machine.catchUps.places <- struct{}{}
+		}
+		waits := follow()
+		synctest.Wait()
+		mustEqual(t, "how many read, or wait for it", m.machine.catchUps.reading.Load(), 1)
+		cancel()
+		mustEqual(t, "what one is told that has waited in vain", <-waits, context.Canceled.Error())
+
+		ctx, cancel = context.WithCancel(context.Background())
+		defer cancel()
+		all := []<-chan string{follow(), follow(), follow()}
+		synctest.Wait()
+		mustEqual(t, "how many wait", m.machine.catchUps.reading.Load(), 3)
+		<-m.machine.catchUps.places
+		for _, told := range all {
+			mustEqual(t, "the first that is told", <-told, "a")
+			mustEqual(t, "the second", <-told, "b")
+		}
+		synctest.Wait()
+		mustEqual(t, "how many read in the end", m.machine.catchUps.reading.Load(), 0)
+		batch, err := m.machine.olderOf(behind, m.machine.ring.begins(), func(k ServiceKey) bool { return k.Service == "none" })
+		if err != nil || len(batch.Events) != 0 || batch.Revision != behind+catchUpRecordsMax {
+			t.Fatalf("one turn tells %d changes up to %d, want none up to %d: %v", len(batch.Events), batch.Revision, behind+catchUpRecordsMax, err)
+		}
+	})
+}
