@@ -21,6 +21,7 @@ LEASES_SECONDS = 600
 OUTAGE_SECONDS = 300
 FUZZ_TOTAL_SECONDS = 900
 PROBES_SECONDS = 600
+CONTRACT_SECONDS = 600
 # What each fuzz target has.
 FUZZ_SECONDS  = 20
 
@@ -31,7 +32,7 @@ UNIT_PACKAGES = $$(go list ./... | grep -v /internal/e2e)
 
 within = scripts/within
 
-.PHONY: help build demo test setup lint unit race e2e bench scale leases crash chaos watch-properties drain outage sim mutants probes fuzz generate clean
+.PHONY: help build demo test setup lint unit race e2e bench scale watchers leases crash chaos watch-properties drain outage sim mutants probes contract fuzz generate clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -70,6 +71,9 @@ bench: ## measure; figures and hardware belong in docs/performance.md
 scale: ## load a million instances and measure; takes some minutes
 	@$(within) $(BENCH_SECONDS) scale go test -run '^$$' -bench Million -benchtime 1x -count=1 -timeout $(BENCH_SECONDS)s ./bench/
 
+watchers: ## ten thousand watchers, a thousand of them stuck: what they cost those who write; takes some minutes
+	@$(within) $(BENCH_SECONDS) watchers go test -run '^$$' -bench 'Watchers$$' -benchtime 1x -count=1 -timeout $(BENCH_SECONDS)s ./bench/
+
 leases: ## hold 100,000 leases of 10 s on three members, kill the leader, stop some holders, and measure
 	@CI=true $(within) $(LEASES_SECONDS) leases go test -count=1 -timeout $(LEASES_SECONDS)s -v ./internal/e2e -run 'TestLeasesUnderLoad' -leases 100000
 
@@ -102,6 +106,10 @@ mutants: ## plant one bug after the other; the harness of crashes, the simulator
 probes: ## check a real Redis and a real MariaDB, which it installs from Debian's packages
 	@$(within) $(PROBES_SECONDS) servers scripts/servers
 	@$(within) $(PROBES_SECONDS) probes go test -v -count=1 -timeout $(PROBES_SECONDS)s ./registry/probe -run TestReal -servers
+
+contract: setup ## ask a member what its description of the API makes up, right and wrong, and hold the answers against it
+	@scripts/schemathesis >/dev/null
+	@CI=true $(within) $(CONTRACT_SECONDS) contract go test -v -count=1 -timeout $(CONTRACT_SECONDS)s ./internal/e2e -run 'TestTheContract$$' -schemathesis "$$(scripts/schemathesis)"
 
 fuzz: ## run each fuzz target for FUZZ_SECONDS
 	@$(within) $(FUZZ_TOTAL_SECONDS) fuzz scripts/fuzz $(FUZZ_SECONDS)
