@@ -134,9 +134,32 @@ func (a *API) doBatch(w http.ResponseWriter, q *http.Request, asked []v2BatchIte
 			answer.Failed++
 		}
 	}
-	setRevision(w, answer.Revision)
-	writeJSON(w, http.StatusOK, typeJSON, &answer)
+	answer.write(w)
 	return nil
+}
+
+// write writes the answer by hand, as lists are: it has thousands of results.
+func (a *v2BatchAnswer) write(w http.ResponseWriter) {
+	setRevision(w, a.Revision)
+	before := fmt.Sprintf(`{"revision":%d,"done":%d,"failed":%d,"results":[`, a.Revision, a.Done, a.Failed)
+	writeList(w, before, "]}", a.Results, (*encoder).batchResult)
+}
+
+func (e *encoder) batchResult(r v2BatchResult) {
+	e.open('{')
+	e.text("status", r.Status)
+	if r.Revision != 0 {
+		e.number("revision", int64(r.Revision))
+	}
+	e.optional("leaseToken", r.LeaseToken)
+	if r.Error != nil {
+		e.key("error")
+		e.b = append(e.b, marshal(r.Error)...)
+	}
+	if r.LeaseTTLSeconds != 0 {
+		e.number("leaseTtlSeconds", r.LeaseTTLSeconds)
+	}
+	e.close('}')
 }
 
 // batchRepeat is repeatOf for a batch, whose items are behind pointers.
@@ -184,6 +207,10 @@ func problemAlone(err error) problem {
 // decodeBatch reads a batch. An item that is no item does not spoil the others:
 // wrong has its mistakes in its place, nil when there are none at all.
 func decodeBatch(raw []byte, into *v2BatchBody) (wrong []error, err error) {
+	if items, ok := plainRenewals(string(raw)); ok {
+		into.Items = items
+		return nil, nil
+	}
 	refused := decodeBytes(raw, into)
 	if refused == nil {
 		return nil, nil

@@ -221,11 +221,15 @@ const (
 
 // writeJSON answers with what marshals by itself.
 func writeJSON(w http.ResponseWriter, status int, mediaType string, v any) {
+	writeBytes(w, status, mediaType, marshal(v))
+}
+
+func marshal(v any) []byte {
 	b, err := json.Marshal(v)
 	if err != nil {
 		panic(fmt.Sprintf("httpapi: encode %T: %v", v, err)) // texts and numbers only
 	}
-	writeBytes(w, status, mediaType, b)
+	return b
 }
 
 // writeBytes does not look at the error of the last write: it means that the
