@@ -94,6 +94,7 @@ func (m *member) open() {
 	}
 	m.engine, m.machine = engine, machine
 	m.registry = New(Config{Machine: machine, Replicator: m, Clock: m.clock, Preserve: m.preserve})
+	m.registry.logged.rest = 0 // what waits for it has a test of its own
 	m.reaper = &reaper{machine: machine}
 }
 
@@ -123,6 +124,7 @@ func (m *member) carry() {
 	ctx, cancel := context.WithCancel(context.Background())
 	var loops sync.WaitGroup
 	loops.Go(func() { m.registry.renewer.run(ctx) })
+	loops.Go(func() { m.registry.logged.run(ctx) })
 	loops.Go(func() { m.registry.messenger.run(ctx) })
 	m.tb.Cleanup(func() {
 		cancel()

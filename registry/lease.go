@@ -302,15 +302,24 @@ func (l *leases) renew(asked []leaseRenewal) (term uint64, outcomes []renewal) {
 			outcomes[i] = renewalUnknown
 		case !one.instance.heldBy(a.proof):
 			outcomes[i] = renewalWrong
-		case one.instance.kept(), one.expiring && !mutant("renewal_beside_an_expiry") || one.overdue && !mutant("renewal_of_an_overdue_lease") || a.ttl != 0 && a.ttl != one.instance.LeaseTTL:
+		case one.instance.kept(), one.expiring && !mutant("renewal_beside_an_expiry"), a.ttl != 0 && a.ttl != one.instance.LeaseTTL:
 			outcomes[i] = renewalLog
+		case one.overdue && !mutant("renewal_of_an_overdue_lease"):
+			outcomes[i] = renewalLog
+			l.extend(one, now) // else it might run out while it waits for its entry
 		default:
 			asked[i].granted = granted(one.instance.LeaseTTL, l.stretch.factor)
-			one.deadline, one.inherited = max(one.deadline, now+stretched(one.instance.LeaseTTL, l.stretch.factor)), false
+			one.inherited = false
+			l.extend(one, now)
 			l.hear(one)
 		}
 	}
 	return l.term, outcomes
+}
+
+// extend gives a lease all of its TTL from now on.
+func (l *leases) extend(one *lease, now time.Duration) {
+	one.deadline = max(one.deadline, now+stretched(one.instance.LeaseTTL, l.stretch.factor))
 }
 
 // due takes leases that have run out, at most so many and as many as the budget

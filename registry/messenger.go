@@ -3,7 +3,6 @@ package registry
 import (
 	"container/list"
 	"context"
-	"fmt"
 	"net/netip"
 	"sync"
 	"time"
@@ -20,17 +19,10 @@ const (
 	reportsPerAskMax  = 1_024 // in one question, of some hundred bytes each
 )
 
-// A messenger gathers the reports that arrive while a question is on its way to
-// the leader, and sends them with the next, as a renewer does with renewals.
+// A messenger tells the leader of reports, of many at once when many come.
 type messenger struct {
-	ask     func(ctx context.Context, request []byte) ([]byte, error)
-	refused *prometheus.CounterVec
-	threads threads.Threads
-	wake    chan struct{} // holds one token while something waits
-
-	mu      sync.Mutex // guards what follows
-	waiting []*pendingReport
-	stopped bool
+	*gatherer[*pendingReport]
+	leader func(ctx context.Context, request []byte) ([]byte, error)
 }
 
 // A pendingReport is one report that waits.
@@ -41,8 +33,14 @@ type pendingReport struct {
 	err  error
 }
 
-func newMessenger(ask func(context.Context, []byte) ([]byte, error), refused *prometheus.CounterVec, threads threads.Threads) *messenger {
-	return &messenger{ask: ask, refused: refused, threads: threads, wake: make(chan struct{}, 1)}
+func newMessenger(leader func(context.Context, []byte) ([]byte, error), refused *prometheus.CounterVec, threads threads.Threads) *messenger {
+	m := &messenger{leader: leader}
+	m.gatherer = &gatherer[*pendingReport]{
+		most: reportsWaitingMax, refuse: func(n int) { refused.WithLabelValues("queue").Add(float64(n)) },
+		fits: func(waiting []*pendingReport) int { return min(len(waiting), reportsPerAskMax) },
+		ask:  m.askLeader, settle: settleReports, timeout: askTimeout, threads: threads, wake: make(chan struct{}, 1),
+	}
+	return m
 }
 
 // tell waits for the leader's word on a report.
@@ -51,89 +49,30 @@ func (m *messenger) tell(ctx context.Context, item *recordv1.Report) (*recordv1.
 	if err := m.join(p); err != nil {
 		return nil, err
 	}
-	if m.threads != nil {
-		m.threads.Park(func() bool { return threads.IsClosed(p.done) || ctx.Err() != nil })
-		if threads.IsClosed(p.done) { // rather than that it is too late
-			return p.told, p.err
-		}
+	if err := m.await(ctx, p.done, "the leader's word on a report"); err != nil {
+		return nil, err
 	}
-	select {
-	case <-p.done:
-		return p.told, p.err
-	case <-ctx.Done():
-		return nil, fmt.Errorf("wait for the leader's word on a report: %w", ctx.Err())
-	}
+	return p.told, p.err
 }
 
-func (m *messenger) join(p *pendingReport) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	switch {
-	case m.stopped:
-		return ErrStopping
-	case len(m.waiting) >= reportsWaitingMax:
-		m.refused.WithLabelValues("queue").Inc()
-		return ErrBusy
-	}
-	m.waiting = append(m.waiting, p)
-	select {
-	case m.wake <- struct{}{}:
-	default: // a token is there already
-	}
-	return nil
-}
-
-// run asks, one question at a time, until the context ends.
-func (m *messenger) run(ctx context.Context) {
-	defer m.stop()
-	for threads.Next(ctx, m.threads, m.wake) {
-		for ctx.Err() == nil {
-			batch := m.take()
-			if len(batch) == 0 {
-				break
-			}
-			m.send(ctx, batch)
-		}
-	}
-}
-
-// stop answers those who still wait, and all who come later.
-func (m *messenger) stop() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.stopped = true
-	for _, p := range m.waiting {
-		p.err = ErrStopping
-		close(p.done)
-	}
-	m.waiting = nil
-}
-
-func (m *messenger) take() []*pendingReport {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	n := min(len(m.waiting), reportsPerAskMax)
-	batch := m.waiting[:n:n]
-	m.waiting = m.waiting[n:]
-	return batch
-}
-
-// send settles a batch, whatever comes of its question.
-func (m *messenger) send(ctx context.Context, batch []*pendingReport) {
-	asking, cancel := threads.WithTimeout(ctx, m.threads, askTimeout)
-	defer cancel()
+func (m *messenger) askLeader(ctx context.Context, batch []*pendingReport) error {
 	tell := &recordv1.TellReports{}
 	for _, p := range batch {
 		tell.Items = append(tell.Items, p.item)
 	}
-	answer, err := askReports(asking, m.ask, tell)
-	if err != nil && ctx.Err() != nil { // it was cut short here: what it says of the leader is not true
-		err = fmt.Errorf("%w: %v", ErrStopping, err)
+	answer, err := askReports(ctx, m.leader, tell)
+	if err != nil {
+		return err
 	}
 	for i, p := range batch {
-		if p.err = err; err == nil {
-			p.told = answer.GetOutcomes()[i]
-		}
+		p.told = answer.GetOutcomes()[i]
+	}
+	return nil
+}
+
+func settleReports(batch []*pendingReport, err error) {
+	for _, p := range batch {
+		p.err = err
 		close(p.done)
 	}
 }

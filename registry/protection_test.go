@@ -63,13 +63,7 @@ func newFleet(t *testing.T, random *rand.Rand) *fleet {
 	m.open()
 	m.lead()
 	t.Cleanup(m.close)
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		m.registry.renewer.run(ctx)
-		close(done)
-	}()
-	t.Cleanup(func() { cancel(); <-done })
+	m.carry()
 	f := &fleet{t: t, random: random, clock: clock, member: m, watch: m.machine.Watch(m.machine.Revision()), led: clock.Now(),
 		active: make(map[Scope]ProtectionState), begun: make(map[ScopeKind]int)}
 	for s := range 2 + random.IntN(4) {

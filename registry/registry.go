@@ -20,6 +20,7 @@ type Registry struct {
 	threads    threads.Threads
 	log        *slog.Logger
 	renewer    *renewer
+	logged     *gatherer[*loggedRenewal]
 	messenger  *messenger
 	rates      *reportRates
 	guard      *guard
@@ -92,6 +93,7 @@ func New(c Config) *Registry {
 	}
 	r.guard = &guard{machine: c.Machine, rules: c.Preserve.filled()}
 	r.renewer = newRenewer(c.Replicator.AskLeader, c.Machine.metrics.refusedQueue, c.Threads)
+	r.logged = newLogged(c.Replicator, c.Machine.metrics.refusedQueue, c.Threads)
 	r.rates = newReportRates(c.Machine.leases.now)
 	r.messenger = newMessenger(c.Replicator.AskLeader, c.Machine.metrics.reportsRefused, c.Threads)
 	barrier := c.Replicator.Barrier
@@ -104,6 +106,7 @@ func New(c Config) *Registry {
 func (r *Registry) Run(ctx context.Context) error {
 	loops := threads.Crew{Threads: r.threads}
 	loops.Run("renew", func() { r.renewer.run(ctx) })
+	loops.Run("renew in the log", func() { r.logged.run(ctx) })
 	loops.Run("tell reports", func() { r.messenger.run(ctx) })
 	loops.Run("judge reports", func() { r.judgeLoop(ctx) })
 	loops.Run("expire", func() { r.expireLoop(ctx) })
@@ -195,15 +198,6 @@ func (r Renewal) normalize() (pendingRenewal, error) {
 	n := r.Instance.normalize(&bad)
 	ttlMs := normalizeTTL(r.LeaseTTLSeconds, &bad) * 1000
 	return pendingRenewal{key: n.instanceKey(), ttlMs: ttlMs, by: n.Holder}, bad.err()
-}
-
-// renewInLog is for a renewal that must have its place among the commands.
-func (r *Registry) renewInLog(ctx context.Context, one *pendingRenewal) (Result, error) {
-	result, reply, err := r.propose(ctx, "", renewCommand(one))
-	if err != nil {
-		return Result{}, fmt.Errorf("heartbeat: %w", err)
-	}
-	return result, one.refused(reply)
 }
 
 func (r *Registry) propose(ctx context.Context, requestID string, command []byte) (Result, *recordv1.Result, error) {

@@ -3,7 +3,6 @@ package registry
 import (
 	"context"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -21,18 +20,10 @@ const (
 	askTimeout          = time.Second // for one question, the leader's barrier included
 )
 
-// A renewer gathers the renewals that arrive while a question is on its way to
-// the leader, and sends them with the next. So the number of questions follows
-// the time that the leader takes, not the number of instances.
+// A renewer asks the leader for renewals, for many at once when many come.
 type renewer struct {
-	ask     func(ctx context.Context, request []byte) ([]byte, error)
-	refused prometheus.Counter
-	threads threads.Threads
-	wake    chan struct{} // holds one token while something waits
-
-	mu      sync.Mutex // guards what follows
-	waiting []*pendingRenewal
-	stopped bool
+	*gatherer[*pendingRenewal]
+	leader func(ctx context.Context, request []byte) ([]byte, error)
 }
 
 // A renewalCall is one caller who waits, be it for one renewal or for a batch of them.
@@ -61,8 +52,13 @@ func newRenewalCall(renewals []pendingRenewal) *renewalCall {
 	return c
 }
 
-func newRenewer(ask func(context.Context, []byte) ([]byte, error), refused prometheus.Counter, threads threads.Threads) *renewer {
-	return &renewer{ask: ask, refused: refused, threads: threads, wake: make(chan struct{}, 1)}
+func newRenewer(leader func(context.Context, []byte) ([]byte, error), refused prometheus.Counter, threads threads.Threads) *renewer {
+	r := &renewer{leader: leader}
+	r.gatherer = &gatherer[*pendingRenewal]{
+		most: renewalsWaitingMax, refuse: func(n int) { refused.Add(float64(n)) }, fits: renewalsThatFit,
+		ask: r.askLeader, settle: settleRenewals, timeout: askTimeout, threads: threads, wake: make(chan struct{}, 1),
+	}
+	return r
 }
 
 // renewAll waits for the leader's word on several renewals, and notes it with each
@@ -70,21 +66,18 @@ func newRenewer(ask func(context.Context, []byte) ([]byte, error), refused prome
 // them any more.
 func (r *renewer) renewAll(ctx context.Context, renewals []pendingRenewal) error {
 	call := newRenewalCall(renewals)
-	if err := r.join(call); err != nil {
+	if err := r.join(call.pointers()...); err != nil {
 		return err
 	}
-	if r.threads != nil {
-		r.threads.Park(func() bool { return threads.IsClosed(call.done) || ctx.Err() != nil })
-		if threads.IsClosed(call.done) { // rather than that it is too late
-			return nil
-		}
+	return r.await(ctx, call.done, "the leader's word on a renewal")
+}
+
+func (c *renewalCall) pointers() []*pendingRenewal {
+	all := make([]*pendingRenewal, len(c.renewals))
+	for i := range c.renewals {
+		all[i] = &c.renewals[i]
 	}
-	select {
-	case <-call.done:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("wait for the leader's word on a renewal: %w", ctx.Err())
-	}
+	return all
 }
 
 // settled is what the leader's word on a renewal means, once it is there: logged
@@ -130,51 +123,7 @@ func (p *pendingRenewal) missing() error {
 	return missingInstance(p.key, "register it again")
 }
 
-// join lets all renewals of a call wait, or none.
-func (r *renewer) join(call *renewalCall) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	switch {
-	case r.stopped:
-		return ErrStopping
-	case len(r.waiting)+len(call.renewals) > renewalsWaitingMax:
-		r.refused.Add(float64(len(call.renewals)))
-		return ErrBusy
-	}
-	for i := range call.renewals {
-		r.waiting = append(r.waiting, &call.renewals[i])
-	}
-	select {
-	case r.wake <- struct{}{}:
-	default: // a token is there already
-	}
-	return nil
-}
-
-// run asks, one question at a time, until the context ends.
-func (r *renewer) run(ctx context.Context) {
-	defer r.stop()
-	for threads.Next(ctx, r.threads, r.wake) {
-		for ctx.Err() == nil {
-			batch := r.take()
-			if len(batch) == 0 {
-				break
-			}
-			r.askFor(ctx, batch)
-		}
-	}
-}
-
-// stop answers those who still wait, and all who come later.
-func (r *renewer) stop() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.stopped = true
-	settle(r.waiting, ErrStopping)
-	r.waiting = nil
-}
-
-func settle(batch []*pendingRenewal, err error) {
+func settleRenewals(batch []*pendingRenewal, err error) {
 	for _, p := range batch {
 		p.err = err
 		if p.call.left--; p.call.left == 0 {
@@ -183,32 +132,21 @@ func settle(batch []*pendingRenewal, err error) {
 	}
 }
 
-// take is the next batch: the oldest that fit into one question.
-func (r *renewer) take() []*pendingRenewal {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+// renewalsThatFit bounds a question by number and by bytes.
+func renewalsThatFit(waiting []*pendingRenewal) int {
 	n, size := 0, 0
-	for n < len(r.waiting) && n < renewalsPerAskMax && size < renewalsPerAskBytes {
-		k := r.waiting[n].key
+	for n < len(waiting) && n < renewalsPerAskMax && size < renewalsPerAskBytes {
+		k := waiting[n].key
 		size += len(k.Namespace) + len(k.Service) + len(k.ID)
 		n++
 	}
-	batch := r.waiting[:n:n]
-	r.waiting = r.waiting[n:]
-	return batch
+	return n
 }
 
-// askFor settles a batch, whatever comes of its question.
-func (r *renewer) askFor(ctx context.Context, batch []*pendingRenewal) {
-	asking, cancel := threads.WithTimeout(ctx, r.threads, askTimeout)
-	defer cancel()
-	answer, err := r.answer(asking, batch)
-	if err != nil && ctx.Err() != nil { // it was cut short here: what it says of the leader is not true
-		err = fmt.Errorf("%w: %v", ErrStopping, err)
-	}
+func (r *renewer) askLeader(ctx context.Context, batch []*pendingRenewal) error {
+	answer, err := r.answer(ctx, batch)
 	if err != nil {
-		settle(batch, err)
-		return
+		return err
 	}
 	for i, p := range batch {
 		p.outcome = answer.GetRenewals()[i]
@@ -216,7 +154,7 @@ func (r *renewer) askFor(ctx context.Context, batch []*pendingRenewal) {
 			p.granted = time.Duration(granted[i]) * time.Millisecond
 		}
 	}
-	settle(batch, nil)
+	return nil
 }
 
 func (r *renewer) answer(ctx context.Context, batch []*pendingRenewal) (*recordv1.Answer, error) {
@@ -225,7 +163,7 @@ func (r *renewer) answer(ctx context.Context, batch []*pendingRenewal) (*recordv
 		items[i] = p.record()
 	}
 	ask := &recordv1.Ask{Format: formatMax, Kind: &recordv1.Ask_RenewLeases{RenewLeases: &recordv1.RenewLeases{Items: items}}}
-	reply, err := r.ask(ctx, encode(ask))
+	reply, err := r.leader(ctx, encode(ask))
 	if err != nil {
 		return nil, fmt.Errorf("ask the leader to renew %d leases: %w", len(batch), err)
 	}

@@ -144,13 +144,13 @@ func TestAQuestionIsBounded(t *testing.T) {
 	r := newRenewer(nil, nil, nil)
 	join := func(n, idBytes int) {
 		for range n {
-			if err := r.join(newRenewalCall([]pendingRenewal{{key: orders(strings.Repeat("i", idBytes))}})); err != nil {
+			if err := r.join(newRenewalCall([]pendingRenewal{{key: orders(strings.Repeat("i", idBytes))}}).pointers()...); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
 	sizes := func() (out []int) {
-		for batch := r.take(); len(batch) > 0; batch = r.take() {
+		for batch, _ := r.take(); len(batch) > 0; batch, _ = r.take() {
 			out = append(out, len(batch))
 		}
 		return out
@@ -169,7 +169,7 @@ func TestTooManyRenewalsAreRefused(t *testing.T) {
 	withRenewer(t, func(r *renewing) {
 		r.call(0, 1) // is asked for
 		for id := range renewalsWaitingMax {
-			if err := r.renewer.join(newRenewalCall([]pendingRenewal{{key: orders(strconv.Itoa(id))}})); err != nil {
+			if err := r.renewer.join(newRenewalCall([]pendingRenewal{{key: orders(strconv.Itoa(id))}}).pointers()...); err != nil {
 				t.Fatalf("renewal %d: %v", id, err)
 			}
 		}
@@ -258,7 +258,7 @@ func TestAnswersThatDoNotFit(t *testing.T) {
 		})
 	}
 	m := newMember(t, newManualClock())
-	m.registry.renewer.ask = (&leaderStub{t: t, spoil: func(a *recordv1.Answer) { a.Renewals[0] = 99 }}).ask
+	m.registry.renewer.leader = (&leaderStub{t: t, spoil: func(a *recordv1.Answer) { a.Renewals[0] = 99 }}).ask
 	m.run()
 	_, err := m.registry.Heartbeat(context.Background(), ref("prod", "orders", "1"), 0)
 	if err == nil || !strings.Contains(err.Error(), "the leader's word 99 is not known to this version") {

@@ -71,6 +71,16 @@ func WithTimeout(ctx context.Context, t Threads, d time.Duration) (context.Conte
 	return context.WithTimeout(ctx, d)
 }
 
+// Rest waits for some time, or for the context's end.
+func Rest(ctx context.Context, t Threads, d time.Duration) {
+	resting, stop := WithTimeout(ctx, t, d)
+	defer stop()
+	if t != nil {
+		t.Park(func() bool { return resting.Err() != nil })
+	}
+	<-resting.Done()
+}
+
 // IsClosed tells whether a channel that nothing is ever sent on is closed.
 func IsClosed(c <-chan struct{}) bool {
 	select {
