@@ -108,8 +108,8 @@ func (f fact) String() string {
 	return f.value
 }
 
-// apply says what the entry changes and what its proposer must be answered.
-func (m *model) apply(c *checks, e consensus.Entry) *recordv1.Result {
+// apply says what the entry changes and what its proposer must be answered, nil when nobody looks at that.
+func (m *model) apply(c *checks, e consensus.Entry) (answer []*recordv1.Result) {
 	var command recordv1.Command
 	if err := proto.Unmarshal(e.Data, &command); err != nil {
 		c.world.fail("entry %d is no command: %v", e.Index, err)
@@ -117,16 +117,17 @@ func (m *model) apply(c *checks, e consensus.Entry) *recordv1.Result {
 	}
 	switch kind := command.GetKind().(type) {
 	case *recordv1.Command_Register:
-		return m.register(c, e, kind.Register.GetItems()[0])
-	case *recordv1.Command_Deregister:
-		k := keyOf(kind.Deregister.GetKeys()[0])
-		if !m.now(k).present {
-			return &recordv1.Result{Code: recordv1.Result_CODE_NOT_FOUND}
+		for _, item := range kind.Register.GetItems() {
+			answer = append(answer, m.register(c, e, item))
 		}
-		m.set(k, fact{revision: e.Index})
-		return &recordv1.Result{Code: recordv1.Result_CODE_OK, Changed: true}
+	case *recordv1.Command_Deregister:
+		for _, key := range kind.Deregister.GetKeys() {
+			answer = append(answer, m.deregister(e, keyOf(key)))
+		}
 	case *recordv1.Command_Renew:
-		return m.renew(e, kind.Renew.GetItems()[0])
+		for _, item := range kind.Renew.GetItems() {
+			answer = append(answer, m.renew(e, item))
+		}
 	case *recordv1.Command_Expire:
 		if kind.Expire.GetTerm() == e.Term {
 			for _, item := range kind.Expire.GetItems() {
@@ -148,7 +149,15 @@ func (m *model) apply(c *checks, e consensus.Entry) *recordv1.Result {
 			}
 		}
 	}
-	return nil
+	return answer
+}
+
+func (m *model) deregister(e consensus.Entry, k registry.InstanceKey) *recordv1.Result {
+	if !m.now(k).present {
+		return &recordv1.Result{Code: recordv1.Result_CODE_NOT_FOUND}
+	}
+	m.set(k, fact{revision: e.Index})
+	return &recordv1.Result{Code: recordv1.Result_CODE_OK, Changed: true}
 }
 
 func (m *model) register(c *checks, e consensus.Entry, item *recordv1.RegisterItem) *recordv1.Result {
