@@ -13,6 +13,14 @@ import (
 // Answer answers a member's question to its leader. The error is ErrNoLeader
 // when this member does not lead, or did not lead throughout.
 func (m *Machine) Answer(ctx context.Context, request []byte) ([]byte, error) {
+	asked, ok := readAskToRenew(request)
+	if !ok {
+		return m.answerOther(ctx, request)
+	}
+	return m.answerRenewals(ctx, asked)
+}
+
+func (m *Machine) answerOther(ctx context.Context, request []byte) ([]byte, error) {
 	var ask recordv1.Ask
 	if err := proto.Unmarshal(request, &ask); err != nil {
 		return nil, fmt.Errorf("decode a member's question: %w", err)
@@ -26,7 +34,10 @@ func (m *Machine) Answer(ctx context.Context, request []byte) ([]byte, error) {
 	if ask.GetFormat() > formatMax || ask.GetRenewLeases() == nil {
 		return nil, fmt.Errorf("a member's question has format %d, or is of a kind that this version (up to %d) does not know", ask.GetFormat(), formatMax)
 	}
-	asked := leaseRenewals(ask.GetRenewLeases().GetItems())
+	return m.answerRenewals(ctx, leaseRenewals(ask.GetRenewLeases().GetItems()))
+}
+
+func (m *Machine) answerRenewals(ctx context.Context, asked []leaseRenewal) ([]byte, error) {
 	outcomes, err := m.renewLeases(ctx, asked)
 	if err != nil {
 		return nil, err

@@ -158,12 +158,7 @@ func (r *renewer) askLeader(ctx context.Context, batch []*pendingRenewal) error 
 }
 
 func (r *renewer) answer(ctx context.Context, batch []*pendingRenewal) (*recordv1.Answer, error) {
-	items := make([]*recordv1.RenewItem, len(batch))
-	for i, p := range batch {
-		items[i] = p.record()
-	}
-	ask := &recordv1.Ask{Format: formatMax, Kind: &recordv1.Ask_RenewLeases{RenewLeases: &recordv1.RenewLeases{Items: items}}}
-	reply, err := r.leader(ctx, encode(ask))
+	reply, err := r.leader(ctx, appendAskToRenew(nil, batch))
 	if err != nil {
 		return nil, fmt.Errorf("ask the leader to renew %d leases: %w", len(batch), err)
 	}
