@@ -72,7 +72,7 @@ func TestLateRenewalsShareEntries(t *testing.T) {
 		}
 		synctest.Wait()
 		mustEqualSlices(t, "the entries while it rests", log.sizes, []int{1})
-		time.Sleep(loggedRest)
+		<-time.After(loggedRest)
 		synctest.Wait()
 		mustEqualSlices(t, "the entries of a moment", log.sizes, []int{1, commandItemsMax, commandItemsMax, 10})
 		mustEqual(t, "the answers", len(answered), 1+2*commandItemsMax+10)

@@ -72,3 +72,19 @@ func (d *discard) Write(b []byte) (int, error) {
 	d.bytes += len(b)
 	return len(b), nil
 }
+
+// BenchmarkRenew is one renewal by itself, without its connection, at a member that leads.
+func BenchmarkRenew(b *testing.B) {
+	m := newMember(b, nil)
+	m.registerOwn("orders", "i-1")
+	q := request(http.MethodPost, "/api/v2/namespaces/prod/services/orders/instances/i-1/renew", "", leaseTokenHeader+": "+ownToken)
+	w := &discard{header: make(http.Header)}
+	b.ReportAllocs()
+	for b.Loop() {
+		w.bytes = 0
+		m.api.Handler().ServeHTTP(w, q)
+		if w.bytes == 0 {
+			b.Fatal("nothing is answered")
+		}
+	}
+}

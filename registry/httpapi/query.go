@@ -20,6 +20,9 @@ type parameters struct {
 }
 
 func parametersOf(q *http.Request) *parameters {
+	if q.URL.RawQuery == "" {
+		return &parameters{} // as most calls have it
+	}
 	values, err := url.ParseQuery(q.URL.RawQuery)
 	p := &parameters{values: values}
 	if err != nil {
