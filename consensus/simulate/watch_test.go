@@ -100,7 +100,7 @@ func (s *stream) serve(l *life) {
 			return
 		}
 		from := s.after
-		batch, err := watch.Next(context.Background()) // which has something
+		batch, _, err := watch.Poll() // which has something: what has not is told revision 0
 		if s.after = uint64(batch.Revision); err != nil {
 			s.after = from
 		}
@@ -147,7 +147,7 @@ func (c *client) poll(m *member) {
 		if uint64(l.machine.Revision()) <= after {
 			return func() {}
 		}
-		batch, err := watch.Next(ctx)
+		batch, _, err := watch.Poll()
 		if l.dead {
 			return func() {}
 		}
