@@ -287,6 +287,9 @@ func (r *ring) scan(after Revision, take func(*Event) int) (upTo Revision, level
 		if e.Revision != upTo && (taken >= watcherChangesMax || looked >= watcherLooksMax) {
 			return upTo, false, nil
 		}
+		if mutant("watch_splits_a_revision") && e.Revision == upTo && taken > 0 {
+			return upTo, false, nil
+		}
 		upTo, taken = e.Revision, take(e)
 	}
 	return max(after, r.head), true, nil
@@ -298,7 +301,10 @@ func (f *filter) change(e *Event) (Change, bool) {
 		return Change{}, false
 	}
 	before, after := f.takes(e.Previous, e.WasHandedOut), f.takes(e.Instance, e.HandedOut)
-	c := Change{Revision: e.Revision, Order: e.Order, Gone: !after, Created: after && !before}
+	if mutant("watch_ignores_the_filter") {
+		before, after = e.Previous != nil, e.Instance != nil
+	}
+	c := Change{Revision: e.Revision, Order: e.Order, Gone: !after, Created: after && (!before || mutant("watch_takes_all_for_new"))}
 	switch {
 	case after:
 		c.Instance = f.asWanted(e.Instance.handed(e.HandedOut))

@@ -42,7 +42,7 @@ const (
 // snapshots, and the history that they keep goes round every few seconds.
 func TestTheNinePromisesOfAWatch(t *testing.T) {
 	t.Parallel() // it waits for members that come back
-	c := newSeen(t)
+	c := newSeen(t, "")
 	c.run(*reconnects)
 	broken, told := c.judge()
 	for _, b := range broken[:min(len(broken), seenTellMax)] {
@@ -54,6 +54,43 @@ func TestTheNinePromisesOfAWatch(t *testing.T) {
 	c.mustHaveSeen(told)
 }
 
+// watchBugs are planted in a build for that, one at a time: what the clients are told shows each.
+var watchBugs = []struct{ name, what string }{
+	{"watch_resumes_off_by_one", "a watch that goes on skips a revision"},
+	{"watch_gap_in_silence", "one that goes on where the history is cut is not told so"},
+	{"watch_repeats_a_revision", "the revision that a watch goes on from is told again"},
+	{"watch_splits_a_revision", "of a revision that changed several instances only the first is told"},
+	{"watch_ignores_the_filter", "changes of what was not asked for are told"},
+	{"watch_takes_all_for_new", "every change is told as of a new instance"},
+	{"progress_before_its_events", "it is said up to where there was nothing before what there was is told"},
+	{"", "none"},
+}
+
+const huntReconnects = 100
+
+// The judge finds bugs in members, and none where there is none.
+func TestTheNinePromisesFindPlantedBugs(t *testing.T) {
+	if !*bugsFlag {
+		t.Skip("make mutants plants them")
+	}
+	for _, bug := range watchBugs {
+		t.Run("bug="+bug.name, func(t *testing.T) {
+			c := newSeen(t, bug.name)
+			c.troubles = []string{"turn over"}
+			c.run(huntReconnects)
+			broken, _ := c.judge()
+			by := make(map[string]int)
+			for _, b := range broken {
+				by[b.promise]++
+			}
+			t.Logf("%s: broken are %v", bug.what, by)
+			if (len(broken) > 0) != (bug.name != "") {
+				t.Errorf("%d promises are broken: %.3v", len(broken), broken)
+			}
+		})
+	}
+}
+
 // seen is a cluster that is watched, with its writers.
 type seen struct {
 	*cluster
@@ -62,18 +99,22 @@ type seen struct {
 	observers []*observer
 	writing   sync.WaitGroup
 	watching  sync.WaitGroup
+	troubles  []string
 	many      bool
 	faults    map[string]int
 	installs  float64
 	writes    atomic.Int64
 }
 
-func newSeen(t *testing.T) *seen {
+func newSeen(t *testing.T, bug string) *seen {
 	t.Helper()
 	random := seed(t)
 	few := keepFew(t, seenEvents)
-	s := &seen{random: random, truth: newTruth(), faults: make(map[string]int), cluster: newClusterWith(t, 3, func(m *member) {
+	s := &seen{random: random, truth: newTruth(), troubles: seenTroubles, faults: make(map[string]int), cluster: newClusterWith(t, 3, func(m *member) {
 		few(m)
+		if at := slices.Index(m.command, "env"); bug != "" {
+			m.command = slices.Insert(m.command, at+1, "STELLMAP_MUTANT="+bug)
+		}
 		m.command = append(m.command, "--snapshot-entries", "50", "--snapshot-tail", "10", "--storage-segment", "64KiB")
 	})}
 	streams := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 32}}
@@ -112,7 +153,7 @@ func (s *seen) run(want int) {
 		s.watching.Go(func() { o.observe(watching, s.members, &sessions) })
 	}
 	for n := 0; n < seenTroublesShort || int(sessions.Load()) < want; n++ {
-		if err := s.trouble(ctx, seenTroubles[n%len(seenTroubles)]); err != nil {
+		if err := s.trouble(ctx, s.troubles[n%len(s.troubles)]); err != nil {
 			s.t.Fatalf("after %d reconnects: %v", sessions.Load(), err)
 		}
 		if s.many && n%10 == 9 {
