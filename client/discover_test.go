@@ -8,8 +8,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	stellmapv1 "github.com/stellmap/stellmap/api/proto/stellmap/v1"
 )
@@ -278,4 +283,37 @@ func TestChanges(t *testing.T) {
 	mustEqual(t, "the changes", shown(Changes(of(1, "a", "b", "d"), of(1, "b", "c", "d", "e"))), "+c +e -a")
 	mustEqual(t, "the changes", shown(Changes(of(1, "a"), of(2, "a"))), "~a")
 	mustEqual(t, "the changes", shown(Changes(of(1), of(1))), "")
+}
+
+// TestAWatchThatIsCutIsStale shows that a service whose watch has ended is stale also while
+// its server is well, until there is another watch.
+func TestAWatchThatIsCutIsStale(t *testing.T) {
+	w := newWorld(t)
+	w.put("orders", "a", "")
+	cut, refuse := make(chan struct{}), new(atomic.Bool)
+	w.options = []grpc.ServerOption{grpc.StreamInterceptor(func(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+		if !strings.HasSuffix(info.FullMethod, "/stellmap.v1.RegistryService/Watch") {
+			return next(server, stream)
+		}
+		if refuse.Load() {
+			return status.Error(codes.Unavailable, "cut")
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- next(server, stream) }() // ends with the stream, whose end is the return from here
+		select {
+		case err := <-ended:
+			return err
+		case <-cut:
+			return status.Error(codes.Unavailable, "cut")
+		}
+	})}
+	c := w.client(nil, w.serve())
+	orders := must(c.Discover(t.Context(), Query{Service: "orders"}))(t)
+	before := orders.Snapshot()
+	refuse.Store(true)
+	close(cut)
+	mustEqual(t, "that it is stale", must(orders.Next(t.Context(), before))(t).Stale, true)
+	if err := orders.Err(); err == nil || !strings.Contains(err.Error(), "cut") {
+		t.Fatalf("the reason is %v", err)
+	}
 }
