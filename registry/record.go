@@ -52,15 +52,17 @@ func (i *Instance) spec() *recordv1.InstanceSpec {
 	}
 }
 
-func (i *Instance) encode() []byte {
-	return encode(&recordv1.InstanceRecord{
+func (i *Instance) encode() []byte { return encode(i.record()) }
+
+func (i *Instance) record() *recordv1.InstanceRecord {
+	return &recordv1.InstanceRecord{
 		Format: formatMax, Spec: i.spec(),
 		RegisteredAtMs: i.RegisteredAt, LastHeartbeatMs: i.LastHeartbeat,
 		Status: recordv1.InstanceRecord_Status(i.Status), ExpiredAtMs: i.ExpiredAt,
 		Revision: uint64(i.Revision), Counter: i.Counter, Lease: uint64(i.Lease),
 		StatusSinceMs: i.since(), Conditions: conditionsToRecord(i.Conditions()), Number: i.Number,
 		Token: i.Token.record(), LeaseId: i.LeaseID,
-	})
+	}
 }
 
 func (r *serviceRecord) encode() []byte {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // A Watch is one watcher's place in the stream of changes. It belongs to one
@@ -20,23 +21,37 @@ type Watch struct {
 // The error is ErrCompacted when the watcher has fallen behind the history, for
 // good: read the state anew and watch from its revision.
 func (w *Watch) Next(ctx context.Context) (Batch, error) {
+	batch, _, err := w.NextOrTick(ctx, nil)
+	return batch, err
+}
+
+// NextOrTick is Next whose waiting a tick ends, too.
+func (w *Watch) NextOrTick(ctx context.Context, idle <-chan time.Time) (batch Batch, ticked bool, err error) {
 	for {
 		batch, wake, err := w.read()
 		if err != nil {
-			return Batch{}, err
+			return Batch{}, false, err
 		}
 		if wake == nil {
 			w.after = batch.Revision
-			return batch, nil
+			return batch, false, nil
 		}
-		w.ring.waiting.Add(1)
-		select {
-		case <-wake:
-			w.ring.waiting.Add(-1)
-		case <-ctx.Done():
-			w.ring.waiting.Add(-1)
-			return Batch{}, ctx.Err()
+		if ticked, err := w.wait(ctx, wake, idle); ticked || err != nil {
+			return Batch{}, ticked, err
 		}
+	}
+}
+
+func (w *Watch) wait(ctx context.Context, wake <-chan struct{}, idle <-chan time.Time) (ticked bool, err error) {
+	w.ring.waiting.Add(1)
+	defer w.ring.waiting.Add(-1)
+	select {
+	case <-wake:
+		return false, nil
+	case <-idle:
+		return true, nil
+	case <-ctx.Done():
+		return false, ctx.Err()
 	}
 }
 

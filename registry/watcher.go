@@ -41,6 +41,8 @@ const (
 	ResyncCompacted
 	// ResyncFuture is that its revision is of another cluster, or of one that was restored since.
 	ResyncFuture
+	// ResyncSelection is that a replica's revision is of another selection.
+	ResyncSelection
 )
 
 // String is for clients and logs.
@@ -52,6 +54,8 @@ func (r Resync) String() string {
 		return "compacted"
 	case ResyncFuture:
 		return "unknown_revision"
+	case ResyncSelection:
+		return "selections"
 	}
 	return "none"
 }
@@ -130,22 +134,30 @@ func KnownCluster(incarnation string) error {
 // resume finds out whether the watch can go on from its revision. A member that has
 // not come so far looks whether it can: only a leader knows that nobody has.
 func (w *Watcher) resume(ctx context.Context) (Resync, error) {
-	m := w.registry.machine
-	if w.start.Foreign {
+	why, err := w.registry.resyncs(ctx, w.start)
+	if why == 0 && err == nil {
+		w.skip()
+	}
+	return why, err
+}
+
+// resyncs says why one cannot go on after the revision that it knows; 0 = it can.
+func (r *Registry) resyncs(ctx context.Context, start WatchStart) (Resync, error) {
+	m := r.machine
+	if start.Foreign {
 		return ResyncFuture, nil
 	}
-	if w.after > m.Revision() {
-		if _, err := w.registry.replicator.Barrier(ctx); err != nil {
+	if start.After > m.Revision() {
+		if _, err := r.replicator.Barrier(ctx); err != nil {
 			return 0, err
 		}
 	}
 	switch {
-	case w.after > m.Revision() || revisionEra(w.after) != revisionEra(m.Revision()):
+	case start.After > m.Revision() || revisionEra(start.After) != revisionEra(m.Revision()):
 		return ResyncFuture, nil
-	case !m.keeps(w.after):
+	case !m.keeps(start.After):
 		return ResyncCompacted, nil
 	}
-	w.skip()
 	return 0, nil
 }
 

@@ -36,6 +36,9 @@ type Config struct {
 		AdvertiseGRPCAddr  string `mapstructure:"advertise_grpc_addr"`
 		AdvertiseAdminAddr string `mapstructure:"advertise_admin_addr"`
 	} `mapstructure:"server"`
+	Auth struct {
+		ReplicationToken string `mapstructure:"replication_token"`
+	} `mapstructure:"auth"`
 	Cluster struct {
 		Members    []MemberConfig `mapstructure:"members"`
 		Join       []string       `mapstructure:"join"`
@@ -245,7 +248,7 @@ var memberIndex = regexp.MustCompile(`\[\d+\]`)
 func (l *loader) checkValues() {
 	for _, s := range settings {
 		if at, ok := l.file.values[s.key]; ok && l.origin(s) == l.at(at.pos) && at.wrong(s.kind) {
-			l.addAt(at.pos, "%s: want %s, got %s", s.key, s.kind.wants(), at.what)
+			l.addAt(at.pos, "%s: want %s, got %s", s.key, s.kind.wants(), s.shown(at.what))
 			continue
 		}
 		if reason := s.kind.check(l.text(s)); reason != "" {

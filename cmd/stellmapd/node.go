@@ -23,6 +23,7 @@ import (
 
 	"github.com/stellmap/stellmap/consensus"
 	"github.com/stellmap/stellmap/consensus/peer"
+	"github.com/stellmap/stellmap/federation"
 	"github.com/stellmap/stellmap/registry"
 	"github.com/stellmap/stellmap/registry/grpcapi"
 	"github.com/stellmap/stellmap/registry/httpapi"
@@ -68,6 +69,7 @@ type node struct {
 	grpcAPI           *grpcapi.API
 	xdsClosed         closing // until the xDS port has its server
 	xdsGRPC, peerGRPC *grpc.Server
+	exporter          *federation.Exporter
 	xdsHealth         *health.Server
 	tokenFile         string
 	lastResort        *time.Timer // set once something has failed
@@ -243,9 +245,13 @@ func (n *node) makeServers(machine *registry.Machine, token string) error {
 	if err := n.makeClientGRPC(); err != nil {
 		return err
 	}
+	if err := n.makeExporter(); err != nil {
+		return err
+	}
 	n.transport.Inform(n.xds)
 	n.peerGRPC = grpc.NewServer(peer.ServerOptions(nil)...)
 	n.transport.Register(n.peerGRPC)
+	n.exporter.Register(n.peerGRPC)
 	return nil
 }
 
@@ -285,6 +291,7 @@ func (n *node) run(ctx context.Context) error {
 	outer.Go(func() error { return n.xds.Run(fallen) })
 	outer.Go(func() error { return n.openGate(fallen) })
 	outer.Go(func() error { return n.grpcAPI.Run(fallen) })
+	outer.Go(func() error { return n.exporter.Run(fallen) })
 	outer.Go(func() error { return n.tellReadiness(fallen) })
 	outer.Go(n.serveXDS)
 	outer.Go(n.public.wait)

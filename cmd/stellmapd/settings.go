@@ -34,6 +34,7 @@ const (
 	kindFile
 	kindSwitch
 	kindPercent
+	kindSecret
 )
 
 // setting is one key that a file, a variable and a flag can give.
@@ -60,6 +61,7 @@ var settings = [...]setting{
 	{"server.advertise_xds_addr", kindAdvertise, "", "what others use instead of xds_addr"},
 	{"server.advertise_grpc_addr", kindAdvertise, "", "what others use instead of grpc_addr"},
 	{"server.advertise_admin_addr", kindAdvertise, "", "what others use instead of admin_addr"},
+	{"auth.replication_token", kindSecret, "", "what other regions and mirrors present that follow this one over grpc_addr, at least 16 characters; empty = whoever reaches it may follow if all listeners are on loopback, and else nobody"},
 	{joinKey, kindJoin, "", "admin addresses, host:port, of members of the cluster that this node enters at its first start; several with commas, or as several flags"},
 	{"cluster.check_every", kindDuration, "1m", "how often the members compare their states, if something has changed, 1s to 1h"},
 	{"xds.stale_start_after", kindDuration, "30s", "without a leader for so long, new ADS streams are served from the last state, 1s to 1h"},
@@ -112,6 +114,14 @@ func (s setting) flag() string {
 		return section + "-" + name
 	}
 	return name
+}
+
+// shown is what messages say of a value: of a secret nothing.
+func (s setting) shown(what string) string {
+	if s.kind == kindSecret {
+		return "something else"
+	}
+	return what
 }
 
 // variable is the setting's environment name: STELLMAP_SERVER_HTTP_ADDR.
@@ -235,6 +245,8 @@ func (k kind) check(value string) string {
 		return oneOf(value, "text", "json")
 	case kindSwitch:
 		return oneOf(value, on, off)
+	case kindSecret:
+		return checkSecret(value)
 	case kindPercent:
 		if n, err := strconv.ParseUint(value, 10, 63); err != nil || n < 1 || n > 99 {
 			return fmt.Sprintf("%q is not a whole number from 1 to 99", value)
@@ -275,6 +287,25 @@ func oneOf(value string, choices ...string) string {
 		}
 	}
 	return fmt.Sprintf("%q is none of %s", value, strings.Join(choices, ", "))
+}
+
+// Bounds of secrets.
+const (
+	secretMin = 16
+	secretMax = 256
+)
+
+// checkSecret does not show what it looks at: what is wrong is printed and logged.
+func checkSecret(value string) string {
+	switch {
+	case value == "":
+		return ""
+	case len(value) < secretMin || len(value) > secretMax:
+		return fmt.Sprintf("has %d characters, want %d to %d", len(value), secretMin, secretMax)
+	case strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return "has characters that no header has: want printable ASCII without blanks"
+	}
+	return ""
 }
 
 func checkHostPort(value string) string {

@@ -26,7 +26,7 @@ func (a *API) serve(ctx context.Context, m *method, request proto.Message, withi
 	start := time.Now()
 	defer func() { a.metrics.count(m, err, time.Since(start)) }()
 	defer a.rescue(m, &err)
-	if err := known(request); err != nil {
+	if err := registry.KnownFields(request); err != nil {
 		return a.refuse(m, err)
 	}
 	if a.inflight.Add(1) > a.limits.calls {

@@ -46,7 +46,7 @@ func (s *service) Watch(m *stellmapv1.WatchRequest, stream grpc.ServerStreamingS
 
 // open begins a watch, within the time that a call has.
 func (a *API) open(ctx context.Context, m *stellmapv1.WatchRequest, stream grpc.ServerStreamingServer[stellmapv1.WatchResponse]) (*watch, error) {
-	if err := known(m); err != nil {
+	if err := registry.KnownFields(m); err != nil {
 		return nil, err
 	}
 	w := &watch{api: a, stream: stream, of: a.home().Incarnation}

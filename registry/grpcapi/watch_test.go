@@ -300,7 +300,8 @@ func TestResyncsAreTheRegistrys(t *testing.T) {
 			mustEqual(t, "the name of resync "+name, "RESYNC_"+strings.ToUpper(registry.Resync(number).String()), name)
 		}
 	}
-	mustEqual(t, "the resync after the last", registry.Resync(len(stellmapv1.Resync_name)).String(), "none")
+	mustEqual(t, "the resync after the last, which is for replicas alone", registry.Resync(len(stellmapv1.Resync_name)), registry.ResyncSelection)
+	mustEqual(t, "the one after that", (registry.ResyncSelection + 1).String(), "none")
 }
 
 // TestAChangeWakesItsWatchesOnly counts who is woken by a change: those who watch its
