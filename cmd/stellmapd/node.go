@@ -233,7 +233,7 @@ func (n *node) makeServers(machine *registry.Machine, token string) error {
 	})
 	var err error
 	n.api, err = httpapi.New(httpapi.Config{
-		Registry: n.registry, Cluster: n.clusterStatus, XDSReady: n.gate.ready, Withheld: n.withheld, Snapshot: n.backup, Membership: membership{n.group}, AdminToken: token,
+		Registry: n.registry, Cluster: n.clusterStatus, XDSReady: n.gate.ready, Withheld: n.withheld, Snapshot: n.backup, Membership: membership{n.group}, Replicators: n.replicators, AdminToken: token,
 		Proxies:  proxies{xds.NewFleet(n.config.Node.ID, n.xds, peers{n.group, n.transport})},
 		Gatherer: n.metrics, Registerer: n.metrics, Logger: n.logger,
 	})

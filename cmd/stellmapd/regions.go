@@ -2,6 +2,7 @@ package main
 
 import (
 	"github.com/stellmap/stellmap/federation"
+	"github.com/stellmap/stellmap/registry/httpapi"
 )
 
 // makeExporter makes what tells other regions of this one, on the port of the members.
@@ -20,4 +21,16 @@ func (n *node) identity() federation.Identity {
 	return federation.Identity{
 		Region: n.config.Node.Region, ClusterID: s.ClusterID, Incarnation: s.Incarnation, FeatureLevel: s.FeatureLevel, Member: s.ID,
 	}
+}
+
+// replicators are those who follow this member.
+func (n *node) replicators() []httpapi.Replicator {
+	out := []httpapi.Replicator{}
+	for _, f := range n.exporter.Followers() {
+		out = append(out, httpapi.Replicator{
+			Name: f.Name, Region: f.Region, ClusterID: f.ClusterID, Since: f.Since,
+			SentRevision: f.Sent, AckedRevision: f.Acked, BehindRevisions: f.Behind, WindowBytes: f.WindowBytes,
+		})
+	}
+	return out
 }

@@ -19,18 +19,19 @@ import (
 
 // An API serves one member's registry over HTTP.
 type API struct {
-	registry   *registry.Registry
-	cluster    func() ClusterStatus
-	xdsReady   func() error
-	withheld   func(registry.ServiceKey) []Withheld
-	proxies    Proxies
-	snapshot   func(context.Context, io.Writer) error
-	membership Membership
-	token      string
-	newToken   func() string
-	log        *slog.Logger
-	metrics    *metrics
-	limits     limits
+	registry    *registry.Registry
+	cluster     func() ClusterStatus
+	xdsReady    func() error
+	withheld    func(registry.ServiceKey) []Withheld
+	proxies     Proxies
+	snapshot    func(context.Context, io.Writer) error
+	membership  Membership
+	replicators func() []Replicator
+	token       string
+	newToken    func() string
+	log         *slog.Logger
+	metrics     *metrics
+	limits      limits
 
 	public, admin *router
 
@@ -44,18 +45,19 @@ type API struct {
 
 // Config is what the API needs.
 type Config struct {
-	Registry   *registry.Registry                     // required
-	Cluster    func() ClusterStatus                   // required: how this member sees the cluster
-	XDSReady   func() error                           // nil error = new ADS streams are served; nil func = always
-	Withheld   func(registry.ServiceKey) []Withheld   // what proxies are not told of a service; nil = nothing
-	Proxies    Proxies                                // tells of the xDS clients of all members; nil = there are no such paths
-	Snapshot   func(context.Context, io.Writer) error // writes a backup of the state as it is; nil = there is no such path
-	Membership Membership                             // changes who the members are; nil = there are no such paths
-	AdminToken string                                 // what /admin/ and force ask for; "" = nothing is asked
-	LeaseToken func() string                          // makes lease tokens that nobody can guess; nil = at random
-	Gatherer   prometheus.Gatherer                    // for /metrics; nil = there is no such page
-	Registerer prometheus.Registerer                  // nil = none
-	Logger     *slog.Logger                           // nil = none
+	Registry    *registry.Registry                     // required
+	Cluster     func() ClusterStatus                   // required: how this member sees the cluster
+	XDSReady    func() error                           // nil error = new ADS streams are served; nil func = always
+	Withheld    func(registry.ServiceKey) []Withheld   // what proxies are not told of a service; nil = nothing
+	Proxies     Proxies                                // tells of the xDS clients of all members; nil = there are no such paths
+	Snapshot    func(context.Context, io.Writer) error // writes a backup of the state as it is; nil = there is no such path
+	Membership  Membership                             // changes who the members are; nil = there are no such paths
+	Replicators func() []Replicator                    // who follows this member; nil = nobody
+	AdminToken  string                                 // what /admin/ and force ask for; "" = nothing is asked
+	LeaseToken  func() string                          // makes lease tokens that nobody can guess; nil = at random
+	Gatherer    prometheus.Gatherer                    // for /metrics; nil = there is no such page
+	Registerer  prometheus.Registerer                  // nil = none
+	Logger      *slog.Logger                           // nil = none
 }
 
 // ClusterStatus is how a member sees the cluster.
@@ -124,7 +126,7 @@ func New(c Config) (*API, error) {
 	}
 	a := &API{
 		registry: c.Registry, cluster: c.Cluster, xdsReady: c.XDSReady, withheld: c.Withheld, snapshot: c.Snapshot,
-		membership: c.Membership, newToken: c.LeaseToken,
+		membership: c.Membership, replicators: c.Replicators, newToken: c.LeaseToken,
 		token: c.AdminToken, log: loggerOr(c.Logger), metrics: newMetrics(),
 		limits: limits{
 			inflight: requestsInflightMax, timeout: requestTimeout, stall: writeTimeout,
@@ -141,6 +143,9 @@ func New(c Config) (*API, error) {
 	}
 	if a.withheld == nil {
 		a.withheld = func(registry.ServiceKey) []Withheld { return nil }
+	}
+	if a.replicators == nil {
+		a.replicators = func() []Replicator { return []Replicator{} }
 	}
 	a.proxies = c.Proxies
 	if err := a.metrics.register(c.Registerer, &a.inflight); err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/stellmap/stellmap/registry"
 )
@@ -54,6 +55,19 @@ type JoiningMember struct {
 	UUID    string
 	Since   uint64
 	Removed bool
+}
+
+// A Replicator is somebody outside of the cluster who keeps a copy of it, and follows
+// this member.
+type Replicator struct {
+	Name            string            `json:"name"`
+	Region          string            `json:"region"`    // "" = it is none
+	ClusterID       uint64            `json:"clusterId"` // 0 = it is none
+	Since           time.Time         `json:"since"`
+	SentRevision    registry.Revision `json:"sentRevision"`
+	AckedRevision   registry.Revision `json:"ackedRevision"`
+	BehindRevisions uint64            `json:"behindRevisions"`
+	WindowBytes     int               `json:"windowBytes"` // told and not acknowledged
 }
 
 // MemberProgress is how far a member's log is, as the leader knows.
@@ -298,9 +312,10 @@ func (a *API) replication(w http.ResponseWriter, q *http.Request) error {
 	}
 	s := a.cluster()
 	writeData(w, &struct {
-		LeaderID uint64 `json:"leaderId"`
-		Members  []one  `json:"members"`
-	}{s.LeaderID, list})
+		LeaderID    uint64       `json:"leaderId"`
+		Members     []one        `json:"members"`
+		Replicators []Replicator `json:"replicators"`
+	}{s.LeaderID, list, a.replicators()})
 	return nil
 }
 

@@ -23,7 +23,12 @@ func TestStories(t *testing.T) {
 		s.member = newMember(t, nil)
 		if strings.HasPrefix(filepath.Base(path), "members") {
 			s.membership = &fakeMembership{}
-			s.member = newMember(t, func(c *Config) { c.Membership, c.AdminToken = s.membership, "s3cret" })
+			s.member = newMember(t, func(c *Config) {
+				c.Membership, c.AdminToken = s.membership, "s3cret"
+				c.Replicators = func() []Replicator {
+					return []Replicator{{Name: "mirror", Region: "there", ClusterID: 200, Since: time.UnixMilli(1_790_000_000_000).UTC(), SentRevision: 40, AckedRevision: 38, BehindRevisions: 2, WindowBytes: 512}}
+				}
+			})
 			s.membership.member = s.member
 		}
 		if strings.HasPrefix(filepath.Base(path), "proxies") {
