@@ -239,7 +239,7 @@ func TestAllThereIsIsOfOneRevision(t *testing.T) {
 	pinned.reach(m.machine.Revision())
 	r := newReplicator(t)
 	r.follow(m)
-	for r.syncing == nil || len(r.syncing) < 3 {
+	for len(r.syncing) < 3 {
 		if _, err := r.receive(); err != nil {
 			t.Fatal(err)
 		}

@@ -44,7 +44,6 @@ func (stillClock) Ticker(time.Duration) (<-chan time.Time, func()) { return nil,
 type region struct {
 	tb      testing.TB
 	history registry.HistoryBounds
-	ring    int
 
 	mu      sync.Mutex // guards what follows, and is the goroutine that applies
 	index   registry.Revision
