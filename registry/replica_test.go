@@ -1,0 +1,60 @@
+package registry
+
+import (
+	"context"
+	"testing"
+)
+
+// TestAReplicaIsOfTheRegionsOwn shows what is told of what selection: nothing of an
+// instance that is another region's, whatever is selected.
+func TestAReplicaIsOfTheRegionsOwn(t *testing.T) {
+	m := newMember(t, newManualClock())
+	event := func(region, namespace, service string) *Event {
+		i := &Instance{Origin: &Origin{Namespace: namespace, Service: service, Region: region}, ID: "a"}
+		return &Event{Kind: EventInstanceDelete, Service: i.ServiceKey(), Previous: i}
+	}
+	some := []Selected{{Namespace: "prod", Services: []string{"orders"}}, {Namespace: "test"}}
+	for name, c := range map[string]struct {
+		selected []Selected
+		event    *Event
+		want     bool
+	}{
+		"its own":                      {nil, event("here", "prod", "pay"), true},
+		"another region's":             {nil, event("there", "prod", "pay"), false},
+		"a service that is selected":   {some, event("here", "prod", "orders"), true},
+		"the same of another region":   {some, event("there", "prod", "orders"), false},
+		"one that is not selected":     {some, event("here", "prod", "pay"), false},
+		"any of a selected namespace":  {some, event("here", "test", "pay"), true},
+		"what is not of one instance":  {nil, &Event{Kind: EventServicePut, Service: ServiceKey{"prod", "orders"}}, false},
+		"one of a namespace like that": {some, event("here", "test2", "pay"), false},
+	} {
+		p, err := m.registry.Replicate(context.Background(), c.selected, ReplicaStart{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustEqual(t, "whether "+name+" is told", p.takes(c.event), c.want)
+	}
+}
+
+// TestSelectionsOfTheSame shows that a cursor is good for the same services, in whatever
+// words they are selected, and for no others.
+func TestSelectionsOfTheSame(t *testing.T) {
+	digest := func(selected ...Selected) string {
+		s, err := selectionOf(selected)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.digest()
+	}
+	orders := digest(Selected{"prod", []string{"orders", "pay"}}, Selected{"test", nil})
+	mustEqual(t, "another order", digest(Selected{"test", []string{"x"}}, Selected{" test ", nil}, Selected{"prod", []string{"pay", "orders", "pay"}}), orders)
+	for name, other := range map[string]string{
+		"everything":  digest(),
+		"a namespace": digest(Selected{"prod", nil}, Selected{"test", nil}),
+		"one less":    digest(Selected{"prod", []string{"orders"}}, Selected{"test", nil}),
+	} {
+		if other == orders {
+			t.Errorf("the digest of %s is the same", name)
+		}
+	}
+}
