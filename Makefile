@@ -8,7 +8,7 @@ LINT_SECONDS  = 300
 UNIT_SECONDS  = 300
 RACE_SECONDS  = 420
 ENVOY_SECONDS = 60
-E2E_SECONDS   = 300
+E2E_SECONDS   = 360
 BENCH_SECONDS = 900
 CRASH_SECONDS = 1800
 MUTANTS_SECONDS = 900
@@ -63,7 +63,7 @@ race: ## the same under the race detector, where goroutines meet
 # With CI set, a test that cannot find what it needs fails; setup has got it all.
 e2e: setup ## tests with real processes: Envoy, clusters, kill -9, strace
 	@$(within) $(ENVOY_SECONDS) envoy go test -count=1 -timeout $(ENVOY_SECONDS)s -run Envoy ./xds -envoy "$$(scripts/envoy)"
-	@CI=true ENVOY_BIN="$$(scripts/envoy)" $(within) $(E2E_SECONDS) e2e go test -count=1 -timeout $(E2E_SECONDS)s ./cmd/stellmapctl ./internal/e2e/...
+	@CI=true ENVOY_BIN="$$(scripts/envoy)" $(within) $(E2E_SECONDS) e2e go test -count=1 -parallel 4 -timeout $(E2E_SECONDS)s ./cmd/stellmapctl ./internal/e2e/...
 
 bench: ## measure; figures and hardware belong in docs/performance.md
 	@$(within) $(BENCH_SECONDS) bench go test -run '^$$' -bench Propagation -benchtime 1000x -count=1 -timeout $(BENCH_SECONDS)s ./bench/...
