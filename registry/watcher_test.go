@@ -33,7 +33,8 @@ func TestWatchersOfRandomQueries(t *testing.T) {
 	for range 16 {
 		all = append(all, &follower{t: t, random: r, query: randomQuery(r), told: make(map[InstanceKey]string)})
 	}
-	for range 40 {
+	events, resyncs := 0, 0
+	for round := 0; round < 40 || round < 200 && (events < 100 || resyncs == 0); round++ {
 		for range 20 {
 			m.doSomething(r, clock)
 		}
@@ -44,10 +45,10 @@ func TestWatchersOfRandomQueries(t *testing.T) {
 				f.mustKnow(m.registry)
 			}
 		}
-	}
-	events, resyncs := 0, 0
-	for _, f := range all {
-		events, resyncs = events+f.events, resyncs+f.resyncs
+		events, resyncs = 0, 0
+		for _, f := range all {
+			events, resyncs = events+f.events, resyncs+f.resyncs
+		}
 	}
 	if events < 100 || resyncs == 0 {
 		t.Errorf("%d changes were told, and %d times all there was: that shows little", events, resyncs)
@@ -86,6 +87,7 @@ type follower struct {
 	query  Query
 
 	after           Revision
+	half            int // so many changes of the revision after that were told when the connection broke
 	told            map[InstanceKey]string
 	events, resyncs int
 }
@@ -121,7 +123,7 @@ func (f *follower) follow(r *Registry) {
 			f.follow(r)
 			return
 		}
-		f.after = c.Revision
+		f.after, f.half = c.Revision, 0
 	}
 }
 
@@ -145,17 +147,38 @@ func (f *follower) hear(changes []Change) bool {
 			delete(f.told, k)
 		}
 		if f.random.IntN(30) == 0 {
-			f.after = c.SafeRevision()
+			f.broken(changes, n)
 			return false
 		}
 	}
 	return true
 }
 
-// repeated says that the change is of a revision whose first half was told before the
+// broken is the end of a connection over which a change was the last.
+func (f *follower) broken(changes []Change, n int) {
+	if changes[n].Revision > f.after+1 {
+		f.half = 0
+	}
+	if f.after = changes[n].SafeRevision(); changes[n].Last {
+		f.half = 0
+		return
+	}
+	f.half = max(f.half, inRevision(changes, n)+1)
+}
+
+// repeated says that the change is of a revision whose first part was told before the
 // connection broke: what is told again says what was true before it.
 func (f *follower) repeated(changes []Change, n int) bool {
-	return changes[n].Revision == f.after+1 && n <= 64
+	return changes[n].Revision == f.after+1 && inRevision(changes, n) < f.half
+}
+
+// inRevision is how many changes of its revision come before one.
+func inRevision(changes []Change, n int) int {
+	first := n
+	for first > 0 && changes[first-1].Revision == changes[n].Revision {
+		first--
+	}
+	return n - first
 }
 
 func seen(i *Instance) string {
