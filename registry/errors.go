@@ -33,6 +33,8 @@ var (
 	ErrBusy = errors.New("registry: too many calls in flight")
 	// ErrReportRate says that too many reports have come from one address: nothing was done.
 	ErrReportRate = errors.New("registry: too many reports from this address")
+	// ErrWatches says that an address has as many watches open on this member as it may.
+	ErrWatches = errors.New("registry: too many watches from this address")
 	// ErrFull says that the disks of too many members are nearly full for anything that grows: nothing was done.
 	// It passes by itself when there is room; what makes room is done.
 	ErrFull = errors.New("registry: the disks are nearly full")

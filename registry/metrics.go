@@ -16,6 +16,8 @@ type machineMetrics struct {
 	protections     *prometheus.CounterVec
 	lapsesForgotten prometheus.Counter
 
+	watchesRefused prometheus.Counter
+
 	reports          *prometheus.CounterVec
 	reportsRefused   *prometheus.CounterVec
 	reportsForgotten *prometheus.CounterVec
@@ -50,6 +52,9 @@ func newMachineMetrics() machineMetrics {
 		}, []string{"scope"}),
 		lapsesForgotten: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "stellmap_registry_lapses_forgotten_total", Help: "Leases that ran out and that this leader had no room to count for self-preservation.",
+		}),
+		watchesRefused: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "stellmap_registry_watches_refused_total", Help: "Watches refused because their address has as many open on this member as it may.",
 		}),
 		reports: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "stellmap_registry_reports_total", Help: "Reports on instances that this member was told as leader: failure, success, or unknown when there is no such instance.",
@@ -128,7 +133,7 @@ func (m *Machine) registerMetrics(to prometheus.Registerer) error {
 	}
 	all := append(m.gauges(), m.metrics.expirations, m.metrics.renewals, m.metrics.refusedQueue, m.metrics.batchItems,
 		m.metrics.checkpoints, m.metrics.checkpointBytes, m.metrics.overdue, m.metrics.protections, m.metrics.lapsesForgotten,
-		m.metrics.reports, m.metrics.reportsRefused, m.metrics.reportsForgotten, m.metrics.reportVerdicts)
+		m.metrics.reports, m.metrics.reportsRefused, m.metrics.reportsForgotten, m.metrics.reportVerdicts, m.metrics.watchesRefused)
 	for _, c := range all {
 		if err := to.Register(c); err != nil {
 			return err

@@ -126,7 +126,8 @@ stellmap_registry_views_bytes gauge 0
 stellmap_registry_views_dropped_total counter 0
 stellmap_registry_watchers gauge 0
 stellmap_registry_watchers_compacted_total counter 1
-stellmap_registry_watchers_woken_total counter 0`))
+stellmap_registry_watchers_woken_total counter 0
+stellmap_registry_watches_refused_total counter 0`))
 }
 
 // TestMetricNames shows that Prometheus' own rules of names have nothing to say.

@@ -47,6 +47,8 @@ var refusals = [...]Refusal{
 		Says: "too many calls are waiting on this member: nothing was done, try again later or at another member"},
 	{is: ErrReportRate, Code: "too_many_reports", Title: "Too many reports", Retry: true,
 		Says: "too many reports have come from this address: this one was not taken, report an instance once in a few seconds"},
+	{is: ErrWatches, Code: "too_many_watches", Title: "Too many watches", Retry: true,
+		Says: "this address has as many watches open on this member as it may: close those that are not needed, or have one watch for several services"},
 	{is: ErrFull, Code: "disk_full", Title: "Insufficient storage", Retry: true,
 		Says: "the disks of too many members are nearly full: nothing was done, and nothing that grows is until there is room; reading, heartbeats and deregistration go on"},
 	{is: ErrDiverged, Code: "states_differ", Title: "The members' states differ",

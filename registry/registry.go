@@ -24,6 +24,7 @@ type Registry struct {
 	messenger  *messenger
 	rates      *reportRates
 	guard      *guard
+	places     *watchPlaces
 }
 
 // Config is what a registry needs.
@@ -34,6 +35,8 @@ type Config struct {
 	Threads    threads.Threads // nil = goroutines
 	Logger     *slog.Logger    // nil = none
 	Preserve   Preservation    // from mass expiry
+
+	WatchesPerAddress int // that may be open on this member; 0 = 1,000, and any number from this machine
 }
 
 // A Replicator is what the registry needs of the log. Its errors are this
@@ -87,7 +90,7 @@ type Result struct {
 
 // New makes the registry of a machine. Renewals and the leader's own work wait for Run.
 func New(c Config) *Registry {
-	r := &Registry{machine: c.Machine, replicator: c.Replicator, clock: c.Clock, threads: c.Threads, log: loggerOr(c.Logger)}
+	r := &Registry{machine: c.Machine, replicator: c.Replicator, clock: c.Clock, threads: c.Threads, log: loggerOr(c.Logger), places: newWatchPlaces(c.WatchesPerAddress)}
 	if r.clock == nil {
 		r.clock = SystemClock{}
 	}

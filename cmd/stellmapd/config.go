@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -35,6 +36,8 @@ type Config struct {
 		AdvertiseXDSAddr   string `mapstructure:"advertise_xds_addr"`
 		AdvertiseGRPCAddr  string `mapstructure:"advertise_grpc_addr"`
 		AdvertiseAdminAddr string `mapstructure:"advertise_admin_addr"`
+
+		WatchesPerAddress string `mapstructure:"watches_per_address"`
 	} `mapstructure:"server"`
 	Auth struct {
 		ReplicationToken string `mapstructure:"replication_token"`
@@ -326,6 +329,15 @@ func (c *Config) preservation() registry.Preservation {
 	return registry.Preservation{
 		Off: h.Protection == off, Least: int(min(h.ProtectionLeast, math.MaxInt32)), Percent: h.ProtectionPercent, Limit: h.ProtectionLimit,
 	}
+}
+
+// watchesPerAddress is 0 for auto.
+func (c *Config) watchesPerAddress() int {
+	n, err := strconv.Atoi(c.Server.WatchesPerAddress)
+	if err != nil { // auto: whatever else it could be was refused
+		return 0
+	}
+	return n
 }
 
 // self is this member as the others see it.

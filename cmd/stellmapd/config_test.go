@@ -52,6 +52,9 @@ func TestConfig(t *testing.T) {
 		if len(c.Cluster.Join) > 0 {
 			fmt.Fprintf(&b, "joins %q\n", c.Cluster.Join)
 		}
+		if c.Server.WatchesPerAddress != auto {
+			fmt.Fprintf(&b, "watches of an address: %d\n", c.watchesPerAddress())
+		}
 		fmt.Fprintf(&b, "xds.stale_start_after %v, log %s %s, snapshot after %d or %d bytes, keep %d, tail %d\n",
 			c.XDS.StaleStartAfter, c.Log.Level, c.Log.Format, c.Snapshot.Entries, c.Snapshot.Bytes, c.Snapshot.Keep, c.Snapshot.Tail)
 		if c.Storage.Reserve != "256MiB" || c.Storage.Ballast != auto {

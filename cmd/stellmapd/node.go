@@ -222,7 +222,7 @@ func (n *node) makeServers(machine *registry.Machine, token string) error {
 			return fmt.Errorf("register a metric: %w", err)
 		}
 	}
-	n.registry = registry.New(registry.Config{Machine: machine, Replicator: replicator{n.group}, Logger: n.logger, Preserve: n.config.preservation()})
+	n.registry = registry.New(registry.Config{Machine: machine, Replicator: replicator{n.group}, Logger: n.logger, Preserve: n.config.preservation(), WatchesPerAddress: n.config.watchesPerAddress()})
 	if err := n.openProber(machine); err != nil {
 		return err
 	}

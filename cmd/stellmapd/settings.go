@@ -35,6 +35,7 @@ const (
 	kindSwitch
 	kindPercent
 	kindSecret
+	kindRoom
 )
 
 // setting is one key that a file, a variable and a flag can give.
@@ -62,6 +63,7 @@ var settings = [...]setting{
 	{"server.advertise_grpc_addr", kindAdvertise, "", "what others use instead of grpc_addr"},
 	{"server.advertise_admin_addr", kindAdvertise, "", "what others use instead of admin_addr"},
 	{"auth.replication_token", kindSecret, "", "what other regions and mirrors present that follow this one over grpc_addr, at least 16 characters; empty = whoever reaches it may follow if all listeners are on loopback, and else nobody"},
+	{"server.watches_per_address", kindRoom, auto, "how many watches an address may have open on this member; auto = 1000, and any number from this machine"},
 	{joinKey, kindJoin, "", "admin addresses, host:port, of members of the cluster that this node enters at its first start; several with commas, or as several flags"},
 	{"cluster.check_every", kindDuration, "1m", "how often the members compare their states, if something has changed, 1s to 1h"},
 	{"xds.stale_start_after", kindDuration, "30s", "without a leader for so long, new ADS streams are served from the last state, 1s to 1h"},
@@ -164,6 +166,8 @@ func (k kind) wants() string {
 	switch k {
 	case kindID, kindCount, kindPercent:
 		return "a whole number"
+	case kindRoom:
+		return `a whole number or "auto"`
 	case kindBytes, kindReserve, kindBallast:
 		return `a text such as "256MiB"`
 	case kindDuration:
@@ -247,6 +251,10 @@ func (k kind) check(value string) string {
 		return oneOf(value, on, off)
 	case kindSecret:
 		return checkSecret(value)
+	case kindRoom:
+		if n, err := strconv.ParseUint(value, 10, 31); value != auto && (err != nil || n == 0) {
+			return fmt.Sprintf("%q is neither auto nor a whole number from 1 on", value)
+		}
 	case kindPercent:
 		if n, err := strconv.ParseUint(value, 10, 63); err != nil || n < 1 || n > 99 {
 			return fmt.Sprintf("%q is not a whole number from 1 to 99", value)

@@ -48,6 +48,9 @@ func (v tomlValue) wrong(k kind) bool {
 	if k == kindID || k == kindCount || k == kindPercent {
 		return v.kind != unstable.Integer
 	}
+	if k == kindRoom {
+		return v.kind != unstable.Integer && v.kind != unstable.String
+	}
 	if k == kindJoin || k == kindPrefixes {
 		return v.kind != unstable.Array
 	}

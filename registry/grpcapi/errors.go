@@ -84,6 +84,7 @@ var statusCodes = map[string]codes.Code{
 	"shared_lease":          codes.FailedPrecondition,
 	"leases_full":           codes.ResourceExhausted,
 	"too_many_reports":      codes.ResourceExhausted,
+	"too_many_watches":      codes.ResourceExhausted,
 	"version_differs":       codes.Aborted,
 	"quota_exceeded":        codes.ResourceExhausted,
 	"revision_expired":      codes.OutOfRange, // of a watch that wants no resync

@@ -5,12 +5,14 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
 
 	stellmapv1 "github.com/stellmap/stellmap/api/proto/stellmap/v1"
 	"github.com/stellmap/stellmap/registry"
@@ -34,6 +36,11 @@ type watch struct {
 func (s *service) Watch(m *stellmapv1.WatchRequest, stream grpc.ServerStreamingServer[stellmapv1.WatchResponse]) error {
 	a, start := s.api, time.Now()
 	err := a.stream(stream.Context(), methodWatch, &a.watches, a.limits.watches, errTooManyWatches, func(ctx context.Context) error {
+		leave, err := a.registry.WatchPlace(addressOf(ctx))
+		if err != nil {
+			return err
+		}
+		defer leave()
 		w, err := a.open(ctx, m, stream)
 		if err != nil {
 			return err
@@ -42,6 +49,19 @@ func (s *service) Watch(m *stellmapv1.WatchRequest, stream grpc.ServerStreamingS
 	})
 	a.metrics.count(methodWatch, err, time.Since(start))
 	return err
+}
+
+// addressOf is where a call comes from; the zero one where that is not known.
+func addressOf(ctx context.Context) netip.Addr {
+	from, known := peer.FromContext(ctx)
+	if !known || from.Addr == nil {
+		return netip.Addr{}
+	}
+	at, err := netip.ParseAddrPort(from.Addr.String())
+	if err != nil {
+		return netip.Addr{}
+	}
+	return at.Addr()
 }
 
 // open begins a watch, within the time that a call has.

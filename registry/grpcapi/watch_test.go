@@ -3,12 +3,15 @@ package grpcapi
 import (
 	"context"
 	"fmt"
+	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
 
 	stellmapv1 "github.com/stellmap/stellmap/api/proto/stellmap/v1"
 	"github.com/stellmap/stellmap/registry"
@@ -327,4 +330,27 @@ func TestAChangeWakesItsWatchesOnly(t *testing.T) {
 		}
 		mustEqual(t, "how many were woken", m.metric("stellmap_registry_watchers_woken_total", ""), float64(10*(n+1)))
 	}
+}
+
+// A streamFrom is the server's end of a watch that comes from an address.
+type streamFrom struct {
+	grpc.ServerStreamingServer[stellmapv1.WatchResponse]
+	ctx context.Context
+}
+
+func (s streamFrom) Context() context.Context { return s.ctx }
+
+// TestAnAddressWithTooManyWatchesIsRefused shows what the watch above the bound of its
+// address is answered.
+func TestAnAddressWithTooManyWatchesIsRefused(t *testing.T) {
+	m := newMember(t, nil)
+	for range registry.WatchesPerAddress {
+		if _, err := m.api.registry.WatchPlace(netip.MustParseAddr("10.1.0.1")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	from := peer.NewContext(t.Context(), &peer.Peer{Addr: &net.TCPAddr{IP: net.IPv4(10, 1, 0, 1), Port: 4711}})
+	err := (&service{api: m.api}).Watch(&stellmapv1.WatchRequest{Filter: orders()}, streamFrom{ctx: from})
+	mustFail(t, "one watch too many", err, codes.ResourceExhausted, "TOO_MANY_WATCHES")
+	mustEqual(t, "the watches open", m.api.watches.Load(), 0)
 }

@@ -82,6 +82,7 @@ var statuses = map[string]int{
 	"cursor_expired":        http.StatusGone,
 	"busy":                  http.StatusTooManyRequests,
 	"too_many_reports":      http.StatusTooManyRequests,
+	"too_many_watches":      http.StatusTooManyRequests,
 	"disk_full":             http.StatusInsufficientStorage,
 	"states_differ":         http.StatusServiceUnavailable,
 	"too_old":               http.StatusServiceUnavailable,

@@ -56,6 +56,11 @@ func (a *API) admitWatch(w http.ResponseWriter, q *http.Request, one *route) err
 		return errTooManyWatches
 	}
 	defer a.watches.Add(-1)
+	leave, err := a.registry.WatchPlace(addressOf(q))
+	if err != nil {
+		return err
+	}
+	defer leave()
 	return one.serve(w, q)
 }
 

@@ -25,7 +25,7 @@ func (a *API) v1Routes() []route {
 		}),
 		route{method: http.MethodGet, pattern: at + "watch", surface: surfaceV1, reads: true, watches: true, serve: a.v1Watch}.as(operation{
 			id: "v1Watch", says: "Tells what changes, as server-sent events", query: append([]string{"sinceRevision", "includeSnapshot"}, v1Query...),
-			answers: ok(eventsAnswer{}), refuses: []string{"revision_expired"},
+			answers: ok(eventsAnswer{}), refuses: []string{"revision_expired", "too_many_watches"},
 		}),
 	}
 }

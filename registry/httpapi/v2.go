@@ -61,7 +61,7 @@ func (a *API) v2Routes() []route {
 		}),
 		route{method: http.MethodGet, pattern: "/api/v2/watch", surface: surfaceV2, reads: true, watches: true, serve: conditionless(a.v2Watch)}.as(operation{
 			id: "watch", says: "Tells what changes, as server-sent events or, with wait, once", query: watchQuery, headers: []string{lastEventID},
-			answers: ok(eventsAnswer{otherwise: shownPoll{}}),
+			answers: ok(eventsAnswer{otherwise: shownPoll{}}), refuses: []string{"too_many_watches"},
 		}),
 	)
 }

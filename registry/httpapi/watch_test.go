@@ -9,10 +9,13 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"runtime"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/stellmap/stellmap/registry"
 )
 
 // served has a member served on a port, as it is in production but for the changes.
@@ -460,4 +463,23 @@ func TestAChangeWakesItsWatchesOnly(t *testing.T) {
 	for range 30 {
 		<-answered
 	}
+}
+
+// TestAnAddressWithTooManyWatchesIsRefused shows what the watch above the bound of its
+// address is answered, in both surfaces, and that no other address is.
+func TestAnAddressWithTooManyWatchesIsRefused(t *testing.T) {
+	m := newMember(t, nil)
+	for range registry.WatchesPerAddress {
+		if _, err := m.config.Registry.WatchPlace(netip.MustParseAddr("10.1.0.1")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, target := range []string{v1At, "/api/v2/watch?wait=0s"} {
+		w := m.must(http.StatusTooManyRequests, http.MethodGet, target, "", "From-Address: 10.1.0.1:4711")
+		mustEqual(t, "that it is named: "+w.Body.String(), strings.Contains(w.Body.String(), `"code":"too_many_watches"`), true)
+	}
+	for range 2 { // whose place is given back
+		m.must(http.StatusOK, http.MethodGet, "/api/v2/watch?wait=0s", "", "From-Address: 10.1.0.2:4711")
+	}
+	mustEqual(t, "how many were refused", m.sample("stellmap_registry_watches_refused_total"), 2)
 }
