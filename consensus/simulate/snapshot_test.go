@@ -12,6 +12,7 @@ import (
 const (
 	snapshotTries    = 10 // streams, before Raft is told that it failed
 	snapshotStepTime = time.Second
+	snapshotPieces   = 100 // at most, nearly: each takes two messages, and after the faults there are seconds
 )
 
 var errBroken = errors.New("simulate: the stream is broken")
@@ -64,7 +65,7 @@ func (l *life) bring(s consensus.OutgoingSnapshot) error {
 	if err == nil && at > 0 && at < s.Bytes {
 		w.faults.count("snapshot resumed")
 	}
-	piece := int64(16 + w.dice.IntN(200))
+	piece := max(int64(16+w.dice.IntN(200)), s.Bytes/snapshotPieces)
 	for ; err == nil && at < s.Bytes; at += piece {
 		data := make([]byte, min(piece, s.Bytes-at))
 		if _, err := file.ReadAt(data, at); err != nil {
