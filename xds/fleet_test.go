@@ -71,7 +71,7 @@ func TestProxiesOfAnotherMember(t *testing.T) {
 	c.nack(c.wants(typeCluster, "orders.prod"), "no")
 	eventually(t, "all is answered", func() bool {
 		l := two.server.List(ProxyQuery{Limit: 2})
-		return l.Proxies[0].State() == ProxySynced && l.Proxies[1].State() == ProxyRejected
+		return len(l.Proxies) == 2 && l.Proxies[0].State() == ProxySynced && l.Proxies[1].State() == ProxyRejected
 	})
 	fleet := NewFleet(1, one.server, others{2: two.server})
 	far := fleet.List(t.Context(), ProxyQuery{Limit: 10}, 0, []uint64{2})
