@@ -14,7 +14,10 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/stellmap/stellmap/internal/process"
 )
 
 // What the existing SDKs do with a watch, as far as their behaviour is documented.
@@ -130,7 +133,7 @@ type javaWatch struct {
 	directory v1Directory
 	last      uint64
 	cleared   int
-	opened    int
+	opened    atomic.Int64
 	cut       time.Duration // 0 = after its call time-out
 }
 
@@ -152,7 +155,7 @@ func (j *javaWatch) connect(m *member) error {
 	if r.StatusCode != http.StatusOK {
 		return j.refused(r)
 	}
-	j.opened++
+	j.opened.Add(1)
 	for lines := bufio.NewReader(r.Body); ; {
 		_, data, err := readFrame(lines)
 		if err != nil {
@@ -198,7 +201,7 @@ type goWatch struct {
 	query     string
 	directory v1Directory
 	last      uint64
-	opened    int
+	opened    atomic.Int64
 }
 
 // connect is one stream, which is not bound in time.
@@ -226,7 +229,7 @@ func (g *goWatch) connect(ctx context.Context, m *member) error {
 	default:
 		return fmt.Errorf("answered %d: the watcher ends, or asks for ever", r.StatusCode)
 	}
-	g.opened++
+	g.opened.Add(1)
 	for lines := bufio.NewReader(r.Body); ; {
 		event, data, err := readFrame(lines)
 		if err != nil {
@@ -349,6 +352,15 @@ func (s *sdkWriter) write(ctx context.Context, c *cluster, random *rand.Rand) {
 
 // mustKnowAll lets both clients come to rest and holds what they know against what was written.
 func (s *sdks) mustKnowAll(w *wire) {
+	_, err := process.Within(w.t.Context(), readyTime, "both SDKs to come back", func() error {
+		if java, golang := s.java.opened.Load(), s.golang.opened.Load(); java < 2 || golang < 2 {
+			return fmt.Errorf("the Java SDK has opened %d watches, the Go SDK %d", java, golang)
+		}
+		return nil
+	})
+	if err != nil {
+		w.t.Error(err)
+	}
 	s.cancel()
 	s.running.Wait()
 	for _, problem := range s.problems {
@@ -356,10 +368,6 @@ func (s *sdks) mustKnowAll(w *wire) {
 	}
 	if s.java.cleared != 0 {
 		w.t.Errorf("the Java SDK has cleared its directory %d times", s.java.cleared)
-	}
-	w.t.Logf("the Java SDK has opened %d watches, the Go SDK %d", s.java.opened, s.golang.opened)
-	if s.java.opened < 2 || s.golang.opened < 2 {
-		w.t.Error("they have not come back")
 	}
 	s.java.cut = sdkPause
 	if err := s.java.connect(w.members[0]); err != nil {
