@@ -103,6 +103,9 @@ func (w *world) recover() {
 	if w.failed == nil && down() {
 		w.fail("not all members are up %v after the faults", w.now-healed)
 	}
+	if w.failed != nil { // a member that does not start has nothing that could be asked
+		return
+	}
 	written := make(map[uint64]bool)
 	those := w.current() // whoever is taken in later has not had the time
 	for _, m := range those {
