@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
 	"go.opentelemetry.io/otel/metric"
 	metricnoop "go.opentelemetry.io/otel/metric/noop"
 	"go.uber.org/goleak"
@@ -20,7 +19,7 @@ import (
 
 	"github.com/stellmap/stellmap/registry"
 	"github.com/stellmap/stellmap/registry/grpcapi"
-	"github.com/stellmap/stellmap/storage"
+	"github.com/stellmap/stellmap/registry/registrytest"
 )
 
 // TestMain fails when a client has left a goroutine behind.
@@ -33,45 +32,29 @@ var hurried = timing{
 	renewal: time.Second, liveWait: 50 * time.Millisecond, saveEvery: time.Millisecond, hold: 100 * time.Millisecond,
 }
 
-// stillClock does not move, so that no lease runs out.
-type stillClock struct{}
-
-func (stillClock) Now() time.Time { return time.UnixMilli(1_790_000_000_123) }
-
-func (stillClock) Ticker(time.Duration) (<-chan time.Time, func()) { return nil, func() {} }
-
 // A world is a registry over a log that commits at once, and what answers for it: any
 // number of servers, which the test stops and starts.
 type world struct {
 	tb       testing.TB
-	engine   *storage.Engine
-	machine  *registry.Machine
+	log      *registrytest.Log
 	registry *registry.Registry
 	options  []grpc.ServerOption // of servers that start
 
-	mu          sync.Mutex // guards what follows, and is the goroutine that applies
-	index       registry.Revision
-	done        map[string]registry.Applied // by request id
+	mu          sync.Mutex // guards what follows
 	incarnation string
-	fault       error // what every write ends with
-	proposals   int
 }
 
 func newWorld(tb testing.TB) *world {
 	tb.Helper()
-	w := &world{tb: tb, incarnation: "cafe", done: make(map[string]registry.Applied)}
-	var err error
-	if w.engine, err = storage.OpenEngine(storage.EngineOptions{FS: vfs.NewMem(), Dir: "state"}); err != nil {
-		tb.Fatalf("open the engine: %v", err)
-	}
+	clock := registrytest.StillClock{} // so that no lease runs out
+	w := &world{tb: tb, incarnation: "cafe", log: registrytest.NewLog(tb, clock.Now)}
+	w.log.FreshAt = clock.Now()
 	views := 0
 	viewID := func() string { views++; return fmt.Sprintf("view-%d", views) }
-	if w.machine, err = registry.OpenMachine(registry.MachineConfig{Engine: w.engine, Region: "here", Now: stillClock{}.Now, ViewID: viewID}); err != nil {
-		tb.Fatalf("open the machine: %v", err)
-	}
-	w.commit(nil)
-	w.machine.Lead(1)
-	w.registry = registry.New(registry.Config{Machine: w.machine, Replicator: w, Clock: stillClock{}})
+	m := w.log.NewMember(registry.MachineConfig{Region: "here", ViewID: viewID})
+	w.log.Begin()
+	m.Machine.Lead(1)
+	w.registry = registry.New(registry.Config{Machine: m.Machine, Replicator: m, Clock: clock})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- w.registry.Run(ctx) }()
@@ -80,63 +63,15 @@ func newWorld(tb testing.TB) *world {
 		if err := <-ended; err != nil {
 			tb.Errorf("the registry ended with %v", err)
 		}
-		if err := w.engine.Close(); err != nil {
-			tb.Errorf("close the engine: %v", err)
-		}
 	})
 	return w
-}
-
-// commit applies and publishes one entry; the caller holds mu, or is alone.
-func (w *world) commit(data []byte) registry.Applied {
-	w.index++
-	b := w.engine.NewBatch()
-	reply := w.machine.Apply(b, registry.Entry{Index: w.index, Term: 1, Time: stillClock{}.Now().UnixMilli(), Data: data})
-	if err := w.engine.Apply(b, storage.Position{Index: uint64(w.index), Term: 1}); err != nil {
-		w.tb.Errorf("apply entry %d to the engine: %v", w.index, err)
-	}
-	w.machine.Publish(w.index)
-	return registry.Applied{Revision: w.index, Reply: reply}
-}
-
-func (w *world) Propose(_ context.Context, requestID string, command []byte) (registry.Applied, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.fault != nil {
-		return registry.Applied{}, w.fault
-	}
-	if applied, known := w.done[requestID]; known && requestID != "" {
-		return applied, nil
-	}
-	w.proposals++
-	applied := w.commit(command)
-	w.done[requestID] = applied
-	return applied, nil
-}
-
-func (w *world) Barrier(context.Context) (registry.Revision, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.index, w.fault
-}
-
-func (w *world) Fresh() time.Time { return stillClock{}.Now() }
-
-func (w *world) AskLeader(ctx context.Context, request []byte) ([]byte, error) {
-	w.mu.Lock()
-	fault := w.fault
-	w.mu.Unlock()
-	if fault != nil {
-		return nil, fault
-	}
-	return w.machine.Answer(ctx, request)
 }
 
 // set changes what the world plays, safely.
 func (w *world) set(change func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	change()
+	w.log.Set(change)
 }
 
 // has tells whether an instance of namespace default is registered.

@@ -13,6 +13,7 @@ import (
 	recordv1 "github.com/stellmap/stellmap/api/proto/stellmap/record/v1"
 	replicationv1 "github.com/stellmap/stellmap/api/proto/stellmap/replication/v1"
 	"github.com/stellmap/stellmap/registry"
+	"github.com/stellmap/stellmap/registry/registrytest"
 )
 
 // TestAReplicatorHasWhatTheRegionHas follows from the beginning: all there is, what
@@ -39,7 +40,7 @@ func TestAReplicatorHasWhatTheRegionHas(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	mustEqual(t, "what the mark confirms", fmt.Sprint(r.progress.GetConfirmed(), r.progress.GetCompleteMs(), r.progress.GetAgeMs()), fmt.Sprint(true, stillClock{}.Now().UnixMilli(), 0))
+	mustEqual(t, "what the mark confirms", fmt.Sprint(r.progress.GetConfirmed(), r.progress.GetCompleteMs(), r.progress.GetAgeMs()), fmt.Sprint(true, registrytest.Start().UnixMilli(), 0))
 	eventually(t, "what is taken in", func() bool {
 		f := m.exporter.Followers()
 		return len(f) == 1 && f[0].Behind == 0 && f[0].WindowBytes == 0
@@ -58,9 +59,7 @@ func TestAMarkWithoutALeader(t *testing.T) {
 	r := newReplicator(t)
 	r.follow(m)
 	r.reach(m.put("orders", "a", 80))
-	m.region.mu.Lock()
-	m.region.cut = true
-	m.region.mu.Unlock()
+	m.region.log.Set(func() { m.region.log.Fault = registry.ErrNoLeader })
 	r.follow(m)
 	for r.progress == nil {
 		if _, err := r.receive(); err != nil {
@@ -220,7 +219,7 @@ func TestASlowReplicatorIsBounded(t *testing.T) {
 	m.restart(Config{Token: token}, nil)
 	r.lazy = false
 	r.follow(m)
-	r.reach(m.machine.Revision())
+	r.reach(m.Machine.Revision())
 	r.mustMatch(m, nil)
 	mustEqual(t, "how often all was told", strings.Join(r.reasons, " "), "start")
 }
@@ -236,7 +235,7 @@ func TestAllThereIsIsOfOneRevision(t *testing.T) {
 	pinned := newReplicator(t)
 	pinned.hello.Name = "before"
 	pinned.follow(m)
-	pinned.reach(m.machine.Revision())
+	pinned.reach(m.Machine.Revision())
 	r := newReplicator(t)
 	r.follow(m)
 	for len(r.syncing) < 3 {
@@ -259,7 +258,7 @@ func TestAllThereIsIsOfOneRevision(t *testing.T) {
 		}
 	}
 	mustEqual(t, "what was told of one revision", len(r.has), 20)
-	r.reach(m.machine.Revision())
+	r.reach(m.Machine.Revision())
 	r.mustMatch(m, nil)
 	mustEqual(t, "how often all was told", strings.Join(r.reasons, " "), "start compacted")
 	m.restart(Config{Token: token}, func(l *limits) { l.syncHeld = 1 })
@@ -286,7 +285,7 @@ func TestLargeRevisionsComeInParts(t *testing.T) {
 		t.Fatal(err)
 	}
 	parts := 0
-	for r.at < uint64(m.machine.Revision()) {
+	for r.at < uint64(m.Machine.Revision()) {
 		one, err := r.receive()
 		if err != nil {
 			t.Fatal(err)
@@ -311,9 +310,7 @@ func TestACursorIsGoodWhereItIsFrom(t *testing.T) {
 	r := newReplicator(t)
 	r.follow(a)
 	r.reach(a.put("orders", "a", 80))
-	region.mu.Lock()
-	c.away = true
-	region.mu.Unlock()
+	c.Leave()
 	for n := range 10 {
 		a.put("orders", fmt.Sprint("b", n), 80)
 	}
@@ -323,7 +320,7 @@ func TestACursorIsGoodWhereItIsFrom(t *testing.T) {
 	r.mustMatch(b, nil)
 	a.put("orders", "c", 80)
 	r.follow(c)
-	c.install(a)
+	c.Install(a.Member)
 	r.reach(a.put("orders", "d", 80))
 	r.mustMatch(a, nil)
 	mustEqual(t, "how often all was told", strings.Join(r.reasons, " "), "start")
@@ -342,7 +339,7 @@ func TestACursorIsGoodWhereItIsFrom(t *testing.T) {
 		a.put("orders", "g", 80+n)
 	}
 	r.follow(b)
-	r.reach(a.machine.Revision())
+	r.reach(a.Machine.Revision())
 	r.mustMatch(b, func(i *registry.Instance) bool { return i.Service == "orders" })
 	mustEqual(t, "how often all was told, and why", strings.Join(r.reasons, " "), "start selections unknown_revision unknown_revision compacted")
 }
@@ -363,7 +360,7 @@ func TestSecretsStayAtHome(t *testing.T) {
 	}
 	r := newReplicator(t)
 	r.follow(m)
-	r.reach(m.machine.Revision())
+	r.reach(m.Machine.Revision())
 	record := r.has["prod/orders/a"].GetRecord()
 	fields := (&recordv1.InstanceRecord{}).ProtoReflect().Descriptor().Fields()
 	for n := range fields.Len() {
@@ -414,7 +411,7 @@ func TestReplicatorsUnderRandomChanges(t *testing.T) {
 			r.follow(region.members[random.IntN(2)])
 			if random.IntN(2) == 0 { // and the stream breaks somewhere
 				for range random.IntN(8) {
-					if r.at >= uint64(a.machine.Revision()) {
+					if r.at >= uint64(a.Machine.Revision()) {
 						break
 					}
 					if _, err := r.receive(); err != nil {
@@ -423,7 +420,7 @@ func TestReplicatorsUnderRandomChanges(t *testing.T) {
 				}
 				continue
 			}
-			r.reach(a.machine.Revision())
+			r.reach(a.Machine.Revision())
 			r.mustMatch(a, func(i *registry.Instance) bool { return n != 1 || i.Service == "s1" || i.Service == "s2" })
 		}
 	}

@@ -1,7 +1,6 @@
 package federation
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -27,38 +25,26 @@ import (
 
 	replicationv1 "github.com/stellmap/stellmap/api/proto/stellmap/replication/v1"
 	"github.com/stellmap/stellmap/registry"
-	"github.com/stellmap/stellmap/storage"
+	"github.com/stellmap/stellmap/registry/registrytest"
 )
 
 // TestMain fails when a stream has left a goroutine behind.
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// stillClock does not move.
-type stillClock struct{}
-
-func (stillClock) Now() time.Time { return time.UnixMilli(1_790_000_000_123) }
-
-func (stillClock) Ticker(time.Duration) (<-chan time.Time, func()) { return nil, func() {} }
-
-// A region is members with one log, which commits at once.
+// A region is members with one log.
 type region struct {
 	tb      testing.TB
+	log     *registrytest.Log
 	history registry.HistoryBounds
-
-	mu      sync.Mutex // guards what follows, and is the goroutine that applies
-	index   registry.Revision
 	members []*member
-	cut     bool // nobody leads
 }
 
 // A member is a machine, its exporter, and a server that a real client calls.
 type member struct {
+	*registrytest.Member
 	region   *region
-	engine   *storage.Engine
-	machine  *registry.Machine
 	registry *registry.Registry
 	exporter *Exporter
-	away     bool // it is told of no entries
 	metrics  *prometheus.Registry
 	conn     *grpc.ClientConn
 	stop     func() // ends what serves; the engine stays
@@ -69,43 +55,34 @@ const token = "a token of the tests"
 
 func newRegion(tb testing.TB, members int, history registry.HistoryBounds) *region {
 	tb.Helper()
-	r := &region{tb: tb, history: history}
+	clock := registrytest.StillClock{}
+	r := &region{tb: tb, history: history, log: registrytest.NewLog(tb, clock.Now)}
+	r.log.FreshAt = clock.Now().Add(-1500 * time.Millisecond)
 	for range members {
-		engine, err := storage.OpenEngine(storage.EngineOptions{FS: vfs.NewMem(), Dir: "state"})
-		if err != nil {
-			tb.Fatalf("open the engine: %v", err)
-		}
-		m := &member{region: r, engine: engine}
+		m := &member{region: r, Member: r.log.NewMember(r.machine())}
 		r.members = append(r.members, m)
 		m.start(Config{Token: token}, nil)
-		tb.Cleanup(func() {
-			m.stop()
-			if err := engine.Close(); err != nil {
-				tb.Errorf("close the engine: %v", err)
-			}
-		})
+		tb.Cleanup(func() { m.stop() })
 	}
-	r.commit(nil)
+	r.log.Begin()
 	return r
 }
 
-// start reads the state back and serves it; change, if not nil, may change the bounds.
+func (r *region) machine() registry.MachineConfig {
+	return registry.MachineConfig{Region: "here", History: r.history, EventsMax: 8}
+}
+
+// start serves what the member has; change, if not nil, may change the bounds.
 func (m *member) start(c Config, change func(*limits)) {
 	tb := m.region.tb
 	tb.Helper()
 	m.metrics = prometheus.NewRegistry()
-	var err error
-	m.machine, err = registry.OpenMachine(registry.MachineConfig{
-		Engine: m.engine, Region: "here", Now: stillClock{}.Now, History: m.region.history, EventsMax: 8,
-	})
-	if err != nil {
-		tb.Fatalf("open the machine: %v", err)
-	}
-	m.registry = registry.New(registry.Config{Machine: m.machine, Replicator: m, Clock: stillClock{}})
+	m.registry = registry.New(registry.Config{Machine: m.Machine, Replicator: m, Clock: registrytest.StillClock{}})
 	c.Registry, c.Registerer = m.registry, m.metrics
 	c.Identity = func() Identity {
 		return Identity{Region: "here", ClusterID: 100, Incarnation: "cafe", FeatureLevel: 1, Member: 2}
 	}
+	var err error
 	if m.exporter, err = NewExporter(c); err != nil {
 		tb.Fatalf("make the exporter: %v", err)
 	}
@@ -144,68 +121,8 @@ func (m *member) serve() {
 // restart has the member read its state back, with other settings.
 func (m *member) restart(c Config, change func(*limits)) {
 	m.stop()
-	m.region.mu.Lock()
-	defer m.region.mu.Unlock()
+	m.Open(m.region.machine())
 	m.start(c, change)
-}
-
-// install has a member that was away take over the state of another, as consensus does.
-func (m *member) install(from *member) {
-	m.region.mu.Lock()
-	defer m.region.mu.Unlock()
-	state, err := from.engine.Snapshot()
-	if err != nil {
-		m.region.tb.Fatal(err)
-	}
-	var stream bytes.Buffer
-	_, err = state.WriteTo(&stream)
-	if err := errors.Join(err, state.Close(), m.engine.Restore(&stream)); err != nil {
-		m.region.tb.Fatal(err)
-	}
-	if err := m.machine.Install(m.region.index); err != nil {
-		m.region.tb.Fatal(err)
-	}
-	m.away = false
-}
-
-// commit applies and publishes an entry on all members; the caller holds mu, or is alone.
-func (r *region) commit(data []byte) registry.Applied {
-	r.index++
-	var applied registry.Applied
-	for _, m := range r.members {
-		if m.away {
-			continue
-		}
-		b := m.engine.NewBatch()
-		reply := m.machine.Apply(b, registry.Entry{Index: r.index, Term: 1, Time: stillClock{}.Now().UnixMilli(), Data: data})
-		if err := m.engine.Apply(b, storage.Position{Index: uint64(r.index), Term: 1}); err != nil {
-			r.tb.Errorf("apply entry %d to the engine: %v", r.index, err)
-		}
-		m.machine.Publish(r.index)
-		applied = registry.Applied{Revision: r.index, Reply: reply}
-	}
-	return applied
-}
-
-func (m *member) Propose(_ context.Context, _ string, command []byte) (registry.Applied, error) {
-	m.region.mu.Lock()
-	defer m.region.mu.Unlock()
-	return m.region.commit(command), nil
-}
-
-func (m *member) Barrier(context.Context) (registry.Revision, error) {
-	m.region.mu.Lock()
-	defer m.region.mu.Unlock()
-	if m.region.cut {
-		return 0, registry.ErrNoLeader
-	}
-	return m.region.index, nil
-}
-
-func (m *member) Fresh() time.Time { return stillClock{}.Now().Add(-1500 * time.Millisecond) }
-
-func (m *member) AskLeader(ctx context.Context, request []byte) ([]byte, error) {
-	return m.machine.Answer(ctx, request)
 }
 
 // put registers an instance of one HTTP endpoint.

@@ -10,30 +10,31 @@ import (
 // picture is who may import whom inside the module. A folder stands for all
 // below it unless they have a line of their own. What is not drawn is not allowed.
 var picture = map[string][]string{
-	"storage":             {},
-	"storage/crashfs":     {},
-	"storage/crashtest":   {},
-	"consensus":           {"storage"},
-	"consensus/peer":      {"consensus"},
-	"consensus/simulate":  {"consensus", "registry", "registry/probe", "storage"}, // a test of the whole: it joins them as cmd does
-	"registry":            {"storage"},
-	"registry/httpapi":    {"registry"},
-	"registry/grpcapi":    {"registry"},
-	"registry/probe":      {"registry"},
-	"xds":                 {"registry"},
-	"federation":          {"registry"},
-	"access":              {},
-	"client":              {},
-	"cmd":                 {"storage", "consensus", "registry", "xds", "federation", "access", "client"},
-	"api/proto":           {},
-	"examples":            {},
-	"bench":               {},
-	"internal/version":    {},
-	"internal/threads":    {},
-	"internal/process":    {},
-	"internal/envoyadmin": {},
-	"internal/archtest":   {},
-	"internal/e2e":        {},
+	"storage":               {},
+	"storage/crashfs":       {},
+	"storage/crashtest":     {},
+	"consensus":             {"storage"},
+	"consensus/peer":        {"consensus"},
+	"consensus/simulate":    {"consensus", "registry", "registry/probe", "storage"}, // a test of the whole: it joins them as cmd does
+	"registry":              {"storage"},
+	"registry/httpapi":      {"registry"},
+	"registry/grpcapi":      {"registry"},
+	"registry/probe":        {"registry"},
+	"registry/registrytest": {"registry", "storage"}, // what tests of the rooms above the registry stand on
+	"xds":                   {"registry"},
+	"federation":            {"registry"},
+	"access":                {},
+	"client":                {},
+	"cmd":                   {"storage", "consensus", "registry", "xds", "federation", "access", "client"},
+	"api/proto":             {},
+	"examples":              {},
+	"bench":                 {},
+	"internal/version":      {},
+	"internal/threads":      {},
+	"internal/process":      {},
+	"internal/envoyadmin":   {},
+	"internal/archtest":     {},
+	"internal/e2e":          {},
 }
 
 // everybodys may be imported by all: generated code, the version's number, and
@@ -48,7 +49,7 @@ var (
 )
 
 // servers are what tests of the client talk to: a real member's part, in their process.
-var servers = []string{"registry", "registry/grpcapi", "storage"}
+var servers = []string{"registry", "registry/grpcapi", "registry/registrytest"}
 
 // room is the line of the picture that a folder belongs to, "" for none.
 func room(folder string) string {
@@ -87,6 +88,9 @@ func testMayImport(from, folder string) bool {
 		return true
 	}
 	above := slices.Contains(picture[from], "registry") || slices.Contains(picture[from], "consensus")
+	if room(folder) == "registry/registrytest" {
+		return slices.Contains(picture[from], "registry")
+	}
 	return mayImport(from, folder) || above && room(folder) == "storage" || room(folder) == "storage/crashfs" || strings.HasPrefix(from, "storage/") && room(folder) == "storage"
 }
 
@@ -143,7 +147,7 @@ type vocabulary struct {
 // vocabularies are looked up from the top: the first line that fits an import counts.
 var vocabularies = []vocabulary{
 	// The file system is the seam that all tests of crashes go through, and cmd chooses it.
-	{"github.com/cockroachdb/pebble/v2/vfs", []string{"storage/...", "cmd/...", "consensus/simulate"}, []string{"..."}},
+	{"github.com/cockroachdb/pebble/v2/vfs", []string{"storage/...", "cmd/...", "consensus/simulate", "registry/registrytest"}, []string{"..."}},
 	{"github.com/cockroachdb/pebble", []string{"storage"}, []string{"storage/crashfs"}},
 	// peer carries messages as bytes; what it may know of them is their form, not what raft does.
 	{"go.etcd.io/raft/v3/raftpb", []string{"consensus/..."}, nil},

@@ -40,7 +40,7 @@ func until(tb testing.TB, what string, condition func() bool) {
 // and that one that waits ends within its deadline.
 func TestCallsAreBounded(t *testing.T) {
 	m := newMember(t, func(a *API) { a.limits.calls, a.limits.call = 1, 300*time.Millisecond })
-	m.set(func() { m.hang = true })
+	m.set(func() { m.log.Hang = true })
 	waiting := make(chan error, 1)
 	go func() {
 		_, err := m.client.Register(t.Context(), registration("orders", "a"))

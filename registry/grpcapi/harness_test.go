@@ -15,7 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
@@ -31,24 +30,17 @@ import (
 
 	stellmapv1 "github.com/stellmap/stellmap/api/proto/stellmap/v1"
 	"github.com/stellmap/stellmap/registry"
-	"github.com/stellmap/stellmap/storage"
+	"github.com/stellmap/stellmap/registry/registrytest"
 )
 
 // TestMain fails when a call has left a goroutine behind.
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// stillClock does not move.
-type stillClock struct{}
-
-func (stillClock) Now() time.Time { return time.UnixMilli(1_790_000_000_123) }
-
-func (stillClock) Ticker(time.Duration) (<-chan time.Time, func()) { return nil, func() {} }
-
 // A member is a registry over a log that commits at once, its API, and a real
 // client's connection to it. What goes wrong in the log the tests switch on.
 type member struct {
 	tb      testing.TB
-	engine  *storage.Engine
+	log     *registrytest.Log
 	machine *registry.Machine
 	api     *API
 	metrics *prometheus.Registry
@@ -58,30 +50,24 @@ type member struct {
 	tokens  atomic.Int64
 	views   atomic.Int64
 
-	mu    sync.Mutex // guards what follows, and is the goroutine that applies
-	index registry.Revision
-	done  map[string]registry.Applied // by request id
-	fault error                       // what every call to the log ends with
-	hang  bool                        // calls wait until their time is over
-	home  registry.CursorHome
-	logs  bytes.Buffer
+	mu   sync.Mutex // guards what follows
+	home registry.CursorHome
+	logs bytes.Buffer
 }
 
 // newMember makes a member; change, if not nil, may change the API before it is used.
 func newMember(tb testing.TB, change func(*API)) *member {
 	tb.Helper()
-	m := &member{tb: tb, home: registry.CursorHome{Incarnation: "cafe", Member: 2}, done: make(map[string]registry.Applied), metrics: prometheus.NewRegistry()}
-	var err error
-	if m.engine, err = storage.OpenEngine(storage.EngineOptions{FS: vfs.NewMem(), Dir: "state"}); err != nil {
-		tb.Fatalf("open the engine: %v", err)
-	}
+	clock := registrytest.StillClock{}
+	m := &member{tb: tb, home: registry.CursorHome{Incarnation: "cafe", Member: 2}, log: registrytest.NewLog(tb, clock.Now), metrics: prometheus.NewRegistry()}
+	m.log.FreshAt = clock.Now().Add(-1500 * time.Millisecond)
 	viewID := func() string { return fmt.Sprintf("view-%d", m.views.Add(1)) }
-	if m.machine, err = registry.OpenMachine(registry.MachineConfig{Engine: m.engine, Region: "here", Now: stillClock{}.Now, ViewID: viewID, Registerer: m.metrics}); err != nil {
-		tb.Fatalf("open the machine: %v", err)
-	}
-	m.commit(nil)
+	one := m.log.NewMember(registry.MachineConfig{Region: "here", ViewID: viewID, Registerer: m.metrics})
+	m.machine = one.Machine
+	m.log.Begin()
 	m.machine.Lead(1)
-	r := registry.New(registry.Config{Machine: m.machine, Replicator: m, Clock: stillClock{}})
+	r := registry.New(registry.Config{Machine: m.machine, Replicator: one, Clock: clock})
+	var err error
 	m.api, err = New(Config{
 		Registry: r, CursorHome: m.cursorHome, Operator: func(header string) bool { return header == "Bearer s3cret" },
 		LeaseToken: func() string { return fmt.Sprintf("lease-token-%04d", m.tokens.Add(1)) },
@@ -125,66 +111,7 @@ func (m *member) run(r *registry.Registry) {
 				m.tb.Errorf("a part of the member ended with %v", err)
 			}
 		}
-		if err := m.engine.Close(); err != nil {
-			m.tb.Errorf("close the engine: %v", err)
-		}
 	})
-}
-
-// commit applies and publishes one entry; the caller holds mu, or is alone.
-func (m *member) commit(data []byte) registry.Applied {
-	m.index++
-	b := m.engine.NewBatch()
-	reply := m.machine.Apply(b, registry.Entry{Index: m.index, Term: 1, Time: stillClock{}.Now().UnixMilli(), Data: data})
-	if err := m.engine.Apply(b, storage.Position{Index: uint64(m.index), Term: 1}); err != nil {
-		m.tb.Errorf("apply entry %d to the engine: %v", m.index, err)
-	}
-	m.machine.Publish(m.index)
-	return registry.Applied{Revision: m.index, Reply: reply}
-}
-
-// faulty is what the test has switched on.
-func (m *member) faulty(ctx context.Context) error {
-	m.mu.Lock()
-	fault, hang := m.fault, m.hang
-	m.mu.Unlock()
-	if hang {
-		<-ctx.Done()
-		return ctx.Err()
-	}
-	return fault
-}
-
-func (m *member) Propose(ctx context.Context, requestID string, command []byte) (registry.Applied, error) {
-	if err := m.faulty(ctx); err != nil {
-		return registry.Applied{}, err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if applied, known := m.done[requestID]; known && requestID != "" {
-		return applied, nil
-	}
-	applied := m.commit(command)
-	m.done[requestID] = applied
-	return applied, nil
-}
-
-func (m *member) Barrier(ctx context.Context) (registry.Revision, error) {
-	if err := m.faulty(ctx); err != nil {
-		return 0, err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.index, nil
-}
-
-func (m *member) Fresh() time.Time { return stillClock{}.Now().Add(-1500 * time.Millisecond) }
-
-func (m *member) AskLeader(ctx context.Context, request []byte) ([]byte, error) {
-	if err := m.faulty(ctx); err != nil {
-		return nil, err
-	}
-	return m.machine.Answer(ctx, request)
 }
 
 func (m *member) cursorHome() registry.CursorHome {
@@ -210,7 +137,7 @@ func (m *member) logged() string {
 func (m *member) set(change func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	change()
+	m.log.Set(change)
 }
 
 // call makes a call with requests in JSON, one a line, and shows the answers in the

@@ -41,7 +41,7 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 		if !known {
 			t.Fatalf("unknown fault %s", d.CmdArgs[0].Key)
 		}
-		s.member.set(func() { s.member.fault = fault })
+		s.member.set(func() { s.member.log.Fault = fault })
 		return "ok\n"
 	case "become": // another member's process, from now on
 		s.member.set(func() { s.member.home.Incarnation = d.CmdArgs[0].Key })

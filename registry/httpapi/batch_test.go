@@ -46,10 +46,10 @@ func TestBatchesAreBounded(t *testing.T) {
 func TestAnIdempotencyKeyCoversABatch(t *testing.T) {
 	m := newMember(t, nil)
 	ids := func(labels string) string {
-		m.set(func() { m.ids = nil })
+		m.set(func() { m.log.Requests = nil })
 		body := `{"items":[{"deregister":{"namespace":"prod","service":"orders","instanceId":"x"}},{"register":{"namespace":"prod","service":"orders","instanceId":"a","leaseToken":"` + ownToken + `","labels":{` + labels + `},"endpoints":[{"protocol":"http","host":"10.0.0.1","port":80}]}}]}`
 		m.must(http.StatusOK, http.MethodPost, "/api/v2/batch", body, "Idempotency-Key: k-1")
-		return strings.Join(m.ids, "\n")
+		return strings.Join(m.log.Requests, "\n")
 	}
 	first := ids(`"a":"1","b":"2"`)
 	mustEqual(t, "the number of ids", strings.Count(first, "\n"), 1)

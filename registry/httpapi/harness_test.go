@@ -15,10 +15,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/stellmap/stellmap/registry"
+	"github.com/stellmap/stellmap/registry/registrytest"
 	"github.com/stellmap/stellmap/storage"
 )
 
@@ -35,7 +35,7 @@ type manualClock struct {
 const loops = 3
 
 func newManualClock() *manualClock {
-	return &manualClock{now: time.UnixMilli(1_790_000_000_123), made: make(chan struct{}, loops)}
+	return &manualClock{now: registrytest.Start(), made: make(chan struct{}, loops)}
 }
 
 func (c *manualClock) Now() time.Time {
@@ -70,11 +70,11 @@ func (c *manualClock) pass(d time.Duration) {
 	}
 }
 
-// A member is a registry over a log that commits at once, and its API. It plays
-// the replicator; what goes wrong there is switched on by the tests.
+// A member is a registry over a log that commits at once, and its API.
 type member struct {
 	tb      testing.TB
 	clock   *manualClock
+	log     *registrytest.Log
 	engine  *storage.Engine
 	machine *registry.Machine
 	api     *API
@@ -83,15 +83,10 @@ type member struct {
 	views   atomic.Int64
 	tokens  atomic.Int64
 
-	mu       sync.Mutex // guards what follows, and is the goroutine that applies
-	index    registry.Revision
-	ids      []string // request ids, as proposed
-	fault    error    // what every call to the log ends with
-	hang     bool     // calls wait until their time is over
+	mu       sync.Mutex // guards what follows
 	status   ClusterStatus
 	withheld map[registry.ServiceKey][]Withheld
 	xds      error
-	fresh    time.Time // of the state
 }
 
 // newMember makes a member; change, if not nil, may change the API's configuration before it is used.
@@ -99,13 +94,9 @@ func newMember(tb testing.TB, change func(*Config)) *member {
 	tb.Helper()
 	metrics := prometheus.NewRegistry()
 	m := &member{tb: tb, clock: newManualClock(), logs: &logs{}, withheld: make(map[registry.ServiceKey][]Withheld)}
-	var err error
-	if m.engine, err = storage.OpenEngine(storage.EngineOptions{FS: vfs.NewMem(), Dir: "state"}); err != nil {
-		tb.Fatalf("open the engine: %v", err)
-	}
-	if m.machine, err = registry.OpenMachine(registry.MachineConfig{Engine: m.engine, Region: "here", Now: m.clock.Now, ViewID: m.viewID, Registerer: metrics}); err != nil {
-		tb.Fatalf("open the machine: %v", err)
-	}
+	m.log = registrytest.NewLog(tb, m.clock.Now)
+	one := m.log.NewMember(registry.MachineConfig{Region: "here", ViewID: m.viewID, Registerer: metrics})
+	m.engine, m.machine = one.Engine, one.Machine
 	m.status = ClusterStatus{
 		ID: 2, ClusterID: 100, LeaderID: 1, Region: "here", Term: 7, Commit: 41, Applied: 40, Role: "follower", Confirmed: true, Incarnation: "cafe",
 		Members: []Member{
@@ -114,9 +105,9 @@ func newMember(tb testing.TB, change func(*Config)) *member {
 		},
 		Voters: []uint64{1, 2},
 	}
-	m.commit(nil)
+	m.log.Begin()
 	m.machine.Lead(1)
-	r := registry.New(registry.Config{Machine: m.machine, Replicator: m, Clock: m.clock})
+	r := registry.New(registry.Config{Machine: m.machine, Replicator: one, Clock: m.clock})
 	m.run(r)
 	m.config = Config{
 		Registry: r, Cluster: m.cluster, XDSReady: m.xdsReady, Withheld: m.withhold,
@@ -126,6 +117,7 @@ func newMember(tb testing.TB, change func(*Config)) *member {
 	if change != nil {
 		change(&m.config)
 	}
+	var err error
 	if m.api, err = New(m.config); err != nil {
 		tb.Fatalf("make the API: %v", err)
 	}
@@ -145,66 +137,7 @@ func (m *member) run(r *registry.Registry) {
 		if err := <-done; err != nil {
 			m.tb.Errorf("run: %v", err)
 		}
-		if err := m.engine.Close(); err != nil {
-			m.tb.Errorf("close the engine: %v", err)
-		}
 	})
-}
-
-// commit applies and publishes one entry; the caller holds mu, or is alone.
-func (m *member) commit(data []byte) registry.Applied {
-	m.index++
-	b := m.engine.NewBatch()
-	reply := m.machine.Apply(b, registry.Entry{Index: m.index, Term: 1, Time: m.clock.Now().UnixMilli(), Data: data})
-	if err := m.engine.Apply(b, storage.Position{Index: uint64(m.index), Term: 1}); err != nil {
-		m.tb.Errorf("apply entry %d to the engine: %v", m.index, err)
-	}
-	m.machine.Publish(m.index)
-	return registry.Applied{Revision: m.index, Reply: reply}
-}
-
-// faulty is what the test has switched on.
-func (m *member) faulty(ctx context.Context) error {
-	m.mu.Lock()
-	fault, hang := m.fault, m.hang
-	m.mu.Unlock()
-	if hang {
-		<-ctx.Done()
-		return ctx.Err()
-	}
-	return fault
-}
-
-func (m *member) Propose(ctx context.Context, requestID string, command []byte) (registry.Applied, error) {
-	if err := m.faulty(ctx); err != nil {
-		return registry.Applied{}, err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.ids = append(m.ids, requestID)
-	return m.commit(command), nil
-}
-
-func (m *member) Barrier(ctx context.Context) (registry.Revision, error) {
-	if err := m.faulty(ctx); err != nil {
-		return 0, err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.index, nil
-}
-
-func (m *member) Fresh() time.Time {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.fresh
-}
-
-func (m *member) AskLeader(ctx context.Context, request []byte) ([]byte, error) {
-	if err := m.faulty(ctx); err != nil {
-		return nil, err
-	}
-	return m.machine.Answer(ctx, request)
 }
 
 func (m *member) cluster() ClusterStatus {
@@ -239,7 +172,7 @@ func (m *member) leaseToken() string {
 func (m *member) set(change func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	change()
+	m.log.Set(change)
 }
 
 // registerFleet registers ten instances of one zone, of which five have short leases.

@@ -44,10 +44,9 @@ func (f *fakeMembership) Change(_ context.Context, c MemberChange) (registry.Rev
 	return 77, f.failed()
 }
 
-func (f *fakeMembership) failed() error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.fault
+func (f *fakeMembership) failed() (err error) {
+	f.log.Set(func() { err = f.log.Fault })
+	return err
 }
 
 func (f *fakeMembership) TakeIn(_ context.Context, m Member, uuid string) (Joining, error) {

@@ -22,7 +22,7 @@ import (
 func TestTooManyRequests(t *testing.T) {
 	m := newMember(t, nil)
 	m.api.limits.inflight = 2
-	m.set(func() { m.hang = true })
+	m.set(func() { m.log.Hang = true })
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan int)
 	for range 2 {
@@ -55,7 +55,7 @@ func TestTooManyRequests(t *testing.T) {
 		mustEqual(t, "the status of one that waited", <-done, http.StatusServiceUnavailable)
 	}
 	mustEqual(t, "the slots in use", m.api.inflight.Load(), int64(0))
-	m.set(func() { m.hang = false })
+	m.set(func() { m.log.Hang = false })
 	m.must(http.StatusOK, http.MethodGet, "/api/v2/services", "")
 }
 
@@ -80,7 +80,7 @@ func TestEveryCallEnds(t *testing.T) {
 		t.Fatalf("the deadline is %v; the Java SDK gives up after 5 s", m.api.limits.timeout)
 	}
 	m.api.limits.timeout = 10 * time.Millisecond
-	m.set(func() { m.hang = true })
+	m.set(func() { m.log.Hang = true })
 	const ref = `{"namespace":"prod","service":"orders","instanceId":"a"}`
 	for _, c := range []struct{ method, target, body, code string }{
 		{http.MethodGet, "/api/v1/registry/instances?namespace=prod", "", "not_leader"},
@@ -146,7 +146,7 @@ func mustAbort(t *testing.T, do func()) {
 // TestUnforeseenErrorsAreLogged shows that the cause is in the log and not in the answer.
 func TestUnforeseenErrorsAreLogged(t *testing.T) {
 	m := newMember(t, nil)
-	m.set(func() { m.fault = faults["unforeseen"] })
+	m.set(func() { m.log.Fault = faults["unforeseen"] })
 	w := m.must(http.StatusInternalServerError, http.MethodGet, "/api/v2/services", "")
 	if strings.Contains(w.Body.String(), "fire") || !strings.Contains(m.logs.String(), "the disk is on fire") {
 		t.Fatalf("the answer is %s, the log %s", w.Body, m.logs)

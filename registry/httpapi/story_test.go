@@ -74,7 +74,7 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 		if !known {
 			t.Fatalf("unknown fault %s", d.CmdArgs[0].Key)
 		}
-		s.member.set(func() { s.member.fault = fault })
+		s.member.set(func() { s.member.log.Fault = fault })
 		return "ok\n"
 	case "leaderless": // and nothing confirmed since the start
 		s.member.set(func() { s.member.status.LeaderID, s.member.status.Confirmed = 0, false })

@@ -78,7 +78,7 @@ func TestJavaTakesEveryAnswer(t *testing.T) {
 		if fault == nil {
 			continue
 		}
-		m.set(func() { m.fault = fault })
+		m.set(func() { m.log.Fault = fault })
 		w := m.call(http.MethodPost, at+"deregister", ref)
 		if w.Code < http.StatusTooManyRequests {
 			t.Fatalf("with %s the answer is %d", name, w.Code)

@@ -54,7 +54,7 @@ func TestIdempotencyKeyNamesTheRequest(t *testing.T) {
 		if w := m.call(http.MethodPut, at+id, body, "Idempotency-Key: "+key, leaseTokenHeader+": "+ownToken); w.Code >= http.StatusBadRequest {
 			t.Fatalf("put answers %d: %s", w.Code, w.Body)
 		}
-		return m.ids[len(m.ids)-1]
+		return m.log.Requests[len(m.log.Requests)-1]
 	}
 	first := put("a", 55300, "k1")
 	if len(first) != 64 || strings.Contains(first, "k1") {
@@ -70,7 +70,7 @@ func TestIdempotencyKeyNamesTheRequest(t *testing.T) {
 	}
 	mustEqual(t, "the id without a key", put("a", 80, ""), "")
 	m.must(http.StatusOK, http.MethodDelete, at+"a", "", "Idempotency-Key: k1", leaseTokenHeader+": "+ownToken)
-	if last := m.ids[len(m.ids)-1]; last == first || last == "" {
+	if last := m.log.Requests[len(m.log.Requests)-1]; last == first || last == "" {
 		t.Errorf("the id of the deregistration is %q", last)
 	}
 	for _, key := range []string{strings.Repeat("k", 129), "k\u00e9y"} {
@@ -123,7 +123,7 @@ func TestALongListIsWhole(t *testing.T) {
 func TestStaleReadsNeedNoQuorum(t *testing.T) {
 	m := newMember(t, nil)
 	m.register("orders", "a", "10.0.0.1", "")
-	m.set(func() { m.fault = registry.ErrNoLeader })
+	m.set(func() { m.log.Fault = registry.ErrNoLeader })
 	for _, target := range []string{
 		"/api/v2/namespaces/prod/services/orders/instances/a", "/api/v2/namespaces/prod/services/orders/instances",
 		"/api/v2/namespaces/prod/instances", "/api/v2/namespaces/prod/services", "/api/v2/services",
@@ -146,7 +146,7 @@ func TestStaleReadsSayTheirAge(t *testing.T) {
 	mustEqual(t, "the age of a linearizable answer", age(""), "")
 	mustEqual(t, "an age that is not known", age("?consistency=stale"), "unknown")
 	mustEqual(t, "an age that a leader has just confirmed", age("?consistency=stale&max_staleness=1s"), "0.000")
-	m.set(func() { m.fresh, m.fault = m.clock.Now().Add(-time.Hour), registry.ErrNoLeader })
+	m.set(func() { m.log.FreshAt, m.log.Fault = m.clock.Now().Add(-time.Hour), registry.ErrNoLeader })
 	if text := age("?consistency=stale"); !strings.HasPrefix(text, "3600.000") {
 		t.Errorf("a state of an hour ago has the age %q", text)
 	}

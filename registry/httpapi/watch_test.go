@@ -210,7 +210,7 @@ func TestWhatAWatchOfV1Refuses(t *testing.T) {
 			t.Errorf("a watch with %s answers %s, want %s", query, got, want)
 		}
 	}
-	m.set(func() { m.fault = faults["no-leader"] })
+	m.set(func() { m.log.Fault = faults["no-leader"] })
 	w := m.call(http.MethodGet, v1At, "")
 	mustEqual(t, "the status without a leader", w.Code, http.StatusServiceUnavailable)
 	mustEqual(t, "the body without a leader", strings.HasPrefix(w.Body.String(), `{"code":"not_leader"`), true)
@@ -384,7 +384,7 @@ func TestAPoll(t *testing.T) {
 	got := <-answered
 	mustEqual(t, "that it is told of the first change: "+got, strings.Contains(got, `"type":"changes","changes":[{"revision":3,"type":"upsert","created":true,"namespace":"prod","service":"orders","instanceId":"a","instance":{`), true)
 
-	m.set(func() { m.fault = faults["no-leader"] })
+	m.set(func() { m.log.Fault = faults["no-leader"] })
 	mustEqual(t, "that a known revision needs no leader", strings.HasPrefix(poll("wait=0s&revision=2"), "200 "), true)
 	mustEqual(t, "that all there is does", strings.HasPrefix(poll("wait=0s"), "503 "), true)
 	mustEqual(t, "that it may be stale", strings.HasPrefix(poll("wait=0s&consistency=stale"), "200 "), true)
