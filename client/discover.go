@@ -235,7 +235,9 @@ func (s *Service) Next(ctx context.Context, after Snapshot) (Snapshot, error) {
 
 // Updates are snapshots, the newest each time, until ctx is over or the service closed:
 //
-//	for now := range orders.Updates(ctx) { … }
+//	for latest := range orders.Updates(ctx) {
+//		use(latest.Instances)
+//	}
 func (s *Service) Updates(ctx context.Context) iter.Seq[Snapshot] {
 	return func(yield func(Snapshot) bool) {
 		var now Snapshot

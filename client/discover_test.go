@@ -100,14 +100,14 @@ func TestNobodyVanishesWhileTheServersAreAway(t *testing.T) {
 			}
 			s.start()
 			was := stale
-			for now := range orders.Updates(t.Context()) { // the newest each time, each whole
-				for _, change := range Changes(was, now) {
+			for latest := range orders.Updates(t.Context()) { // the newest each time, each whole
+				for _, change := range Changes(was, latest) {
 					if change.After == nil && change.Before.ID != "o-07" {
 						t.Fatalf("%s has vanished, which was there all the time", change.Before.ID)
 					}
 				}
-				was = now
-				if !now.Stale && len(now.Instances) > 0 && now.Instances[len(now.Instances)-1].ID == "o-99" {
+				was = latest
+				if !latest.Stale && len(latest.Instances) > 0 && latest.Instances[len(latest.Instances)-1].ID == "o-99" {
 					break
 				}
 			}

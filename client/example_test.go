@@ -79,8 +79,8 @@ func ExampleService_Updates() {
 		return
 	}
 	var before client.Snapshot
-	for now := range orders.Updates(ctx) {
-		for _, change := range client.Changes(before, now) {
+	for latest := range orders.Updates(ctx) {
+		for _, change := range client.Changes(before, latest) {
 			switch {
 			case change.Before == nil:
 				fmt.Println("new:", change.After.ID, change.After.Status)
@@ -90,8 +90,8 @@ func ExampleService_Updates() {
 				fmt.Println("changed:", change.After.ID, change.After.Status)
 			}
 		}
-		before = now
-		if len(now.Instances) == 2 {
+		before = latest
+		if len(latest.Instances) == 2 {
 			break
 		}
 	}

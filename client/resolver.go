@@ -112,8 +112,8 @@ func (r *resolution) run(ctx context.Context) {
 		return
 	}
 	config := r.conn.ParseServiceConfig(fmt.Sprintf(`{"loadBalancingConfig":[{%q:{}}]}`, policy))
-	for now := range service.Updates(ctx) {
-		state := r.state(now)
+	for latest := range service.Updates(ctx) {
+		state := r.state(latest)
 		state.ServiceConfig = config
 		// An error is that there is nobody to send anything to, which the calls are told.
 		if err := r.conn.UpdateState(state); err != nil {

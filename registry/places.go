@@ -19,64 +19,51 @@ type watchPlaces struct {
 	most int // for every address; 0 = WatchesPerAddress for those of other machines
 
 	mu    sync.Mutex // guards what follows
-	taken map[netip.Addr]int
+	taken map[string]int // by network
 }
 
 func newWatchPlaces(most int) *watchPlaces {
-	return &watchPlaces{most: most, taken: make(map[netip.Addr]int)}
+	return &watchPlaces{most: most, taken: make(map[string]int)}
 }
 
 // take takes a place; false when the address has as many as it may.
-func (p *watchPlaces) take(from netip.Addr) bool {
+func (p *watchPlaces) take(network string) bool {
 	most := p.most
 	if most == 0 {
 		most = WatchesPerAddress
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.taken[from] >= most {
+	if p.taken[network] >= most {
 		return false
 	}
-	p.taken[from]++
+	p.taken[network]++
 	return true
 }
 
-func (p *watchPlaces) leave(from netip.Addr) {
+func (p *watchPlaces) leave(network string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.taken[from]--; p.taken[from] == 0 {
-		delete(p.taken, from)
+	if p.taken[network]--; p.taken[network] == 0 {
+		delete(p.taken, network)
 	}
 }
 
 // counts says whether an address is counted. One that is not known is no other machine's.
 func (p *watchPlaces) counts(from netip.Addr) bool {
-	return from.IsValid() && (p.most != 0 || !from.IsLoopback())
+	return from.IsValid() && (p.most != 0 || !from.Unmap().IsLoopback())
 }
-
-// clientOf is the address that stands for a client: of IPv6 its network, since a client
-// has all addresses in it.
-func clientOf(from netip.Addr) netip.Addr {
-	from = from.Unmap().WithZone("")
-	if from.Is6() && !from.IsLoopback() {
-		return netip.PrefixFrom(from, clientNetworkBits).Masked().Addr()
-	}
-	return from
-}
-
-// clientNetworkBits are those of an IPv6 address that a client cannot choose.
-const clientNetworkBits = 64
 
 // WatchPlace is a place for a watch from an address, until leave is called; ErrWatches
 // when the address has as many as it may.
 func (r *Registry) WatchPlace(from netip.Addr) (leave func(), err error) {
-	from = clientOf(from)
 	if !r.places.counts(from) {
 		return func() {}, nil
 	}
-	if !r.places.take(from) {
+	network := networkOf(from)
+	if !r.places.take(network) {
 		r.machine.metrics.watchesRefused.Inc()
 		return nil, ErrWatches
 	}
-	return func() { r.places.leave(from) }, nil
+	return func() { r.places.leave(network) }, nil
 }

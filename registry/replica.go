@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -162,7 +163,7 @@ func (p *Replica) takes(e *Event) bool {
 	if e.Kind != EventInstancePut && e.Kind != EventInstanceDelete || !p.selection.has(e.Service) {
 		return false
 	}
-	return p.registry.owns(e.Instance) || p.registry.owns(e.Previous)
+	return p.registry.owns(cmp.Or(e.Instance, e.Previous)) // the region of an instance never changes
 }
 
 // owns says whether an instance is of this registry's region.

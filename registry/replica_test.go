@@ -13,6 +13,10 @@ func TestAReplicaIsOfTheRegionsOwn(t *testing.T) {
 		i := &Instance{Origin: &Origin{Namespace: namespace, Service: service, Region: region}, ID: "a"}
 		return &Event{Kind: EventInstanceDelete, Service: i.ServiceKey(), Previous: i}
 	}
+	put := func(region string) *Event {
+		i := &Instance{Origin: &Origin{Namespace: "prod", Service: "pay", Region: region}, ID: "a"}
+		return &Event{Kind: EventInstancePut, Service: i.ServiceKey(), Instance: i}
+	}
 	some := []Selected{{Namespace: "prod", Services: []string{"orders"}}, {Namespace: "test"}}
 	for name, c := range map[string]struct {
 		selected []Selected
@@ -21,6 +25,8 @@ func TestAReplicaIsOfTheRegionsOwn(t *testing.T) {
 	}{
 		"its own":                      {nil, event("here", "prod", "pay"), true},
 		"another region's":             {nil, event("there", "prod", "pay"), false},
+		"another region's put":         {nil, put("there"), false},
+		"its own put":                  {nil, put("here"), true},
 		"a service that is selected":   {some, event("here", "prod", "orders"), true},
 		"the same of another region":   {some, event("there", "prod", "orders"), false},
 		"one that is not selected":     {some, event("here", "prod", "pay"), false},

@@ -134,6 +134,9 @@ func (r *Report) record(k InstanceKey) *recordv1.Report {
 	}
 }
 
+// networkBits are those of an IPv6 address that its host cannot choose.
+const networkBits = 64
+
 // networkOf is what stands for whoever sends from an address: of IPv6 the network,
 // since each host has as many addresses in it as it likes.
 func networkOf(from netip.Addr) string {
@@ -144,7 +147,7 @@ func networkOf(from netip.Addr) string {
 	if !from.Is6() || from.IsLoopback() {
 		return from.String()
 	}
-	return netip.PrefixFrom(from, 64).Masked().String()
+	return netip.PrefixFrom(from, networkBits).Masked().String()
 }
 
 // reportRules are those of a service, and the revision that they are of.

@@ -109,9 +109,9 @@ func (c *caller) pick(ctx context.Context) {
 
 func (c *caller) follow(ctx context.Context) {
 	var before client.Snapshot
-	for now := range c.orders.Updates(ctx) {
+	for latest := range c.orders.Updates(ctx) {
 		c.mu.Lock()
-		for _, change := range client.Changes(before, now) {
+		for _, change := range client.Changes(before, latest) {
 			switch {
 			case change.After == nil:
 				c.gone = append(c.gone, change.Before.ID)
@@ -120,7 +120,7 @@ func (c *caller) follow(ctx context.Context) {
 			}
 		}
 		c.mu.Unlock()
-		before = now
+		before = latest
 	}
 }
 
