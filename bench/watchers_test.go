@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	stellmapv1 "github.com/stellmap/stellmap/api/proto/stellmap/v1"
+	"github.com/stellmap/stellmap/internal/process"
 )
 
 // The scene: every other watcher has a connection of its own and server-sent events, the
@@ -106,7 +107,7 @@ func (d *daemon) paced(b *testing.B, total int) spread {
 	begin := time.Now()
 	for n := range total {
 		due := begin.Add(time.Duration(n) * time.Second / pace)
-		time.Sleep(time.Until(due))
+		time.Sleep(time.Until(due)) // the pace
 		g.Go(func() error {
 			err := d.put(n*7919%watchedServices, 1, 1+n%9973)
 			times[n] = time.Since(due)
@@ -276,7 +277,7 @@ func (a *audience) fill(b *testing.B, d *daemon) {
 	for n := range fillMax {
 		before := sent()
 		d.putBody(b, nobodys, fmt.Sprintf(body, n))
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(50 * time.Millisecond) // the pace: those who read are told meanwhile
 		if n > fillMax/10 && sent() == before {
 			b.Logf("those who do not read are full after %d changes of %d KiB", n, fatBytes>>10)
 			return
@@ -310,11 +311,14 @@ func (a *audience) mustBeCut(b *testing.B, d *daemon) {
 	open := func() int {
 		return int(d.metric(b, "stellmap_http_watches") + d.metric(b, "stellmap_grpc_watches"))
 	}
-	for deadline := time.Now().Add(stuckFor); open() > int(a.reading.Load()) && time.Now().Before(deadline); {
-		time.Sleep(100 * time.Millisecond)
-	}
-	if open() != int(a.reading.Load()) {
-		b.Errorf("%d watches are open, want those of the %d who read", open(), a.reading.Load())
+	_, err := process.Within(a.ctx, stuckFor, "those who do not read to be cut off, and nobody else", func() error {
+		if have, want := open(), int(a.reading.Load()); have != want {
+			return fmt.Errorf("%d watches are open, want those of the %d who read", have, want)
+		}
+		return nil
+	})
+	if err != nil {
+		b.Error(err)
 	}
 	stuck := int(d.metric(b, `stellmap_http_watches_ended_total{reason="stuck"}`))
 	if stuck != len(a.streams) {
