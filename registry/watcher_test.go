@@ -386,6 +386,17 @@ func TestOneThatIsNeverAskedHoldsNothing(t *testing.T) {
 	}
 }
 
+// TestAPlaceIsTakenForAsLongAsOneReads shows that nobody else has a reader's place.
+func TestAPlaceIsTakenForAsLongAsOneReads(t *testing.T) {
+	c := newCatchUps()
+	_, err := c.do(context.Background(), func() (Batch, error) {
+		mustEqual(t, "the places that are taken meanwhile", len(c.places), 1)
+		return Batch{}, errEnough
+	})
+	mustEqual(t, "what became of it", err, errEnough)
+	mustEqual(t, "the places that are taken afterwards", len(c.places), 0)
+}
+
 // TestFewReadTheHistoryAtOnce shows that who is far behind waits for a place to read the
 // history, no longer than its context lasts, and gives it up after a part of it.
 func TestFewReadTheHistoryAtOnce(t *testing.T) {
