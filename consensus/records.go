@@ -12,8 +12,8 @@ import (
 // from its first leader, and the address book what the members said of
 // themselves when they introduced themselves.
 func (g *Group) proposeRecords() {
-	if g.leads == 0 || g.committedTerm != g.leads || g.applied < g.commit {
-		return // what is missing may be on its way
+	if g.leads == 0 || g.appliedTerm != g.leads {
+		return // what is missing may be in an entry of an earlier term; of its own it knows what it has proposed
 	}
 	f := g.facts.Load()
 	if f.incarnation == "" {

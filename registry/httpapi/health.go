@@ -35,23 +35,26 @@ type check struct {
 // alive is true of whoever can answer.
 func (a *API) alive(*ClusterStatus) []check { return []check{{name: "process"}} }
 
-// ready is whether a write sent now would succeed. Other regions do not count.
+// ready is whether a write sent now would succeed, and a watch that goes on after it. Other regions do not count.
 func (a *API) ready(s *ClusterStatus) []check {
-	leader, quorum := check{name: "leader"}, check{name: "quorum"}
+	leader, quorum, incarnation := check{name: "leader"}, check{name: "quorum"}, check{name: "incarnation"}
 	if s.LeaderID == 0 {
 		leader.fault = "no leader is known"
 	}
 	if !s.Confirmed {
 		quorum.fault = "no read has been confirmed by a quorum since the start"
 	}
-	checks := []check{leader, quorum}
+	if s.Incarnation == "" {
+		incarnation.fault = "the cluster's incarnation, which stands in every resume point, is not known here yet"
+	}
+	checks := []check{leader, quorum, incarnation}
 	if s.LowSpace {
 		checks = append(checks, check{name: "space", hint: "low, what grows may be refused until there is room"})
 	}
 	return checks
 }
 
-// Ready is nil when a write sent now would succeed.
+// Ready is nil when /readyz says so.
 func (a *API) Ready() error {
 	s := a.cluster()
 	if faults := faultsOf(a.ready(&s)); faults != "" {

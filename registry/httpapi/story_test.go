@@ -79,6 +79,9 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 	case "leaderless": // and nothing confirmed since the start
 		s.member.set(func() { s.member.status.LeaderID, s.member.status.Confirmed = 0, false })
 		return "ok\n"
+	case "nameless": // its first leader has not chosen the cluster's incarnation yet
+		s.member.set(func() { s.member.status.Incarnation = "" })
+		return "ok\n"
 	case "low": // true or false: this member's disk
 		s.member.set(func() { s.member.status.LowSpace = d.CmdArgs[0].Key == "true" })
 		return "ok\n"
