@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -36,34 +37,56 @@ var bin string
 
 const binVariable = "E2E_BIN"
 
+// scratch is this process's own folder.
+var scratch string
+
 func TestMain(m *testing.M) {
 	os.Exit(run(m))
 }
 
 func run(m *testing.M) int {
-	if bin = os.Getenv(binVariable); bin != "" {
-		return m.Run()
-	}
-	dir, err := os.MkdirTemp("", "stellmap-e2e-")
-	if err != nil {
+	var err error
+	if scratch, err = os.MkdirTemp("", "stellmap-e2e-"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer os.RemoveAll(dir)
-	for _, args := range [][]string{
-		{"build", "-trimpath", "-o", dir + "/", "./cmd/..."},
-		{"build", "-trimpath", "-o", filepath.Join(dir, "demo"), "./examples/envoy"},
-	} {
-		cmd := exec.Command("go", args...)
-		cmd.Dir = root
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "go %s: %v\n%s", strings.Join(args, " "), err, out)
-			return 1
-		}
+	defer os.RemoveAll(scratch)
+	if bin = os.Getenv(binVariable); bin != "" {
+		return m.Run()
 	}
-	bin = dir
+	bin = scratch
+	if err := errors.Join(build(bin+"/", "./cmd/..."), build(filepath.Join(bin, "demo"), "./examples/envoy")); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	return m.Run()
+}
+
+func build(to, what string, flags ...string) error {
+	args := append(append([]string{"build", "-trimpath"}, flags...), "-o", to, what)
+	cmd := exec.Command("go", args...)
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
+	}
+	return nil
+}
+
+// buildBugs builds, once, a stellmapd in which STELLMAP_MUTANT plants a bug. Its path
+// follows assignments in the arguments of env, and so has no '='.
+var buildBugs = sync.OnceValues(func() (string, error) {
+	binary := filepath.Join(scratch, "bugs", "stellmapd")
+	return binary, build(binary, "./cmd/stellmapd", "-tags", "mutants")
+})
+
+func buildWithBugs(t *testing.T) string {
+	t.Helper()
+	binary, err := buildBugs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return binary
 }
 
 // need skips a test that lacks something, or fails it where everything must be there.

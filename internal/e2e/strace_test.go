@@ -75,19 +75,6 @@ func TestASkippedSyncIsSeen(t *testing.T) {
 	}
 }
 
-// buildWithBugs builds a stellmapd in which STELLMAP_MUTANT plants a bug.
-func buildWithBugs(t *testing.T) string {
-	t.Helper()
-	binary := filepath.Join(t.TempDir(), "stellmapd")
-	build := exec.Command("go", "build", "-tags", "mutants", "-o", binary, "./cmd/stellmapd")
-	build.Dir = root
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	return binary
-}
-
 func stracePath(t *testing.T) string {
 	t.Helper()
 	path, err := exec.LookPath("strace")
