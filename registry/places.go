@@ -18,7 +18,7 @@ const WatchesPerAddress = 1_000
 type watchPlaces struct {
 	most int // for every address; 0 = WatchesPerAddress for those of other machines
 
-	mu    sync.Mutex // guards what follows
+	mu    sync.Mutex     // guards what follows
 	taken map[string]int // by network
 }
 
