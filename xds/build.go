@@ -50,20 +50,51 @@ func (c *cache) translate(k resourceKey) (validated, registry.Revision, error) {
 	switch k.typ {
 	case typeCluster, typeEndpoints:
 		return c.translateService(k, revision)
-	case typeListener:
-		if k.name != egressName || k.kind != kindEnvoy {
-			return nil, 0, nil
+	case typeListener, typeRoutes:
+		if k.kind == kindGRPC {
+			return c.translateTarget(k, revision)
 		}
-		m, err := buildListener(k.port)
-		return orNil(m, err), 0, err
-	case typeRoutes:
-		if k.name != egressName || k.kind != kindEnvoy {
-			return nil, 0, nil
-		}
-		m, err := buildRoutes(c.routesOf(k.scope))
-		return orNil(m, err), revision, err
+		return c.translateEgress(k, revision)
 	}
 	panic(fmt.Sprintf("xds: build of a resource of type %d", k.typ))
+}
+
+// translateEgress is how requests enter an Envoy, and what routes them.
+func (c *cache) translateEgress(k resourceKey, revision registry.Revision) (validated, registry.Revision, error) {
+	if k.name != egressName {
+		return nil, 0, nil
+	}
+	if k.typ == typeListener {
+		m, err := buildListener(k.port)
+		return orNil(m, err), 0, err
+	}
+	m, err := buildRoutes(c.routesOf(k.scope))
+	return orNil(m, err), revision, err
+}
+
+// translateTarget is what leads a gRPC client to a cluster.
+func (c *cache) translateTarget(k resourceKey, revision registry.Revision) (validated, registry.Revision, error) {
+	c.mu.RLock()
+	claim := c.directory.clusters[k.cluster()]
+	var route hostRoute
+	if claim != nil {
+		route = claim.route()
+	}
+	c.mu.RUnlock()
+	if claim == nil {
+		return nil, revision, nil
+	}
+	if k.typ == typeListener {
+		m, err := buildTarget(k.name, route.cluster)
+		return orNil(m, err), revision, err
+	}
+	m, err := buildTargetRoutes(route)
+	return orNil(m, err), revision, err
+}
+
+// route is the route to a claim's cluster. Caller holds cache.mu.
+func (c *claim) route() hostRoute {
+	return hostRoute{cluster: c.cluster, hosts: hostsOf(c.stem, c.endpoint), dialect: dialectOf(c.name.Protocol), rules: c.listing.rules}
 }
 
 // orNil keeps a typed nil out of an interface.
@@ -84,15 +115,15 @@ func (c *cache) translateService(k resourceKey, revision registry.Revision) (val
 	}
 	if k.typ == typeCluster {
 		m, err := buildCluster(s, endpoint)
-		if err == nil {
-			withoutForeign(m, k.kind)
+		if err == nil && k.kind == kindGRPC {
+			m, err = forGRPC(m)
 		}
 		return orNil(m, err), s.Revision, err
 	}
-	m, _ := buildEndpoints(s, endpoint, k.region)
 	if k.kind == kindGRPC {
-		trustSuspects(m)
+		return buildEndpointsForGRPC(s, endpoint, k.region), s.Revision, nil
 	}
+	m, _ := buildEndpoints(s, endpoint, k.region)
 	return m, s.Revision, nil
 }
 
@@ -115,8 +146,8 @@ func (c *cache) lookup(cluster string) (*registry.Service, int) {
 func (c *cache) routesOf(s *scope) []hostRoute {
 	c.mu.RLock()
 	routes := make([]hostRoute, 0, len(s.members))
-	for cluster, claim := range s.members {
-		routes = append(routes, hostRoute{cluster: cluster, hosts: hostsOf(claim.stem, claim.endpoint), dialect: dialectOf(claim.name.Protocol), rules: claim.listing.rules})
+	for _, claim := range s.members {
+		routes = append(routes, claim.route())
 	}
 	c.mu.RUnlock()
 	slices.SortFunc(routes, func(a, b hostRoute) int { return cmp.Compare(a.cluster, b.cluster) })

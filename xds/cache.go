@@ -31,7 +31,7 @@ type cache struct {
 	mu        sync.RWMutex // guards what follows
 	directory *directory
 	resources map[resourceKey]*resource
-	byCluster map[string][]*resource // clusters and endpoints by name
+	byCluster map[string][]*resource // what is of one cluster, by its name
 	scopes    scopes
 	followed  registry.Revision // up to here changes have been told to the streams
 	moved     chan struct{}     // closed when followed moves
@@ -62,8 +62,8 @@ func (c *cache) subscribeLocked(k resourceKey, s subscriber) *resource {
 	if r == nil {
 		r = &resource{key: k, subscribers: make(map[subscriber]struct{}, 1)}
 		c.resources[k] = r
-		if k.typ == typeCluster || k.typ == typeEndpoints {
-			c.byCluster[k.name] = append(c.byCluster[k.name], r)
+		if name := k.cluster(); name != "" {
+			c.byCluster[name] = append(c.byCluster[name], r)
 		}
 	}
 	r.subscribers[s] = struct{}{}
@@ -82,14 +82,15 @@ func (c *cache) unsubscribeLocked(r *resource, s subscriber) {
 		return
 	}
 	delete(c.resources, r.key)
-	if r.key.typ != typeCluster && r.key.typ != typeEndpoints {
+	name := r.key.cluster()
+	if name == "" {
 		return
 	}
-	rest := slices.DeleteFunc(c.byCluster[r.key.name], func(o *resource) bool { return o == r })
+	rest := slices.DeleteFunc(c.byCluster[name], func(o *resource) bool { return o == r })
 	if len(rest) == 0 {
-		delete(c.byCluster, r.key.name)
+		delete(c.byCluster, name)
 	} else {
-		c.byCluster[r.key.name] = rest
+		c.byCluster[name] = rest
 	}
 }
 

@@ -30,6 +30,12 @@ type host struct {
 // name; there is no gap, and no address stands twice. A service without hosts has
 // an assignment that says so, without which Envoy would wait for one.
 func buildEndpoints(s *registry.Service, endpoint int, region string) (*endpointv3.ClusterLoadAssignment, []Withheld) {
+	hosts, withheld := placeHosts(s, endpoint, region)
+	return assignmentOf(s, endpoint, localities(hosts)), withheld
+}
+
+// placeHosts are the hosts of one endpoint of a service, each with the priority of its region.
+func placeHosts(s *registry.Service, endpoint int, region string) ([]host, []Withheld) {
 	hosts, withheld := pickHosts(s, endpoint)
 	prioritize(hosts, region)
 	hosts, twins := dropTwins(hosts)
@@ -37,30 +43,14 @@ func buildEndpoints(s *registry.Service, endpoint int, region string) (*endpoint
 		withheld = append(withheld, withheldOf(s, endpoint, w.dropped.instance, reasonTwin(w.kept.instance.ID)))
 	}
 	prioritize(hosts, region) // a region may have lost its last host
-	return &endpointv3.ClusterLoadAssignment{
-		ClusterName: clusterName(s.Key, endpoint, s.Endpoints[endpoint].Name),
-		Endpoints:   localities(hosts),
-		Policy:      &endpointv3.ClusterLoadAssignment_Policy{OverprovisioningFactor: wrapperspb.UInt32(overprovisioningOf(s.Policy))},
-	}, withheld
+	return hosts, withheld
 }
 
-// trustSuspects is for gRPC clients, to whom a degraded host is no host: where none in
-// any region is better, suspects are healthy. Envoy has them after all that are better by itself.
-func trustSuspects(m *endpointv3.ClusterLoadAssignment) {
-	has := func(health corev3.HealthStatus) bool {
-		return slices.ContainsFunc(m.GetEndpoints(), func(l *endpointv3.LocalityLbEndpoints) bool {
-			return slices.ContainsFunc(l.GetLbEndpoints(), func(e *endpointv3.LbEndpoint) bool { return e.GetHealthStatus() == health })
-		})
-	}
-	if has(corev3.HealthStatus_HEALTHY) || !has(corev3.HealthStatus_DEGRADED) {
-		return
-	}
-	for _, l := range m.GetEndpoints() {
-		for _, e := range l.GetLbEndpoints() {
-			if e.GetHealthStatus() == corev3.HealthStatus_DEGRADED {
-				e.HealthStatus = corev3.HealthStatus_HEALTHY
-			}
-		}
+func assignmentOf(s *registry.Service, endpoint int, localities []*endpointv3.LocalityLbEndpoints) *endpointv3.ClusterLoadAssignment {
+	return &endpointv3.ClusterLoadAssignment{
+		ClusterName: clusterName(s.Key, endpoint, s.Endpoints[endpoint].Name),
+		Endpoints:   localities,
+		Policy:      &endpointv3.ClusterLoadAssignment_Policy{OverprovisioningFactor: wrapperspb.UInt32(overprovisioningOf(s.Policy))},
 	}
 }
 
@@ -194,20 +184,21 @@ func dropTwins(hosts []host) ([]host, []twin) {
 // localities groups the hosts by priority, region and zone, in that order, and
 // by id within. Each weighs as much as its hosts do together.
 func localities(hosts []host) []*endpointv3.LocalityLbEndpoints {
-	slices.SortFunc(hosts, func(a, b host) int {
-		return cmp.Or(cmp.Compare(a.priority, b.priority), cmp.Compare(a.instance.Zone, b.instance.Zone), cmp.Compare(a.instance.ID, b.instance.ID))
-	})
+	slices.SortFunc(hosts, byPlace)
 	var out []*endpointv3.LocalityLbEndpoints
-	for from := 0; from < len(hosts); {
-		to := from + 1
-		for to < len(hosts) && hosts[to].priority == hosts[from].priority && hosts[to].instance.Zone == hosts[from].instance.Zone {
-			to++
-		}
-		out = append(out, locality(hosts[from:to]))
-		from = to
+	for _, zone := range chunk(hosts, func(a, b *host) bool { return a.priority == b.priority && a.instance.Zone == b.instance.Zone }) {
+		out = append(out, locality(zone))
 	}
 	return out
 }
+
+// byPlace orders hosts by priority, zone and id.
+func byPlace(a, b host) int {
+	return cmp.Or(cmp.Compare(a.priority, b.priority), cmp.Compare(a.instance.Zone, b.instance.Zone), cmp.Compare(a.instance.ID, b.instance.ID))
+}
+
+// weight is the host's registered weight, at least one.
+func (h *host) weight() uint32 { return uint32(max(1, h.endpoint.Weight)) }
 
 func locality(hosts []host) *endpointv3.LocalityLbEndpoints {
 	first := hosts[0].instance
@@ -218,7 +209,7 @@ func locality(hosts []host) *endpointv3.LocalityLbEndpoints {
 	}
 	total := uint64(0)
 	for i := range hosts {
-		weight := uint32(max(1, hosts[i].endpoint.Weight))
+		weight := hosts[i].weight()
 		total += uint64(weight)
 		l.LbEndpoints = append(l.LbEndpoints, lbEndpoint(&hosts[i], weight))
 	}

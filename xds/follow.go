@@ -117,6 +117,7 @@ func (c *cache) rule(r *round, l *listing, rules routeRules) {
 		return
 	}
 	l.rules = rules
+	c.dirty(r, l.key, typeRoutes)
 	for _, scope := range c.scopesOf(l) {
 		if routes := c.resources[scope.routesKey()]; routes != nil {
 			r.resources[routes] = struct{}{}

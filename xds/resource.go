@@ -50,8 +50,20 @@ type resourceKey struct {
 	name   string
 	kind   kind
 	region string // of endpoints
-	scope  *scope // of routes
-	port   uint32 // of listeners
+	scope  *scope // of Envoy's routes
+	port   uint32 // of Envoy's listeners
+}
+
+// cluster is the name of the cluster that a resource is of; empty for what is of
+// many. A gRPC client has a listener and routes of each.
+func (k resourceKey) cluster() string {
+	switch {
+	case k.typ == typeCluster || k.typ == typeEndpoints:
+		return k.name
+	case k.kind == kindGRPC:
+		return targetOf(k.name)
+	}
+	return ""
 }
 
 // A resource is a view that somebody subscribes to.

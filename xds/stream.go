@@ -141,12 +141,13 @@ func (s *stream) close() {
 // keyOf is the view in which this client sees a name.
 func (s *stream) keyOf(t resourceType, name string) resourceKey {
 	k := resourceKey{typ: t, name: name, kind: s.node.kind}
-	switch t {
-	case typeEndpoints:
+	switch {
+	case t == typeEndpoints:
 		k.region = s.node.region
-	case typeListener:
+	case s.node.kind == kindGRPC: // which has them by name, whatever its scope
+	case t == typeListener:
 		k.port = s.node.egressPort
-	case typeRoutes:
+	case t == typeRoutes:
 		k.scope = s.scope
 	}
 	return k
