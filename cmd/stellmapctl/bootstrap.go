@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	_ "embed" // the template
+	"errors"
 	"fmt"
 	"strings"
 	"text/template"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // The ports of an Envoy, unless flags say otherwise. The server takes the same
@@ -36,13 +38,18 @@ func quote(v any) (string, error) {
 	return strings.TrimSpace(string(b)), err
 }
 
-// envoyNode is what an Envoy says of itself, and where it finds the servers.
-type envoyNode struct {
+// proxyNode is what any client says of itself, and where it finds the servers.
+type proxyNode struct {
 	ID, Service, Namespace string
 	Region, Zone           string
-	Upstreams              []string
-	EgressPort, AdminPort  uint16
 	XDS                    []xdsAddress
+}
+
+// envoyNode is what an Envoy adds.
+type envoyNode struct {
+	proxyNode
+	Upstreams             []string
+	EgressPort, AdminPort uint16
 }
 
 type xdsAddress struct {
@@ -62,12 +69,13 @@ func (n envoyNode) ByName() bool {
 
 func (c *ctl) bootstrapCommand() *cobra.Command {
 	bootstrap := c.group(&cobra.Command{
-		Use:     "bootstrap",
-		Short:   "Print the file that a proxy starts from",
-		Long:    `bootstrap prints the file that a proxy starts from. All else comes over xDS.`,
-		Example: `  stellmapctl bootstrap envoy --node web-1 > envoy.yaml`,
+		Use:   "bootstrap",
+		Short: "Print the file that a proxy starts from",
+		Long:  `bootstrap prints the file that a proxy, or a gRPC client without one, starts from. All else comes over xDS.`,
+		Example: `  stellmapctl bootstrap envoy --node web-1 > envoy.yaml
+  stellmapctl bootstrap grpc --node web-1 > xds.json`,
 	})
-	bootstrap.AddCommand(c.bootstrapEnvoyCommand())
+	bootstrap.AddCommand(c.bootstrapEnvoyCommand(), c.bootstrapGRPCCommand())
 	return bootstrap
 }
 
@@ -92,44 +100,56 @@ makes a small proxy: each service costs it some 80 kB.`,
 			if cmd.Flags().Changed("output") && c.output != formatYAML {
 				return usagef("--output: bootstrap envoy prints yaml, not %s", c.output)
 			}
-			for _, list := range []struct {
-				flag   string
-				values []string
-			}{{"upstreams", n.Upstreams}, {"xds", addresses}} {
-				if cmd.Flags().Changed(list.flag) && len(list.values) == 0 {
-					return usagef("--%s: is given and empty: name something, or leave it out", list.flag)
-				}
+			if err := errors.Join(mustName(cmd, "upstreams", n.Upstreams), mustName(cmd, "xds", addresses)); err != nil {
+				return err
 			}
 			return c.bootstrapEnvoy(cmd.Context(), n, addresses)
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&n.ID, "node", "", "the node's id, its own among all proxies")
-	flags.StringVar(&n.Service, "service", "", "the service that the proxy stands beside (default: the node's id)")
-	flags.StringVarP(&n.Namespace, "namespace", "n", namespaceDefault, "the service's namespace")
-	flags.StringVar(&n.Region, "region", "", "the region that it stands in (default: the xDS server's)")
-	flags.StringVar(&n.Zone, "zone", "", "the zone that it stands in")
+	n.flags(flags, &addresses)
 	flags.StringSliceVar(&n.Upstreams, "upstreams", nil, "what it is told of: service.namespace or *.namespace, with commas between (default: all of its namespace)")
-	flags.StringSliceVar(&addresses, "xds", nil, "the xDS servers as host:port, with commas between (default: what --server lists)")
 	flags.Uint16Var(&n.EgressPort, "egress-port", egressPortDefault, "where it takes requests to other services, on 127.0.0.1")
 	flags.Uint16Var(&n.AdminPort, "admin-port", adminPortDefault, "its admin page, on 127.0.0.1")
 	return cmd
+}
+
+// mustName refuses a list that is given and empty: an empty variable of a shell is not "all".
+func mustName(cmd *cobra.Command, flag string, values []string) error {
+	if cmd.Flags().Changed(flag) && len(values) == 0 {
+		return usagef("--%s: is given and empty: name something, or leave it out", flag)
+	}
+	return nil
+}
+
+// flags are those of any client.
+func (n *proxyNode) flags(flags *pflag.FlagSet, addresses *[]string) {
+	flags.StringVar(&n.ID, "node", "", "the node's id, its own among all proxies")
+	flags.StringVar(&n.Service, "service", "", "the service that it stands beside, or is (default: the node's id)")
+	flags.StringVarP(&n.Namespace, "namespace", "n", namespaceDefault, "the service's namespace")
+	flags.StringVar(&n.Region, "region", "", "the region that it stands in (default: the xDS server's)")
+	flags.StringVar(&n.Zone, "zone", "", "the zone that it stands in")
+	flags.StringSliceVar(addresses, "xds", nil, "the xDS servers as host:port, with commas between (default: what --server lists)")
+}
+
+// find completes a node: its service, and the servers, from --xds or the server's list.
+func (c *ctl) find(ctx context.Context, n *proxyNode, addresses []string, doing string) (err error) {
+	if n.Service == "" {
+		n.Service = n.ID
+	}
+	if len(addresses) > 0 {
+		n.XDS, err = xdsAddresses(addresses)
+	} else {
+		n.XDS, err = c.xdsOfMembers(ctx, doing)
+	}
+	return err
 }
 
 func (c *ctl) bootstrapEnvoy(ctx context.Context, n envoyNode, addresses []string) error {
 	if err := n.check(); err != nil {
 		return err
 	}
-	if n.Service == "" {
-		n.Service = n.ID
-	}
-	var err error
-	if len(addresses) > 0 {
-		n.XDS, err = xdsAddresses(addresses)
-	} else {
-		n.XDS, err = c.xdsOfMembers(ctx)
-	}
-	if err != nil {
+	if err := c.find(ctx, &n.proxyNode, addresses, "bootstrap envoy"); err != nil {
 		return err
 	}
 	text, err := n.render()
@@ -144,7 +164,7 @@ func (c *ctl) bootstrapEnvoy(ctx context.Context, n envoyNode, addresses []strin
 
 // check refuses what the xDS server would refuse of the node, and what would
 // give the proxy another service than the one that was meant.
-func (n envoyNode) check() error {
+func (n proxyNode) check() error {
 	switch {
 	case n.ID == "":
 		return usagef("--node: is missing, such as --node web-1")
@@ -158,6 +178,15 @@ func (n envoyNode) check() error {
 		return usagef("--region: %q is not allowed: %s", n.Region, textRule)
 	case !isText(n.Zone):
 		return usagef("--zone: %q is not allowed: %s", n.Zone, textRule)
+	}
+	return nil
+}
+
+func (n envoyNode) check() error {
+	if err := n.proxyNode.check(); err != nil {
+		return err
+	}
+	switch {
 	case n.EgressPort == 0:
 		return usagef("--egress-port: 0 is not a port: 1 to 65535")
 	case n.AdminPort == 0:
@@ -189,8 +218,8 @@ func xdsAddresses(given []string) ([]xdsAddress, error) {
 }
 
 // xdsOfMembers asks the server for all members' addresses.
-func (c *ctl) xdsOfMembers(ctx context.Context) ([]xdsAddress, error) {
-	list, err := c.members(ctx, "bootstrap envoy: get the xDS servers")
+func (c *ctl) xdsOfMembers(ctx context.Context, doing string) ([]xdsAddress, error) {
+	list, err := c.members(ctx, doing+": get the xDS servers")
 	if err != nil {
 		return nil, err
 	}
@@ -201,12 +230,12 @@ func (c *ctl) xdsOfMembers(ctx context.Context) ([]xdsAddress, error) {
 		}
 		a, reason := parseXDS(m.XDS)
 		if reason != "" {
-			return nil, &failure{doing: "bootstrap envoy", code: "bad_member", exit: exitFailed, why: fmt.Sprintf("the xDS address of member %d cannot be used: %s", m.ID, reason), next: "--xds gives addresses by hand"}
+			return nil, &failure{doing: doing, code: "bad_member", exit: exitFailed, why: fmt.Sprintf("the xDS address of member %d cannot be used: %s", m.ID, reason), next: "--xds gives addresses by hand"}
 		}
 		out = appendNew(out, a)
 	}
 	if len(out) == 0 {
-		return nil, &failure{doing: "bootstrap envoy", code: "no_xds", exit: exitFailed, why: "no member has an xDS address", next: "--xds gives addresses by hand"}
+		return nil, &failure{doing: doing, code: "no_xds", exit: exitFailed, why: "no member has an xDS address", next: "--xds gives addresses by hand"}
 	}
 	return out, nil
 }

@@ -12,11 +12,11 @@ import (
 
 // oddNodes hold what YAML could take for something else.
 var oddNodes = []envoyNode{
-	{ID: "web-1", Service: "web", Namespace: "default"},
-	{ID: `q"uote\'s`, Service: "no", Namespace: "null", Region: "yes", Zone: "0x10"},
-	{ID: "a: b # c", Service: "{x}", Namespace: "1e3", Region: "&a", Zone: "*b"},
-	{ID: "<&>", Service: "- -", Namespace: "d", Region: "%TAG", Zone: "@`|>"},
-	{ID: "節點 é \U0001F600", Service: "{{.ID}}", Namespace: "d", Region: " ", Zone: "~", Upstreams: []string{"*.d", "no.1e3"}},
+	{proxyNode: proxyNode{ID: "web-1", Service: "web", Namespace: "default"}},
+	{proxyNode: proxyNode{ID: `q"uote\'s`, Service: "no", Namespace: "null", Region: "yes", Zone: "0x10"}},
+	{proxyNode: proxyNode{ID: "a: b # c", Service: "{x}", Namespace: "1e3", Region: "&a", Zone: "*b"}},
+	{proxyNode: proxyNode{ID: "<&>", Service: "- -", Namespace: "d", Region: "%TAG", Zone: "@`|>"}},
+	{proxyNode: proxyNode{ID: "節點 é \U0001F600", Service: "{{.ID}}", Namespace: "d", Region: " ", Zone: "~"}, Upstreams: []string{"*.d", "no.1e3"}},
 }
 
 // The xDS servers of the odd nodes: a STATIC cluster, IPv6, and names.
