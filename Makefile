@@ -32,7 +32,7 @@ UNIT_PACKAGES = $$(go list ./... | grep -v /internal/e2e)
 
 within = scripts/within
 
-.PHONY: help build demo test setup lint unit race e2e bench scale watchers leases crash chaos watch-properties drain outage sim mutants probes contract fuzz generate clean
+.PHONY: help build demo test setup lint unit race e2e bench bench-xds scale watchers leases crash chaos watch-properties drain outage sim mutants probes contract fuzz generate clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -67,6 +67,9 @@ e2e: setup ## tests with real processes: Envoy, clusters, kill -9, strace
 
 bench: ## measure; figures and hardware belong in docs/performance.md
 	@$(within) $(BENCH_SECONDS) bench go test -run '^$$' -bench Propagation -benchtime 1000x -count=1 -timeout $(BENCH_SECONDS)s ./bench/...
+
+bench-xds: ## measure what proxies cost and wait for, beside go-control-plane's caches, and print a table; takes some minutes
+	@$(within) $(BENCH_SECONDS) bench-xds go test -run '^$$' -bench 'XDS$$' -benchtime 1x -count=1 -timeout $(BENCH_SECONDS)s ./bench/
 
 scale: ## load a million instances and measure; takes some minutes
 	@$(within) $(BENCH_SECONDS) scale go test -run '^$$' -bench Million -benchtime 1x -count=1 -timeout $(BENCH_SECONDS)s ./bench/

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -9,14 +10,17 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/stellmap/stellmap/internal/process"
 )
 
 // daemon is a stellmapd process that ends with the benchmark.
 type daemon struct {
 	bin, data, log string
-	args           []string
+	args, env      []string
 	http, xds      string
 	client         *http.Client
 	process        *exec.Cmd
@@ -25,28 +29,88 @@ type daemon struct {
 // readyMax is how long a start may take.
 const readyMax = 60 * time.Second
 
-// startDaemon builds and starts a node with its data on disk.
-func startDaemon(b *testing.B, args ...string) *daemon {
+func newDaemon(bin, dir string) *daemon {
+	return &daemon{bin: bin, data: filepath.Join(dir, "data"), log: filepath.Join(dir, "log"),
+		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: registrars}}}
+}
+
+func buildDaemon(b *testing.B) string {
 	b.Helper()
-	dir := b.TempDir()
-	d := &daemon{bin: filepath.Join(dir, "stellmapd"), data: filepath.Join(dir, "data"), log: filepath.Join(dir, "log")}
-	build := exec.Command("go", "build", "-o", d.bin, "../cmd/stellmapd")
+	bin := filepath.Join(b.TempDir(), "stellmapd")
+	build := exec.Command("go", "build", "-o", bin, "../cmd/stellmapd")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		b.Fatalf("build stellmapd: %v\n%s", err, out)
 	}
+	return bin
+}
+
+// startDaemon builds and starts a node with its data on disk.
+func startDaemon(b *testing.B, args ...string) *daemon {
+	b.Helper()
+	d := newDaemon(buildDaemon(b), b.TempDir())
 	ports := freePorts(b, 4)
 	d.http, d.xds = ports[0], ports[1]
 	d.args = append([]string{"--data-dir", d.data, "--http-addr", ports[0],
 		"--xds-addr", ports[1], "--grpc-addr", ports[2], "--admin-addr", ports[3], "--log-level", "warn"}, args...)
-	d.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: registrars}}
 	d.start(b)
 	b.Cleanup(func() { d.kill(b) })
 	return d
 }
 
+// startCluster builds and starts the members of a cluster, and names the leader.
+func startCluster(b *testing.B, size int) (members []*daemon, leader *daemon) {
+	b.Helper()
+	bin, ports := buildDaemon(b), freePorts(b, 4*size)
+	listed := ""
+	for i := range size {
+		own := ports[4*i:]
+		listed += fmt.Sprintf("[[cluster.members]]\nid = %d\nhttp = %q\nxds = %q\ngrpc = %q\nadmin = %q\n", i+1, own[0], own[1], own[2], own[3])
+	}
+	for i := range size {
+		dir, own := b.TempDir(), ports[4*i:]
+		d := newDaemon(bin, dir)
+		d.http, d.xds = own[0], own[1]
+		config := filepath.Join(dir, "stellmapd.toml")
+		text := fmt.Sprintf("[node]\nid = %d\ncluster_id = 100\ndata_dir = %q\n[server]\nhttp_addr = %q\nxds_addr = %q\ngrpc_addr = %q\nadmin_addr = %q\n[log]\nlevel = \"warn\"\n",
+			i+1, d.data, own[0], own[1], own[2], own[3])
+		if err := os.WriteFile(config, []byte(text+listed), 0o600); err != nil {
+			b.Fatal(err)
+		}
+		d.args = []string{"--config", config}
+		d.launch(b)
+		b.Cleanup(func() { d.kill(b) })
+		members = append(members, d)
+	}
+	for _, d := range members {
+		d.mustBeReady(b)
+	}
+	return members, members[members[0].leaderID(b)-1]
+}
+
+// leaderID is that of the leader this member knows.
+func (d *daemon) leaderID(b *testing.B) int {
+	b.Helper()
+	r, err := d.client.Get("http://" + d.http + "/readyz")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer r.Body.Close()
+	var body struct{ Data struct{ LeaderID int } }
+	if err := json.NewDecoder(r.Body).Decode(&body); err != nil || body.Data.LeaderID == 0 {
+		b.Fatalf("no leader: %v", err)
+	}
+	return body.Data.LeaderID
+}
+
 // start starts it and waits until it is ready.
 func (d *daemon) start(b *testing.B) {
+	b.Helper()
+	d.launch(b)
+	d.mustBeReady(b)
+}
+
+func (d *daemon) launch(b *testing.B) {
 	b.Helper()
 	log, err := os.OpenFile(d.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -54,10 +118,16 @@ func (d *daemon) start(b *testing.B) {
 	}
 	defer log.Close()
 	d.process = exec.Command(d.bin, d.args...)
+	d.process.Env = append(process.Environment(), d.env...)
+	d.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	d.process.Stdout, d.process.Stderr = log, log
 	if err := d.process.Start(); err != nil {
 		b.Fatal(err)
 	}
+}
+
+func (d *daemon) mustBeReady(b *testing.B) {
+	b.Helper()
 	for deadline := time.Now().Add(readyMax); ; {
 		if r, err := d.client.Get("http://" + d.http + "/readyz"); err == nil {
 			ready := r.StatusCode == http.StatusOK
@@ -68,7 +138,7 @@ func (d *daemon) start(b *testing.B) {
 		}
 		if time.Now().After(deadline) {
 			text, err := os.ReadFile(d.log)
-			b.Fatalf("stellmapd is not ready: %s %v", text, err)
+			b.Fatalf("%s is not ready: %s %v", d.bin, text, err)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
@@ -84,7 +154,7 @@ func (d *daemon) kill(b *testing.B) {
 		b.Error(err)
 	}
 	if err := d.process.Wait(); err == nil {
-		b.Error("stellmapd had ended by itself")
+		b.Errorf("%s had ended by itself", d.bin)
 	}
 	d.process = nil
 }
@@ -129,4 +199,27 @@ func (d *daemon) memory(b *testing.B, what string) int64 {
 	}
 	b.Fatalf("the kernel does not tell %s", what)
 	return 0
+}
+
+// tick is the kernel's unit of what a process has used of the processors.
+const tick = 10 * time.Millisecond
+
+// cpu is what the process has used of the processors.
+func (d *daemon) cpu(b *testing.B) time.Duration {
+	b.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", d.process.Process.Pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(text), ") ") // behind the name, which may have blanks
+	fields := strings.Fields(after)
+	used := 0
+	for _, f := range fields[11:13] { // utime and stime, fields 14 and 15 of the whole
+		n, err := strconv.Atoi(f)
+		if err != nil {
+			b.Fatal(err)
+		}
+		used += n
+	}
+	return time.Duration(used) * tick
 }
