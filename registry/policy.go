@@ -33,6 +33,8 @@ type Policy struct {
 	Reports          *Reports `json:"reports,omitempty"`
 	// SelfPreservation takes the place of what this registry is set to, for the service and its zones.
 	SelfPreservation *SelfPreservation `json:"selfPreservation,omitempty"`
+	Subsets          []Subset          `json:"subsets,omitempty"`
+	Routes           []Route           `json:"routes,omitempty"` // in their order, see policyroute.go
 }
 
 // PrimaryEndpoint is the endpoint that a service's own name leads to. Instances
@@ -161,7 +163,7 @@ func (p Policy) normalize(bad *problems) Policy {
 	p.CircuitBreaking.check(bad)
 	p.Timeouts = section(p.Timeouts)
 	p.Timeouts.check(bad)
-	p.Retries = p.Retries.normalize(bad)
+	p.Retries = p.Retries.normalize("retries", bad)
 	if p.Failover = section(p.Failover); p.Failover != nil {
 		within(p.Failover.OverprovisioningPercent, "failover.overprovisioningPercent", 100, overprovisioningMax, bad)
 	}
@@ -172,7 +174,12 @@ func (p Policy) normalize(bad *problems) Policy {
 	p.Reports.check(bad)
 	p.SelfPreservation = section(p.SelfPreservation)
 	p.SelfPreservation.check(bad)
+	p.Subsets = normalizeSubsets(p.Subsets, bad)
+	p.Routes = p.normalizeRoutes(bad)
 	p.contradictions(bad)
+	if size := len(encodedPolicy(&p)); len(*bad) == 0 && size > policyBytesMax {
+		bad.add("routes", fmt.Sprintf("make a policy of %d bytes: at most %d", size, policyBytesMax))
+	}
 	return p
 }
 
@@ -312,27 +319,27 @@ func (s *SelfPreservation) check(bad *problems) {
 	within(s.LimitSeconds, "selfPreservation.limitSeconds", 1, limitSecondsMax, bad)
 }
 
-func (r *Retries) normalize(bad *problems) *Retries {
+func (r *Retries) normalize(at string, bad *problems) *Retries {
 	if r = section(r); r == nil {
 		return nil
 	}
-	within(r.Attempts, "retries.attempts", 0, attemptsMax, bad)
+	within(r.Attempts, at+".attempts", 0, attemptsMax, bad)
 	if r.Attempts != nil && *r.Attempts == 0 && len(r.When)+len(r.Statuses) > 0 {
-		bad.add("retries.attempts", "is 0 although there are reasons to try again: leave one of the two out")
+		bad.add(at+".attempts", "is 0 although there are reasons to try again: leave one of the two out")
 	}
 	for i, reason := range r.When {
-		switch at := fmt.Sprintf("retries.when[%d]", i); {
+		switch here := fmt.Sprintf("%s.when[%d]", at, i); {
 		case slices.Contains(retryRepeats, reason):
-			bad.add(at, fmt.Sprintf("%q would repeat requests that were processed, when a connection breaks behind them: use reset-before-request, and retries.statuses for answers", reason))
+			bad.add(here, fmt.Sprintf("%q would repeat requests that were processed, when a connection breaks behind them: use reset-before-request, and retries.statuses for answers", reason))
 		case !slices.Contains(retryReasons, reason):
-			bad.add(at, fmt.Sprintf("%s is not known: %s", quoted(reason), strings.Join(retryReasons, ", ")))
+			bad.add(here, fmt.Sprintf("%s is not known: %s", quoted(reason), strings.Join(retryReasons, ", ")))
 		}
 	}
 	for i, status := range r.Statuses {
-		within(&status, fmt.Sprintf("retries.statuses[%d]", i), 400, 599, bad)
+		within(&status, fmt.Sprintf("%s.statuses[%d]", at, i), 400, 599, bad)
 	}
 	if len(r.Statuses) > retryStatusesMax {
-		bad.add("retries.statuses", fmt.Sprintf("has %d numbers: at most %d", len(r.Statuses), retryStatusesMax))
+		bad.add(at+".statuses", fmt.Sprintf("has %d numbers: at most %d", len(r.Statuses), retryStatusesMax))
 	}
 	return section(&Retries{Attempts: r.Attempts, When: sorted(r.When), Statuses: sorted(r.Statuses)})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -56,6 +57,38 @@ func TestAPolicyIsToldAllThatIsWrongWithIt(t *testing.T) {
 			"selfPreservation.percent: 100 is not allowed: 1 to 99", "selfPreservation.limitSeconds: 3601 is not allowed: 1 to 3600"},
 		`{"selfPreservation":{"enabled":true,"percent":50}}`: nil,
 
+		`{"subsets":[{"name":"a b"},{"name":"v2","version":"2"},{"name":"V2","version":"2","labels":{"` + strings.Repeat("k", 254) + `":"x"}}]}`: {
+			`subsets[0].name: "a b" is not allowed`, "subsets[0]: selects nothing: give a version, labels, or both",
+			`subsets[2].labels["kkkk`, `subsets[2].name: "V2" is already the name of subsets[1], upper and lower case being the same`},
+		`{"subsets":[` + strings.Repeat(`{"name":"a","version":"1"},`, 16) + `{"name":"a","version":"1"}]}`: {"subsets: has 17 subsets: at most 16"},
+		`{"routes":[` + strings.Repeat(`{},`, 32) + `{}]}`:                                                  {"routes: has 33 routes: at most 32"},
+		`{"routes":[{},{"match":{"path":"/a"}},{"match":{"path":"/a"}}]}`: {
+			"routes[1].match: is never reached: routes[0] matches all", "routes[2].match: is never reached: routes[0] matches all"},
+		`{"routes":[{"match":{"path":"/a"}},{"match":{"prefix":"/a"}},{"match":{"path":" /a "}}]}`: {"routes[2].match: is never reached: routes[0]"},
+		`{"routes":[{"match":{"path":"a","prefix":"/b?c","method":"G ET"}}]}`: {
+			"routes[0].match.prefix: contradicts path", `routes[0].match.path: "a" is not allowed: a path from / on`,
+			`routes[0].match.prefix: "/b?c" is not allowed`, `routes[0].match.method: "G ET" is not a method`},
+		`{"routes":[{"match":{"headers":[{"name":":path","exact":"x"},{"name":"a"},{"name":"b","exact":"1","present":true},{"name":"c","prefix":"\n"}]}}]}`: {
+			`routes[0].match.headers[0].name: ":path" is not the name of a header`, "routes[0].match.headers[1]: takes one of exact, prefix and present",
+			"routes[0].match.headers[2]: takes one of", "routes[0].match.headers[3].prefix: is not allowed: printable"},
+		`{"routes":[{"match":{"headers":[` + strings.Repeat(`{"name":"a","present":true},`, 8) + `{"name":"a","present":true}]}}]}`: {"routes[0].match.headers: has 9 headers: at most 8"},
+		`{"routes":[{"split":[{"subset":"v2","weight":1}]}]}`:                                                                       {`routes[0].split[0].subset: "v2" is not known: this policy has no subsets`},
+		`{"subsets":[{"name":"v2","version":"2"}],"routes":[{"split":[{"subset":"v3","weight":-1},{"weight":1},{"weight":10001}]}]}`: {
+			`routes[0].split[0].subset: "v3" is not known: the subsets are v2`, "routes[0].split[0].weight: -1 is not allowed: 0 to 10000",
+			"routes[0].split[2].weight: 10001 is not allowed", "routes[0].split[2].subset: is that of split[1]: give it one weight"},
+		`{"routes":[{"split":[{"weight":0}],"mirror":{}}]}`: {"routes[0].split: has no weight above 0", "routes[0].mirror: takes one of subset and service"},
+		`{"routes":[{"mirror":{"subset":"v2","service":"a b","percent":101}}]}`: {
+			"routes[0].mirror: takes one of", `routes[0].mirror.subset: "v2" is not known`, `routes[0].mirror.service: "a b" is not allowed`, "routes[0].mirror.percent: 101 is not allowed: 1 to 100"},
+		`{"routes":[{"prefixRewrite":"/x"},{"match":{"path":"/a"},"prefixRewrite":"x"}]}`: {
+			"routes[0].prefixRewrite: needs a match.path or a match.prefix", `routes[1].prefixRewrite: "x" is not allowed`, "routes[1].match: is never reached"},
+		`{"timeouts":{"perTryMs":5000},"routes":[{"match":{"path":"/a"},"timeouts":{"requestMs":4000}},{"timeouts":{"requestMs":-1,"perTryMs":0}}]}`: {
+			"routes[0].timeouts: leaves 5000 for each try and 4000 for the request", "routes[1].timeouts.requestMs: -1 is not allowed", "routes[1].timeouts.perTryMs: 0 is not allowed"},
+		`{"retries":{"attempts":0},"routes":[{"match":{"path":"/a"},"retries":{"when":["unavailable"]}},{"match":{"path":"/b"},"timeouts":{"perTryMs":5}},{"retries":{"attempts":1,"when":["5xx"]}}]}`: {
+			"routes[0].retries: says when to try again, and retries.attempts of the service is 0", "routes[1].timeouts.perTryMs: is the time of each try",
+			`routes[2].retries.when[0]: "5xx" would repeat`},
+		manyRoutes(32, 256): {"routes: make a policy of 37"},
+		manyRoutes(32, 200): nil,
+
 		`{"protectThreshold":1.5}`:                    {"protectThreshold: 1.5 is not a share: 0 (never) to 1"},
 		`{"protectThreshold":-0.1}`:                   {"protectThreshold: -0.1 is not a share"},
 		`{"protectThreshold":0.1,"failClosed":true}`:  {"protectThreshold: hands out unhealthy instances, and failClosed refuses"},
@@ -84,6 +117,17 @@ func TestAPolicyIsToldAllThatIsWrongWithIt(t *testing.T) {
 	}
 }
 
+// manyRoutes is a policy with routes whose paths and headers have so many bytes.
+func manyRoutes(n, size int) string {
+	var routes []string
+	for i := range n {
+		path := fmt.Sprintf("/%03d", i) + strings.Repeat("p", size-4)
+		header := `{"name":"a","exact":"` + strings.Repeat("v", size) + `"}`
+		routes = append(routes, `{"match":{"path":"`+path+`","headers":[`+header+`,`+header+`,`+header+`]},"prefixRewrite":"`+path[:100]+`"}`)
+	}
+	return `{"routes":[` + strings.Join(routes, ",") + `]}`
+}
+
 func policyOf(t *testing.T, text string) Policy {
 	t.Helper()
 	var p Policy
@@ -100,7 +144,11 @@ const whole = `{"graceSeconds":60,"primaryEndpoint":{"name":"web","protocol":"h2
 	"timeouts":{"connectMs":1,"requestMs":2,"perTryMs":3},"retries":{"attempts":1,"when":["unavailable"],"statuses":[503]},
 	"failover":{"overprovisioningPercent":140},"failClosed":true,"protectThreshold":0.5,
 	"reports":{"effect":"critical","quorum":2,"windowSeconds":3,"lastsSeconds":4,"maxPercent":5},
-	"selfPreservation":{"enabled":true,"least":2,"percent":3,"limitSeconds":4}}`
+	"selfPreservation":{"enabled":true,"least":2,"percent":3,"limitSeconds":4},
+	"subsets":[{"name":"canary","version":"2","labels":{"track":"beta","zone":"a"}}],
+	"routes":[{"match":{"path":"/a","prefix":"/b","method":"GET","headers":[{"name":"a","exact":"b","prefix":"c","present":true}]},
+		"split":[{"subset":"canary","weight":1}],"mirror":{"subset":"canary","service":"shadow","percent":5},
+		"timeouts":{"requestMs":1,"perTryMs":2},"retries":{"attempts":1,"when":["unavailable"],"statuses":[503]},"prefixRewrite":"/c"}]}`
 
 // TestAPolicyIsStoredWhole shows that every field comes back from the record.
 func TestAPolicyIsStoredWhole(t *testing.T) {
@@ -119,6 +167,8 @@ func mustBeFilled(t *testing.T, v reflect.Value, at string) {
 			t.Errorf("the test leaves %s out", name)
 		} else if f.Kind() == reflect.Pointer && f.Elem().Kind() == reflect.Struct {
 			mustBeFilled(t, f.Elem(), name)
+		} else if f.Kind() == reflect.Slice && f.Type().Elem().Kind() == reflect.Struct {
+			mustBeFilled(t, f.Index(0), name)
 		}
 	}
 }
@@ -129,7 +179,8 @@ func TestAPolicyHasOneForm(t *testing.T) {
 	for text, want := range map[string]string{
 		`{"timeouts":{},"retries":{"when":[]},"failover":{},"outlierDetection":{"disabled":false}}`: `{}`,
 		`{"retries":{"when":["unavailable","cancelled","unavailable"],"statuses":[503,502]}}`:       `{"retries":{"when":["cancelled","unavailable"],"statuses":[502,503]}}`,
-		`{"primaryEndpoint":{"name":" web ","protocol":"H2C"}}`:                                     `{"primaryEndpoint":{"name":"web","protocol":"h2c"}}`,
+		`{"subsets":[{"name":" v2 ","version":" 2 ","labels":{" a ":" b "}}],"routes":[{"match":{"prefix":"/","method":"get","headers":[{"name":" X-User ","present":true}]},"split":[{"subset":" v2","weight":1}],"retries":{},"timeouts":{}},{"match":{"prefix":"/"},"split":[]}]}`: `{"subsets":[{"name":"v2","version":"2","labels":{"a":"b"}}],"routes":[{"match":{"method":"GET","headers":[{"name":"x-user","present":true}]},"split":[{"subset":"v2","weight":1}]},{}]}`,
+		`{"primaryEndpoint":{"name":" web ","protocol":"H2C"}}`: `{"primaryEndpoint":{"name":"web","protocol":"h2c"}}`,
 	} {
 		var bad problems
 		p := policyOf(t, text).normalize(&bad)

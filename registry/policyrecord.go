@@ -32,9 +32,7 @@ func (p *Policy) record() *recordv1.Policy {
 	if t := p.Timeouts; t != nil {
 		record.Timeouts = &recordv1.Timeouts{ConnectMs: t.ConnectMs, RequestMs: t.RequestMs, PerTryMs: t.PerTryMs}
 	}
-	if r := p.Retries; r != nil {
-		record.Retries = &recordv1.Retries{Attempts: r.Attempts, When: r.When, Statuses: r.Statuses}
-	}
+	record.Retries = p.Retries.record()
 	if f := p.Failover; f != nil {
 		record.Failover = &recordv1.Failover{OverprovisioningPercent: f.OverprovisioningPercent}
 	}
@@ -46,6 +44,8 @@ func (p *Policy) record() *recordv1.Policy {
 	if s := p.SelfPreservation; s != nil {
 		record.SelfPreservation = &recordv1.SelfPreservation{Enabled: s.Enabled, Least: s.Least, Percent: s.Percent, LimitSeconds: s.LimitSeconds}
 	}
+	record.Subsets = subsetsToRecord(p.Subsets)
+	record.Routes = routesToRecord(p.Routes)
 	return record
 }
 
@@ -76,9 +76,7 @@ func policyOfRecord(record *recordv1.Policy) *Policy {
 	if t := record.GetTimeouts(); t != nil {
 		p.Timeouts = &Timeouts{ConnectMs: t.ConnectMs, RequestMs: t.RequestMs, PerTryMs: t.PerTryMs}
 	}
-	if r := record.GetRetries(); r != nil {
-		p.Retries = &Retries{Attempts: r.Attempts, When: r.GetWhen(), Statuses: r.GetStatuses()}
-	}
+	p.Retries = retriesOfRecord(record.GetRetries())
 	if f := record.GetFailover(); f != nil {
 		p.Failover = &Failover{OverprovisioningPercent: f.OverprovisioningPercent}
 	}
@@ -90,7 +88,104 @@ func policyOfRecord(record *recordv1.Policy) *Policy {
 	if s := record.GetSelfPreservation(); s != nil {
 		p.SelfPreservation = &SelfPreservation{Enabled: s.Enabled, Least: s.Least, Percent: s.Percent, LimitSeconds: s.LimitSeconds}
 	}
+	p.Subsets = subsetsOfRecord(record.GetSubsets())
+	p.Routes = routesOfRecord(record.GetRoutes())
 	return p
+}
+
+func (r *Retries) record() *recordv1.Retries {
+	if r == nil {
+		return nil
+	}
+	return &recordv1.Retries{Attempts: r.Attempts, When: r.When, Statuses: r.Statuses}
+}
+
+func retriesOfRecord(r *recordv1.Retries) *Retries {
+	if r == nil {
+		return nil
+	}
+	return &Retries{Attempts: r.Attempts, When: r.GetWhen(), Statuses: r.GetStatuses()}
+}
+
+func subsetsToRecord(subsets []Subset) []*recordv1.PolicySubset {
+	var out []*recordv1.PolicySubset
+	for _, s := range subsets {
+		out = append(out, &recordv1.PolicySubset{Name: s.Name, Version: s.Version, Labels: pairsToRecord(PairsOf(s.Labels))})
+	}
+	return out
+}
+
+func subsetsOfRecord(records []*recordv1.PolicySubset) []Subset {
+	var out []Subset
+	for _, r := range records {
+		s := Subset{Name: r.GetName(), Version: r.GetVersion()}
+		for _, pair := range r.GetLabels() {
+			if s.Labels == nil {
+				s.Labels = make(map[string]string, len(r.GetLabels()))
+			}
+			s.Labels[pair.GetKey()] = pair.GetValue()
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+func routesToRecord(routes []Route) []*recordv1.PolicyRoute {
+	var out []*recordv1.PolicyRoute
+	for _, r := range routes {
+		record := &recordv1.PolicyRoute{Match: r.Match.record(), Retries: r.Retries.record(), PrefixRewrite: r.PrefixRewrite}
+		for _, t := range r.Split {
+			record.Split = append(record.Split, &recordv1.SplitTarget{Subset: t.Subset, Weight: t.Weight})
+		}
+		if m := r.Mirror; m != nil {
+			record.Mirror = &recordv1.Mirror{Subset: m.Subset, Service: m.Service, Percent: m.Percent}
+		}
+		if t := r.Timeouts; t != nil {
+			record.Timeouts = &recordv1.RouteTimeouts{RequestMs: t.RequestMs, PerTryMs: t.PerTryMs}
+		}
+		out = append(out, record)
+	}
+	return out
+}
+
+func routesOfRecord(records []*recordv1.PolicyRoute) []Route {
+	var out []Route
+	for _, r := range records {
+		route := Route{Match: matchOfRecord(r.GetMatch()), Retries: retriesOfRecord(r.GetRetries()), PrefixRewrite: r.GetPrefixRewrite()}
+		for _, t := range r.GetSplit() {
+			route.Split = append(route.Split, SplitTarget{Subset: t.GetSubset(), Weight: t.GetWeight()})
+		}
+		if m := r.GetMirror(); m != nil {
+			route.Mirror = &Mirror{Subset: m.GetSubset(), Service: m.GetService(), Percent: m.Percent}
+		}
+		if t := r.GetTimeouts(); t != nil {
+			route.Timeouts = &RouteTimeouts{RequestMs: t.RequestMs, PerTryMs: t.PerTryMs}
+		}
+		out = append(out, route)
+	}
+	return out
+}
+
+func (m *RouteMatch) record() *recordv1.RouteMatch {
+	if m == nil {
+		return nil
+	}
+	record := &recordv1.RouteMatch{Path: m.Path, Prefix: m.Prefix, Method: m.Method}
+	for _, h := range m.Headers {
+		record.Headers = append(record.Headers, &recordv1.HeaderMatch{Name: h.Name, Exact: h.Exact, Prefix: h.Prefix, Present: h.Present})
+	}
+	return record
+}
+
+func matchOfRecord(r *recordv1.RouteMatch) *RouteMatch {
+	if r == nil {
+		return nil
+	}
+	m := &RouteMatch{Path: r.GetPath(), Prefix: r.GetPrefix(), Method: r.GetMethod()}
+	for _, h := range r.GetHeaders() {
+		m.Headers = append(m.Headers, HeaderMatch{Name: h.GetName(), Exact: h.GetExact(), Prefix: h.GetPrefix(), Present: h.GetPresent()})
+	}
+	return m
 }
 
 func encodedPolicy(p *Policy) []byte { return encode(p.record()) }

@@ -78,7 +78,7 @@ func (c *cache) translateTarget(k resourceKey, revision registry.Revision) (vali
 	claim := c.directory.clusters[k.cluster()]
 	var route hostRoute
 	if claim != nil {
-		route = claim.route()
+		route = claim.route(c.isThere)
 	}
 	c.mu.RUnlock()
 	if claim == nil {
@@ -92,9 +92,9 @@ func (c *cache) translateTarget(k resourceKey, revision registry.Revision) (vali
 	return orNil(m, err), revision, err
 }
 
-// route is the route to a claim's cluster. Caller holds cache.mu.
-func (c *claim) route() hostRoute {
-	return hostRoute{cluster: c.cluster, hosts: hostsOf(c.stem, c.endpoint), dialect: dialectOf(c.name.Protocol), rules: c.listing.rules}
+// route is the route to a claim's cluster, for a client that knows some others. Caller holds cache.mu.
+func (c *claim) route(known func(cluster string) bool) hostRoute {
+	return hostRoute{cluster: c.cluster, hosts: hostsOf(c.stem, c.endpoint), dialect: dialectOf(c.name.Protocol), rules: c.listing.rules.of(c), known: known}
 }
 
 // orNil keeps a typed nil out of an interface.
@@ -115,19 +115,26 @@ func (c *cache) translateService(k resourceKey, revision registry.Revision) (val
 	}
 	if k.typ == typeCluster {
 		m, err := buildCluster(s, endpoint)
+		if err == nil {
+			m.Name, m.AltStatName = k.name, statName(k.name)
+		}
 		if err == nil && k.kind == kindGRPC {
 			m, err = forGRPC(m)
 		}
 		return orNil(m, err), s.Revision, err
 	}
 	if k.kind == kindGRPC {
-		return buildEndpointsForGRPC(s, endpoint, k.region), s.Revision, nil
+		m := buildEndpointsForGRPC(s, endpoint, k.region)
+		m.ClusterName = k.name
+		return m, s.Revision, nil
 	}
 	m, _ := buildEndpoints(s, endpoint, k.region)
+	m.ClusterName = k.name
 	return m, s.Revision, nil
 }
 
-// lookup finds the service and the endpoint that own a cluster's name.
+// lookup finds the service and the endpoint that own a cluster's name. Of a subset
+// it gives the service as if it had no other instances.
 func (c *cache) lookup(cluster string) (*registry.Service, int) {
 	c.mu.RLock()
 	owner := c.directory.clusters[cluster]
@@ -139,15 +146,44 @@ func (c *cache) lookup(cluster string) (*registry.Service, int) {
 	if s == nil || s.Created != owner.listing.created || owner.endpoint >= len(s.Endpoints) || s.Endpoints[owner.endpoint] != owner.name {
 		return nil, 0 // gone, or with other endpoints: the state is ahead of the directory, which will follow
 	}
+	if owner.subset != "" {
+		return subsetOf(s, owner.subset), 0
+	}
 	return s, owner.endpoint
+}
+
+// subsetOf is a service with the instances of a subset alone; nil where its policy has no such subset.
+func subsetOf(s *registry.Service, name string) *registry.Service {
+	subset := s.Policy.Subset(name)
+	if subset == nil {
+		return nil
+	}
+	part := *s
+	part.Instances, part.Shown = selected(s.Instances, subset), selected(s.Shown, subset)
+	return &part
+}
+
+func selected(all []*registry.Instance, by *registry.Subset) []*registry.Instance {
+	var out []*registry.Instance
+	for _, i := range all {
+		if by.Selects(i) {
+			out = append(out, i)
+		}
+	}
+	return out
 }
 
 // routesOf are the routes of a scope in the order of their clusters.
 func (c *cache) routesOf(s *scope) []hostRoute {
 	c.mu.RLock()
 	routes := make([]hostRoute, 0, len(s.members))
-	for _, claim := range s.members {
-		routes = append(routes, claim.route())
+	members := make(map[string]struct{}, len(s.members)) // a copy, since the table is built without the lock
+	known := func(cluster string) bool { return has(members, cluster) }
+	for cluster, claim := range s.members {
+		members[cluster] = struct{}{}
+		if claim.subset == "" {
+			routes = append(routes, claim.route(known))
+		}
 	}
 	c.mu.RUnlock()
 	slices.SortFunc(routes, func(a, b hostRoute) int { return cmp.Compare(a.cluster, b.cluster) })
@@ -183,17 +219,42 @@ func (c *cache) withheldOf(s *registry.Service, region string) []Withheld {
 		}
 		out = append(out, instances...)
 	}
+	return append(out, c.withheldRules(s)...)
+}
+
+// withheldRules is what a policy says of routes that no proxy is told of.
+func (c *cache) withheldRules(s *registry.Service) []Withheld {
+	if s.Policy == nil {
+		return nil
+	}
+	var out []Withheld
+	for n, one := range s.Policy.Subsets {
+		if reason := c.taken(s.Key, len(s.Endpoints)+n); reason != "" {
+			out = append(out, Withheld{Service: s.Key, Reason: reasonSubset(one.Name, reason)})
+		}
+	}
+	for n, r := range s.Policy.Routes {
+		if m := r.Mirror; m != nil && m.Service != "" && !c.isThere(neighbour(primaryStem(s.Key), m.Service)) {
+			out = append(out, Withheld{Service: s.Key, Reason: reasonMirror(n, m.Service)})
+		}
+	}
 	return out
 }
 
-// taken says who has the name of an endpoint, if it is not the endpoint itself.
-func (c *cache) taken(k registry.ServiceKey, endpoint int) string {
+func (c *cache) isThere(cluster string) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.directory.clusters[cluster] != nil
+}
+
+// taken says who has the name that a service claims, if it is not the service itself.
+func (c *cache) taken(k registry.ServiceKey, claim int) string {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	l := c.directory.services[k]
-	if l == nil || endpoint >= len(l.claims) || c.directory.owns(l.claims[endpoint]) {
+	if l == nil || claim >= len(l.claims) || c.directory.owns(l.claims[claim]) {
 		return ""
 	}
-	mine := l.claims[endpoint]
+	mine := l.claims[claim]
 	return reasonTaken(mine.stem, c.directory.owner(mine).listing.key)
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/stellmap/stellmap/registry"
 )
 
-// A directory knows who owns which name. It is a function of the services and
-// their endpoint names, so that all members settle a quarrel alike: the older
+// A directory knows who owns which name. It is a function of the services, their
+// endpoint names and the subsets of their policies, so that all members settle a quarrel alike: the older
 // service keeps the name, of two of one age the first by key.
 type directory struct {
 	services    map[registry.ServiceKey]*listing
@@ -23,17 +23,35 @@ type directory struct {
 type listing struct {
 	key     registry.ServiceKey
 	created registry.Revision
-	claims  []*claim   // by endpoint; [0] is the primary's
+	claims  []*claim   // by endpoint, [0] is the primary's; then those of the policy's subsets
 	rules   routeRules // of the service's policy; the only thing of a listing that changes
 }
 
-// A claim is the wish of one endpoint of a service to own a stem.
+// A claim is the wish of one endpoint of a service to own a stem, or of a subset
+// of its primary endpoint. A subset has a cluster and no host of its own.
 type claim struct {
 	listing  *listing
 	endpoint int
 	name     registry.ServiceEndpoint
+	subset   string // empty = all instances
 	stem     string
 	cluster  string
+}
+
+// claimsOf are the names that a service would have.
+func claimsOf(l *listing, s *registry.Service) []*claim {
+	var claims []*claim
+	for n, e := range s.Endpoints {
+		claims = append(claims, &claim{listing: l, endpoint: n, name: e, stem: stemOf(s.Key, n, e.Name), cluster: clusterName(s.Key, n, e.Name)})
+	}
+	if s.Policy == nil || len(s.Endpoints) == 0 {
+		return claims
+	}
+	for _, one := range s.Policy.Subsets {
+		name := subsetCluster(primaryStem(s.Key), one.Name)
+		claims = append(claims, &claim{listing: l, name: s.Endpoints[0], subset: one.Name, stem: name, cluster: name})
+	}
+	return claims
 }
 
 func newDirectory() *directory {
@@ -67,9 +85,8 @@ func (d *directory) put(k registry.ServiceKey, s *registry.Service) []*listing {
 func (d *directory) add(s *registry.Service) []*listing {
 	l := &listing{key: s.Key, created: s.Created, rules: rulesOf(s.Policy)}
 	touched := []*listing{l}
-	for n, e := range s.Endpoints {
-		c := &claim{listing: l, endpoint: n, name: e, stem: stemOf(s.Key, n, e.Name), cluster: clusterName(s.Key, n, e.Name)}
-		l.claims = append(l.claims, c)
+	l.claims = claimsOf(l, s)
+	for _, c := range l.claims {
 		rivals := append(d.stems[c.stem], c)
 		slices.SortFunc(rivals, compareClaims)
 		touched = append(touched, d.settle(c.stem, rivals)...)
@@ -123,7 +140,8 @@ func compareClaims(a, b *claim) int {
 	return cmp.Or(
 		cmp.Compare(a.listing.created, b.listing.created),
 		a.listing.key.Compare(b.listing.key),
-		cmp.Compare(a.endpoint, b.endpoint))
+		cmp.Compare(a.endpoint, b.endpoint),
+		cmp.Compare(a.subset, b.subset))
 }
 
 // owns says whether a claim has won.
@@ -132,7 +150,7 @@ func (d *directory) owns(c *claim) bool { return d.clusters[c.cluster] == c }
 // owner is who has a claim's stem.
 func (d *directory) owner(c *claim) *claim { return d.stems[c.stem][0] }
 
-// sameNames says whether a listing has the endpoints of a service, in their order.
+// sameNames says whether a listing has the endpoints and the subsets of a service, in their order.
 func (l *listing) sameNames(s *registry.Service) bool {
-	return slices.EqualFunc(l.claims, s.Endpoints, func(c *claim, e registry.ServiceEndpoint) bool { return c.name == e })
+	return slices.EqualFunc(l.claims, claimsOf(l, s), func(a, b *claim) bool { return *a == *b })
 }

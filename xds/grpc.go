@@ -14,6 +14,8 @@ import (
 	leastv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/least_request/v3"
 	robinv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/round_robin/v3"
 	localityv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/wrr_locality/v3"
+
+	"github.com/stellmap/stellmap/registry"
 )
 
 // A gRPC client of target xds:///orders.prod asks for the listener of that name,
@@ -55,21 +57,38 @@ func buildTarget(name, cluster string) (*listenerv3.Listener, error) {
 // since gRPC clients do not ignore it.
 func buildTargetRoutes(r hostRoute) (*routev3.RouteConfiguration, error) {
 	r.hosts = []string{r.cluster, r.cluster + ":*"}
-	vh := virtualHost(r, &routev3.RetryPolicy{})
+	vh := refusal(r.cluster, r.hosts, reasonNotHTTP)
 	if r.dialect.isHTTP() {
-		vh.Routes = vh.Routes[len(vh.Routes)-1:] // the others are for what is not gRPC
-		vh.RetryPolicy = r.rules.retryOfGRPC()
-		for _, route := range vh.Routes {
-			r.rules.limitStreams(route.GetRoute())
-		}
+		vh = &routev3.VirtualHost{Name: r.cluster, Domains: r.hosts, RetryPolicy: r.rules.retryOfGRPC(), Routes: r.lead(r.forGRPC)}
 	}
 	return &routev3.RouteConfiguration{Name: r.cluster, VirtualHosts: []*routev3.VirtualHost{vh}}, nil
+}
+
+// forGRPC is one route of a policy as gRPC clients know it: without copies and
+// another path. None for one that no call can match.
+func (r hostRoute) forGRPC(rule *registry.Route) []*routev3.Route {
+	match := matchOf(rule.Match)
+	if rule.Match != nil && rule.Match.Method != "" {
+		if rule.Match.Method != "POST" { // which every call is, though clients do not see it
+			return nil
+		}
+		match.Headers = match.Headers[1:]
+	}
+	rules := r.rules.over(rule)
+	action := &routev3.RouteAction{HashPolicy: rules.hash()}
+	r.split(action, rule.Split)
+	rules.limitStreams(action)
+	if rule.Retries != nil {
+		if action.RetryPolicy = rules.retryOfGRPC(); action.RetryPolicy == nil {
+			action.RetryPolicy = &routev3.RetryPolicy{} // none at all; absent it would be the host's
+		}
+	}
+	return []*routev3.Route{{Match: match, Action: &routev3.Route_Route{Route: action}}}
 }
 
 // limitStreams puts a policy's timeout where gRPC clients look for it. They have
 // none of their own accord.
 func (r routeRules) limitStreams(action *routev3.RouteAction) {
-	action.Timeout = nil
 	if t := r.timeouts; t != nil && t.RequestMs != nil && *t.RequestMs > 0 {
 		action.MaxStreamDuration = &routev3.RouteAction_MaxStreamDuration{MaxStreamDuration: milliseconds(*t.RequestMs)}
 	}

@@ -11,7 +11,8 @@ import (
 // A service has the cluster {service}.{namespace} and the hosts of that name,
 // with and without ".mesh"; each further endpoint the cluster
 // {endpoint}~{service}.{namespace} and the host
-// {endpoint}--{service}.{namespace}.mesh. A namespace has no dot and is not
+// {endpoint}--{service}.{namespace}.mesh. A subset of its policy has the cluster
+// {subset}~~{service}.{namespace}, which the service's own hosts lead to. A namespace has no dot and is not
 // "mesh", so two of them can meet only if their stems are equal: the host
 // without ".mesh". One table of stems therefore settles who owns a cluster and
 // who owns a host.
@@ -38,6 +39,14 @@ func clusterName(k registry.ServiceKey, endpoint int, name string) string {
 		return primaryStem(k)
 	}
 	return strings.ToLower(name) + "~" + primaryStem(k)
+}
+
+// subsetCluster is the cluster of a subset of the service whose own cluster is whole.
+func subsetCluster(whole, subset string) string { return strings.ToLower(subset) + "~~" + whole }
+
+// neighbour is the cluster of another service in the namespace of a service's cluster.
+func neighbour(whole, service string) string {
+	return strings.ToLower(service) + whole[strings.LastIndexByte(whole, '.'):]
 }
 
 // hostsOf are the host names of a stem.

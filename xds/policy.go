@@ -97,46 +97,63 @@ func setTime(to **durationpb.Duration, ms *int64) {
 
 // routeRules are the part of a policy that routes obey.
 type routeRules struct {
-	timeouts   *registry.Timeouts
-	retries    *registry.Retries
-	hashHeader string
+	timeouts *registry.Timeouts
+	retries  *registry.Retries
+	balance  registry.LoadBalancing
+	routes   []registry.Route // of the primary endpoint
 }
 
 func rulesOf(p *registry.Policy) routeRules {
 	if p == nil {
 		return routeRules{}
 	}
-	rules := routeRules{timeouts: p.Timeouts, retries: p.Retries}
+	rules := routeRules{timeouts: p.Timeouts, retries: p.Retries, routes: p.Routes}
 	if p.LoadBalancing != nil {
-		rules.hashHeader = p.LoadBalancing.HashHeader
+		rules.balance = *p.LoadBalancing
+		rules.balance.Algorithm = "" // which is the cluster's
 	}
 	return rules
 }
 
 func (r routeRules) equal(o routeRules) bool { return reflect.DeepEqual(r, o) }
 
-// apply has a virtual host that forwards treated as the rules say. The retry policy
-// that it has is shared, and so not changed.
-func (r routeRules) apply(vh *routev3.VirtualHost) {
-	vh.RetryPolicy = r.retry(vh.RetryPolicy)
-	for n, route := range vh.Routes {
-		last := n == len(vh.Routes)-1 // the ones before are for what has no end
-		r.applyToRoute(route.GetRoute(), last)
+// of are the rules of one claim: the routes of a policy are those of the service's own name.
+func (r routeRules) of(c *claim) routeRules {
+	if c.endpoint > 0 || c.subset != "" {
+		r.routes = nil
 	}
+	return r
 }
 
-func (r routeRules) applyToRoute(action *routev3.RouteAction, timed bool) {
-	if t := r.timeouts; t != nil && t.RequestMs != nil && timed {
-		action.Timeout = nil
-		if timeout := milliseconds(*t.RequestMs); timeout.AsDuration() != routeTimeout {
-			action.Timeout = timeout
-		}
+// over are the rules as one route of theirs has them.
+func (r routeRules) over(route *registry.Route) routeRules {
+	if route.Timeouts != nil {
+		timeouts := route.Timeouts.Over(r.timeouts)
+		r.timeouts = &timeouts
 	}
-	if r.hashHeader != "" {
-		action.HashPolicy = []*routev3.RouteAction_HashPolicy{{
-			PolicySpecifier: &routev3.RouteAction_HashPolicy_Header_{Header: &routev3.RouteAction_HashPolicy_Header{HeaderName: r.hashHeader}},
-		}}
+	if route.Retries != nil {
+		retries := route.Retries.Over(r.retries)
+		r.retries = &retries
 	}
+	return r
+}
+
+// timeout is that of requests which end; 0 = none.
+func (r routeRules) timeout(otherwise time.Duration) time.Duration {
+	if r.timeouts == nil || r.timeouts.RequestMs == nil {
+		return otherwise
+	}
+	return time.Duration(*r.timeouts.RequestMs) * time.Millisecond
+}
+
+// hash is by what requests are told apart where equal ones go to the same instance.
+func (r routeRules) hash() []*routev3.RouteAction_HashPolicy {
+	if r.balance.HashHeader == "" {
+		return nil
+	}
+	return []*routev3.RouteAction_HashPolicy{{
+		PolicySpecifier: &routev3.RouteAction_HashPolicy_Header_{Header: &routev3.RouteAction_HashPolicy_Header{HeaderName: r.balance.HashHeader}},
+	}}
 }
 
 // retry is the retry policy in place of the default one; nil for none.

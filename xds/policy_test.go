@@ -8,27 +8,37 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
 	"github.com/stellmap/stellmap/registry"
 )
 
 // policies have each field that proxies obey, by what it is about.
 var policies = map[string]string{
-	"least_request":      `{"loadBalancing":{"algorithm":"least-request"}}`,
-	"random":             `{"loadBalancing":{"algorithm":"random"}}`,
-	"ring_hash":          `{"loadBalancing":{"algorithm":"ring-hash","hashHeader":"x-user"}}`,
-	"maglev":             `{"loadBalancing":{"algorithm":"maglev","hashHeader":"x-user"}}`,
-	"outliers":           `{"outlierDetection":{"localFailures":3,"gatewayFailures":7,"intervalMs":2000,"baseEjectionMs":1500,"maxEjectionMs":60000,"maxEjectionPercent":50}}`,
-	"no_outliers":        `{"outlierDetection":{"disabled":true}}`,
-	"circuits":           `{"circuitBreaking":{"maxConnections":100,"maxPendingRequests":10,"maxRequests":1000,"retryBudgetPercent":20,"minRetries":3}}`,
-	"timeouts":           `{"timeouts":{"connectMs":100,"requestMs":2000,"perTryMs":500}}`,
-	"no_timeout":         `{"timeouts":{"requestMs":0}}`,
-	"retries":            `{"retries":{"attempts":5,"when":["unavailable","connect-failure"],"statuses":[503,502]}}`,
-	"no_retries":         `{"retries":{"attempts":0}}`,
-	"overprovisioning":   `{"failover":{"overprovisioningPercent":100}}`,
-	"fail_closed":        `{"failClosed":true}`,
+	"least_request":    `{"loadBalancing":{"algorithm":"least-request"}}`,
+	"random":           `{"loadBalancing":{"algorithm":"random"}}`,
+	"ring_hash":        `{"loadBalancing":{"algorithm":"ring-hash","hashHeader":"x-user"}}`,
+	"maglev":           `{"loadBalancing":{"algorithm":"maglev","hashHeader":"x-user"}}`,
+	"outliers":         `{"outlierDetection":{"localFailures":3,"gatewayFailures":7,"intervalMs":2000,"baseEjectionMs":1500,"maxEjectionMs":60000,"maxEjectionPercent":50}}`,
+	"no_outliers":      `{"outlierDetection":{"disabled":true}}`,
+	"circuits":         `{"circuitBreaking":{"maxConnections":100,"maxPendingRequests":10,"maxRequests":1000,"retryBudgetPercent":20,"minRetries":3}}`,
+	"timeouts":         `{"timeouts":{"connectMs":100,"requestMs":2000,"perTryMs":500}}`,
+	"no_timeout":       `{"timeouts":{"requestMs":0}}`,
+	"retries":          `{"retries":{"attempts":5,"when":["unavailable","connect-failure"],"statuses":[503,502]}}`,
+	"no_retries":       `{"retries":{"attempts":0}}`,
+	"overprovisioning": `{"failover":{"overprovisioningPercent":100}}`,
+	"fail_closed":      `{"failClosed":true}`,
+	"subsets":          `{"subsets":[{"name":"Canary","version":"v2"},{"name":"beta","version":"v1","labels":{"track":"beta"}}]}`,
+	"split":            `{"subsets":[{"name":"canary","version":"v2"},{"name":"stable","version":"v1"}],"routes":[{"split":[{"subset":"canary","weight":5},{"subset":"stable","weight":90},{"weight":5}]}]}`,
+	"matches": `{"subsets":[{"name":"canary","version":"v2"}],"routes":[
+		{"match":{"path":"/v2/orders","method":"post"},"split":[{"subset":"canary","weight":1}],"prefixRewrite":"/orders"},
+		{"match":{"prefix":"/beta/","headers":[{"name":"X-User","exact":"ann"},{"name":"x-tier","prefix":"gold"},{"name":"x-beta","present":true}]},"split":[{"subset":"canary","weight":1}]},
+		{"match":{"prefix":"/slow/"},"timeouts":{"requestMs":0},"retries":{"attempts":0}},
+		{"match":{"prefix":"/patient/"},"timeouts":{"requestMs":60000,"perTryMs":20000},"retries":{"attempts":3,"when":["connect-failure"],"statuses":[503]}}]}`,
+	"mirror":             `{"subsets":[{"name":"canary","version":"v2"}],"routes":[{"match":{"method":"GET"},"mirror":{"subset":"canary","percent":10}},{"mirror":{"service":"Shadow"}}]}`,
 	"primary_of_clients": `{"primaryEndpoint":{"name":"web","protocol":"h2c"}}`,
 }
 
@@ -58,25 +68,48 @@ func (m *member) putPolicy(t *testing.T, service, text string) {
 	}
 }
 
-// translated is all that a policy can change: the cluster, its endpoints and its routes.
+// translated is all that a policy can change, as an Envoy is told it: the clusters, their
+// endpoints and the host that leads to them.
 func translated(t *testing.T, text string) string {
 	t.Helper()
 	m := newRegistry(t)
-	m.add("orders", 1, at("http", "http", "10.0.0.1", 80, 100), at("web", "h2c", "10.0.0.1", 81, 100))
+	both := []registry.Endpoint{at("http", "http", "10.0.0.1", 80, 100), at("web", "h2c", "10.0.0.1", 81, 100)}
+	m.add("orders", 1, both...)
+	if strings.Contains(text, "subsets") {
+		m.register(registry.Registration{Namespace: "prod", Service: "orders", ID: "2", Version: "v2", Endpoints: []registry.Endpoint{at("http", "http", "10.0.0.2", 80, 100)}})
+	}
+	m.add("shadow", 3)
 	if text != "" {
 		m.putPolicy(t, "orders", text)
 	}
-	s := m.machine.Service(registry.ServiceKey{Namespace: "prod", Service: "orders"})
-	cluster, err := buildCluster(s, 0)
+	c := newCache(m.machine, func() string { return "" }, newMetrics())
+	c.reload(time.Time{})
+	scope := c.openScope(kindEnvoy, []string{"*.prod"})
+	out := text + "\n"
+	for _, name := range slices.Sorted(maps.Keys(scope.members)) {
+		if name == "orders.prod" || strings.Contains(name, "~~") {
+			out += built(t, c, resourceKey{typ: typeCluster, name: name}) + built(t, c, resourceKey{typ: typeEndpoints, name: name, region: "here"})
+		}
+	}
+	routes, _, err := c.translate(resourceKey{typ: typeRoutes, name: egressName, scope: scope})
 	if err != nil {
 		t.Fatal(err)
 	}
-	endpoints, _ := buildEndpoints(s, 0, "here")
-	routes, err := buildRoutes([]hostRoute{{cluster: cluster.Name, hosts: hostsOf("orders.prod", 0), dialect: dialectOf(s.Endpoints[0].Protocol), rules: rulesOf(s.Policy)}})
-	if err != nil {
-		t.Fatal(err)
+	for _, host := range routes.(*routev3.RouteConfiguration).VirtualHosts {
+		if host.Name == "orders.prod" {
+			out += envoyJSON(t, host)
+		}
 	}
-	return text + "\n" + envoyJSON(t, cluster) + envoyJSON(t, endpoints) + envoyJSON(t, routes.VirtualHosts[0])
+	return out
+}
+
+func built(t *testing.T, c *cache, k resourceKey) string {
+	t.Helper()
+	m, _, err := c.translate(k)
+	if err != nil || m == nil {
+		t.Fatalf("%s of %s: %v, %v", k.typ, k.name, m, err)
+	}
+	return envoyJSON(t, m)
 }
 
 // What each field of a policy becomes.
@@ -111,11 +144,7 @@ func TestEveryFieldOfAPolicyIsObeyed(t *testing.T) {
 		}
 		for field, value := range document {
 			obeyed[field] = true
-			if section, ok := value.(map[string]any); ok {
-				for name := range maps.Keys(section) {
-					obeyed[field+"."+name] = true
-				}
-			}
+			obey(obeyed, field, value)
 		}
 	}
 	for _, field := range jsonFields(reflect.TypeFor[registry.Policy](), "") {
@@ -125,12 +154,27 @@ func TestEveryFieldOfAPolicyIsObeyed(t *testing.T) {
 	}
 }
 
+// obey marks what is said within a field, in lists as well.
+func obey(obeyed map[string]bool, at string, value any) {
+	switch inside := value.(type) {
+	case map[string]any:
+		for name, one := range inside {
+			obeyed[at+"."+name] = true
+			obey(obeyed, at+"."+name, one)
+		}
+	case []any:
+		for _, one := range inside {
+			obey(obeyed, at, one)
+		}
+	}
+}
+
 func jsonFields(of reflect.Type, at string) []string {
 	var out []string
 	for _, f := range reflect.VisibleFields(of) {
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		out = append(out, at+name)
-		if f.Type.Kind() == reflect.Pointer && f.Type.Elem().Kind() == reflect.Struct {
+		if kind := f.Type.Kind(); (kind == reflect.Pointer || kind == reflect.Slice) && f.Type.Elem().Kind() == reflect.Struct {
 			out = append(out, jsonFields(f.Type.Elem(), at+name+".")...)
 		}
 	}

@@ -2,15 +2,12 @@ package xds
 
 import (
 	"fmt"
-	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	hostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
 	prioritiesv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/priority/previous_priorities/v3"
-	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/anypb"
-	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/stellmap/stellmap/registry"
@@ -36,12 +33,14 @@ const (
 	unknownHostsName = "unknown" // no cluster is called so: clusters have a dot
 )
 
-// A hostRoute leads from the hosts of one stem to one cluster.
+// A hostRoute leads from the hosts of one stem to one cluster, and where its
+// rules say so to others.
 type hostRoute struct {
 	cluster string
 	hosts   []string
 	dialect dialect
 	rules   routeRules
+	known   func(cluster string) bool // whether the client has it
 }
 
 // buildRoutes is the route table of a scope, from routes in the order of their clusters.
@@ -62,40 +61,14 @@ func virtualHost(r hostRoute, retry *routev3.RetryPolicy) *routev3.VirtualHost {
 	if !r.dialect.isHTTP() {
 		return refusal(r.cluster, r.hosts, reasonNotHTTP)
 	}
-	vh := &routev3.VirtualHost{Name: r.cluster, Domains: r.hosts, RetryPolicy: retry}
-	if r.dialect == dialectGRPC {
-		vh.Routes = []*routev3.Route{forward(r.cluster, 0)}
-	} else {
-		stream := forward(r.cluster, 0)
-		stream.Match.Headers = []*routev3.HeaderMatcher{acceptsEventStream()}
-		vh.Routes = []*routev3.Route{stream, forward(r.cluster, routeTimeout)}
-	}
-	r.rules.apply(vh)
-	return vh
-}
-
-// forward sends everything to a cluster. The timeout counts from the end of the
-// request, so it never cuts an upgraded connection; 0 = none.
-func forward(cluster string, timeout time.Duration) *routev3.Route {
-	action := &routev3.RouteAction{ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: cluster}}
-	if timeout != routeTimeout { // which is Envoy's default, and would stand in every host
-		action.Timeout = durationpb.New(timeout)
-	}
-	return &routev3.Route{Match: everything(), Action: &routev3.Route_Route{Route: action}}
+	return &routev3.VirtualHost{Name: r.cluster, Domains: r.hosts, RetryPolicy: r.rules.retry(retry), Routes: r.routes(retry)}
 }
 
 func everything() *routev3.RouteMatch {
 	return &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}}
 }
 
-func acceptsEventStream() *routev3.HeaderMatcher {
-	return &routev3.HeaderMatcher{
-		Name: "accept",
-		HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: &matcherv3.StringMatcher{
-			MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "text/event-stream"},
-		}},
-	}
-}
+func acceptsEventStream() *routev3.HeaderMatcher { return beginsWith("accept", "text/event-stream") }
 
 // refusal answers 404 and says why.
 func refusal(name string, hosts []string, reason string) *routev3.VirtualHost {

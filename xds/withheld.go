@@ -1,6 +1,10 @@
 package xds
 
-import "github.com/stellmap/stellmap/registry"
+import (
+	"fmt"
+
+	"github.com/stellmap/stellmap/registry"
+)
 
 // Withheld is something that is registered and that proxies are not told of.
 type Withheld struct {
@@ -28,3 +32,9 @@ func reasonTaken(name string, by registry.ServiceKey) string {
 }
 
 func reasonInvalid(err error) string { return "proxies would refuse it: " + err.Error() }
+
+func reasonSubset(name, why string) string { return "subset " + name + " of its policy: " + why }
+
+func reasonMirror(route int, service string) string {
+	return fmt.Sprintf("mirror of routes[%d] of its policy is left out: its namespace has no service %s", route, service)
+}

@@ -207,7 +207,7 @@ func (x Result_Code) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Result_Code.Descriptor instead.
 func (Result_Code) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{44, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{51, 0}
 }
 
 type Full_Of int32
@@ -262,7 +262,7 @@ func (x Full_Of) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Full_Of.Descriptor instead.
 func (Full_Of) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{45, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{52, 0}
 }
 
 // Status says how an instance is.
@@ -327,7 +327,7 @@ func (x InstanceRecord_Status) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use InstanceRecord_Status.Descriptor instead.
 func (InstanceRecord_Status) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{46, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{53, 0}
 }
 
 type EventRecord_Kind int32
@@ -385,7 +385,7 @@ func (x EventRecord_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use EventRecord_Kind.Descriptor instead.
 func (EventRecord_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{55, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{62, 0}
 }
 
 // Renewal is what became of one renewal.
@@ -444,7 +444,7 @@ func (x Answer_Renewal) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Answer_Renewal.Descriptor instead.
 func (Answer_Renewal) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{67, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{74, 0}
 }
 
 // Command is the data of one log entry. A member that does not know its format
@@ -2363,6 +2363,8 @@ type Policy struct {
 	ProtectThreshold *float64               `protobuf:"fixed64,10,opt,name=protect_threshold,json=protectThreshold,proto3,oneof" json:"protect_threshold,omitempty"`
 	Reports          *Reports               `protobuf:"bytes,11,opt,name=reports,proto3" json:"reports,omitempty"`
 	SelfPreservation *SelfPreservation      `protobuf:"bytes,12,opt,name=self_preservation,json=selfPreservation,proto3" json:"self_preservation,omitempty"`
+	Subsets          []*PolicySubset        `protobuf:"bytes,13,rep,name=subsets,proto3" json:"subsets,omitempty"`
+	Routes           []*PolicyRoute         `protobuf:"bytes,14,rep,name=routes,proto3" json:"routes,omitempty"` // in their order
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -2481,6 +2483,469 @@ func (x *Policy) GetSelfPreservation() *SelfPreservation {
 	return nil
 }
 
+func (x *Policy) GetSubsets() []*PolicySubset {
+	if x != nil {
+		return x.Subsets
+	}
+	return nil
+}
+
+func (x *Policy) GetRoutes() []*PolicyRoute {
+	if x != nil {
+		return x.Routes
+	}
+	return nil
+}
+
+// PolicySubset is the part of a service's instances that have a version and labels.
+type PolicySubset struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Version       string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	Labels        []*Pair                `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty"` // sorted by key
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicySubset) Reset() {
+	*x = PolicySubset{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicySubset) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicySubset) ProtoMessage() {}
+
+func (x *PolicySubset) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicySubset.ProtoReflect.Descriptor instead.
+func (*PolicySubset) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *PolicySubset) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PolicySubset) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *PolicySubset) GetLabels() []*Pair {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+// PolicyRoute is where requests of one sort go, and how.
+type PolicyRoute struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Match         *RouteMatch            `protobuf:"bytes,1,opt,name=match,proto3" json:"match,omitempty"`
+	Split         []*SplitTarget         `protobuf:"bytes,2,rep,name=split,proto3" json:"split,omitempty"`
+	Mirror        *Mirror                `protobuf:"bytes,3,opt,name=mirror,proto3" json:"mirror,omitempty"`
+	Timeouts      *RouteTimeouts         `protobuf:"bytes,4,opt,name=timeouts,proto3" json:"timeouts,omitempty"`
+	Retries       *Retries               `protobuf:"bytes,5,opt,name=retries,proto3" json:"retries,omitempty"`
+	PrefixRewrite string                 `protobuf:"bytes,6,opt,name=prefix_rewrite,json=prefixRewrite,proto3" json:"prefix_rewrite,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicyRoute) Reset() {
+	*x = PolicyRoute{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicyRoute) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicyRoute) ProtoMessage() {}
+
+func (x *PolicyRoute) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicyRoute.ProtoReflect.Descriptor instead.
+func (*PolicyRoute) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *PolicyRoute) GetMatch() *RouteMatch {
+	if x != nil {
+		return x.Match
+	}
+	return nil
+}
+
+func (x *PolicyRoute) GetSplit() []*SplitTarget {
+	if x != nil {
+		return x.Split
+	}
+	return nil
+}
+
+func (x *PolicyRoute) GetMirror() *Mirror {
+	if x != nil {
+		return x.Mirror
+	}
+	return nil
+}
+
+func (x *PolicyRoute) GetTimeouts() *RouteTimeouts {
+	if x != nil {
+		return x.Timeouts
+	}
+	return nil
+}
+
+func (x *PolicyRoute) GetRetries() *Retries {
+	if x != nil {
+		return x.Retries
+	}
+	return nil
+}
+
+func (x *PolicyRoute) GetPrefixRewrite() string {
+	if x != nil {
+		return x.PrefixRewrite
+	}
+	return ""
+}
+
+// RouteMatch is which requests. What is absent is not asked for.
+type RouteMatch struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Prefix        string                 `protobuf:"bytes,2,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	Method        string                 `protobuf:"bytes,3,opt,name=method,proto3" json:"method,omitempty"`
+	Headers       []*HeaderMatch         `protobuf:"bytes,4,rep,name=headers,proto3" json:"headers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RouteMatch) Reset() {
+	*x = RouteMatch{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RouteMatch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RouteMatch) ProtoMessage() {}
+
+func (x *RouteMatch) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RouteMatch.ProtoReflect.Descriptor instead.
+func (*RouteMatch) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *RouteMatch) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *RouteMatch) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *RouteMatch) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *RouteMatch) GetHeaders() []*HeaderMatch {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
+type HeaderMatch struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Exact         string                 `protobuf:"bytes,2,opt,name=exact,proto3" json:"exact,omitempty"`
+	Prefix        string                 `protobuf:"bytes,3,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	Present       bool                   `protobuf:"varint,4,opt,name=present,proto3" json:"present,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeaderMatch) Reset() {
+	*x = HeaderMatch{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeaderMatch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeaderMatch) ProtoMessage() {}
+
+func (x *HeaderMatch) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeaderMatch.ProtoReflect.Descriptor instead.
+func (*HeaderMatch) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *HeaderMatch) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *HeaderMatch) GetExact() string {
+	if x != nil {
+		return x.Exact
+	}
+	return ""
+}
+
+func (x *HeaderMatch) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *HeaderMatch) GetPresent() bool {
+	if x != nil {
+		return x.Present
+	}
+	return false
+}
+
+// SplitTarget is a share of the requests of a route.
+type SplitTarget struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Subset        string                 `protobuf:"bytes,1,opt,name=subset,proto3" json:"subset,omitempty"` // empty = the whole service
+	Weight        int64                  `protobuf:"varint,2,opt,name=weight,proto3" json:"weight,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SplitTarget) Reset() {
+	*x = SplitTarget{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SplitTarget) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SplitTarget) ProtoMessage() {}
+
+func (x *SplitTarget) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SplitTarget.ProtoReflect.Descriptor instead.
+func (*SplitTarget) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *SplitTarget) GetSubset() string {
+	if x != nil {
+		return x.Subset
+	}
+	return ""
+}
+
+func (x *SplitTarget) GetWeight() int64 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+// Mirror is where copies of requests go.
+type Mirror struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Subset        string                 `protobuf:"bytes,1,opt,name=subset,proto3" json:"subset,omitempty"`
+	Service       string                 `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"` // in the same namespace
+	Percent       *int64                 `protobuf:"varint,3,opt,name=percent,proto3,oneof" json:"percent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Mirror) Reset() {
+	*x = Mirror{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Mirror) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Mirror) ProtoMessage() {}
+
+func (x *Mirror) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Mirror.ProtoReflect.Descriptor instead.
+func (*Mirror) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *Mirror) GetSubset() string {
+	if x != nil {
+		return x.Subset
+	}
+	return ""
+}
+
+func (x *Mirror) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Mirror) GetPercent() int64 {
+	if x != nil && x.Percent != nil {
+		return *x.Percent
+	}
+	return 0
+}
+
+type RouteTimeouts struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RequestMs     *int64                 `protobuf:"varint,1,opt,name=request_ms,json=requestMs,proto3,oneof" json:"request_ms,omitempty"`
+	PerTryMs      *int64                 `protobuf:"varint,2,opt,name=per_try_ms,json=perTryMs,proto3,oneof" json:"per_try_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RouteTimeouts) Reset() {
+	*x = RouteTimeouts{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RouteTimeouts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RouteTimeouts) ProtoMessage() {}
+
+func (x *RouteTimeouts) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RouteTimeouts.ProtoReflect.Descriptor instead.
+func (*RouteTimeouts) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *RouteTimeouts) GetRequestMs() int64 {
+	if x != nil && x.RequestMs != nil {
+		return *x.RequestMs
+	}
+	return 0
+}
+
+func (x *RouteTimeouts) GetPerTryMs() int64 {
+	if x != nil && x.PerTryMs != nil {
+		return *x.PerTryMs
+	}
+	return 0
+}
+
 // Reports is what becomes of an instance that callers report.
 type Reports struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2495,7 +2960,7 @@ type Reports struct {
 
 func (x *Reports) Reset() {
 	*x = Reports{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[27]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2507,7 +2972,7 @@ func (x *Reports) String() string {
 func (*Reports) ProtoMessage() {}
 
 func (x *Reports) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[27]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2520,7 +2985,7 @@ func (x *Reports) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reports.ProtoReflect.Descriptor instead.
 func (*Reports) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{27}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Reports) GetEffect() string {
@@ -2571,7 +3036,7 @@ type SelfPreservation struct {
 
 func (x *SelfPreservation) Reset() {
 	*x = SelfPreservation{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[28]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2583,7 +3048,7 @@ func (x *SelfPreservation) String() string {
 func (*SelfPreservation) ProtoMessage() {}
 
 func (x *SelfPreservation) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[28]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2596,7 +3061,7 @@ func (x *SelfPreservation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SelfPreservation.ProtoReflect.Descriptor instead.
 func (*SelfPreservation) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{28}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SelfPreservation) GetEnabled() bool {
@@ -2638,7 +3103,7 @@ type LoadBalancing struct {
 
 func (x *LoadBalancing) Reset() {
 	*x = LoadBalancing{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[29]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2650,7 +3115,7 @@ func (x *LoadBalancing) String() string {
 func (*LoadBalancing) ProtoMessage() {}
 
 func (x *LoadBalancing) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[29]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2663,7 +3128,7 @@ func (x *LoadBalancing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadBalancing.ProtoReflect.Descriptor instead.
 func (*LoadBalancing) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{29}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *LoadBalancing) GetAlgorithm() string {
@@ -2696,7 +3161,7 @@ type OutlierDetection struct {
 
 func (x *OutlierDetection) Reset() {
 	*x = OutlierDetection{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[30]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2708,7 +3173,7 @@ func (x *OutlierDetection) String() string {
 func (*OutlierDetection) ProtoMessage() {}
 
 func (x *OutlierDetection) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[30]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2721,7 +3186,7 @@ func (x *OutlierDetection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutlierDetection.ProtoReflect.Descriptor instead.
 func (*OutlierDetection) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{30}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *OutlierDetection) GetDisabled() bool {
@@ -2787,7 +3252,7 @@ type CircuitBreaking struct {
 
 func (x *CircuitBreaking) Reset() {
 	*x = CircuitBreaking{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[31]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2799,7 +3264,7 @@ func (x *CircuitBreaking) String() string {
 func (*CircuitBreaking) ProtoMessage() {}
 
 func (x *CircuitBreaking) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[31]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2812,7 +3277,7 @@ func (x *CircuitBreaking) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CircuitBreaking.ProtoReflect.Descriptor instead.
 func (*CircuitBreaking) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{31}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *CircuitBreaking) GetMaxConnections() int64 {
@@ -2862,7 +3327,7 @@ type Timeouts struct {
 
 func (x *Timeouts) Reset() {
 	*x = Timeouts{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[32]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2874,7 +3339,7 @@ func (x *Timeouts) String() string {
 func (*Timeouts) ProtoMessage() {}
 
 func (x *Timeouts) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[32]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2887,7 +3352,7 @@ func (x *Timeouts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timeouts.ProtoReflect.Descriptor instead.
 func (*Timeouts) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{32}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Timeouts) GetConnectMs() int64 {
@@ -2923,7 +3388,7 @@ type Retries struct {
 
 func (x *Retries) Reset() {
 	*x = Retries{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[33]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2935,7 +3400,7 @@ func (x *Retries) String() string {
 func (*Retries) ProtoMessage() {}
 
 func (x *Retries) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[33]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2948,7 +3413,7 @@ func (x *Retries) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Retries.ProtoReflect.Descriptor instead.
 func (*Retries) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{33}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Retries) GetAttempts() int64 {
@@ -2982,7 +3447,7 @@ type Failover struct {
 
 func (x *Failover) Reset() {
 	*x = Failover{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[34]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2994,7 +3459,7 @@ func (x *Failover) String() string {
 func (*Failover) ProtoMessage() {}
 
 func (x *Failover) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[34]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3007,7 +3472,7 @@ func (x *Failover) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failover.ProtoReflect.Descriptor instead.
 func (*Failover) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{34}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Failover) GetOverprovisioningPercent() int64 {
@@ -3029,7 +3494,7 @@ type Namespace struct {
 
 func (x *Namespace) Reset() {
 	*x = Namespace{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[35]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3041,7 +3506,7 @@ func (x *Namespace) String() string {
 func (*Namespace) ProtoMessage() {}
 
 func (x *Namespace) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[35]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3054,7 +3519,7 @@ func (x *Namespace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Namespace.ProtoReflect.Descriptor instead.
 func (*Namespace) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{35}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Namespace) GetDescription() string {
@@ -3089,7 +3554,7 @@ type Quota struct {
 
 func (x *Quota) Reset() {
 	*x = Quota{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[36]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3101,7 +3566,7 @@ func (x *Quota) String() string {
 func (*Quota) ProtoMessage() {}
 
 func (x *Quota) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[36]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3114,7 +3579,7 @@ func (x *Quota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Quota.ProtoReflect.Descriptor instead.
 func (*Quota) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{36}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Quota) GetServices() int64 {
@@ -3141,7 +3606,7 @@ type ServiceKey struct {
 
 func (x *ServiceKey) Reset() {
 	*x = ServiceKey{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[37]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3153,7 +3618,7 @@ func (x *ServiceKey) String() string {
 func (*ServiceKey) ProtoMessage() {}
 
 func (x *ServiceKey) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[37]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3166,7 +3631,7 @@ func (x *ServiceKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceKey.ProtoReflect.Descriptor instead.
 func (*ServiceKey) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{37}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ServiceKey) GetNamespace() string {
@@ -3194,7 +3659,7 @@ type InstanceKey struct {
 
 func (x *InstanceKey) Reset() {
 	*x = InstanceKey{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[38]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3206,7 +3671,7 @@ func (x *InstanceKey) String() string {
 func (*InstanceKey) ProtoMessage() {}
 
 func (x *InstanceKey) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[38]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3219,7 +3684,7 @@ func (x *InstanceKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceKey.ProtoReflect.Descriptor instead.
 func (*InstanceKey) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{38}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *InstanceKey) GetNamespace() string {
@@ -3260,7 +3725,7 @@ type InstanceSpec struct {
 
 func (x *InstanceSpec) Reset() {
 	*x = InstanceSpec{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[39]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3272,7 +3737,7 @@ func (x *InstanceSpec) String() string {
 func (*InstanceSpec) ProtoMessage() {}
 
 func (x *InstanceSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[39]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3285,7 +3750,7 @@ func (x *InstanceSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceSpec.ProtoReflect.Descriptor instead.
 func (*InstanceSpec) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{39}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *InstanceSpec) GetGroup() string {
@@ -3354,7 +3819,7 @@ type Pair struct {
 
 func (x *Pair) Reset() {
 	*x = Pair{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[40]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3366,7 +3831,7 @@ func (x *Pair) String() string {
 func (*Pair) ProtoMessage() {}
 
 func (x *Pair) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[40]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3379,7 +3844,7 @@ func (x *Pair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pair.ProtoReflect.Descriptor instead.
 func (*Pair) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{40}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Pair) GetKey() string {
@@ -3410,7 +3875,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[41]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3422,7 +3887,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[41]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3435,7 +3900,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{41}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Endpoint) GetName() string {
@@ -3503,7 +3968,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[42]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3515,7 +3980,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[42]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3528,7 +3993,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{42}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Check) GetName() string {
@@ -3639,7 +4104,7 @@ type Reply struct {
 
 func (x *Reply) Reset() {
 	*x = Reply{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[43]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3651,7 +4116,7 @@ func (x *Reply) String() string {
 func (*Reply) ProtoMessage() {}
 
 func (x *Reply) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[43]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3664,7 +4129,7 @@ func (x *Reply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reply.ProtoReflect.Descriptor instead.
 func (*Reply) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{43}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Reply) GetResults() []*Result {
@@ -3688,7 +4153,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[44]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3700,7 +4165,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[44]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3713,7 +4178,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{44}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Result) GetCode() Result_Code {
@@ -3769,7 +4234,7 @@ type Full struct {
 
 func (x *Full) Reset() {
 	*x = Full{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[45]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3781,7 +4246,7 @@ func (x *Full) String() string {
 func (*Full) ProtoMessage() {}
 
 func (x *Full) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[45]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3794,7 +4259,7 @@ func (x *Full) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Full.ProtoReflect.Descriptor instead.
 func (*Full) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{45}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Full) GetOf() Full_Of {
@@ -3834,7 +4299,7 @@ type InstanceRecord struct {
 
 func (x *InstanceRecord) Reset() {
 	*x = InstanceRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[46]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3846,7 +4311,7 @@ func (x *InstanceRecord) String() string {
 func (*InstanceRecord) ProtoMessage() {}
 
 func (x *InstanceRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[46]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3859,7 +4324,7 @@ func (x *InstanceRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceRecord.ProtoReflect.Descriptor instead.
 func (*InstanceRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{46}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *InstanceRecord) GetFormat() uint32 {
@@ -3974,7 +4439,7 @@ type ToldRecord struct {
 
 func (x *ToldRecord) Reset() {
 	*x = ToldRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[47]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3986,7 +4451,7 @@ func (x *ToldRecord) String() string {
 func (*ToldRecord) ProtoMessage() {}
 
 func (x *ToldRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[47]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3999,7 +4464,7 @@ func (x *ToldRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldRecord.ProtoReflect.Descriptor instead.
 func (*ToldRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{47}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ToldRecord) GetFormat() uint32 {
@@ -4045,7 +4510,7 @@ type ToldClockRecord struct {
 
 func (x *ToldClockRecord) Reset() {
 	*x = ToldClockRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[48]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4057,7 +4522,7 @@ func (x *ToldClockRecord) String() string {
 func (*ToldClockRecord) ProtoMessage() {}
 
 func (x *ToldClockRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[48]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4070,7 +4535,7 @@ func (x *ToldClockRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldClockRecord.ProtoReflect.Descriptor instead.
 func (*ToldClockRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{48}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ToldClockRecord) GetFormat() uint32 {
@@ -4130,7 +4595,7 @@ type LeaseRecord struct {
 
 func (x *LeaseRecord) Reset() {
 	*x = LeaseRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[49]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4142,7 +4607,7 @@ func (x *LeaseRecord) String() string {
 func (*LeaseRecord) ProtoMessage() {}
 
 func (x *LeaseRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[49]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4155,7 +4620,7 @@ func (x *LeaseRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRecord.ProtoReflect.Descriptor instead.
 func (*LeaseRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{49}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *LeaseRecord) GetFormat() uint32 {
@@ -4219,7 +4684,7 @@ type ServiceRecord struct {
 
 func (x *ServiceRecord) Reset() {
 	*x = ServiceRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[50]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4231,7 +4696,7 @@ func (x *ServiceRecord) String() string {
 func (*ServiceRecord) ProtoMessage() {}
 
 func (x *ServiceRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[50]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4244,7 +4709,7 @@ func (x *ServiceRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceRecord.ProtoReflect.Descriptor instead.
 func (*ServiceRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{50}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ServiceRecord) GetFormat() uint32 {
@@ -4328,7 +4793,7 @@ type Override struct {
 
 func (x *Override) Reset() {
 	*x = Override{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[51]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4340,7 +4805,7 @@ func (x *Override) String() string {
 func (*Override) ProtoMessage() {}
 
 func (x *Override) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[51]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4353,7 +4818,7 @@ func (x *Override) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Override.ProtoReflect.Descriptor instead.
 func (*Override) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{51}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Override) GetId() string {
@@ -4382,7 +4847,7 @@ type DocumentRecord struct {
 
 func (x *DocumentRecord) Reset() {
 	*x = DocumentRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[52]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4394,7 +4859,7 @@ func (x *DocumentRecord) String() string {
 func (*DocumentRecord) ProtoMessage() {}
 
 func (x *DocumentRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[52]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4407,7 +4872,7 @@ func (x *DocumentRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DocumentRecord.ProtoReflect.Descriptor instead.
 func (*DocumentRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{52}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *DocumentRecord) GetFormat() uint32 {
@@ -4439,7 +4904,7 @@ type Edit struct {
 
 func (x *Edit) Reset() {
 	*x = Edit{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[53]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4451,7 +4916,7 @@ func (x *Edit) String() string {
 func (*Edit) ProtoMessage() {}
 
 func (x *Edit) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[53]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4464,7 +4929,7 @@ func (x *Edit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Edit.ProtoReflect.Descriptor instead.
 func (*Edit) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{53}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Edit) GetVersion() uint64 {
@@ -4523,7 +4988,7 @@ type EventsRecord struct {
 
 func (x *EventsRecord) Reset() {
 	*x = EventsRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[54]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4535,7 +5000,7 @@ func (x *EventsRecord) String() string {
 func (*EventsRecord) ProtoMessage() {}
 
 func (x *EventsRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[54]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4548,7 +5013,7 @@ func (x *EventsRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRecord.ProtoReflect.Descriptor instead.
 func (*EventsRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{54}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *EventsRecord) GetFormat() uint32 {
@@ -4595,7 +5060,7 @@ type EventRecord struct {
 
 func (x *EventRecord) Reset() {
 	*x = EventRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[55]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4607,7 +5072,7 @@ func (x *EventRecord) String() string {
 func (*EventRecord) ProtoMessage() {}
 
 func (x *EventRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[55]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4620,7 +5085,7 @@ func (x *EventRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventRecord.ProtoReflect.Descriptor instead.
 func (*EventRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{55}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *EventRecord) GetKind() EventRecord_Kind {
@@ -4683,7 +5148,7 @@ type HistoryRecord struct {
 
 func (x *HistoryRecord) Reset() {
 	*x = HistoryRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[56]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4695,7 +5160,7 @@ func (x *HistoryRecord) String() string {
 func (*HistoryRecord) ProtoMessage() {}
 
 func (x *HistoryRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[56]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4708,7 +5173,7 @@ func (x *HistoryRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryRecord.ProtoReflect.Descriptor instead.
 func (*HistoryRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{56}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *HistoryRecord) GetFormat() uint32 {
@@ -4735,7 +5200,7 @@ type ServiceEndpoint struct {
 
 func (x *ServiceEndpoint) Reset() {
 	*x = ServiceEndpoint{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[57]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4747,7 +5212,7 @@ func (x *ServiceEndpoint) String() string {
 func (*ServiceEndpoint) ProtoMessage() {}
 
 func (x *ServiceEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[57]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4760,7 +5225,7 @@ func (x *ServiceEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceEndpoint.ProtoReflect.Descriptor instead.
 func (*ServiceEndpoint) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{57}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ServiceEndpoint) GetName() string {
@@ -4793,7 +5258,7 @@ type Ask struct {
 
 func (x *Ask) Reset() {
 	*x = Ask{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[58]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4805,7 +5270,7 @@ func (x *Ask) String() string {
 func (*Ask) ProtoMessage() {}
 
 func (x *Ask) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[58]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4818,7 +5283,7 @@ func (x *Ask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask.ProtoReflect.Descriptor instead.
 func (*Ask) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{58}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Ask) GetFormat() uint32 {
@@ -4894,7 +5359,7 @@ type RenewLeases struct {
 
 func (x *RenewLeases) Reset() {
 	*x = RenewLeases{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[59]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4906,7 +5371,7 @@ func (x *RenewLeases) String() string {
 func (*RenewLeases) ProtoMessage() {}
 
 func (x *RenewLeases) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[59]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4919,7 +5384,7 @@ func (x *RenewLeases) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeases.ProtoReflect.Descriptor instead.
 func (*RenewLeases) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{59}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *RenewLeases) GetItems() []*RenewItem {
@@ -4939,7 +5404,7 @@ type ShareChecks struct {
 
 func (x *ShareChecks) Reset() {
 	*x = ShareChecks{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[60]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4951,7 +5416,7 @@ func (x *ShareChecks) String() string {
 func (*ShareChecks) ProtoMessage() {}
 
 func (x *ShareChecks) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[60]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4964,7 +5429,7 @@ func (x *ShareChecks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShareChecks.ProtoReflect.Descriptor instead.
 func (*ShareChecks) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{60}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ShareChecks) GetMember() uint64 {
@@ -4986,7 +5451,7 @@ type TellReports struct {
 
 func (x *TellReports) Reset() {
 	*x = TellReports{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[61]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4998,7 +5463,7 @@ func (x *TellReports) String() string {
 func (*TellReports) ProtoMessage() {}
 
 func (x *TellReports) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[61]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5011,7 +5476,7 @@ func (x *TellReports) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TellReports.ProtoReflect.Descriptor instead.
 func (*TellReports) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{61}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *TellReports) GetItems() []*Report {
@@ -5042,7 +5507,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[62]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5054,7 +5519,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[62]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5067,7 +5532,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{62}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Report) GetKey() *InstanceKey {
@@ -5116,7 +5581,7 @@ type ToldReports struct {
 
 func (x *ToldReports) Reset() {
 	*x = ToldReports{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[63]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5128,7 +5593,7 @@ func (x *ToldReports) String() string {
 func (*ToldReports) ProtoMessage() {}
 
 func (x *ToldReports) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[63]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5141,7 +5606,7 @@ func (x *ToldReports) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldReports.ProtoReflect.Descriptor instead.
 func (*ToldReports) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{63}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ToldReports) GetOutcomes() []*ToldReport {
@@ -5169,7 +5634,7 @@ type ToldReport struct {
 
 func (x *ToldReport) Reset() {
 	*x = ToldReport{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[64]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5181,7 +5646,7 @@ func (x *ToldReport) String() string {
 func (*ToldReport) ProtoMessage() {}
 
 func (x *ToldReport) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[64]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5194,7 +5659,7 @@ func (x *ToldReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldReport.ProtoReflect.Descriptor instead.
 func (*ToldReport) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{64}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ToldReport) GetFound() bool {
@@ -5224,7 +5689,7 @@ type ReportedInstance struct {
 
 func (x *ReportedInstance) Reset() {
 	*x = ReportedInstance{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[65]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5236,7 +5701,7 @@ func (x *ReportedInstance) String() string {
 func (*ReportedInstance) ProtoMessage() {}
 
 func (x *ReportedInstance) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[65]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5249,7 +5714,7 @@ func (x *ReportedInstance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportedInstance.ProtoReflect.Descriptor instead.
 func (*ReportedInstance) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{65}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ReportedInstance) GetId() string {
@@ -5293,7 +5758,7 @@ type ReportedBy struct {
 
 func (x *ReportedBy) Reset() {
 	*x = ReportedBy{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[66]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5305,7 +5770,7 @@ func (x *ReportedBy) String() string {
 func (*ReportedBy) ProtoMessage() {}
 
 func (x *ReportedBy) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[66]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5318,7 +5783,7 @@ func (x *ReportedBy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportedBy.ProtoReflect.Descriptor instead.
 func (*ReportedBy) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{66}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *ReportedBy) GetReporter() string {
@@ -5369,7 +5834,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[67]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5381,7 +5846,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[67]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5394,7 +5859,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{67}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *Answer) GetRenewals() []Answer_Renewal {
@@ -5583,7 +6048,7 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\apresent\x18\x02 \x01(\bR\apresent\x12\x16\n" +
 	"\x06absent\x18\x03 \x01(\bR\x06absentB\n" +
 	"\n" +
-	"\b_version\"\x9f\x06\n" +
+	"\b_version\"\x94\a\n" +
 	"\x06Policy\x12(\n" +
 	"\rgrace_seconds\x18\x01 \x01(\x03H\x00R\fgraceSeconds\x88\x01\x01\x12N\n" +
 	"\x10primary_endpoint\x18\x02 \x01(\v2#.stellmap.record.v1.ServiceEndpointR\x0fprimaryEndpoint\x12H\n" +
@@ -5598,9 +6063,49 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\x11protect_threshold\x18\n" +
 	" \x01(\x01H\x01R\x10protectThreshold\x88\x01\x01\x125\n" +
 	"\areports\x18\v \x01(\v2\x1b.stellmap.record.v1.ReportsR\areports\x12Q\n" +
-	"\x11self_preservation\x18\f \x01(\v2$.stellmap.record.v1.SelfPreservationR\x10selfPreservationB\x10\n" +
+	"\x11self_preservation\x18\f \x01(\v2$.stellmap.record.v1.SelfPreservationR\x10selfPreservation\x12:\n" +
+	"\asubsets\x18\r \x03(\v2 .stellmap.record.v1.PolicySubsetR\asubsets\x127\n" +
+	"\x06routes\x18\x0e \x03(\v2\x1f.stellmap.record.v1.PolicyRouteR\x06routesB\x10\n" +
 	"\x0e_grace_secondsB\x14\n" +
-	"\x12_protect_threshold\"\xfa\x01\n" +
+	"\x12_protect_threshold\"n\n" +
+	"\fPolicySubset\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x120\n" +
+	"\x06labels\x18\x03 \x03(\v2\x18.stellmap.record.v1.PairR\x06labels\"\xcb\x02\n" +
+	"\vPolicyRoute\x124\n" +
+	"\x05match\x18\x01 \x01(\v2\x1e.stellmap.record.v1.RouteMatchR\x05match\x125\n" +
+	"\x05split\x18\x02 \x03(\v2\x1f.stellmap.record.v1.SplitTargetR\x05split\x122\n" +
+	"\x06mirror\x18\x03 \x01(\v2\x1a.stellmap.record.v1.MirrorR\x06mirror\x12=\n" +
+	"\btimeouts\x18\x04 \x01(\v2!.stellmap.record.v1.RouteTimeoutsR\btimeouts\x125\n" +
+	"\aretries\x18\x05 \x01(\v2\x1b.stellmap.record.v1.RetriesR\aretries\x12%\n" +
+	"\x0eprefix_rewrite\x18\x06 \x01(\tR\rprefixRewrite\"\x8b\x01\n" +
+	"\n" +
+	"RouteMatch\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
+	"\x06prefix\x18\x02 \x01(\tR\x06prefix\x12\x16\n" +
+	"\x06method\x18\x03 \x01(\tR\x06method\x129\n" +
+	"\aheaders\x18\x04 \x03(\v2\x1f.stellmap.record.v1.HeaderMatchR\aheaders\"i\n" +
+	"\vHeaderMatch\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05exact\x18\x02 \x01(\tR\x05exact\x12\x16\n" +
+	"\x06prefix\x18\x03 \x01(\tR\x06prefix\x12\x18\n" +
+	"\apresent\x18\x04 \x01(\bR\apresent\"=\n" +
+	"\vSplitTarget\x12\x16\n" +
+	"\x06subset\x18\x01 \x01(\tR\x06subset\x12\x16\n" +
+	"\x06weight\x18\x02 \x01(\x03R\x06weight\"e\n" +
+	"\x06Mirror\x12\x16\n" +
+	"\x06subset\x18\x01 \x01(\tR\x06subset\x12\x18\n" +
+	"\aservice\x18\x02 \x01(\tR\aservice\x12\x1d\n" +
+	"\apercent\x18\x03 \x01(\x03H\x00R\apercent\x88\x01\x01B\n" +
+	"\n" +
+	"\b_percent\"t\n" +
+	"\rRouteTimeouts\x12\"\n" +
+	"\n" +
+	"request_ms\x18\x01 \x01(\x03H\x00R\trequestMs\x88\x01\x01\x12!\n" +
+	"\n" +
+	"per_try_ms\x18\x02 \x01(\x03H\x01R\bperTryMs\x88\x01\x01B\r\n" +
+	"\v_request_msB\r\n" +
+	"\v_per_try_ms\"\xfa\x01\n" +
 	"\aReports\x12\x16\n" +
 	"\x06effect\x18\x01 \x01(\tR\x06effect\x12\x1b\n" +
 	"\x06quorum\x18\x02 \x01(\x03H\x00R\x06quorum\x88\x01\x01\x12*\n" +
@@ -5928,7 +6433,7 @@ func file_stellmap_record_v1_record_proto_rawDescGZIP() []byte {
 }
 
 var file_stellmap_record_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_stellmap_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 68)
+var file_stellmap_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 75)
 var file_stellmap_record_v1_record_proto_goTypes = []any{
 	(ProtectionScope_Kind)(0),  // 0: stellmap.record.v1.ProtectionScope.Kind
 	(Condition_Source)(0),      // 1: stellmap.record.v1.Condition.Source
@@ -5964,146 +6469,162 @@ var file_stellmap_record_v1_record_proto_goTypes = []any{
 	(*EditNamespace)(nil),      // 31: stellmap.record.v1.EditNamespace
 	(*Precondition)(nil),       // 32: stellmap.record.v1.Precondition
 	(*Policy)(nil),             // 33: stellmap.record.v1.Policy
-	(*Reports)(nil),            // 34: stellmap.record.v1.Reports
-	(*SelfPreservation)(nil),   // 35: stellmap.record.v1.SelfPreservation
-	(*LoadBalancing)(nil),      // 36: stellmap.record.v1.LoadBalancing
-	(*OutlierDetection)(nil),   // 37: stellmap.record.v1.OutlierDetection
-	(*CircuitBreaking)(nil),    // 38: stellmap.record.v1.CircuitBreaking
-	(*Timeouts)(nil),           // 39: stellmap.record.v1.Timeouts
-	(*Retries)(nil),            // 40: stellmap.record.v1.Retries
-	(*Failover)(nil),           // 41: stellmap.record.v1.Failover
-	(*Namespace)(nil),          // 42: stellmap.record.v1.Namespace
-	(*Quota)(nil),              // 43: stellmap.record.v1.Quota
-	(*ServiceKey)(nil),         // 44: stellmap.record.v1.ServiceKey
-	(*InstanceKey)(nil),        // 45: stellmap.record.v1.InstanceKey
-	(*InstanceSpec)(nil),       // 46: stellmap.record.v1.InstanceSpec
-	(*Pair)(nil),               // 47: stellmap.record.v1.Pair
-	(*Endpoint)(nil),           // 48: stellmap.record.v1.Endpoint
-	(*Check)(nil),              // 49: stellmap.record.v1.Check
-	(*Reply)(nil),              // 50: stellmap.record.v1.Reply
-	(*Result)(nil),             // 51: stellmap.record.v1.Result
-	(*Full)(nil),               // 52: stellmap.record.v1.Full
-	(*InstanceRecord)(nil),     // 53: stellmap.record.v1.InstanceRecord
-	(*ToldRecord)(nil),         // 54: stellmap.record.v1.ToldRecord
-	(*ToldClockRecord)(nil),    // 55: stellmap.record.v1.ToldClockRecord
-	(*LeaseRecord)(nil),        // 56: stellmap.record.v1.LeaseRecord
-	(*ServiceRecord)(nil),      // 57: stellmap.record.v1.ServiceRecord
-	(*Override)(nil),           // 58: stellmap.record.v1.Override
-	(*DocumentRecord)(nil),     // 59: stellmap.record.v1.DocumentRecord
-	(*Edit)(nil),               // 60: stellmap.record.v1.Edit
-	(*EventsRecord)(nil),       // 61: stellmap.record.v1.EventsRecord
-	(*EventRecord)(nil),        // 62: stellmap.record.v1.EventRecord
-	(*HistoryRecord)(nil),      // 63: stellmap.record.v1.HistoryRecord
-	(*ServiceEndpoint)(nil),    // 64: stellmap.record.v1.ServiceEndpoint
-	(*Ask)(nil),                // 65: stellmap.record.v1.Ask
-	(*RenewLeases)(nil),        // 66: stellmap.record.v1.RenewLeases
-	(*ShareChecks)(nil),        // 67: stellmap.record.v1.ShareChecks
-	(*TellReports)(nil),        // 68: stellmap.record.v1.TellReports
-	(*Report)(nil),             // 69: stellmap.record.v1.Report
-	(*ToldReports)(nil),        // 70: stellmap.record.v1.ToldReports
-	(*ToldReport)(nil),         // 71: stellmap.record.v1.ToldReport
-	(*ReportedInstance)(nil),   // 72: stellmap.record.v1.ReportedInstance
-	(*ReportedBy)(nil),         // 73: stellmap.record.v1.ReportedBy
-	(*Answer)(nil),             // 74: stellmap.record.v1.Answer
+	(*PolicySubset)(nil),       // 34: stellmap.record.v1.PolicySubset
+	(*PolicyRoute)(nil),        // 35: stellmap.record.v1.PolicyRoute
+	(*RouteMatch)(nil),         // 36: stellmap.record.v1.RouteMatch
+	(*HeaderMatch)(nil),        // 37: stellmap.record.v1.HeaderMatch
+	(*SplitTarget)(nil),        // 38: stellmap.record.v1.SplitTarget
+	(*Mirror)(nil),             // 39: stellmap.record.v1.Mirror
+	(*RouteTimeouts)(nil),      // 40: stellmap.record.v1.RouteTimeouts
+	(*Reports)(nil),            // 41: stellmap.record.v1.Reports
+	(*SelfPreservation)(nil),   // 42: stellmap.record.v1.SelfPreservation
+	(*LoadBalancing)(nil),      // 43: stellmap.record.v1.LoadBalancing
+	(*OutlierDetection)(nil),   // 44: stellmap.record.v1.OutlierDetection
+	(*CircuitBreaking)(nil),    // 45: stellmap.record.v1.CircuitBreaking
+	(*Timeouts)(nil),           // 46: stellmap.record.v1.Timeouts
+	(*Retries)(nil),            // 47: stellmap.record.v1.Retries
+	(*Failover)(nil),           // 48: stellmap.record.v1.Failover
+	(*Namespace)(nil),          // 49: stellmap.record.v1.Namespace
+	(*Quota)(nil),              // 50: stellmap.record.v1.Quota
+	(*ServiceKey)(nil),         // 51: stellmap.record.v1.ServiceKey
+	(*InstanceKey)(nil),        // 52: stellmap.record.v1.InstanceKey
+	(*InstanceSpec)(nil),       // 53: stellmap.record.v1.InstanceSpec
+	(*Pair)(nil),               // 54: stellmap.record.v1.Pair
+	(*Endpoint)(nil),           // 55: stellmap.record.v1.Endpoint
+	(*Check)(nil),              // 56: stellmap.record.v1.Check
+	(*Reply)(nil),              // 57: stellmap.record.v1.Reply
+	(*Result)(nil),             // 58: stellmap.record.v1.Result
+	(*Full)(nil),               // 59: stellmap.record.v1.Full
+	(*InstanceRecord)(nil),     // 60: stellmap.record.v1.InstanceRecord
+	(*ToldRecord)(nil),         // 61: stellmap.record.v1.ToldRecord
+	(*ToldClockRecord)(nil),    // 62: stellmap.record.v1.ToldClockRecord
+	(*LeaseRecord)(nil),        // 63: stellmap.record.v1.LeaseRecord
+	(*ServiceRecord)(nil),      // 64: stellmap.record.v1.ServiceRecord
+	(*Override)(nil),           // 65: stellmap.record.v1.Override
+	(*DocumentRecord)(nil),     // 66: stellmap.record.v1.DocumentRecord
+	(*Edit)(nil),               // 67: stellmap.record.v1.Edit
+	(*EventsRecord)(nil),       // 68: stellmap.record.v1.EventsRecord
+	(*EventRecord)(nil),        // 69: stellmap.record.v1.EventRecord
+	(*HistoryRecord)(nil),      // 70: stellmap.record.v1.HistoryRecord
+	(*ServiceEndpoint)(nil),    // 71: stellmap.record.v1.ServiceEndpoint
+	(*Ask)(nil),                // 72: stellmap.record.v1.Ask
+	(*RenewLeases)(nil),        // 73: stellmap.record.v1.RenewLeases
+	(*ShareChecks)(nil),        // 74: stellmap.record.v1.ShareChecks
+	(*TellReports)(nil),        // 75: stellmap.record.v1.TellReports
+	(*Report)(nil),             // 76: stellmap.record.v1.Report
+	(*ToldReports)(nil),        // 77: stellmap.record.v1.ToldReports
+	(*ToldReport)(nil),         // 78: stellmap.record.v1.ToldReport
+	(*ReportedInstance)(nil),   // 79: stellmap.record.v1.ReportedInstance
+	(*ReportedBy)(nil),         // 80: stellmap.record.v1.ReportedBy
+	(*Answer)(nil),             // 81: stellmap.record.v1.Answer
 }
 var file_stellmap_record_v1_record_proto_depIdxs = []int32{
-	8,  // 0: stellmap.record.v1.Command.register:type_name -> stellmap.record.v1.Register
-	10, // 1: stellmap.record.v1.Command.deregister:type_name -> stellmap.record.v1.Deregister
-	11, // 2: stellmap.record.v1.Command.renew:type_name -> stellmap.record.v1.Renew
-	13, // 3: stellmap.record.v1.Command.expire:type_name -> stellmap.record.v1.Expire
-	15, // 4: stellmap.record.v1.Command.reap:type_name -> stellmap.record.v1.Reap
-	18, // 5: stellmap.record.v1.Command.set_conditions:type_name -> stellmap.record.v1.SetConditions
-	28, // 6: stellmap.record.v1.Command.checkpoint:type_name -> stellmap.record.v1.Checkpoint
-	30, // 7: stellmap.record.v1.Command.edit_policy:type_name -> stellmap.record.v1.EditPolicy
-	31, // 8: stellmap.record.v1.Command.edit_namespace:type_name -> stellmap.record.v1.EditNamespace
-	16, // 9: stellmap.record.v1.Command.grant_lease:type_name -> stellmap.record.v1.GrantLease
-	17, // 10: stellmap.record.v1.Command.revoke_lease:type_name -> stellmap.record.v1.RevokeLease
-	20, // 11: stellmap.record.v1.Command.protect:type_name -> stellmap.record.v1.Protect
-	25, // 12: stellmap.record.v1.Command.judge_reports:type_name -> stellmap.record.v1.JudgeReports
-	9,  // 13: stellmap.record.v1.Register.items:type_name -> stellmap.record.v1.RegisterItem
-	45, // 14: stellmap.record.v1.RegisterItem.key:type_name -> stellmap.record.v1.InstanceKey
-	46, // 15: stellmap.record.v1.RegisterItem.spec:type_name -> stellmap.record.v1.InstanceSpec
-	45, // 16: stellmap.record.v1.Deregister.keys:type_name -> stellmap.record.v1.InstanceKey
-	12, // 17: stellmap.record.v1.Renew.items:type_name -> stellmap.record.v1.RenewItem
-	45, // 18: stellmap.record.v1.RenewItem.key:type_name -> stellmap.record.v1.InstanceKey
-	14, // 19: stellmap.record.v1.Expire.items:type_name -> stellmap.record.v1.ExpireItem
-	45, // 20: stellmap.record.v1.ExpireItem.key:type_name -> stellmap.record.v1.InstanceKey
-	44, // 21: stellmap.record.v1.Reap.services:type_name -> stellmap.record.v1.ServiceKey
-	19, // 22: stellmap.record.v1.SetConditions.items:type_name -> stellmap.record.v1.ConditionItem
-	45, // 23: stellmap.record.v1.ConditionItem.key:type_name -> stellmap.record.v1.InstanceKey
-	27, // 24: stellmap.record.v1.ConditionItem.condition:type_name -> stellmap.record.v1.Condition
-	4,  // 25: stellmap.record.v1.ConditionItem.seen:type_name -> stellmap.record.v1.InstanceRecord.Status
-	21, // 26: stellmap.record.v1.Protect.items:type_name -> stellmap.record.v1.ProtectItem
-	22, // 27: stellmap.record.v1.ProtectItem.begin:type_name -> stellmap.record.v1.Protection
-	23, // 28: stellmap.record.v1.ProtectItem.end:type_name -> stellmap.record.v1.ProtectionScope
-	14, // 29: stellmap.record.v1.ProtectItem.keep:type_name -> stellmap.record.v1.ExpireItem
-	23, // 30: stellmap.record.v1.Protection.scope:type_name -> stellmap.record.v1.ProtectionScope
-	0,  // 31: stellmap.record.v1.ProtectionScope.kind:type_name -> stellmap.record.v1.ProtectionScope.Kind
-	44, // 32: stellmap.record.v1.ProtectionScope.service:type_name -> stellmap.record.v1.ServiceKey
-	22, // 33: stellmap.record.v1.ProtectionRecord.protection:type_name -> stellmap.record.v1.Protection
-	26, // 34: stellmap.record.v1.JudgeReports.items:type_name -> stellmap.record.v1.ReportVerdict
-	45, // 35: stellmap.record.v1.ReportVerdict.key:type_name -> stellmap.record.v1.InstanceKey
-	1,  // 36: stellmap.record.v1.Condition.source:type_name -> stellmap.record.v1.Condition.Source
-	4,  // 37: stellmap.record.v1.Condition.status:type_name -> stellmap.record.v1.InstanceRecord.Status
-	29, // 38: stellmap.record.v1.Checkpoint.heard:type_name -> stellmap.record.v1.LeaseNumbers
-	29, // 39: stellmap.record.v1.Checkpoint.overdue:type_name -> stellmap.record.v1.LeaseNumbers
-	44, // 40: stellmap.record.v1.EditPolicy.key:type_name -> stellmap.record.v1.ServiceKey
-	33, // 41: stellmap.record.v1.EditPolicy.policy:type_name -> stellmap.record.v1.Policy
-	32, // 42: stellmap.record.v1.EditPolicy.precondition:type_name -> stellmap.record.v1.Precondition
-	42, // 43: stellmap.record.v1.EditNamespace.document:type_name -> stellmap.record.v1.Namespace
-	32, // 44: stellmap.record.v1.EditNamespace.precondition:type_name -> stellmap.record.v1.Precondition
-	64, // 45: stellmap.record.v1.Policy.primary_endpoint:type_name -> stellmap.record.v1.ServiceEndpoint
-	36, // 46: stellmap.record.v1.Policy.load_balancing:type_name -> stellmap.record.v1.LoadBalancing
-	37, // 47: stellmap.record.v1.Policy.outlier_detection:type_name -> stellmap.record.v1.OutlierDetection
-	38, // 48: stellmap.record.v1.Policy.circuit_breaking:type_name -> stellmap.record.v1.CircuitBreaking
-	39, // 49: stellmap.record.v1.Policy.timeouts:type_name -> stellmap.record.v1.Timeouts
-	40, // 50: stellmap.record.v1.Policy.retries:type_name -> stellmap.record.v1.Retries
-	41, // 51: stellmap.record.v1.Policy.failover:type_name -> stellmap.record.v1.Failover
-	34, // 52: stellmap.record.v1.Policy.reports:type_name -> stellmap.record.v1.Reports
-	35, // 53: stellmap.record.v1.Policy.self_preservation:type_name -> stellmap.record.v1.SelfPreservation
-	47, // 54: stellmap.record.v1.Namespace.labels:type_name -> stellmap.record.v1.Pair
-	43, // 55: stellmap.record.v1.Namespace.quota:type_name -> stellmap.record.v1.Quota
-	47, // 56: stellmap.record.v1.InstanceSpec.labels:type_name -> stellmap.record.v1.Pair
-	47, // 57: stellmap.record.v1.InstanceSpec.metadata:type_name -> stellmap.record.v1.Pair
-	48, // 58: stellmap.record.v1.InstanceSpec.endpoints:type_name -> stellmap.record.v1.Endpoint
-	49, // 59: stellmap.record.v1.InstanceSpec.checks:type_name -> stellmap.record.v1.Check
-	4,  // 60: stellmap.record.v1.Check.initial:type_name -> stellmap.record.v1.InstanceRecord.Status
-	51, // 61: stellmap.record.v1.Reply.results:type_name -> stellmap.record.v1.Result
-	2,  // 62: stellmap.record.v1.Result.code:type_name -> stellmap.record.v1.Result.Code
-	52, // 63: stellmap.record.v1.Result.full:type_name -> stellmap.record.v1.Full
-	3,  // 64: stellmap.record.v1.Full.of:type_name -> stellmap.record.v1.Full.Of
-	46, // 65: stellmap.record.v1.InstanceRecord.spec:type_name -> stellmap.record.v1.InstanceSpec
-	4,  // 66: stellmap.record.v1.InstanceRecord.status:type_name -> stellmap.record.v1.InstanceRecord.Status
-	27, // 67: stellmap.record.v1.InstanceRecord.conditions:type_name -> stellmap.record.v1.Condition
-	64, // 68: stellmap.record.v1.ServiceRecord.endpoints:type_name -> stellmap.record.v1.ServiceEndpoint
-	58, // 69: stellmap.record.v1.ServiceRecord.overrides:type_name -> stellmap.record.v1.Override
-	22, // 70: stellmap.record.v1.ServiceRecord.protections:type_name -> stellmap.record.v1.Protection
-	27, // 71: stellmap.record.v1.Override.condition:type_name -> stellmap.record.v1.Condition
-	60, // 72: stellmap.record.v1.DocumentRecord.edits:type_name -> stellmap.record.v1.Edit
-	33, // 73: stellmap.record.v1.Edit.policy:type_name -> stellmap.record.v1.Policy
-	42, // 74: stellmap.record.v1.Edit.namespace:type_name -> stellmap.record.v1.Namespace
-	62, // 75: stellmap.record.v1.EventsRecord.events:type_name -> stellmap.record.v1.EventRecord
-	5,  // 76: stellmap.record.v1.EventRecord.kind:type_name -> stellmap.record.v1.EventRecord.Kind
-	44, // 77: stellmap.record.v1.EventRecord.service:type_name -> stellmap.record.v1.ServiceKey
-	53, // 78: stellmap.record.v1.EventRecord.instance:type_name -> stellmap.record.v1.InstanceRecord
-	53, // 79: stellmap.record.v1.EventRecord.previous:type_name -> stellmap.record.v1.InstanceRecord
-	66, // 80: stellmap.record.v1.Ask.renew_leases:type_name -> stellmap.record.v1.RenewLeases
-	67, // 81: stellmap.record.v1.Ask.share_checks:type_name -> stellmap.record.v1.ShareChecks
-	68, // 82: stellmap.record.v1.Ask.tell_reports:type_name -> stellmap.record.v1.TellReports
-	12, // 83: stellmap.record.v1.RenewLeases.items:type_name -> stellmap.record.v1.RenewItem
-	69, // 84: stellmap.record.v1.TellReports.items:type_name -> stellmap.record.v1.Report
-	44, // 85: stellmap.record.v1.TellReports.show:type_name -> stellmap.record.v1.ServiceKey
-	45, // 86: stellmap.record.v1.Report.key:type_name -> stellmap.record.v1.InstanceKey
-	71, // 87: stellmap.record.v1.ToldReports.outcomes:type_name -> stellmap.record.v1.ToldReport
-	72, // 88: stellmap.record.v1.ToldReports.instances:type_name -> stellmap.record.v1.ReportedInstance
-	73, // 89: stellmap.record.v1.ReportedInstance.by:type_name -> stellmap.record.v1.ReportedBy
-	6,  // 90: stellmap.record.v1.Answer.renewals:type_name -> stellmap.record.v1.Answer.Renewal
-	70, // 91: stellmap.record.v1.Answer.told_reports:type_name -> stellmap.record.v1.ToldReports
-	92, // [92:92] is the sub-list for method output_type
-	92, // [92:92] is the sub-list for method input_type
-	92, // [92:92] is the sub-list for extension type_name
-	92, // [92:92] is the sub-list for extension extendee
-	0,  // [0:92] is the sub-list for field type_name
+	8,   // 0: stellmap.record.v1.Command.register:type_name -> stellmap.record.v1.Register
+	10,  // 1: stellmap.record.v1.Command.deregister:type_name -> stellmap.record.v1.Deregister
+	11,  // 2: stellmap.record.v1.Command.renew:type_name -> stellmap.record.v1.Renew
+	13,  // 3: stellmap.record.v1.Command.expire:type_name -> stellmap.record.v1.Expire
+	15,  // 4: stellmap.record.v1.Command.reap:type_name -> stellmap.record.v1.Reap
+	18,  // 5: stellmap.record.v1.Command.set_conditions:type_name -> stellmap.record.v1.SetConditions
+	28,  // 6: stellmap.record.v1.Command.checkpoint:type_name -> stellmap.record.v1.Checkpoint
+	30,  // 7: stellmap.record.v1.Command.edit_policy:type_name -> stellmap.record.v1.EditPolicy
+	31,  // 8: stellmap.record.v1.Command.edit_namespace:type_name -> stellmap.record.v1.EditNamespace
+	16,  // 9: stellmap.record.v1.Command.grant_lease:type_name -> stellmap.record.v1.GrantLease
+	17,  // 10: stellmap.record.v1.Command.revoke_lease:type_name -> stellmap.record.v1.RevokeLease
+	20,  // 11: stellmap.record.v1.Command.protect:type_name -> stellmap.record.v1.Protect
+	25,  // 12: stellmap.record.v1.Command.judge_reports:type_name -> stellmap.record.v1.JudgeReports
+	9,   // 13: stellmap.record.v1.Register.items:type_name -> stellmap.record.v1.RegisterItem
+	52,  // 14: stellmap.record.v1.RegisterItem.key:type_name -> stellmap.record.v1.InstanceKey
+	53,  // 15: stellmap.record.v1.RegisterItem.spec:type_name -> stellmap.record.v1.InstanceSpec
+	52,  // 16: stellmap.record.v1.Deregister.keys:type_name -> stellmap.record.v1.InstanceKey
+	12,  // 17: stellmap.record.v1.Renew.items:type_name -> stellmap.record.v1.RenewItem
+	52,  // 18: stellmap.record.v1.RenewItem.key:type_name -> stellmap.record.v1.InstanceKey
+	14,  // 19: stellmap.record.v1.Expire.items:type_name -> stellmap.record.v1.ExpireItem
+	52,  // 20: stellmap.record.v1.ExpireItem.key:type_name -> stellmap.record.v1.InstanceKey
+	51,  // 21: stellmap.record.v1.Reap.services:type_name -> stellmap.record.v1.ServiceKey
+	19,  // 22: stellmap.record.v1.SetConditions.items:type_name -> stellmap.record.v1.ConditionItem
+	52,  // 23: stellmap.record.v1.ConditionItem.key:type_name -> stellmap.record.v1.InstanceKey
+	27,  // 24: stellmap.record.v1.ConditionItem.condition:type_name -> stellmap.record.v1.Condition
+	4,   // 25: stellmap.record.v1.ConditionItem.seen:type_name -> stellmap.record.v1.InstanceRecord.Status
+	21,  // 26: stellmap.record.v1.Protect.items:type_name -> stellmap.record.v1.ProtectItem
+	22,  // 27: stellmap.record.v1.ProtectItem.begin:type_name -> stellmap.record.v1.Protection
+	23,  // 28: stellmap.record.v1.ProtectItem.end:type_name -> stellmap.record.v1.ProtectionScope
+	14,  // 29: stellmap.record.v1.ProtectItem.keep:type_name -> stellmap.record.v1.ExpireItem
+	23,  // 30: stellmap.record.v1.Protection.scope:type_name -> stellmap.record.v1.ProtectionScope
+	0,   // 31: stellmap.record.v1.ProtectionScope.kind:type_name -> stellmap.record.v1.ProtectionScope.Kind
+	51,  // 32: stellmap.record.v1.ProtectionScope.service:type_name -> stellmap.record.v1.ServiceKey
+	22,  // 33: stellmap.record.v1.ProtectionRecord.protection:type_name -> stellmap.record.v1.Protection
+	26,  // 34: stellmap.record.v1.JudgeReports.items:type_name -> stellmap.record.v1.ReportVerdict
+	52,  // 35: stellmap.record.v1.ReportVerdict.key:type_name -> stellmap.record.v1.InstanceKey
+	1,   // 36: stellmap.record.v1.Condition.source:type_name -> stellmap.record.v1.Condition.Source
+	4,   // 37: stellmap.record.v1.Condition.status:type_name -> stellmap.record.v1.InstanceRecord.Status
+	29,  // 38: stellmap.record.v1.Checkpoint.heard:type_name -> stellmap.record.v1.LeaseNumbers
+	29,  // 39: stellmap.record.v1.Checkpoint.overdue:type_name -> stellmap.record.v1.LeaseNumbers
+	51,  // 40: stellmap.record.v1.EditPolicy.key:type_name -> stellmap.record.v1.ServiceKey
+	33,  // 41: stellmap.record.v1.EditPolicy.policy:type_name -> stellmap.record.v1.Policy
+	32,  // 42: stellmap.record.v1.EditPolicy.precondition:type_name -> stellmap.record.v1.Precondition
+	49,  // 43: stellmap.record.v1.EditNamespace.document:type_name -> stellmap.record.v1.Namespace
+	32,  // 44: stellmap.record.v1.EditNamespace.precondition:type_name -> stellmap.record.v1.Precondition
+	71,  // 45: stellmap.record.v1.Policy.primary_endpoint:type_name -> stellmap.record.v1.ServiceEndpoint
+	43,  // 46: stellmap.record.v1.Policy.load_balancing:type_name -> stellmap.record.v1.LoadBalancing
+	44,  // 47: stellmap.record.v1.Policy.outlier_detection:type_name -> stellmap.record.v1.OutlierDetection
+	45,  // 48: stellmap.record.v1.Policy.circuit_breaking:type_name -> stellmap.record.v1.CircuitBreaking
+	46,  // 49: stellmap.record.v1.Policy.timeouts:type_name -> stellmap.record.v1.Timeouts
+	47,  // 50: stellmap.record.v1.Policy.retries:type_name -> stellmap.record.v1.Retries
+	48,  // 51: stellmap.record.v1.Policy.failover:type_name -> stellmap.record.v1.Failover
+	41,  // 52: stellmap.record.v1.Policy.reports:type_name -> stellmap.record.v1.Reports
+	42,  // 53: stellmap.record.v1.Policy.self_preservation:type_name -> stellmap.record.v1.SelfPreservation
+	34,  // 54: stellmap.record.v1.Policy.subsets:type_name -> stellmap.record.v1.PolicySubset
+	35,  // 55: stellmap.record.v1.Policy.routes:type_name -> stellmap.record.v1.PolicyRoute
+	54,  // 56: stellmap.record.v1.PolicySubset.labels:type_name -> stellmap.record.v1.Pair
+	36,  // 57: stellmap.record.v1.PolicyRoute.match:type_name -> stellmap.record.v1.RouteMatch
+	38,  // 58: stellmap.record.v1.PolicyRoute.split:type_name -> stellmap.record.v1.SplitTarget
+	39,  // 59: stellmap.record.v1.PolicyRoute.mirror:type_name -> stellmap.record.v1.Mirror
+	40,  // 60: stellmap.record.v1.PolicyRoute.timeouts:type_name -> stellmap.record.v1.RouteTimeouts
+	47,  // 61: stellmap.record.v1.PolicyRoute.retries:type_name -> stellmap.record.v1.Retries
+	37,  // 62: stellmap.record.v1.RouteMatch.headers:type_name -> stellmap.record.v1.HeaderMatch
+	54,  // 63: stellmap.record.v1.Namespace.labels:type_name -> stellmap.record.v1.Pair
+	50,  // 64: stellmap.record.v1.Namespace.quota:type_name -> stellmap.record.v1.Quota
+	54,  // 65: stellmap.record.v1.InstanceSpec.labels:type_name -> stellmap.record.v1.Pair
+	54,  // 66: stellmap.record.v1.InstanceSpec.metadata:type_name -> stellmap.record.v1.Pair
+	55,  // 67: stellmap.record.v1.InstanceSpec.endpoints:type_name -> stellmap.record.v1.Endpoint
+	56,  // 68: stellmap.record.v1.InstanceSpec.checks:type_name -> stellmap.record.v1.Check
+	4,   // 69: stellmap.record.v1.Check.initial:type_name -> stellmap.record.v1.InstanceRecord.Status
+	58,  // 70: stellmap.record.v1.Reply.results:type_name -> stellmap.record.v1.Result
+	2,   // 71: stellmap.record.v1.Result.code:type_name -> stellmap.record.v1.Result.Code
+	59,  // 72: stellmap.record.v1.Result.full:type_name -> stellmap.record.v1.Full
+	3,   // 73: stellmap.record.v1.Full.of:type_name -> stellmap.record.v1.Full.Of
+	53,  // 74: stellmap.record.v1.InstanceRecord.spec:type_name -> stellmap.record.v1.InstanceSpec
+	4,   // 75: stellmap.record.v1.InstanceRecord.status:type_name -> stellmap.record.v1.InstanceRecord.Status
+	27,  // 76: stellmap.record.v1.InstanceRecord.conditions:type_name -> stellmap.record.v1.Condition
+	71,  // 77: stellmap.record.v1.ServiceRecord.endpoints:type_name -> stellmap.record.v1.ServiceEndpoint
+	65,  // 78: stellmap.record.v1.ServiceRecord.overrides:type_name -> stellmap.record.v1.Override
+	22,  // 79: stellmap.record.v1.ServiceRecord.protections:type_name -> stellmap.record.v1.Protection
+	27,  // 80: stellmap.record.v1.Override.condition:type_name -> stellmap.record.v1.Condition
+	67,  // 81: stellmap.record.v1.DocumentRecord.edits:type_name -> stellmap.record.v1.Edit
+	33,  // 82: stellmap.record.v1.Edit.policy:type_name -> stellmap.record.v1.Policy
+	49,  // 83: stellmap.record.v1.Edit.namespace:type_name -> stellmap.record.v1.Namespace
+	69,  // 84: stellmap.record.v1.EventsRecord.events:type_name -> stellmap.record.v1.EventRecord
+	5,   // 85: stellmap.record.v1.EventRecord.kind:type_name -> stellmap.record.v1.EventRecord.Kind
+	51,  // 86: stellmap.record.v1.EventRecord.service:type_name -> stellmap.record.v1.ServiceKey
+	60,  // 87: stellmap.record.v1.EventRecord.instance:type_name -> stellmap.record.v1.InstanceRecord
+	60,  // 88: stellmap.record.v1.EventRecord.previous:type_name -> stellmap.record.v1.InstanceRecord
+	73,  // 89: stellmap.record.v1.Ask.renew_leases:type_name -> stellmap.record.v1.RenewLeases
+	74,  // 90: stellmap.record.v1.Ask.share_checks:type_name -> stellmap.record.v1.ShareChecks
+	75,  // 91: stellmap.record.v1.Ask.tell_reports:type_name -> stellmap.record.v1.TellReports
+	12,  // 92: stellmap.record.v1.RenewLeases.items:type_name -> stellmap.record.v1.RenewItem
+	76,  // 93: stellmap.record.v1.TellReports.items:type_name -> stellmap.record.v1.Report
+	51,  // 94: stellmap.record.v1.TellReports.show:type_name -> stellmap.record.v1.ServiceKey
+	52,  // 95: stellmap.record.v1.Report.key:type_name -> stellmap.record.v1.InstanceKey
+	78,  // 96: stellmap.record.v1.ToldReports.outcomes:type_name -> stellmap.record.v1.ToldReport
+	79,  // 97: stellmap.record.v1.ToldReports.instances:type_name -> stellmap.record.v1.ReportedInstance
+	80,  // 98: stellmap.record.v1.ReportedInstance.by:type_name -> stellmap.record.v1.ReportedBy
+	6,   // 99: stellmap.record.v1.Answer.renewals:type_name -> stellmap.record.v1.Answer.Renewal
+	77,  // 100: stellmap.record.v1.Answer.told_reports:type_name -> stellmap.record.v1.ToldReports
+	101, // [101:101] is the sub-list for method output_type
+	101, // [101:101] is the sub-list for method input_type
+	101, // [101:101] is the sub-list for extension type_name
+	101, // [101:101] is the sub-list for extension extendee
+	0,   // [0:101] is the sub-list for field type_name
 }
 
 func init() { file_stellmap_record_v1_record_proto_init() }
@@ -6133,15 +6654,17 @@ func file_stellmap_record_v1_record_proto_init() {
 	}
 	file_stellmap_record_v1_record_proto_msgTypes[25].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[26].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[27].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[28].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[30].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[31].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[32].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[33].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[34].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[36].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[58].OneofWrappers = []any{
+	file_stellmap_record_v1_record_proto_msgTypes[35].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[37].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[38].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[39].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[40].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[41].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[43].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[65].OneofWrappers = []any{
 		(*Ask_RenewLeases)(nil),
 		(*Ask_ShareChecks)(nil),
 		(*Ask_TellReports)(nil),
@@ -6152,7 +6675,7 @@ func file_stellmap_record_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stellmap_record_v1_record_proto_rawDesc), len(file_stellmap_record_v1_record_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   68,
+			NumMessages:   75,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
