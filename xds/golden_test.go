@@ -16,13 +16,15 @@ import (
 	"github.com/stellmap/stellmap/registry"
 )
 
-var rewrite = flag.Bool("rewrite", false, "write what the translation says now to testdata")
+// rewriting says that -rewrite was given: write what is said now to testdata.
+// The flag is that of the stories.
+func rewriting() bool { return flag.Lookup("rewrite").Value.String() == "true" }
 
 // golden compares a text with a file of testdata, or writes it.
 func golden(t *testing.T, name, got string) {
 	t.Helper()
 	path := filepath.Join("testdata", name)
-	if *rewrite {
+	if rewriting() {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
 		}

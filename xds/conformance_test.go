@@ -1,0 +1,563 @@
+package xds
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+	"github.com/cockroachdb/datadriven"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	clusterservice "github.com/envoyproxy/go-control-plane/envoy/service/cluster/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	endpointservice "github.com/envoyproxy/go-control-plane/envoy/service/endpoint/v3"
+	listenerservice "github.com/envoyproxy/go-control-plane/envoy/service/listener/v3"
+	routeservice "github.com/envoyproxy/go-control-plane/envoy/service/route/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// TestConformance plays the cases of docs/xds-conformance.md: what a raw client
+// sends and what it is answered, frame by frame, over the protocol that the
+// folder is named after. Time is the bubble's, so that the product's own bounds
+// hold and nothing is waited for.
+func TestConformance(t *testing.T) {
+	for _, c := range conformanceCases(t) {
+		t.Run(c.id, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				p := &play{t: t, delta: strings.HasPrefix(c.id, "delta-"), contents: make(map[string][]uint64), versions: make(map[string]string)}
+				datadriven.RunTest(t, c.path, func(t *testing.T, d *datadriven.TestData) string {
+					p.d = d
+					return p.command()
+				})
+			})
+		})
+	}
+}
+
+// A play is one case: a member, and the clients that talk to it.
+type play struct {
+	t       *testing.T
+	d       *datadriven.TestData
+	delta   bool
+	member  *member
+	clients []*talker
+
+	contents map[string][]uint64 // that were seen of a resource: #1 is the first
+	versions map[string]string   // that were last seen of a resource, or of a type as state of the world
+}
+
+func (p *play) command() string {
+	commands := map[string]func(){
+		"member": p.start, "add": p.add, "drop": p.drop, "remove": p.remove, "wait": p.wait,
+		"open": p.open, "close": p.close, "send": p.send, "ack": p.ack, "nack": p.nack,
+	}
+	if p.member == nil && p.d.Cmd != "member" {
+		p.member = newMember(p.t, productLimits)
+	}
+	run, ok := commands[p.d.Cmd]
+	if !ok && p.d.Cmd != "status" {
+		p.d.Fatalf(p.t, "unknown command %q", p.d.Cmd)
+	}
+	if ok {
+		run()
+	}
+	synctest.Wait() // until everything has been said
+	if p.d.Cmd == "status" {
+		return p.status()
+	}
+	return p.heard()
+}
+
+// productLimits are those that the product has.
+func productLimits(_ *Config, l *limits) { l.hold = holdMax }
+
+// start makes a member with other bounds than the product's.
+func (p *play) start() {
+	p.member = newMember(p.t, func(c *Config, l *limits) {
+		productLimits(c, l)
+		if p.d.HasArg("response-bytes") {
+			p.d.ScanArgs(p.t, "response-bytes", &l.responseBytes)
+		}
+		if p.d.HasArg("streams") {
+			p.d.ScanArgs(p.t, "streams", &l.streams)
+		}
+	})
+}
+
+// instances are the arguments without a value: service/number.
+func (p *play) instances(f func(service string, n int)) {
+	for _, arg := range p.d.CmdArgs {
+		service, number, ok := strings.Cut(arg.Key, "/")
+		if !ok {
+			continue
+		}
+		n, err := strconv.Atoi(number)
+		if err != nil {
+			p.d.Fatalf(p.t, "%s: %v", arg.Key, err)
+		}
+		f(service, n)
+		synctest.Wait() // each is told by itself
+	}
+}
+
+// add registers instances; with check, with a path for active checks, which is part of the cluster.
+func (p *play) add() {
+	p.instances(func(service string, n int) {
+		if p.d.HasArg("check") {
+			p.member.register(checked(service, n))
+			return
+		}
+		p.member.add(service, n)
+	})
+}
+
+func (p *play) drop() { p.instances(p.member.drop) }
+
+// remove takes services away with their last instances.
+func (p *play) remove() { p.instances(p.member.remove) }
+
+func (p *play) wait() {
+	d, err := time.ParseDuration(p.d.CmdArgs[0].Key)
+	if err != nil {
+		p.d.Fatalf(p.t, "%v", err)
+	}
+	<-time.After(d) // in the time of the bubble
+}
+
+// A talker is one client: it says what the case says, and forgets nothing that it hears.
+type talker struct {
+	name  string
+	node  *corev3.Node
+	delta *deltaClient
+	whole *wholeClient
+	only  string              // the type of a stream that is not aggregated
+	last  map[string]string   // nonces, by type
+	names map[string][]string // that were last asked for as state of the world
+	done  bool
+}
+
+// open makes a client; without it there is one called web-1.
+func (p *play) open() {
+	name := "web-1"
+	var metadata []any
+	region, agent, only := "", "envoy", ""
+	for _, arg := range p.d.CmdArgs {
+		switch arg.Key {
+		case "upstreams":
+			metadata = append(metadata, metadataUpstreams, strings.Join(arg.Vals, ","))
+		case "region":
+			region = arg.Vals[0]
+		case "agent":
+			agent = arg.Vals[0]
+		case "only":
+			only = arg.Vals[0]
+		case "anonymous":
+			agent = ""
+		default:
+			name = arg.Key
+		}
+	}
+	node := nodeOf(p.t, metadata...)
+	node.Id, node.UserAgentName, node.Locality = name, agent, &corev3.Locality{Region: region}
+	if agent == "" {
+		node = nil
+	}
+	p.dial(name, node, only)
+}
+
+func (p *play) dial(name string, node *corev3.Node, only string) *talker {
+	c := &talker{name: name, node: node, only: only, last: make(map[string]string), names: make(map[string][]string)}
+	if p.delta {
+		c.delta = p.member.delta(node)
+		if only != "" {
+			c.delta = p.member.deltaOf(node, only)
+		}
+	} else {
+		c.whole = p.member.whole(node)
+		if only != "" {
+			c.whole = p.member.wholeOf(node, only)
+		}
+	}
+	p.clients = slices.DeleteFunc(p.clients, func(o *talker) bool { return o.name == name })
+	p.clients = append(p.clients, c)
+	return c
+}
+
+// deltaOf is a client on the stream of one type.
+func (m *member) deltaOf(node *corev3.Node, of string) *deltaClient {
+	ctx, cancel := context.WithCancel(context.Background())
+	m.tb.Cleanup(cancel)
+	c := &deltaClient{tb: m.tb, node: node}
+	var err error
+	switch of {
+	case "cds":
+		c.stream, err = clusterservice.NewClusterDiscoveryServiceClient(m.conn).DeltaClusters(ctx)
+	case "eds":
+		c.stream, err = endpointservice.NewEndpointDiscoveryServiceClient(m.conn).DeltaEndpoints(ctx)
+	case "lds":
+		c.stream, err = listenerservice.NewListenerDiscoveryServiceClient(m.conn).DeltaListeners(ctx)
+	case "rds":
+		c.stream, err = routeservice.NewRouteDiscoveryServiceClient(m.conn).DeltaRoutes(ctx)
+	}
+	if err != nil {
+		m.tb.Fatal(err)
+	}
+	c.received = receive(c.stream.Recv)
+	return c
+}
+
+// wholeOf is a client on the stream of one type.
+func (m *member) wholeOf(node *corev3.Node, of string) *wholeClient {
+	ctx, cancel := context.WithCancel(context.Background())
+	m.tb.Cleanup(cancel)
+	c := &wholeClient{member: m, node: node}
+	var err error
+	switch of {
+	case "cds":
+		c.stream, err = clusterservice.NewClusterDiscoveryServiceClient(m.conn).StreamClusters(ctx)
+	case "eds":
+		c.stream, err = endpointservice.NewEndpointDiscoveryServiceClient(m.conn).StreamEndpoints(ctx)
+	case "lds":
+		c.stream, err = listenerservice.NewListenerDiscoveryServiceClient(m.conn).StreamListeners(ctx)
+	case "rds":
+		c.stream, err = routeservice.NewRouteDiscoveryServiceClient(m.conn).StreamRoutes(ctx)
+	}
+	if err != nil {
+		m.tb.Fatal(err)
+	}
+	c.received = receive(c.stream.Recv)
+	return c
+}
+
+// client is who the command is about: by=NAME, or the only one.
+func (p *play) client() *talker {
+	name := "web-1"
+	if p.d.HasArg("by") {
+		p.d.ScanArgs(p.t, "by", &name)
+	}
+	for _, c := range p.clients {
+		if c.name == name || !p.d.HasArg("by") && len(p.clients) == 1 {
+			return c
+		}
+	}
+	node := nodeOf(p.t)
+	node.Id = name
+	return p.dial(name, node, "")
+}
+
+func (p *play) close() {
+	c := p.client()
+	c.done = true
+	var err error
+	if p.delta {
+		err = c.delta.stream.CloseSend()
+	} else {
+		err = c.whole.stream.CloseSend()
+	}
+	if err != nil {
+		p.t.Error(err)
+	}
+}
+
+// list is an argument with several values.
+func (p *play) list(key string) []string {
+	for _, arg := range p.d.CmdArgs {
+		if arg.Key == key {
+			return slices.DeleteFunc(arg.Vals, func(v string) bool { return v == "" })
+		}
+	}
+	return nil
+}
+
+// typ is the first argument, as short name and URL. What is none of the four is a URL.
+func (p *play) typ() (short, url string) {
+	short = p.d.CmdArgs[0].Key
+	if n := slices.Index(typeNames[:], short); n >= 0 {
+		return short, typeURLs[n]
+	}
+	return short, strings.TrimPrefix(short, "none")
+}
+
+// send says what the case says, and nothing by itself but a nonce as state of the
+// world, which every client repeats; nonce=none leaves it out.
+func (p *play) send() {
+	c := p.client()
+	if p.d.HasArg("node") {
+		c.delta.node = nodeOf(p.t)
+	}
+	short, url := p.typ()
+	nonce := ""
+	if !p.delta {
+		nonce = c.last[short]
+	}
+	if p.d.HasArg("nonce") {
+		p.d.ScanArgs(p.t, "nonce", &nonce)
+		nonce = strings.TrimPrefix(nonce, "none")
+	}
+	if p.delta {
+		c.delta.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: url, ResponseNonce: nonce,
+			ResourceNamesSubscribe: p.list("subscribe"), ResourceNamesUnsubscribe: p.list("unsubscribe"), InitialResourceVersions: p.initial(short)})
+		return
+	}
+	if p.d.HasArg("names") {
+		c.names[short] = p.list("names")
+	}
+	c.whole.send(&discoveryv3.DiscoveryRequest{TypeUrl: url, ResponseNonce: nonce, VersionInfo: p.version(short), ResourceNames: c.names[short]})
+}
+
+// version is what version= says: "last" is that of the last response to anybody.
+func (p *play) version(short string) string {
+	version := strings.Join(p.list("version"), "")
+	if version == "last" {
+		return p.versions[short]
+	}
+	return version
+}
+
+// initial are versions that the client has: those last seen, or name@version.
+func (p *play) initial(short string) map[string]string {
+	versions := make(map[string]string)
+	for _, one := range p.list("initial") {
+		name, version, ok := strings.Cut(one, "@")
+		if !ok {
+			version = p.versions[short+" "+name]
+		}
+		versions[name] = version
+	}
+	return versions
+}
+
+func (p *play) ack() { p.answer(false) }
+
+func (p *play) nack() { p.answer(true) }
+
+// answer is the client's word on the last response of a type, or on that with
+// nonce=N; an ACK may change the names as it goes.
+func (p *play) answer(no bool) {
+	c := p.client()
+	short, url := p.typ()
+	nonce := c.last[short]
+	if p.d.HasArg("nonce") {
+		p.d.ScanArgs(p.t, "nonce", &nonce)
+	}
+	if p.delta {
+		r := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: url, ResponseNonce: nonce,
+			ResourceNamesSubscribe: p.list("subscribe"), ResourceNamesUnsubscribe: p.list("unsubscribe")}
+		if no {
+			r.ErrorDetail = statusOf("no")
+		}
+		c.delta.send(r)
+		return
+	}
+	if p.d.HasArg("names") {
+		c.names[short] = p.list("names")
+	}
+	r := &discoveryv3.DiscoveryRequest{TypeUrl: url, ResponseNonce: nonce, ResourceNames: c.names[short]}
+	if no {
+		r.ErrorDetail = statusOf("no")
+		r.VersionInfo = p.version(short)
+	} else {
+		r.VersionInfo = p.versions[short]
+	}
+	c.whole.send(r)
+}
+
+// heard is what the clients have been told since the last command.
+func (p *play) heard() string {
+	var out strings.Builder
+	for _, c := range p.clients {
+		who := ""
+		if len(p.clients) > 1 {
+			who = c.name + " "
+		}
+		for _, line := range p.drain(c) {
+			fmt.Fprintf(&out, "%s%s\n", who, line)
+		}
+	}
+	if out.Len() == 0 {
+		return "nothing"
+	}
+	return out.String()
+}
+
+func (p *play) drain(c *talker) (lines []string) {
+	if p.delta {
+		for _, m := range drain(c.delta.received) {
+			lines = append(lines, p.showDelta(c, m))
+		}
+		return append(lines, c.ending(c.delta.ended)...)
+	}
+	for _, m := range drain(c.whole.received) {
+		lines = append(lines, p.showWhole(c, m))
+	}
+	return append(lines, c.ending(c.whole.ended)...)
+}
+
+// drain takes what has come.
+func drain[M any](r received[M]) (out []M) {
+	for {
+		select {
+		case m, ok := <-r.messages:
+			if !ok {
+				return out
+			}
+			out = append(out, m)
+		default:
+			return out
+		}
+	}
+}
+
+func (c *talker) ending(ended chan error) []string {
+	select {
+	case err := <-ended:
+		if c.done {
+			return nil
+		}
+		c.done = true
+		return []string{fmt.Sprintf("ended %s: %s", status.Code(err), status.Convert(err).Message())}
+	default:
+		return nil
+	}
+}
+
+// showDelta is a response in a line: type, nonce, then each resource with the
+// number of its content and its revision, what is gone behind a minus, and what
+// could not be had behind an exclamation mark.
+func (p *play) showDelta(c *talker, m *discoveryv3.DeltaDiscoveryResponse) string {
+	short := shortOf(m.TypeUrl)
+	c.last[short] = m.Nonce
+	words := []string{short, m.Nonce}
+	if m.SystemVersionInfo != strings.TrimPrefix(strings.Split(m.Nonce, ".")[0], "r") {
+		p.t.Errorf("the nonce %s is not of revision %s", m.Nonce, m.SystemVersionInfo)
+	}
+	for _, r := range m.Resources {
+		v, ok := parseDeltaVersion(r.Version)
+		if !ok || v.incarnation != "i1" || r.Name != nameOf(p.t, r.Resource) {
+			p.t.Errorf("%s has the version %q and is %s inside", r.Name, r.Version, nameOf(p.t, r.Resource))
+		}
+		if r.Ttl != nil {
+			p.t.Errorf("%s lives for %v", r.Name, r.Ttl.AsDuration())
+		}
+		p.versions[short+" "+r.Name] = r.Version
+		words = append(words, fmt.Sprintf("%s@%d%s", p.content(short, r.Name, v.hash), v.revision, p.inside(r.Resource)))
+	}
+	for _, name := range m.RemovedResources {
+		words = append(words, "-"+name)
+	}
+	return strings.Join(append(words, errorsOf(m.ResourceErrors)...), " ")
+}
+
+// showWhole is the same as state of the world; the set of resources has a number too.
+func (p *play) showWhole(c *talker, m *discoveryv3.DiscoveryResponse) string {
+	short := shortOf(m.TypeUrl)
+	c.last[short], p.versions[short] = m.Nonce, m.VersionInfo
+	v, ok := parseWholeVersion(m.VersionInfo)
+	if !ok || v.incarnation != "i1" {
+		p.t.Errorf("a response has the version %q", m.VersionInfo)
+	}
+	words := []string{short, m.Nonce, p.content(short, fmt.Sprintf("v%d", v.revision), v.hash)}
+	for _, packed := range m.Resources {
+		name := nameOf(p.t, packed)
+		words = append(words, p.content(short, name, xxhash.Sum64(packed.Value))+p.inside(packed))
+	}
+	return strings.Join(append(words, errorsOf(m.ResourceErrors)...), " ")
+}
+
+func errorsOf(of []*discoveryv3.ResourceError) (words []string) {
+	for _, e := range of {
+		words = append(words, fmt.Sprintf("!%s %s", e.GetResourceName().GetName(), codes.Code(e.GetErrorDetail().GetCode())))
+	}
+	return words
+}
+
+func shortOf(url string) string {
+	t, ok := typeOf(url)
+	if !ok {
+		return url
+	}
+	return t.String()
+}
+
+// content is a name with the number of its content: the first that was seen is #1.
+func (p *play) content(short, name string, hash uint64) string {
+	key := short
+	if name[0] != 'v' || strings.Contains(name, ".") {
+		key += " " + name
+	}
+	n := slices.Index(p.contents[key], hash)
+	if n < 0 {
+		n = len(p.contents[key])
+		p.contents[key] = append(p.contents[key], hash)
+	}
+	return fmt.Sprintf("%s#%d", name, n+1)
+}
+
+// inside is what of a resource other types hang on: the hosts of endpoints, the clusters of routes.
+func (p *play) inside(packed *anypb.Any) string {
+	message, err := packed.UnmarshalNew()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	var words []string
+	switch m := message.(type) {
+	case *endpointv3.ClusterLoadAssignment:
+		for _, l := range m.Endpoints {
+			for _, e := range l.LbEndpoints {
+				words = append(words, e.GetEndpoint().GetAddress().GetSocketAddress().GetAddress())
+			}
+		}
+	case *routev3.RouteConfiguration:
+		for _, host := range m.VirtualHosts {
+			if cluster := host.Routes[0].GetRoute().GetCluster(); cluster != "" {
+				words = append(words, cluster)
+			}
+		}
+	default:
+		return ""
+	}
+	return "(" + strings.Join(words, " ") + ")"
+}
+
+// status is what the member says of its clients.
+func (p *play) status() string {
+	var out strings.Builder
+	for _, s := range p.member.server.Proxies() {
+		for _, t := range s.Types {
+			fmt.Fprintf(&out, "%s %s sent=%d acked=%d in-sync=%t silent=%t", s.Node, t.Type, t.Sent, t.Acked, t.InSync, t.Silent)
+			for _, r := range t.Rejected {
+				fmt.Fprintf(&out, " rejected=%s", r.Resource)
+			}
+			out.WriteByte('\n')
+		}
+	}
+	return out.String()
+}
+
+// A conformanceCase is a file of testdata/conformance: its name is the case's id,
+// its first paragraph the rule, and the line behind "From:" where the rule is from.
+type conformanceCase struct{ id, path, rule, source string }
+
+func conformanceCases(t *testing.T) (cases []conformanceCase) {
+	t.Helper()
+	paths, err := filepath.Glob("testdata/conformance/*/*.story")
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("no cases: %v", err)
+	}
+	for _, path := range paths {
+		protocol, name := filepath.Base(filepath.Dir(path)), strings.TrimSuffix(filepath.Base(path), ".story")
+		cases = append(cases, readCase(t, protocol+"-"+name, path))
+	}
+	return cases
+}

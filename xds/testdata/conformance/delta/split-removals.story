@@ -1,0 +1,22 @@
+# Names that are gone count, too, and what is left is in the next part.
+# From: ours
+
+member response-bytes=40
+----
+nothing
+
+add a/1
+----
+nothing
+
+send eds subscribe=(nobody-of-a-long-name-1.prod,nobody-of-a-long-name-2.prod,nobody-of-a-long-name-3.prod)
+----
+eds r2.1 -nobody-of-a-long-name-1.prod -nobody-of-a-long-name-2.prod
+
+ack eds
+----
+eds r2.2 -nobody-of-a-long-name-3.prod
+
+ack eds
+----
+nothing

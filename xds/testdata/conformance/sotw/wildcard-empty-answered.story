@@ -1,0 +1,14 @@
+# Who asks for all where there is nothing is told so, by an empty response: it would wait otherwise.
+# From: go-control-plane#540; gRFC A27
+
+send cds
+----
+cds r1.1 v1#1
+
+ack cds
+----
+nothing
+
+add orders/1
+----
+cds r2.2 v2#2 orders.prod#1
