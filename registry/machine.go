@@ -370,6 +370,12 @@ func (m *Machine) Service(k ServiceKey) *Service {
 	return svc.snapshot()
 }
 
+// Policy is the policy of a service with its last edits; nil when there never was one.
+func (m *Machine) Policy(k ServiceKey) *Document[Policy] {
+	d, _ := readDocument(m, policyShelf(k))
+	return d
+}
+
 // ServiceKeys are the services of a namespace, or all for "", sorted.
 func (m *Machine) ServiceKeys(namespace string) []ServiceKey {
 	m.mu.RLock()

@@ -108,6 +108,40 @@ func (f *Fleet) List(ctx context.Context, q ProxyQuery, after uint64, only []uin
 	return answers
 }
 
+// MemberDetail is a page of what the proxies of a node have on one member.
+type MemberDetail struct {
+	Member uint64
+	Err    error // it did not answer
+	ProxyDetail
+}
+
+// Detail asks all members what the proxies of a node have, by id. On the member
+// whose id is after the list goes on where q says; of those before it only what
+// there is in all is asked. The error is that of this member itself.
+func (f *Fleet) Detail(ctx context.Context, q DetailQuery, after uint64) ([]MemberDetail, error) {
+	asked := func(id uint64) DetailQuery {
+		one := q
+		if id != after {
+			one.AfterNumber, one.AfterType, one.AfterName = 0, "", ""
+		}
+		if id < after {
+			one.Limit = 0
+		}
+		return one
+	}
+	var own error
+	answers := everywhere(f, func() (m MemberDetail) {
+		m.Member = f.self
+		m.ProxyDetail, own = f.server.Detail(ctx, asked(f.self))
+		return m
+	}, func(id uint64) MemberDetail {
+		a, err := f.ask(ctx, id, &peerv1.ProxyQuestion{Format: questionFormatV1, Kind: &peerv1.ProxyQuestion_Detail{Detail: detailQuestion(asked(id))}}, 0)
+		return MemberDetail{Member: id, Err: err, ProxyDetail: detailOf(a.GetDetail())}
+	})
+	slices.SortFunc(answers, func(a, b MemberDetail) int { return cmp.Compare(a.Member, b.Member) })
+	return answers, own
+}
+
 // everywhere asks this member and all others at once.
 func everywhere[A any](f *Fleet, here func() A, there func(id uint64) A) []A {
 	others := f.peers.Others()
@@ -164,6 +198,12 @@ func (s *Server) Answer(ctx context.Context, request []byte) ([]byte, error) {
 	case q.GetList() != nil:
 		page := s.List(queryOf(q.GetList()))
 		answer.Kind = &peerv1.ProxyAnswer_List{List: page.answer()}
+	case q.GetDetail() != nil:
+		d, err := s.Detail(ctx, detailQueryOf(q.GetDetail()))
+		if err != nil {
+			return nil, err
+		}
+		answer.Kind = &peerv1.ProxyAnswer_Detail{Detail: d.answer()}
 	default:
 		return nil, errQuestion
 	}
@@ -222,6 +262,7 @@ func (p *ProxyStatus) record() *peerv1.Proxy {
 		one := &peerv1.ProxyType{
 			Type: t.Type, Wildcard: t.Wildcard, Subscribed: uint64(t.Subscribed), Resources: uint64(t.Resources),
 			Sent: uint64(t.Sent), Acked: uint64(t.Acked), InSync: t.InSync, Silent: t.Silent, RejectedCount: uint64(t.RejectedCount),
+			SinceMs: t.Since.UnixMilli(), AckedMs: milliOf(t.AckedAt),
 		}
 		for _, r := range t.Rejected {
 			one.Rejected = append(one.Rejected, &peerv1.ProxyRejection{Resource: r.Resource, Reason: r.Reason, SinceMs: r.Since.UnixMilli()})
@@ -248,6 +289,7 @@ func proxyOf(p *peerv1.Proxy) ProxyStatus {
 		one := TypeStatus{
 			Type: t.GetType(), Wildcard: t.GetWildcard(), Subscribed: int(t.GetSubscribed()), Resources: int(t.GetResources()),
 			Sent: registry.Revision(t.GetSent()), Acked: registry.Revision(t.GetAcked()), InSync: t.GetInSync(), Silent: t.GetSilent(), RejectedCount: int(t.GetRejectedCount()),
+			Since: timeOf(t.GetSinceMs()), AckedAt: timeOf(t.GetAckedMs()),
 		}
 		for _, r := range t.GetRejected() {
 			one.Rejected = append(one.Rejected, Rejection{Resource: r.GetResource(), Reason: r.GetReason(), Since: time.UnixMilli(r.GetSinceMs())})

@@ -92,6 +92,7 @@ func shortened(p ProxyStatus) ProxyStatus {
 	p.Connected = time.UnixMilli(p.Connected.UnixMilli())
 	p.Types = slices.Clone(p.Types)
 	for i := range p.Types {
+		p.Types[i].Since, p.Types[i].AckedAt = timeOf(milliOf(p.Types[i].Since)), timeOf(milliOf(p.Types[i].AckedAt))
 		p.Types[i].Rejected = slices.Clone(p.Types[i].Rejected)
 		for j := range p.Types[i].Rejected {
 			r := &p.Types[i].Rejected[j]

@@ -169,7 +169,9 @@ func (c *cache) publish(r *round, revision registry.Revision, at time.Time) {
 	n := &notice{at: at}
 	c.mu.Lock()
 	for res, e := range changed {
-		res.current.Store(e)
+		if old := res.current.Swap(e); old != nil {
+			old.held.Store(uint64(c.followed))
+		}
 		for s := range res.subscribers {
 			s.mark(res.key.name, n)
 		}

@@ -25,7 +25,7 @@ const (
 )
 
 // ErrBusy says that too many ask at once.
-var ErrBusy = errors.New("xds: too many are asking how far changes have come")
+var ErrBusy = errors.New("xds: too many are asking what proxies have")
 
 // A Propagation is how far a service, as it was at a revision, has come among
 // the proxies of this member.
@@ -64,10 +64,8 @@ const (
 // Propagation says how far a service has come, at once when all have it, and
 // otherwise when they do or the wait is over. A proxy that comes meanwhile counts.
 func (s *Server) Propagation(ctx context.Context, k registry.ServiceKey, revision registry.Revision, wait time.Duration) (Propagation, error) {
-	if s.metrics.inquiries.Add(1) > inquiriesMax {
-		s.metrics.inquiries.Add(-1)
-		s.metrics.inquiriesRefused.Add(1)
-		return Propagation{}, ErrBusy
+	if err := s.inquire(); err != nil {
+		return Propagation{}, err
 	}
 	defer s.metrics.inquiries.Add(-1)
 	waiting, cancel := context.WithTimeout(ctx, wait)
@@ -85,6 +83,16 @@ func (s *Server) Propagation(ctx context.Context, k registry.ServiceKey, revisio
 		q.await(waiting) // then another look: others may have come
 		q.withdraw()
 	}
+}
+
+// inquire admits one more who asks.
+func (s *Server) inquire() error {
+	if s.metrics.inquiries.Add(1) > inquiriesMax {
+		s.metrics.inquiries.Add(-1)
+		s.metrics.inquiriesRefused.Add(1)
+		return ErrBusy
+	}
+	return nil
 }
 
 // An inquiry is one question to many streams.
@@ -270,11 +278,15 @@ func (s *stream) drop(q *question) {
 	s.questions = slices.DeleteFunc(s.questions, func(o *question) bool { return o == q })
 }
 
-// answer looks at the questions that others have left.
+// answer looks at the questions that others have left, and shows those who look what there is.
 func (s *stream) answer() {
 	s.mu.Lock()
-	open := slices.Clone(s.questions)
+	open, looks := slices.Clone(s.questions), s.looks
+	s.looks = nil
 	s.mu.Unlock()
+	for _, l := range looks {
+		l.shown <- s.show(l)
+	}
 	for _, q := range open {
 		v := s.verdict(q)
 		if v.settled {
@@ -287,9 +299,12 @@ func (s *stream) answer() {
 // leave ends all questions: a stream that is no more has nothing to accept.
 func (s *stream) leave() {
 	s.mu.Lock()
-	left := s.questions
-	s.questions, s.gone = nil, true
+	left, looks := s.questions, s.looks
+	s.questions, s.looks, s.gone = nil, nil, true
 	s.mu.Unlock()
+	for _, l := range looks {
+		l.shown <- sight{gone: true}
+	}
 	for _, q := range left {
 		q.settle(verdict{settled: true, gone: true})
 	}

@@ -83,8 +83,9 @@ type subscriber interface {
 }
 
 // An entry is what a resource is at a revision. It is shared by all streams and
-// never changes.
+// never changes, but that it is noted when another took its place.
 type entry struct {
+	held     atomic.Uint64 // the last revision at which it is known to have held; 0 while it does
 	name     string
 	hash     uint64                // of the bytes; 0 = there is no such thing
 	revision registry.Revision     // by which its content was settled

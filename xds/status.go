@@ -41,8 +41,10 @@ type TypeStatus struct {
 	Resources  int               // names that it has been sent
 	Sent       registry.Revision // of the last response
 	Acked      registry.Revision // of the last one it accepted
+	AckedAt    time.Time         // when it did; zero = never
 	InSync     bool              // it has accepted all there is to send
 	Silent     bool              // it has not answered the last response in time
+	Since      time.Time         // when its State began
 
 	RejectedCount int         // of resources that it has refused and is not sent again
 	Rejected      []Rejection // the first of them
@@ -69,12 +71,13 @@ var ProxyStates = []string{ProxySynced, ProxyPending, ProxySilent, ProxyRejected
 func (p *ProxyStatus) State() string {
 	worst := 0
 	for i := range p.Types {
-		worst = max(worst, slices.Index(ProxyStates, p.Types[i].state()))
+		worst = max(worst, slices.Index(ProxyStates, p.Types[i].State()))
 	}
 	return ProxyStates[worst]
 }
 
-func (t *TypeStatus) state() string {
+// State is where the proxy is with the type.
+func (t *TypeStatus) State() string {
 	switch {
 	case t.RejectedCount > 0:
 		return ProxyRejected
@@ -167,7 +170,7 @@ func (s *stream) report() {
 func (b *subscription) report() TypeStatus {
 	t := TypeStatus{
 		Type: b.typ.String(), Wildcard: b.wildcard, Subscribed: len(b.names), Resources: len(b.known),
-		Sent: b.last, Acked: b.acked, InSync: b.pending == nil && len(b.todo) == 0,
+		Sent: b.last, Acked: b.acked, AckedAt: b.ackedAt, InSync: b.pending == nil && len(b.todo) == 0,
 	}
 	if b.pending != nil {
 		t.Silent = b.pending.silent
@@ -177,6 +180,24 @@ func (b *subscription) report() TypeStatus {
 	}
 	slices.SortFunc(t.Rejected, func(a, b Rejection) int { return cmp.Compare(a.Resource, b.Resource) })
 	t.RejectedCount = len(t.Rejected)
+	t.Since = b.stateSince(&t)
 	t.Rejected = slices.Clip(t.Rejected[:min(len(t.Rejected), rejectedShown)])
 	return t
+}
+
+// stateSince is when the state of a type, as it is reported, began.
+func (b *subscription) stateSince(t *TypeStatus) time.Time {
+	since := b.ackedAt
+	switch {
+	case len(t.Rejected) > 0:
+		since = slices.MinFunc(t.Rejected, func(a, b Rejection) int { return a.Since.Compare(b.Since) }).Since
+	case b.pending != nil:
+		since = b.pending.sentAt
+	case !t.InSync:
+		since = b.changed
+	}
+	if since.IsZero() { // all of it is what the client has asked for
+		return b.stream.connected
+	}
+	return since
 }

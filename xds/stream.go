@@ -45,6 +45,7 @@ type stream struct {
 	mu        sync.Mutex // guards what follows and what the follower marks
 	marked    bool       // noted to be woken
 	questions []*question
+	looks     []*look
 	gone      bool // it has ended, and answers no questions any more
 }
 

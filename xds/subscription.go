@@ -31,6 +31,7 @@ type subscription struct {
 	changed  time.Time         // when the oldest change in todo was seen
 	last     registry.Revision // of the last response
 	acked    registry.Revision // of the last one accepted
+	ackedAt  time.Time
 
 	dirty map[string]struct{} // guarded by stream.mu, like since
 	since time.Time           // when the oldest change in dirty was seen
@@ -254,7 +255,7 @@ func (b *subscription) takeBack(r *response) {
 func (b *subscription) accept() {
 	r := b.pending
 	b.pending = nil
-	b.acked = r.revision
+	b.acked, b.ackedAt = r.revision, b.stream.server.now()
 	for _, e := range r.entries {
 		if k := b.known[e.name]; k != nil && k.sent == e {
 			k.good = e

@@ -36,11 +36,8 @@ var _ httpapi.Proxies = proxies{}
 
 func (p proxies) Propagation(ctx context.Context, k registry.ServiceKey, revision registry.Revision, wait time.Duration) ([]httpapi.MemberPropagation, error) {
 	answers, err := p.fleet.Propagation(ctx, k, revision, wait)
-	if errors.Is(err, xds.ErrBusy) {
-		err = fmt.Errorf("%w: %w", registry.ErrBusy, err)
-	}
 	if err != nil {
-		return nil, err
+		return nil, busy(err)
 	}
 	out := make([]httpapi.MemberPropagation, len(answers))
 	for i, a := range answers {
@@ -76,7 +73,7 @@ func proxyOf(s *xds.ProxyStatus) httpapi.Proxy {
 	}
 	for _, t := range s.Types {
 		one := httpapi.ProxyType{
-			Type: t.Type, Wildcard: t.Wildcard, Subscribed: t.Subscribed, Resources: t.Resources, Sent: t.Sent, Acked: t.Acked,
+			Type: t.Type, State: t.State(), Since: t.Since, AckedAt: t.AckedAt, Wildcard: t.Wildcard, Subscribed: t.Subscribed, Resources: t.Resources, Sent: t.Sent, Acked: t.Acked,
 			InSync: t.InSync, Silent: t.Silent, RejectedCount: t.RejectedCount,
 		}
 		for _, r := range t.Rejected {
@@ -85,4 +82,61 @@ func proxyOf(s *xds.ProxyStatus) httpapi.Proxy {
 		out.Types = append(out.Types, one)
 	}
 	return out
+}
+
+func (p proxies) Detail(ctx context.Context, q httpapi.ProxyDetailQuery) ([]httpapi.MemberProxyDetail, error) {
+	answers, err := p.fleet.Detail(ctx, xds.DetailQuery{
+		Node: q.Node, Types: q.Types, Names: q.Resources, States: q.States, Contents: q.Contents,
+		AfterNumber: q.After.Number, AfterType: q.After.Type, AfterName: q.After.Name, Limit: q.Limit,
+	}, q.After.Member)
+	if err != nil {
+		return nil, busy(err)
+	}
+	out := make([]httpapi.MemberProxyDetail, len(answers))
+	for i := range answers {
+		a := &answers[i]
+		out[i] = httpapi.MemberProxyDetail{Member: a.Member, Err: a.Err, Stuck: a.Stuck, Count: a.Count, More: a.More}
+		for j := range a.Proxies {
+			out[i].Proxies = append(out[i].Proxies, proxyOf(&a.Proxies[j]))
+		}
+		for j := range a.Resources {
+			r, err := resourceOf(&a.Resources[j])
+			if err != nil {
+				return nil, err
+			}
+			out[i].Resources = append(out[i].Resources, r)
+		}
+	}
+	return out, nil
+}
+
+// busy is an error in the registry's words where a member is asked too much.
+func busy(err error) error {
+	if errors.Is(err, xds.ErrBusy) {
+		return fmt.Errorf("%w: %w", registry.ErrBusy, err)
+	}
+	return err
+}
+
+func resourceOf(r *xds.ResourceStatus) (httpapi.ProxyResource, error) {
+	wanted, wrong := contentOf(r.Type, &r.Wanted)
+	acked, err := contentOf(r.Type, &r.Acked)
+	out := httpapi.ProxyResource{
+		Number: r.Number, Type: r.Type, Name: r.Name, State: string(r.State), Since: r.Since, Reason: r.Reason,
+		Wanted: wanted, Acked: acked, Sent: httpapi.ProxyContent{Hash: r.Sent.Hash, Revision: r.Sent.Revision},
+	}
+	for _, c := range r.Causes {
+		out.Causes = append(out.Causes, httpapi.PolicyCause(c))
+	}
+	return out, errors.Join(wrong, err)
+}
+
+func contentOf(typ string, c *xds.Content) (httpapi.ProxyContent, error) {
+	out := httpapi.ProxyContent{Hash: c.Hash, Revision: c.Revision, LeftOut: c.LeftOut}
+	if c.Bytes == nil {
+		return out, nil
+	}
+	var err error
+	out.Content, err = xds.ContentJSON(typ, c.Bytes)
+	return out, err
 }

@@ -325,6 +325,7 @@ var parameterDocs = map[string]parameterDoc{
 	"svc":   {says: "the service", example: "orders", nameBytes: true, pattern: `^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`},
 	"id":    {says: "the instance", example: "a", nameBytes: true},
 	"lease": {says: "the lease", nameBytes: true},
+	"proxy": {says: "a proxy's node id", example: "web-1"},
 
 	"namespace":        {says: "the namespace; none = all of them"},
 	"service":          {says: "a service"},
@@ -359,6 +360,11 @@ var parameterDocs = map[string]parameterDoc{
 	"member": {says: "a member's id", number: true},
 	"kind":   {says: "what a proxy is", words: ProxyKinds},
 	"state":  {says: "how a proxy stands", words: ProxyStates},
+
+	"type":          {says: "a type of resources", words: ProxyTypes},
+	"resource":      {says: "the name of a resource"},
+	"resourceState": {says: "how a proxy stands with a resource", words: ProxyResourceStates},
+	contentsName:    {says: "true shows what the resources are, as Envoy writes it", words: truthWords},
 
 	"sinceRevision":   {says: "the revision up to which all is known", number: true},
 	"includeSnapshot": {says: "false leaves out what there is at the beginning"},

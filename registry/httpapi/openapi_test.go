@@ -75,7 +75,7 @@ func TestTheDescriptionIsTrue(t *testing.T) {
 		if !strings.HasPrefix(pattern, "/api/v2/") {
 			continue
 		}
-		target := strings.NewReplacer("{ns}", "prod", "{svc}", "orders", "{id}", "a", "{lease}", "x").Replace(pattern)
+		target := strings.NewReplacer("{ns}", "prod", "{svc}", "orders", "{id}", "a", "{lease}", "x", "{proxy}", "web-1").Replace(pattern)
 		for method, c := range calls {
 			said := refusalOf(t, m.call(strings.ToUpper(method), target+"?no-such=1", bodyOf(c, `{}`)), "no-such")
 			mustEqual(t, method+" "+pattern+" and its parameters", said, wordsOf("the parameters are ", "this call takes no parameters", c.queryNames()))

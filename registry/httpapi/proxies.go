@@ -22,6 +22,8 @@ type Proxies interface {
 	Propagation(ctx context.Context, k registry.ServiceKey, revision registry.Revision, wait time.Duration) ([]MemberPropagation, error)
 	// List is a page of each member's proxies.
 	List(ctx context.Context, q ProxyQuery) []MemberProxies
+	// Detail is a page of what the proxies of a node have on each member.
+	Detail(ctx context.Context, q ProxyDetailQuery) ([]MemberProxyDetail, error)
 }
 
 // MemberPropagation is how far a service has come among the proxies of one member.
@@ -82,7 +84,10 @@ type ProxyType struct {
 	Type                  string
 	Wildcard              bool
 	Subscribed, Resources int
+	State                 string
+	Since                 time.Time // when it began
 	Sent, Acked           registry.Revision
+	AckedAt               time.Time // zero = never
 	InSync, Silent        bool
 	RejectedCount         int
 	Rejected              []ProxyRejection // the first of them
@@ -122,6 +127,10 @@ func (a *API) proxyRoutes() []route {
 		}),
 		read("/api/v2/proxies", false, a.v2Proxies).as(operation{
 			id: "listProxies", says: "Lists the proxies that are connected", query: proxiesQuery, answers: ok(v2ProxyPage{}),
+		}),
+		read("/api/v2/proxies/{proxy}", false, a.v2Proxy).as(operation{
+			id: "getProxy", says: "Tells what a proxy has, was sent and should have, resource by resource", query: proxyDetailQuery,
+			answers: ok(v2ProxyDetail{}), refuses: []string{"not_found"},
 		}),
 	}
 }
@@ -266,6 +275,7 @@ func (p *parameters) wait(most time.Duration) time.Duration {
 type v2Proxy struct {
 	Node          string        `json:"node"`
 	Member        uint64        `json:"member"`
+	Number        uint64        `json:"number"` // of the member's proxies
 	Kind          string        `json:"kind"`
 	State         string        `json:"state"`
 	Region        string        `json:"region"`
@@ -283,11 +293,14 @@ type v2Proxy struct {
 
 type v2ProxyType struct {
 	Type          string             `json:"type"`
+	State         string             `json:"state"`
+	Since         string             `json:"since"`
 	Wildcard      bool               `json:"wildcard"`
 	Subscribed    int                `json:"subscribed"`
 	Resources     int                `json:"resources"`
 	Sent          registry.Revision  `json:"sentRevision"`
 	Acked         registry.Revision  `json:"ackedRevision"`
+	AckedAt       string             `json:"ackedAt,omitempty"`
 	InSync        bool               `json:"inSync"`
 	Silent        bool               `json:"silent,omitempty"`
 	RejectedCount int                `json:"rejectedCount"`
@@ -365,13 +378,16 @@ func proxyPage(answers []MemberProxies, q ProxyQuery) v2ProxyPage {
 
 func (p *Proxy) shown(member uint64) v2Proxy {
 	out := v2Proxy{
-		Node: p.Node, Member: member, Kind: p.Kind, State: p.State, Region: p.Region, Zone: p.Zone, Namespace: p.Namespace, Service: p.Service, Cluster: p.Cluster,
+		Node: p.Node, Member: member, Number: p.Number, Kind: p.Kind, State: p.State, Region: p.Region, Zone: p.Zone, Namespace: p.Namespace, Service: p.Service, Cluster: p.Cluster,
 		Protocol: p.Protocol, Peer: p.Peer, ConnectedAt: timeText(p.Connected), UpstreamCount: p.UpstreamCount, Upstreams: p.Upstreams,
 	}
 	for _, t := range p.Types {
 		one := v2ProxyType{
-			Type: t.Type, Wildcard: t.Wildcard, Subscribed: t.Subscribed, Resources: t.Resources, Sent: t.Sent, Acked: t.Acked,
+			Type: t.Type, State: t.State, Since: timeText(t.Since), Wildcard: t.Wildcard, Subscribed: t.Subscribed, Resources: t.Resources, Sent: t.Sent, Acked: t.Acked,
 			InSync: t.InSync, Silent: t.Silent, RejectedCount: t.RejectedCount,
+		}
+		if !t.AckedAt.IsZero() {
+			one.AckedAt = timeText(t.AckedAt)
 		}
 		for _, r := range t.Rejected {
 			one.Rejected = append(one.Rejected, v2ProxyRejection{r.Resource, r.Reason, timeText(r.Since)})

@@ -17,12 +17,13 @@ import (
 
 // fakeProxies plays the members' answers about their proxies.
 type fakeProxies struct {
-	mu      sync.Mutex // guards what follows
-	answers []MemberPropagation
-	all     map[uint64][]Proxy
-	away    map[uint64]bool
-	asked   []string
-	busy    bool
+	mu        sync.Mutex // guards what follows
+	answers   []MemberPropagation
+	all       map[uint64][]Proxy
+	resources []ProxyResource // of each of them, by name
+	away      map[uint64]bool
+	asked     []string
+	busy      bool
 }
 
 // newFakeProxies has a proxy at each of two members, and a third that is away.
@@ -30,15 +31,21 @@ func newFakeProxies() *fakeProxies {
 	at := time.UnixMilli(1_790_000_000_123)
 	return &fakeProxies{
 		away: map[uint64]bool{3: true},
+		resources: []ProxyResource{
+			{Number: 7, Type: "cds", Name: "ledger.prod", State: "synced", Wanted: ProxyContent{Hash: 255, Revision: 38, Content: []byte(`{"name":"ledger.prod"}`)},
+				Sent: ProxyContent{Hash: 255, Revision: 38}, Acked: ProxyContent{Hash: 255, Revision: 38, Content: []byte(`{"name":"ledger.prod"}`)}},
+			{Number: 7, Type: "cds", Name: "orders.prod", State: "rejected", Since: at, Reason: "no", Causes: []PolicyCause{{registry.ServiceKey{Namespace: "prod", Service: "orders"}, 3, 40, "alice", at}},
+				Wanted: ProxyContent{Hash: 1 << 60, Revision: 40, LeftOut: 5_000_000}},
+		},
 		all: map[uint64][]Proxy{
 			1: {{
 				Number: 7, Node: "web-1", Cluster: "web", Service: "shop", Namespace: "prod", Region: "here", Zone: "a", Kind: "envoy", Protocol: "delta",
 				Peer: "10.1.0.1:4711", State: "synced", Connected: at, UpstreamCount: 1, Upstreams: []string{"*.prod"},
-				Types: []ProxyType{{Type: "cds", Wildcard: true, Resources: 4, Sent: 40, Acked: 40, InSync: true}},
+				Types: []ProxyType{{Type: "cds", State: "synced", Since: at, AckedAt: at, Wildcard: true, Resources: 4, Sent: 40, Acked: 40, InSync: true}},
 			}},
 			2: {{
 				Number: 1, Node: "api-1", Namespace: "default", Region: "here", Kind: "grpc", Protocol: "sotw", Peer: "10.1.0.2:4711", State: "rejected", Connected: at,
-				Types: []ProxyType{{Type: "eds", Subscribed: 2, Resources: 2, Sent: 40, Acked: 38, Silent: true, RejectedCount: 1, Rejected: []ProxyRejection{{"orders.prod", "no", at}}}},
+				Types: []ProxyType{{Type: "eds", State: "rejected", Since: at, Subscribed: 2, Resources: 2, Sent: 40, Acked: 38, Silent: true, RejectedCount: 1, Rejected: []ProxyRejection{{"orders.prod", "no", at}}}},
 			}},
 		},
 	}
@@ -71,6 +78,40 @@ func (f *fakeProxies) List(_ context.Context, q ProxyQuery) []MemberProxies {
 		out = append(out, MemberProxies{Member: id, Count: len(all), Proxies: rest[:n], More: n < len(rest)})
 	}
 	return out
+}
+
+// Detail pages as members do: over the resources of its only stream.
+func (f *fakeProxies) Detail(_ context.Context, q ProxyDetailQuery) ([]MemberProxyDetail, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asked = append(f.asked, fmt.Sprintf("%+v", q))
+	if f.busy {
+		return nil, fmt.Errorf("%w: too many look", registry.ErrBusy)
+	}
+	var out []MemberProxyDetail
+	for id := uint64(1); id <= 3; id++ {
+		m := MemberProxyDetail{Member: id}
+		if f.away[id] {
+			m.Err = errors.New("node 3 is not connected")
+		}
+		for _, p := range f.all[id] {
+			if p.Node == q.Node {
+				m.Proxies = append(m.Proxies, p)
+				m.Count = len(f.resources)
+			}
+		}
+		for _, r := range f.resources {
+			if len(m.Proxies) == 0 || id == q.After.Member && r.Name <= q.After.Name {
+				continue
+			}
+			if m.More = len(m.Resources) == q.Limit; m.More {
+				break
+			}
+			m.Resources = append(m.Resources, r)
+		}
+		out = append(out, m)
+	}
+	return out, nil
 }
 
 // play has lines of "member ID revision N has N of N", "member ID away" and
@@ -154,4 +195,39 @@ func TestPropagationOfABusyMember(t *testing.T) {
 	m.register("orders", "a", "10.0.0.1", "")
 	f.busy = true
 	m.must(429, "GET", "/api/v2/namespaces/prod/services/orders/propagation", "")
+	m.must(429, "GET", "/api/v2/proxies/web-1", "")
+}
+
+// What a node's proxies have on several members is one list, each page of which begins
+// where the one before has ended; a node that no member knows is not found.
+func TestAProxysResourcesComeInPages(t *testing.T) {
+	f := &fakeProxies{all: map[uint64][]Proxy{1: {{Node: "web/1", Number: 4}}, 3: {{Node: "web/1", Number: 9}}}}
+	m := newMember(t, func(c *Config) { c.Proxies = f })
+	want := ""
+	for i := range 5 {
+		f.resources = append(f.resources, ProxyResource{Type: "cds", Name: fmt.Sprintf("s%d/x", i), State: "absent"})
+	}
+	for _, id := range []int{1, 3} {
+		for i := range 5 {
+			want += fmt.Sprintf("%d s%d/x;", id, i)
+		}
+	}
+	for limit := 1; limit <= 11; limit++ {
+		got, cursor := "", ""
+		for pages := 0; ; pages++ {
+			var page v2ProxyDetail
+			into(t, m.must(200, "GET", fmt.Sprintf("/api/v2/proxies/web%%2F1?limit=%d&cursor=%s", limit, cursor), ""), &page)
+			if len(page.Resources) > limit || page.Count != 10 || len(page.Members) != 3 || len(page.Proxies) != 2 || pages > 10 {
+				t.Fatalf("page %d of %d is %+v", pages, limit, page)
+			}
+			for _, r := range page.Resources {
+				got += fmt.Sprintf("%d %s;", r.Member, r.Name)
+			}
+			if cursor = page.NextCursor; cursor == "" {
+				break
+			}
+		}
+		mustEqual(t, "the list", got, want)
+	}
+	mustEqual(t, "what is said of one that is not there", strings.Contains(m.must(404, "GET", "/api/v2/proxies/web-9", "").Body.String(), `no proxy with the node id \"web-9\" is connected: /api/v2/proxies lists`), true)
 }

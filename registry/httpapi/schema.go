@@ -179,6 +179,6 @@ var fieldsMost = map[string]int64{
 }
 
 var fieldTimes = []string{
-	"at", "changedAt", "connectedAt", "createdAt", "endedAt", "endsAtTheLatest", "expiredAt", "heldUntil", "last",
+	"ackedAt", "at", "changedAt", "connectedAt", "createdAt", "endedAt", "endsAtTheLatest", "expiredAt", "heldUntil", "last",
 	"lastHeartbeatAt", "registeredAt", "since", "statusSince", "until",
 }

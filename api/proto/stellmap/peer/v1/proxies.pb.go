@@ -31,6 +31,7 @@ type ProxyQuestion struct {
 	//
 	//	*ProxyQuestion_Propagation
 	//	*ProxyQuestion_List
+	//	*ProxyQuestion_Detail
 	Kind          isProxyQuestion_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -98,6 +99,15 @@ func (x *ProxyQuestion) GetList() *ProxyListQuestion {
 	return nil
 }
 
+func (x *ProxyQuestion) GetDetail() *ProxyDetailQuestion {
+	if x != nil {
+		if x, ok := x.Kind.(*ProxyQuestion_Detail); ok {
+			return x.Detail
+		}
+	}
+	return nil
+}
+
 type isProxyQuestion_Kind interface {
 	isProxyQuestion_Kind()
 }
@@ -110,9 +120,15 @@ type ProxyQuestion_List struct {
 	List *ProxyListQuestion `protobuf:"bytes,3,opt,name=list,proto3,oneof"`
 }
 
+type ProxyQuestion_Detail struct {
+	Detail *ProxyDetailQuestion `protobuf:"bytes,4,opt,name=detail,proto3,oneof"`
+}
+
 func (*ProxyQuestion_Propagation) isProxyQuestion_Kind() {}
 
 func (*ProxyQuestion_List) isProxyQuestion_Kind() {}
+
+func (*ProxyQuestion_Detail) isProxyQuestion_Kind() {}
 
 // ProxyAnswer is the data of an AskResponse.
 type ProxyAnswer struct {
@@ -121,6 +137,7 @@ type ProxyAnswer struct {
 	//
 	//	*ProxyAnswer_Propagation
 	//	*ProxyAnswer_List
+	//	*ProxyAnswer_Detail
 	Kind          isProxyAnswer_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -181,6 +198,15 @@ func (x *ProxyAnswer) GetList() *ProxyListAnswer {
 	return nil
 }
 
+func (x *ProxyAnswer) GetDetail() *ProxyDetailAnswer {
+	if x != nil {
+		if x, ok := x.Kind.(*ProxyAnswer_Detail); ok {
+			return x.Detail
+		}
+	}
+	return nil
+}
+
 type isProxyAnswer_Kind interface {
 	isProxyAnswer_Kind()
 }
@@ -193,9 +219,15 @@ type ProxyAnswer_List struct {
 	List *ProxyListAnswer `protobuf:"bytes,2,opt,name=list,proto3,oneof"`
 }
 
+type ProxyAnswer_Detail struct {
+	Detail *ProxyDetailAnswer `protobuf:"bytes,3,opt,name=detail,proto3,oneof"`
+}
+
 func (*ProxyAnswer_Propagation) isProxyAnswer_Kind() {}
 
 func (*ProxyAnswer_List) isProxyAnswer_Kind() {}
+
+func (*ProxyAnswer_Detail) isProxyAnswer_Kind() {}
 
 // PropagationQuestion asks how far a service has come among a member's proxies.
 type PropagationQuestion struct {
@@ -754,6 +786,10 @@ type ProxyType struct {
 	// The first of rejected_count.
 	Rejected      []*ProxyRejection `protobuf:"bytes,9,rep,name=rejected,proto3" json:"rejected,omitempty"`
 	RejectedCount uint64            `protobuf:"varint,10,opt,name=rejected_count,json=rejectedCount,proto3" json:"rejected_count,omitempty"`
+	// Since when it is as it is.
+	SinceMs int64 `protobuf:"varint,11,opt,name=since_ms,json=sinceMs,proto3" json:"since_ms,omitempty"`
+	// When it last accepted a response; 0 for never.
+	AckedMs       int64 `protobuf:"varint,12,opt,name=acked_ms,json=ackedMs,proto3" json:"acked_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -858,6 +894,20 @@ func (x *ProxyType) GetRejectedCount() uint64 {
 	return 0
 }
 
+func (x *ProxyType) GetSinceMs() int64 {
+	if x != nil {
+		return x.SinceMs
+	}
+	return 0
+}
+
+func (x *ProxyType) GetAckedMs() int64 {
+	if x != nil {
+		return x.AckedMs
+	}
+	return 0
+}
+
 type ProxyRejection struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Resource      string                 `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
@@ -918,19 +968,483 @@ func (x *ProxyRejection) GetSinceMs() int64 {
 	return 0
 }
 
+// ProxyDetailQuestion asks what the proxies of a node have, resource by resource.
+type ProxyDetailQuestion struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Node   string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Types  []string               `protobuf:"bytes,2,rep,name=types,proto3" json:"types,omitempty"`
+	Names  []string               `protobuf:"bytes,3,rep,name=names,proto3" json:"names,omitempty"`
+	States []string               `protobuf:"bytes,4,rep,name=states,proto3" json:"states,omitempty"`
+	// Whether the contents are told, too.
+	Contents bool `protobuf:"varint,5,opt,name=contents,proto3" json:"contents,omitempty"`
+	// Behind which the list goes on; a number of 0 for its beginning.
+	AfterNumber   uint64 `protobuf:"varint,6,opt,name=after_number,json=afterNumber,proto3" json:"after_number,omitempty"`
+	AfterType     string `protobuf:"bytes,7,opt,name=after_type,json=afterType,proto3" json:"after_type,omitempty"`
+	AfterName     string `protobuf:"bytes,8,opt,name=after_name,json=afterName,proto3" json:"after_name,omitempty"`
+	Limit         uint32 `protobuf:"varint,9,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProxyDetailQuestion) Reset() {
+	*x = ProxyDetailQuestion{}
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProxyDetailQuestion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProxyDetailQuestion) ProtoMessage() {}
+
+func (x *ProxyDetailQuestion) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProxyDetailQuestion.ProtoReflect.Descriptor instead.
+func (*ProxyDetailQuestion) Descriptor() ([]byte, []int) {
+	return file_stellmap_peer_v1_proxies_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ProxyDetailQuestion) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *ProxyDetailQuestion) GetTypes() []string {
+	if x != nil {
+		return x.Types
+	}
+	return nil
+}
+
+func (x *ProxyDetailQuestion) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+func (x *ProxyDetailQuestion) GetStates() []string {
+	if x != nil {
+		return x.States
+	}
+	return nil
+}
+
+func (x *ProxyDetailQuestion) GetContents() bool {
+	if x != nil {
+		return x.Contents
+	}
+	return false
+}
+
+func (x *ProxyDetailQuestion) GetAfterNumber() uint64 {
+	if x != nil {
+		return x.AfterNumber
+	}
+	return 0
+}
+
+func (x *ProxyDetailQuestion) GetAfterType() string {
+	if x != nil {
+		return x.AfterType
+	}
+	return ""
+}
+
+func (x *ProxyDetailQuestion) GetAfterName() string {
+	if x != nil {
+		return x.AfterName
+	}
+	return ""
+}
+
+func (x *ProxyDetailQuestion) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type ProxyDetailAnswer struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Proxies   []*Proxy               `protobuf:"bytes,1,rep,name=proxies,proto3" json:"proxies,omitempty"`
+	Resources []*ProxyResource       `protobuf:"bytes,2,rep,name=resources,proto3" json:"resources,omitempty"`
+	// Of the resources that match, on all pages.
+	Count uint64 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
+	More  bool   `protobuf:"varint,4,opt,name=more,proto3" json:"more,omitempty"`
+	// Numbers of those of the proxies that could not be looked at.
+	Stuck         []uint64 `protobuf:"varint,5,rep,packed,name=stuck,proto3" json:"stuck,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProxyDetailAnswer) Reset() {
+	*x = ProxyDetailAnswer{}
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProxyDetailAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProxyDetailAnswer) ProtoMessage() {}
+
+func (x *ProxyDetailAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProxyDetailAnswer.ProtoReflect.Descriptor instead.
+func (*ProxyDetailAnswer) Descriptor() ([]byte, []int) {
+	return file_stellmap_peer_v1_proxies_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ProxyDetailAnswer) GetProxies() []*Proxy {
+	if x != nil {
+		return x.Proxies
+	}
+	return nil
+}
+
+func (x *ProxyDetailAnswer) GetResources() []*ProxyResource {
+	if x != nil {
+		return x.Resources
+	}
+	return nil
+}
+
+func (x *ProxyDetailAnswer) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *ProxyDetailAnswer) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+func (x *ProxyDetailAnswer) GetStuck() []uint64 {
+	if x != nil {
+		return x.Stuck
+	}
+	return nil
+}
+
+type ProxyResource struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the proxy.
+	Number  uint64        `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	Type    string        `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
+	Name    string        `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	State   string        `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
+	SinceMs int64         `protobuf:"varint,5,opt,name=since_ms,json=sinceMs,proto3" json:"since_ms,omitempty"`
+	Reason  string        `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	Wanted  *ProxyContent `protobuf:"bytes,7,opt,name=wanted,proto3" json:"wanted,omitempty"`
+	Sent    *ProxyContent `protobuf:"bytes,8,opt,name=sent,proto3" json:"sent,omitempty"`
+	Acked   *ProxyContent `protobuf:"bytes,9,opt,name=acked,proto3" json:"acked,omitempty"`
+	// Of a resource that was refused: the edits of policies that it came by.
+	Causes        []*PolicyCause `protobuf:"bytes,10,rep,name=causes,proto3" json:"causes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProxyResource) Reset() {
+	*x = ProxyResource{}
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProxyResource) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProxyResource) ProtoMessage() {}
+
+func (x *ProxyResource) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProxyResource.ProtoReflect.Descriptor instead.
+func (*ProxyResource) Descriptor() ([]byte, []int) {
+	return file_stellmap_peer_v1_proxies_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ProxyResource) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *ProxyResource) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *ProxyResource) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ProxyResource) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *ProxyResource) GetSinceMs() int64 {
+	if x != nil {
+		return x.SinceMs
+	}
+	return 0
+}
+
+func (x *ProxyResource) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ProxyResource) GetWanted() *ProxyContent {
+	if x != nil {
+		return x.Wanted
+	}
+	return nil
+}
+
+func (x *ProxyResource) GetSent() *ProxyContent {
+	if x != nil {
+		return x.Sent
+	}
+	return nil
+}
+
+func (x *ProxyResource) GetAcked() *ProxyContent {
+	if x != nil {
+		return x.Acked
+	}
+	return nil
+}
+
+func (x *ProxyResource) GetCauses() []*PolicyCause {
+	if x != nil {
+		return x.Causes
+	}
+	return nil
+}
+
+// ProxyContent is what a resource is at a revision. The hash is 0 where there is none.
+type ProxyContent struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Hash     uint64                 `protobuf:"varint,1,opt,name=hash,proto3" json:"hash,omitempty"`
+	Revision uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// As the proxy was sent it, where that was asked for and is known.
+	Content []byte `protobuf:"bytes,3,opt,name=content,proto3" json:"content,omitempty"`
+	// The size of a content that is too large to be told.
+	LeftOutBytes  uint64 `protobuf:"varint,4,opt,name=left_out_bytes,json=leftOutBytes,proto3" json:"left_out_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProxyContent) Reset() {
+	*x = ProxyContent{}
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProxyContent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProxyContent) ProtoMessage() {}
+
+func (x *ProxyContent) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProxyContent.ProtoReflect.Descriptor instead.
+func (*ProxyContent) Descriptor() ([]byte, []int) {
+	return file_stellmap_peer_v1_proxies_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ProxyContent) GetHash() uint64 {
+	if x != nil {
+		return x.Hash
+	}
+	return 0
+}
+
+func (x *ProxyContent) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *ProxyContent) GetContent() []byte {
+	if x != nil {
+		return x.Content
+	}
+	return nil
+}
+
+func (x *ProxyContent) GetLeftOutBytes() uint64 {
+	if x != nil {
+		return x.LeftOutBytes
+	}
+	return 0
+}
+
+type PolicyCause struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Service       string                 `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	Version       uint64                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	Revision      uint64                 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
+	By            string                 `protobuf:"bytes,5,opt,name=by,proto3" json:"by,omitempty"`
+	AtMs          int64                  `protobuf:"varint,6,opt,name=at_ms,json=atMs,proto3" json:"at_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicyCause) Reset() {
+	*x = PolicyCause{}
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicyCause) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicyCause) ProtoMessage() {}
+
+func (x *PolicyCause) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicyCause.ProtoReflect.Descriptor instead.
+func (*PolicyCause) Descriptor() ([]byte, []int) {
+	return file_stellmap_peer_v1_proxies_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *PolicyCause) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *PolicyCause) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *PolicyCause) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *PolicyCause) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *PolicyCause) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *PolicyCause) GetAtMs() int64 {
+	if x != nil {
+		return x.AtMs
+	}
+	return 0
+}
+
 var File_stellmap_peer_v1_proxies_proto protoreflect.FileDescriptor
 
 const file_stellmap_peer_v1_proxies_proto_rawDesc = "" +
 	"\n" +
-	"\x1estellmap/peer/v1/proxies.proto\x12\x10stellmap.peer.v1\"\xb5\x01\n" +
+	"\x1estellmap/peer/v1/proxies.proto\x12\x10stellmap.peer.v1\"\xf6\x01\n" +
 	"\rProxyQuestion\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12I\n" +
 	"\vpropagation\x18\x02 \x01(\v2%.stellmap.peer.v1.PropagationQuestionH\x00R\vpropagation\x129\n" +
-	"\x04list\x18\x03 \x01(\v2#.stellmap.peer.v1.ProxyListQuestionH\x00R\x04listB\x06\n" +
-	"\x04kind\"\x97\x01\n" +
+	"\x04list\x18\x03 \x01(\v2#.stellmap.peer.v1.ProxyListQuestionH\x00R\x04list\x12?\n" +
+	"\x06detail\x18\x04 \x01(\v2%.stellmap.peer.v1.ProxyDetailQuestionH\x00R\x06detailB\x06\n" +
+	"\x04kind\"\xd6\x01\n" +
 	"\vProxyAnswer\x12G\n" +
 	"\vpropagation\x18\x01 \x01(\v2#.stellmap.peer.v1.PropagationAnswerH\x00R\vpropagation\x127\n" +
-	"\x04list\x18\x02 \x01(\v2!.stellmap.peer.v1.ProxyListAnswerH\x00R\x04listB\x06\n" +
+	"\x04list\x18\x02 \x01(\v2!.stellmap.peer.v1.ProxyListAnswerH\x00R\x04list\x12=\n" +
+	"\x06detail\x18\x03 \x01(\v2#.stellmap.peer.v1.ProxyDetailAnswerH\x00R\x06detailB\x06\n" +
 	"\x04kind\"\x82\x01\n" +
 	"\x13PropagationQuestion\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
@@ -981,7 +1495,7 @@ const file_stellmap_peer_v1_proxies_proto_rawDesc = "" +
 	"\tupstreams\x18\v \x03(\tR\tupstreams\x12%\n" +
 	"\x0eupstream_count\x18\x0e \x01(\x04R\rupstreamCount\x12!\n" +
 	"\fconnected_ms\x18\f \x01(\x03R\vconnectedMs\x121\n" +
-	"\x05types\x18\r \x03(\v2\x1b.stellmap.peer.v1.ProxyTypeR\x05types\"\xb9\x02\n" +
+	"\x05types\x18\r \x03(\v2\x1b.stellmap.peer.v1.ProxyTypeR\x05types\"\xef\x02\n" +
 	"\tProxyType\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x1a\n" +
 	"\bwildcard\x18\x02 \x01(\bR\bwildcard\x12\x1e\n" +
@@ -995,11 +1509,55 @@ const file_stellmap_peer_v1_proxies_proto_rawDesc = "" +
 	"\x06silent\x18\b \x01(\bR\x06silent\x12<\n" +
 	"\brejected\x18\t \x03(\v2 .stellmap.peer.v1.ProxyRejectionR\brejected\x12%\n" +
 	"\x0erejected_count\x18\n" +
-	" \x01(\x04R\rrejectedCount\"_\n" +
+	" \x01(\x04R\rrejectedCount\x12\x19\n" +
+	"\bsince_ms\x18\v \x01(\x03R\asinceMs\x12\x19\n" +
+	"\backed_ms\x18\f \x01(\x03R\aackedMs\"_\n" +
 	"\x0eProxyRejection\x12\x1a\n" +
 	"\bresource\x18\x01 \x01(\tR\bresource\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x19\n" +
-	"\bsince_ms\x18\x03 \x01(\x03R\asinceMsB@Z>github.com/stellmap/stellmap/api/proto/stellmap/peer/v1;peerv1b\x06proto3"
+	"\bsince_ms\x18\x03 \x01(\x03R\asinceMs\"\x80\x02\n" +
+	"\x13ProxyDetailQuestion\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
+	"\x05types\x18\x02 \x03(\tR\x05types\x12\x14\n" +
+	"\x05names\x18\x03 \x03(\tR\x05names\x12\x16\n" +
+	"\x06states\x18\x04 \x03(\tR\x06states\x12\x1a\n" +
+	"\bcontents\x18\x05 \x01(\bR\bcontents\x12!\n" +
+	"\fafter_number\x18\x06 \x01(\x04R\vafterNumber\x12\x1d\n" +
+	"\n" +
+	"after_type\x18\a \x01(\tR\tafterType\x12\x1d\n" +
+	"\n" +
+	"after_name\x18\b \x01(\tR\tafterName\x12\x14\n" +
+	"\x05limit\x18\t \x01(\rR\x05limit\"\xc5\x01\n" +
+	"\x11ProxyDetailAnswer\x121\n" +
+	"\aproxies\x18\x01 \x03(\v2\x17.stellmap.peer.v1.ProxyR\aproxies\x12=\n" +
+	"\tresources\x18\x02 \x03(\v2\x1f.stellmap.peer.v1.ProxyResourceR\tresources\x12\x14\n" +
+	"\x05count\x18\x03 \x01(\x04R\x05count\x12\x12\n" +
+	"\x04more\x18\x04 \x01(\bR\x04more\x12\x14\n" +
+	"\x05stuck\x18\x05 \x03(\x04R\x05stuck\"\xf1\x02\n" +
+	"\rProxyResource\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x12\n" +
+	"\x04type\x18\x02 \x01(\tR\x04type\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x14\n" +
+	"\x05state\x18\x04 \x01(\tR\x05state\x12\x19\n" +
+	"\bsince_ms\x18\x05 \x01(\x03R\asinceMs\x12\x16\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\x126\n" +
+	"\x06wanted\x18\a \x01(\v2\x1e.stellmap.peer.v1.ProxyContentR\x06wanted\x122\n" +
+	"\x04sent\x18\b \x01(\v2\x1e.stellmap.peer.v1.ProxyContentR\x04sent\x124\n" +
+	"\x05acked\x18\t \x01(\v2\x1e.stellmap.peer.v1.ProxyContentR\x05acked\x125\n" +
+	"\x06causes\x18\n" +
+	" \x03(\v2\x1d.stellmap.peer.v1.PolicyCauseR\x06causes\"~\n" +
+	"\fProxyContent\x12\x12\n" +
+	"\x04hash\x18\x01 \x01(\x04R\x04hash\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x18\n" +
+	"\acontent\x18\x03 \x01(\fR\acontent\x12$\n" +
+	"\x0eleft_out_bytes\x18\x04 \x01(\x04R\fleftOutBytes\"\xa0\x01\n" +
+	"\vPolicyCause\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
+	"\aservice\x18\x02 \x01(\tR\aservice\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\x12\x1a\n" +
+	"\brevision\x18\x04 \x01(\x04R\brevision\x12\x0e\n" +
+	"\x02by\x18\x05 \x01(\tR\x02by\x12\x13\n" +
+	"\x05at_ms\x18\x06 \x01(\x03R\x04atMsB@Z>github.com/stellmap/stellmap/api/proto/stellmap/peer/v1;peerv1b\x06proto3"
 
 var (
 	file_stellmap_peer_v1_proxies_proto_rawDescOnce sync.Once
@@ -1013,7 +1571,7 @@ func file_stellmap_peer_v1_proxies_proto_rawDescGZIP() []byte {
 	return file_stellmap_peer_v1_proxies_proto_rawDescData
 }
 
-var file_stellmap_peer_v1_proxies_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_stellmap_peer_v1_proxies_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_stellmap_peer_v1_proxies_proto_goTypes = []any{
 	(*ProxyQuestion)(nil),       // 0: stellmap.peer.v1.ProxyQuestion
 	(*ProxyAnswer)(nil),         // 1: stellmap.peer.v1.ProxyAnswer
@@ -1025,21 +1583,34 @@ var file_stellmap_peer_v1_proxies_proto_goTypes = []any{
 	(*Proxy)(nil),               // 7: stellmap.peer.v1.Proxy
 	(*ProxyType)(nil),           // 8: stellmap.peer.v1.ProxyType
 	(*ProxyRejection)(nil),      // 9: stellmap.peer.v1.ProxyRejection
+	(*ProxyDetailQuestion)(nil), // 10: stellmap.peer.v1.ProxyDetailQuestion
+	(*ProxyDetailAnswer)(nil),   // 11: stellmap.peer.v1.ProxyDetailAnswer
+	(*ProxyResource)(nil),       // 12: stellmap.peer.v1.ProxyResource
+	(*ProxyContent)(nil),        // 13: stellmap.peer.v1.ProxyContent
+	(*PolicyCause)(nil),         // 14: stellmap.peer.v1.PolicyCause
 }
 var file_stellmap_peer_v1_proxies_proto_depIdxs = []int32{
-	2, // 0: stellmap.peer.v1.ProxyQuestion.propagation:type_name -> stellmap.peer.v1.PropagationQuestion
-	5, // 1: stellmap.peer.v1.ProxyQuestion.list:type_name -> stellmap.peer.v1.ProxyListQuestion
-	3, // 2: stellmap.peer.v1.ProxyAnswer.propagation:type_name -> stellmap.peer.v1.PropagationAnswer
-	6, // 3: stellmap.peer.v1.ProxyAnswer.list:type_name -> stellmap.peer.v1.ProxyListAnswer
-	4, // 4: stellmap.peer.v1.PropagationAnswer.pending:type_name -> stellmap.peer.v1.PendingProxy
-	7, // 5: stellmap.peer.v1.ProxyListAnswer.proxies:type_name -> stellmap.peer.v1.Proxy
-	8, // 6: stellmap.peer.v1.Proxy.types:type_name -> stellmap.peer.v1.ProxyType
-	9, // 7: stellmap.peer.v1.ProxyType.rejected:type_name -> stellmap.peer.v1.ProxyRejection
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	2,  // 0: stellmap.peer.v1.ProxyQuestion.propagation:type_name -> stellmap.peer.v1.PropagationQuestion
+	5,  // 1: stellmap.peer.v1.ProxyQuestion.list:type_name -> stellmap.peer.v1.ProxyListQuestion
+	10, // 2: stellmap.peer.v1.ProxyQuestion.detail:type_name -> stellmap.peer.v1.ProxyDetailQuestion
+	3,  // 3: stellmap.peer.v1.ProxyAnswer.propagation:type_name -> stellmap.peer.v1.PropagationAnswer
+	6,  // 4: stellmap.peer.v1.ProxyAnswer.list:type_name -> stellmap.peer.v1.ProxyListAnswer
+	11, // 5: stellmap.peer.v1.ProxyAnswer.detail:type_name -> stellmap.peer.v1.ProxyDetailAnswer
+	4,  // 6: stellmap.peer.v1.PropagationAnswer.pending:type_name -> stellmap.peer.v1.PendingProxy
+	7,  // 7: stellmap.peer.v1.ProxyListAnswer.proxies:type_name -> stellmap.peer.v1.Proxy
+	8,  // 8: stellmap.peer.v1.Proxy.types:type_name -> stellmap.peer.v1.ProxyType
+	9,  // 9: stellmap.peer.v1.ProxyType.rejected:type_name -> stellmap.peer.v1.ProxyRejection
+	7,  // 10: stellmap.peer.v1.ProxyDetailAnswer.proxies:type_name -> stellmap.peer.v1.Proxy
+	12, // 11: stellmap.peer.v1.ProxyDetailAnswer.resources:type_name -> stellmap.peer.v1.ProxyResource
+	13, // 12: stellmap.peer.v1.ProxyResource.wanted:type_name -> stellmap.peer.v1.ProxyContent
+	13, // 13: stellmap.peer.v1.ProxyResource.sent:type_name -> stellmap.peer.v1.ProxyContent
+	13, // 14: stellmap.peer.v1.ProxyResource.acked:type_name -> stellmap.peer.v1.ProxyContent
+	14, // 15: stellmap.peer.v1.ProxyResource.causes:type_name -> stellmap.peer.v1.PolicyCause
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_stellmap_peer_v1_proxies_proto_init() }
@@ -1050,10 +1621,12 @@ func file_stellmap_peer_v1_proxies_proto_init() {
 	file_stellmap_peer_v1_proxies_proto_msgTypes[0].OneofWrappers = []any{
 		(*ProxyQuestion_Propagation)(nil),
 		(*ProxyQuestion_List)(nil),
+		(*ProxyQuestion_Detail)(nil),
 	}
 	file_stellmap_peer_v1_proxies_proto_msgTypes[1].OneofWrappers = []any{
 		(*ProxyAnswer_Propagation)(nil),
 		(*ProxyAnswer_List)(nil),
+		(*ProxyAnswer_Detail)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1061,7 +1634,7 @@ func file_stellmap_peer_v1_proxies_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stellmap_peer_v1_proxies_proto_rawDesc), len(file_stellmap_peer_v1_proxies_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
