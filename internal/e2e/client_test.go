@@ -13,7 +13,7 @@ import (
 	"github.com/stellmap/stellmap/internal/process"
 )
 
-var downTime = flag.Duration("down", 5*time.Second, "for how long all servers of a client are down")
+var downTime = flag.Duration("down", 5*time.Second, "for how long all servers of a client, or of Envoys, are down")
 
 // sdk makes a client of all members, which the test's end closes. By then they may be
 // gone, so that nothing is deregistered.

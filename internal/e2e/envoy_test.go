@@ -51,21 +51,35 @@ func (c *cluster) startEnvoy(args ...string) *envoy {
 func (c *cluster) startEnvoyWith(workers int, args ...string) *envoy {
 	t := c.t
 	t.Helper()
-	path := envoyPath(t)
 	ports, err := process.FreePorts(2)
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	file := filepath.Join(dir, "envoy.yaml")
-	args = append([]string{"--node", "web-1", "--egress-port", fmt.Sprint(ports[0]), "--admin-port", fmt.Sprint(ports[1])}, args...)
-	if err := os.WriteFile(file, c.bootstrap(args...), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := exec.Command(path, "--mode", "validate", "-c", file).CombinedOutput(); err != nil {
+	file := c.layEnvoy(ports, args...)
+	if out, err := exec.Command(envoyPath(t), "--mode", "validate", "-c", file).CombinedOutput(); err != nil {
 		t.Fatalf("envoy --mode validate: %v\n%s", err, out)
 	}
-	p, err := process.Start(process.Options{Name: "envoy", Path: path, Logs: dir,
+	e := c.launchEnvoy(file, ports, workers)
+	e.until("Envoy to be ready", func() error { return e.admin.Ready(t.Context()) })
+	return e
+}
+
+// layEnvoy writes the bootstrap of an Envoy with ports for its callers and its admin.
+func (c *cluster) layEnvoy(ports []int, args ...string) string {
+	c.t.Helper()
+	file := filepath.Join(c.t.TempDir(), "envoy.yaml")
+	args = append([]string{"--node", "web-1", "--egress-port", fmt.Sprint(ports[0]), "--admin-port", fmt.Sprint(ports[1])}, args...)
+	if err := os.WriteFile(file, c.bootstrap(args...), 0o644); err != nil {
+		c.t.Fatal(err)
+	}
+	return file
+}
+
+// launchEnvoy starts an Envoy, and does not wait until it is ready.
+func (c *cluster) launchEnvoy(file string, ports []int, workers int) *envoy {
+	t := c.t
+	t.Helper()
+	p, err := process.Start(process.Options{Name: "envoy", Path: envoyPath(t), Logs: filepath.Dir(file),
 		Args: []string{"-c", file, "--log-level", "warning", "--concurrency", fmt.Sprint(workers), "--disable-hot-restart"}})
 	if err != nil {
 		t.Fatal(err)
@@ -78,10 +92,8 @@ func (c *cluster) startEnvoyWith(workers int, args ...string) *envoy {
 			t.Logf("last words of Envoy:\n%s", p.Tail(15))
 		}
 	})
-	e := &envoy{t: t, c: c, proc: p, egress: fmt.Sprintf("http://127.0.0.1:%d", ports[0]),
+	return &envoy{t: t, c: c, proc: p, egress: fmt.Sprintf("http://127.0.0.1:%d", ports[0]),
 		admin: envoyadmin.Admin{URL: fmt.Sprintf("http://127.0.0.1:%d", ports[1]), Client: c.client}}
-	e.until("Envoy to be ready", func() error { return e.admin.Ready(t.Context()) })
-	return e
 }
 
 func (e *envoy) until(what string, condition func() error) {
