@@ -18,6 +18,7 @@ const proxyPageItems = 250
 type proxy struct {
 	Node          string      `json:"node"`
 	Member        uint64      `json:"member"`
+	Number        uint64      `json:"number"`
 	Kind          string      `json:"kind"`
 	State         string      `json:"state"`
 	Region        string      `json:"region"`
@@ -35,11 +36,14 @@ type proxy struct {
 
 type proxyType struct {
 	Type          string           `json:"type"`
+	State         string           `json:"state"`
+	Since         string           `json:"since"`
 	Wildcard      bool             `json:"wildcard"`
 	Subscribed    int              `json:"subscribed"`
 	Resources     int              `json:"resources"`
 	SentRevision  uint64           `json:"sentRevision"`
 	AckedRevision uint64           `json:"ackedRevision"`
+	AckedAt       string           `json:"ackedAt,omitempty"`
 	InSync        bool             `json:"inSync"`
 	Silent        bool             `json:"silent,omitempty"`
 	RejectedCount int              `json:"rejectedCount"`
@@ -67,12 +71,15 @@ type memberProxies struct {
 
 func (c *ctl) proxyCommand() *cobra.Command {
 	group := c.group(&cobra.Command{
-		Use:     "proxy",
-		Short:   "The proxies that are connected, and what they have accepted",
-		Long:    `proxy shows the xDS clients, Envoys and gRPC processes, of all members.`,
-		Example: `  stellmapctl proxy list --state rejected`,
+		Use:   "proxy",
+		Short: "The proxies that are connected, and what they have accepted",
+		Long: `proxy shows the xDS clients, Envoys and gRPC processes, of all members: who is in
+order, what each has accepted, and what it lacks or refuses.`,
+		Example: `  stellmapctl proxy status
+  stellmapctl proxy diff web-1
+  stellmapctl proxy list --state rejected`,
 	})
-	group.AddCommand(c.proxyListCommand())
+	group.AddCommand(c.proxyStatusCommand(), c.proxyListCommand(), c.proxyConfigCommand(), c.proxyDiffCommand())
 	return group
 }
 
@@ -96,15 +103,23 @@ A member that does not say what its proxies are is told, with exit code 1.`,
   stellmapctl proxy list --node web-1 -o json`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			query := make(url.Values)
-			for _, f := range filters.filters {
-				if given := f.given(); len(given) > 0 {
-					query[f.parameter] = given
-				}
+			all, err := c.proxies(cmd.Context(), filters.query(), limit)
+			if err != nil {
+				return err
 			}
-			return c.proxyList(cmd.Context(), query, limit)
+			if err := c.show(c.proxiesView(all)); err != nil {
+				return err
+			}
+			return all.missing()
 		},
 	}
+	proxyFilters(cmd, &filters)
+	cmd.Flags().UintVar(&limit, "limit", 0, "show no more than so many; 0 shows all")
+	return cmd
+}
+
+// proxyFilters are the flags that say which proxies are shown.
+func proxyFilters(cmd *cobra.Command, filters *selection) {
 	flags := cmd.Flags()
 	filters.list(flags, "node", "", "node", "proxies with a node id; repeatable, like the next ones: any of them")
 	filters.list(flags, "member", "", "member", "those of a member")
@@ -112,11 +127,21 @@ A member that does not say what its proxies are is told, with exit code 1.`,
 	filters.list(flags, "zone", "", "zone", "those in a zone")
 	filters.list(flags, "kind", "", "kind", "envoy or grpc")
 	filters.list(flags, "state", "", "state", "synced, pending, silent or rejected")
-	flags.UintVar(&limit, "limit", 0, "show no more than so many; 0 shows all")
-	return cmd
 }
 
-func (c *ctl) proxyList(ctx context.Context, query url.Values, limit uint) error {
+// query is what the filters say.
+func (s *selection) query() url.Values {
+	query := make(url.Values)
+	for _, f := range s.filters {
+		if given := f.given(); len(given) > 0 {
+			query[f.parameter] = given
+		}
+	}
+	return query
+}
+
+// proxies reads the list of proxies, page by page; a limit of 0 is all of it.
+func (c *ctl) proxies(ctx context.Context, query url.Values, limit uint) (proxyPage, error) {
 	out := proxyPage{Proxies: []proxy{}}
 	for {
 		size := uint(proxyPageItems)
@@ -129,24 +154,24 @@ func (c *ctl) proxyList(ctx context.Context, query url.Values, limit uint) error
 		}
 		var part proxyPage
 		if err := c.call(ctx, request{doing: "proxy list", method: http.MethodGet, path: "/api/v2/proxies?" + query.Encode()}, &part); err != nil {
-			return err
+			return out, err
 		}
 		out.Proxies, out.Count, out.NextCursor, out.Members = append(out.Proxies, part.Proxies...), part.Count, part.NextCursor, part.Members
 		if out.NextCursor == "" || limit > 0 && uint(len(out.Proxies)) >= limit {
-			break
+			return out, nil
 		}
 	}
-	if err := c.show(c.proxiesView(out)); err != nil {
-		return err
-	}
-	return out.missing()
 }
 
 // missing is an error when a member has not said what its proxies are.
 func (p *proxyPage) missing() error {
-	f := &failure{doing: "proxy list", code: "incomplete", exit: exitFailed, why: "not all members have said what their proxies are",
-		next: "stellmapctl status shows which members are there"}
-	for _, m := range p.Members {
+	return incomplete("proxy list", "not all members have said what their proxies are", p.Members)
+}
+
+// incomplete is an error when one of the members has not answered.
+func incomplete(doing, why string, members []memberProxies) error {
+	f := &failure{doing: doing, code: "incomplete", exit: exitFailed, why: why, next: "stellmapctl status shows which members are there"}
+	for _, m := range members {
 		if m.Error != "" {
 			f.fields = append(f.fields, fieldProblem{fmt.Sprintf("member %d", m.ID), m.Error})
 		}
