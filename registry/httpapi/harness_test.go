@@ -92,10 +92,17 @@ type member struct {
 // newMember makes a member; change, if not nil, may change the API's configuration before it is used.
 func newMember(tb testing.TB, change func(*Config)) *member {
 	tb.Helper()
+	return newMemberOn(tb, registry.MachineConfig{}, change)
+}
+
+// newMemberOn is newMember with bounds of the machine's own.
+func newMemberOn(tb testing.TB, machine registry.MachineConfig, change func(*Config)) *member {
+	tb.Helper()
 	metrics := prometheus.NewRegistry()
 	m := &member{tb: tb, clock: newManualClock(), logs: &logs{}, withheld: make(map[registry.ServiceKey][]Withheld)}
 	m.log = registrytest.NewLog(tb, m.clock.Now)
-	one := m.log.NewMember(registry.MachineConfig{Region: "here", ViewID: m.viewID, Registerer: metrics})
+	machine.Region, machine.ViewID, machine.Registerer = "here", m.viewID, metrics
+	one := m.log.NewMember(machine)
 	m.engine, m.machine = one.Engine, one.Machine
 	m.status = ClusterStatus{
 		ID: 2, ClusterID: 100, LeaderID: 1, Region: "here", Term: 7, Commit: 41, Applied: 40, Role: "follower", Confirmed: true, Incarnation: "cafe",

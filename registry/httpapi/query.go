@@ -119,12 +119,13 @@ func knownParameters(known []string) string {
 	return "the parameters are " + strings.ReplaceAll(strings.Join(known, ", "), "*", "")
 }
 
-// choice is one of a few words, the first of which is the default.
+// choice is one of a few words, the first of which is the default. One that is given
+// and empty is none of them: the caller's variable was not set.
 func (p *parameters) choice(name string, words ...string) string {
-	text := p.first(name)
-	if text == "" {
+	if !p.values.Has(name) {
 		return words[0]
 	}
+	text := p.first(name)
 	if !slices.Contains(words, text) {
 		p.add(name, fmt.Sprintf("%q is not known: %s", clip(text), strings.Join(words, " or ")))
 	}

@@ -264,6 +264,63 @@ func TestOneThatTakesNothingIsCut(t *testing.T) {
 	}
 }
 
+// TestOneThatFallsBehindTheHistory shows what a client is told that was slow for so long
+// that what came meanwhile is not kept any more: v2 all there is, in its stream; v1,
+// which has no word for that, the end of its stream, be it one with a snapshot or not.
+func TestOneThatFallsBehindTheHistory(t *testing.T) {
+	m := newMemberOn(t, registry.MachineConfig{EventsMax: 16, History: registry.HistoryBounds{Events: 16}}, nil)
+	s := m.served(func(s *http.Server) {
+		s.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
+			if err := conn.(*net.TCPConn).SetWriteBuffer(64 << 10); err != nil {
+				t.Error(err)
+			}
+			return ctx
+		}
+	})
+	slow := make(map[string]*bufio.Reader)
+	for _, target := range []string{v1At, v1At + "&includeSnapshot=false", "/api/v2/watch"} {
+		conn, err := net.Dial("tcp", s.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if err := errors.Join(conn.SetDeadline(time.Now().Add(clientTime)), conn.(*net.TCPConn).SetReadBuffer(64<<10)); err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", target)
+		slow[target] = bufio.NewReader(conn)
+		if line, err := slow[target].ReadString('\n'); err != nil || line != "HTTP/1.1 200 OK\r\n" {
+			t.Fatalf("%s is answered %q, %v", target, line, err)
+		}
+	}
+	const changes = 200 // of 9 kB: more than such sockets hold, and the history
+	label := strings.Repeat("x", 3000)
+	for n := range changes {
+		m.must(http.StatusOK, http.MethodPost, "/api/v1/registry/register", fmt.Sprintf(
+			`{"namespace":"prod","service":"orders","instanceId":"a","endpoints":[{"protocol":"http","host":"10.0.0.1","port":80}],"metadata":{"a":%q,"b":%q,"c":%q,"n":"%d"}}`, label, label, label, n))
+	}
+	newest := fmt.Sprintf(`"n":"%d"`, changes-1)
+	for _, target := range []string{v1At, v1At + "&includeSnapshot=false"} {
+		told, err := io.ReadAll(slow[target])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Count(string(told), "event: snapshot\n") > 1 || strings.Contains(string(told), newest) {
+			t.Errorf("%s is not ended: %d bytes", target, len(told))
+		}
+	}
+	mustEqual(t, "the streams that fell behind", m.sample(`stellmap_http_watches_ended_total{reason="fell_behind"}`), 2)
+	for compacted := false; ; {
+		line, err := slow["/api/v2/watch"].ReadString('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		if compacted = compacted || strings.Contains(line, `"reason":"compacted"`); compacted && strings.Contains(line, newest) {
+			break
+		}
+	}
+}
+
 // sample is a metric's value.
 func (m *member) sample(name string) int {
 	m.tb.Helper()
