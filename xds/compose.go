@@ -4,6 +4,12 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/stellmap/stellmap/registry"
 )
 
 // compose makes the next response of a type; nil if there is nothing to say.
@@ -33,23 +39,23 @@ func (b *subscription) nextTrial() map[string]struct{} {
 
 func (b *subscription) composeFrom(group map[string]struct{}, now time.Time) *response {
 	r := &response{typ: b.typ, revision: b.stream.server.cache.revision(), sentAt: now}
-	size, held := 0, false
+	held := false
 	for _, name := range sortedNames(b.todo) {
 		e := b.wanted(name)
 		_, force := b.forced[name]
 		switch {
-		case b.stream.delta && size > b.stream.server.limits.responseBytes:
+		case b.stream.delta && r.size > b.stream.server.limits.responseBytes:
 		case e.absent():
-			size += len(name)
 			held = b.composeGone(r, name, force, now) || held
+		case b.refused(e) && force:
+			b.composeRefused(r, e)
 		case b.refused(e) || e.hash == b.sentHash(name) && !force:
 			b.settled(name)
 		case group != nil && !has(group, name):
-		case b.paged() && len(r.entries) > 0 && size+e.size() > b.stream.server.limits.responseBytes:
+		case b.paged() && len(r.entries) > 0 && r.size+e.size() > b.stream.server.limits.responseBytes:
 		default:
-			size += e.size()
 			b.settled(name)
-			r.entries = append(r.entries, e)
+			r.add(e)
 			if e.hash != b.good(name).hashOf() {
 				r.fresh = append(r.fresh, e)
 			}
@@ -58,13 +64,43 @@ func (b *subscription) composeFrom(group map[string]struct{}, now time.Time) *re
 	if !held {
 		b.leaving = time.Time{}
 	}
+	r.told = r.entries
 	if !b.stream.delta {
 		return b.complete(r)
 	}
-	if len(r.entries) == 0 && len(r.removed) == 0 && !b.answer {
+	if r.empty() && !b.answer {
 		return nil
 	}
 	return r
+}
+
+func (r *response) empty() bool { return len(r.entries)+len(r.removed)+len(r.errors) == 0 }
+
+func (r *response) add(e *entry) {
+	r.entries = append(r.entries, e)
+	r.size += e.size()
+}
+
+// remove says that there is nothing under a name.
+func (r *response) remove(name string) {
+	r.removed = append(r.removed, name)
+	r.size += len(name)
+}
+
+// explain says why, to clients that read it.
+func (r *response) explain(name string, code codes.Code, reason string) {
+	r.errors = append(r.errors, resourceError{name: name, code: code, reason: reason})
+	r.size += len(name) + len(reason)
+}
+
+func (r *response) resourceErrors() (out []*discoveryv3.ResourceError) {
+	for _, e := range r.errors {
+		out = append(out, &discoveryv3.ResourceError{
+			ResourceName: &discoveryv3.ResourceName{Name: e.name},
+			ErrorDetail:  status.New(e.code, e.reason).Proto(),
+		})
+	}
+	return out
 }
 
 // paged says whether a response may leave something for the next.
@@ -84,9 +120,27 @@ func (b *subscription) composeGone(r *response, name string, force bool, now tim
 	}
 	b.settled(name)
 	if had || force {
-		r.removed = append(r.removed, name)
+		r.remove(name)
+	}
+	if b.names[name] != nil && (force || had && !b.stream.delta && !b.typ.whole()) {
+		r.explain(name, codes.NotFound, "nothing of that name is registered and can be shown to proxies")
 	}
 	return false
+}
+
+// composeRefused answers a client that asks again for what it has refused: with
+// what it has accepted last, or else with nothing, and the reason.
+func (b *subscription) composeRefused(r *response, e *entry) {
+	b.settled(e.name)
+	why, _ := b.refusals.has(e)
+	if !why.good.absent() && why.good.resource != nil { // else it is the client's word
+		r.add(why.good)
+		return
+	}
+	r.remove(e.name)
+	if b.names[e.name] != nil {
+		r.explain(e.name, codes.FailedPrecondition, "this client has refused it: "+why.reason)
+	}
 }
 
 // removalsWait keeps clusters until the client has accepted routes that do not
@@ -104,7 +158,7 @@ func (b *subscription) removalsWait(now time.Time) bool {
 // complete makes a response state of the world; nil if there is nothing to
 // say. Of clusters and listeners it lists everything, each with the content that
 // the client may be sent, and what is gone is left out. That endpoints or routes
-// are gone cannot be said.
+// are gone can be said as errors only.
 func (b *subscription) complete(r *response) *response {
 	if !b.typ.whole() {
 		for _, name := range r.removed {
@@ -112,32 +166,33 @@ func (b *subscription) complete(r *response) *response {
 		}
 		r.removed = nil
 	}
-	if len(r.entries) == 0 && len(r.removed) == 0 && !b.answer {
+	if r.empty() && !b.answer {
 		return nil
 	}
 	if b.typ.whole() {
-		r.entries = b.whole(r)
+		b.list(r)
 	}
 	r.version = wholeVersion(b.stream.server.cache.incarnation(), r.revision, setHash(r.entries))
 	return r
 }
 
-func (b *subscription) whole(r *response) []*entry {
+// list fills a response with all that there is. It is not split, however large:
+// what was missing would be gone.
+func (b *subscription) list(r *response) {
 	changed := make(map[string]*entry, len(r.entries))
 	for _, e := range r.entries {
 		changed[e.name] = e
 	}
-	var all []*entry
+	r.entries, r.size = nil, 0
 	for _, name := range b.listed(r.removed) {
 		e := changed[name]
 		if k := b.known[name]; e == nil && k != nil {
 			e = k.sent
 		}
 		if !e.absent() {
-			all = append(all, e)
+			r.add(e)
 		}
 	}
-	return all
 }
 
 // listed are the names that the client wants or still has, in order.
@@ -173,8 +228,7 @@ func sortedNames(set map[string]struct{}) []string {
 	return names
 }
 
-// nextNonce is unique on a stream.
-func (s *stream) nextNonce(r *response) string {
-	s.sequence++
-	return "r" + strconv.FormatUint(uint64(r.revision), 10) + "." + strconv.FormatUint(s.sequence, 10)
+// nonceOf is unique on a stream.
+func nonceOf(revision registry.Revision, sequence uint64) string {
+	return "r" + formatRevision(revision) + "." + strconv.FormatUint(sequence, 10)
 }

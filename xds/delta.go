@@ -27,11 +27,22 @@ func (b *subscription) changeDelta(r *request, first bool) {
 		}
 		b.ask(name)
 		_, has := r.initial[name]
-		b.want(name, !first || !has)
+		b.want(name, !first || !has || b.stream.renewed(b.typ, name))
 	}
 	for _, name := range r.unsubscribe {
 		b.unsubscribe(name)
 	}
+}
+
+// renewed says that this stream has sent the cluster of these endpoints, which
+// Envoy then waits for, though it says that it has them.
+func (s *stream) renewed(t resourceType, name string) bool {
+	clusters := s.subs[typeCluster]
+	if t != typeEndpoints || clusters == nil {
+		return false
+	}
+	k := clusters.known[name]
+	return k != nil && k.sent != nil && k.sent.resource != nil // else it is the client's word
 }
 
 func (b *subscription) subscribeAll(first bool, r *request) {
@@ -78,10 +89,10 @@ func (b *subscription) unsubscribe(name string) {
 	b.forget(name)
 }
 
-// forget drops all that is remembered of a name that the client does not want.
+// forget drops what is remembered of a name that the client does not want, but
+// not what it has refused.
 func (b *subscription) forget(name string) {
 	delete(b.known, name)
-	delete(b.rejected, name)
 	b.settled(name)
 }
 
@@ -104,9 +115,9 @@ func (w deltaWire) receive() (*request, error) {
 func (w deltaWire) send(r *response) error {
 	m := &discoveryv3.DeltaDiscoveryResponse{
 		TypeUrl: typeURLs[r.typ], Nonce: r.nonce, SystemVersionInfo: formatRevision(r.revision),
-		RemovedResources: r.removed,
-		Resources:        make([]*discoveryv3.Resource, 0, len(r.entries)),
-		ControlPlane:     identify(r),
+		RemovedResources: r.removed, ResourceErrors: r.resourceErrors(),
+		Resources:    make([]*discoveryv3.Resource, 0, len(r.entries)),
+		ControlPlane: identify(r),
 	}
 	for _, e := range r.entries {
 		m.Resources = append(m.Resources, e.resource)

@@ -19,6 +19,8 @@ type metrics struct {
 	nacks      [typeCount]atomic.Uint64
 	stale      [typeCount]atomic.Uint64 // requests that answer an older response
 	silent     [typeCount]atomic.Uint64 // responses not answered in time
+	forgotten  [typeCount]atomic.Uint64 // refused contents that are not remembered any more
+	oversized  [typeCount]atomic.Uint64 // responses that could not be split
 
 	streams     atomic.Int64
 	refused     atomic.Uint64 // streams above the cap
@@ -69,6 +71,8 @@ func (m *metrics) register(r prometheus.Registerer) error {
 		typed("stellmap_xds_responses_acked_total", "Responses accepted by the client.", &m.acks)
 		typed("stellmap_xds_responses_nacked_total", "Responses rejected by the client.", &m.nacks)
 		typed("stellmap_xds_responses_silent_total", "Responses not answered in time.", &m.silent)
+		typed("stellmap_xds_refusals_forgotten_total", "Contents that a client had refused and that it may be sent again, since there were too many.", &m.forgotten)
+		typed("stellmap_xds_responses_oversized_total", "Responses larger than gRPC clients take unless told to, which cannot be split.", &m.oversized)
 		typed("stellmap_xds_requests_stale_total", "Requests that answered an older response.", &m.stale)
 	}
 	for _, c := range collectors {

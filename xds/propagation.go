@@ -343,7 +343,7 @@ func (b *subscription) has(name string, revision registry.Revision) bool {
 
 // lacks is why the client does not have a resource, and since when.
 func (b *subscription) lacks(name string) (state PendingState, since time.Time, reason string) {
-	if r, ok := b.rejected[name]; ok && r.hash == b.wanted(name).hashOf() {
+	if r, ok := b.refusals.has(b.wanted(name)); ok {
 		return PendingRejected, r.at, r.reason
 	}
 	if p := b.pending; p.mentions(name) {

@@ -207,6 +207,9 @@ func (s *Server) dismiss(str *stream) {
 func (s *Server) delivered(r *response) {
 	s.metrics.responses[r.typ].Add(1)
 	s.metrics.resources[r.typ].Add(uint64(len(r.entries)))
+	if r.size > s.limits.responseBytes {
+		s.metrics.oversized[r.typ].Add(1)
+	}
 }
 
 func (s *Server) accepted(r *response) {
@@ -216,10 +219,10 @@ func (s *Server) accepted(r *response) {
 	}
 }
 
-func (s *Server) rejected(b *subscription, reason string) {
+func (s *Server) rejected(b *subscription, p *response, reason string) {
 	s.metrics.nacks[b.typ].Add(1)
 	s.log.Warn("a proxy has rejected a response", "node", b.stream.name(), "type", b.typ.String(),
-		"resources", len(b.pending.entries), "new", len(b.pending.fresh), "reason", clip(reason))
+		"resources", len(p.entries), "new", len(p.fresh), "reason", clip(reason))
 }
 
 // reasonBytesMax bounds what is kept of a client's words: Envoy may quote a whole resource.

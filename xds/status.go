@@ -175,8 +175,10 @@ func (b *subscription) report() TypeStatus {
 	if b.pending != nil {
 		t.Silent = b.pending.silent
 	}
-	for name, r := range b.rejected {
-		t.Rejected = append(t.Rejected, Rejection{Resource: name, Reason: r.reason, Since: r.at})
+	for c, r := range b.refusals.of {
+		if !r.lifted && b.wanted(c.name).hashOf() == c.hash { // what it refused before has passed
+			t.Rejected = append(t.Rejected, Rejection{Resource: c.name, Reason: r.reason, Since: r.at})
+		}
 	}
 	slices.SortFunc(t.Rejected, func(a, b Rejection) int { return cmp.Compare(a.Resource, b.Resource) })
 	t.RejectedCount = len(t.Rejected)

@@ -36,7 +36,8 @@ type stream struct {
 	node     *node
 	scope    *scope
 	subs     [typeCount]*subscription
-	sequence uint64
+	sequence uint64 // of the last response
+	answered uint64 // of the latest that the client has answered
 	round    uint64 // of changes, up to which the marks have been taken
 
 	wakeup chan struct{} // holds one
@@ -230,21 +231,32 @@ func (b *subscription) settle(r *request) bool {
 	if r.nonce == "" || b.nonce == "" { // the latter: it is from another stream
 		return true
 	}
+	b.mute = false
+	if late := b.takeLate(r.nonce); late != nil {
+		b.answered(late, r)
+		return false
+	}
 	if r.nonce != b.nonce {
 		b.stream.server.metrics.stale[b.typ].Add(1)
 		return false
 	}
-	if b.pending == nil {
-		return true
+	if b.pending != nil {
+		b.answered(b.pending, r)
 	}
-	if r.failed {
-		b.stream.server.rejected(b, r.reason)
-		b.reject(r.reason, b.stream.server.now())
-		return true
-	}
-	b.stream.server.accepted(b.pending)
-	b.accept()
 	return true
+}
+
+// answered takes the answer to a response.
+func (b *subscription) answered(p *response, r *request) {
+	s := b.stream
+	s.answered = max(s.answered, p.sequence)
+	if r.failed {
+		s.server.rejected(b, p, r.reason)
+		b.reject(p, r.reason, s.server.now())
+		return
+	}
+	s.server.accepted(p)
+	b.accept(p)
 }
 
 // flush sends all that may be sent and says when to look again at the latest.
@@ -292,10 +304,7 @@ func (s *stream) take() {
 
 // push sends a type's next response, if there is one and it may go.
 func (s *stream) push(ctx context.Context, b *subscription, now time.Time) error {
-	if p := b.pending; p != nil && !p.silent && now.Sub(p.sentAt) >= s.server.limits.hold {
-		p.silent = true
-		s.server.metrics.silent[b.typ].Add(1)
-	}
+	b.listen(now)
 	if len(b.todo) == 0 && !b.answer || !b.open() || s.waits(b, now) {
 		return nil
 	}
@@ -311,7 +320,8 @@ func (s *stream) push(ctx context.Context, b *subscription, now time.Time) error
 		s.server.cache.awaitRound(s)
 		return nil
 	}
-	r.nonce = s.nextNonce(r)
+	s.sequence++
+	r.sequence, r.nonce = s.sequence, nonceOf(r.revision, s.sequence)
 	r.since, b.changed = b.changed, time.Time{}
 	if err := s.deliver(ctx, r); err != nil {
 		return err
@@ -328,10 +338,11 @@ func (s *stream) unsettled() bool {
 	return now != s.round || now%2 == 1
 }
 
-// waits says that listeners or routes have to wait for the answer to the clusters.
+// waits says that listeners or routes have to wait for the answer to the clusters;
+// not for that of a client that has been silent about clusters since.
 func (s *stream) waits(b *subscription, now time.Time) bool {
 	clusters := s.subs[typeCluster]
-	if b.typ < typeListener || clusters == nil || clusters.open() && len(clusters.trial) == 0 {
+	if b.typ < typeListener || clusters == nil || (clusters.open() || clusters.mute) && len(clusters.trial) == 0 {
 		b.waiting = time.Time{}
 		return false
 	}
@@ -341,14 +352,14 @@ func (s *stream) waits(b *subscription, now time.Time) bool {
 	return now.Sub(b.waiting) < s.server.limits.hold
 }
 
-// followUp has the endpoints of new and changed clusters sent right after them:
-// Envoy waits for them and does not ask again.
+// followUp has the endpoints of the clusters that the client has been told of
+// sent right after them: Envoy waits for them and does not ask again.
 func (s *stream) followUp(r *response) {
 	endpoints := s.subs[typeEndpoints]
 	if r.typ != typeCluster || endpoints == nil {
 		return
 	}
-	for _, e := range r.fresh {
+	for _, e := range r.told {
 		if endpoints.names[e.name] != nil {
 			endpoints.want(e.name, true)
 		}

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/grpc/codes"
+
 	"github.com/stellmap/stellmap/registry"
 )
 
@@ -22,10 +24,12 @@ type subscription struct {
 	forced   map[string]struct{}  // of todo: to be answered even if the client has it
 	answer   bool                 // the next response is sent even if it is empty
 
-	nonce    string    // of the last response
-	pending  *response // sent and not answered yet
+	nonce    string      // of the last response
+	pending  *response   // sent and not answered yet
+	late     []*response // silent ones before it: the client may answer them yet; lateMax at most
+	mute     bool        // it has been silent, and has not answered anything of this type since
 	trial    [][]string
-	rejected map[string]rejection
+	refusals refusals
 	waiting  time.Time         // since when something has waited for another type
 	leaving  time.Time         // since when removals have
 	changed  time.Time         // when the oldest change in todo was seen
@@ -41,25 +45,34 @@ type subscription struct {
 // it has last accepted; nil = nothing that we know of.
 type known struct{ sent, good *entry }
 
-// A rejection is content that the client has refused and will not be sent again.
-type rejection struct {
-	hash   uint64
-	reason string
-	at     time.Time
-}
+// lateMax bounds the silent responses that an answer is still known for. Of what
+// falls off it is not known whether the client has it, until it is sent again.
+const lateMax = 8
 
 // A response is one message, as state of the world or as a delta.
 type response struct {
 	typ      resourceType
 	nonce    string
+	sequence uint64 // of the stream's responses
 	revision registry.Revision
 	version  string   // state of the world only
 	entries  []*entry // in the order of their names
 	removed  []string // deltas only
-	fresh    []*entry // of entries: those that the client has not accepted before
+	errors   []resourceError
+	told     []*entry // of entries: those that are not listed for completeness only
+	fresh    []*entry // of told: those that the client has not accepted before
+	size     int      // about, in bytes
 	sentAt   time.Time
 	since    time.Time // when the oldest change in it was seen; zero = none was waited for
 	silent   bool      // not answered in time
+	withdrew bool      // … and what was new in it has been taken back
+}
+
+// A resourceError says why there is nothing under a name, to clients that want to know.
+type resourceError struct {
+	name   string
+	code   codes.Code
+	reason string
 }
 
 func newSubscription(s *stream, t resourceType) *subscription {
@@ -67,7 +80,7 @@ func newSubscription(s *stream, t resourceType) *subscription {
 		stream: s, typ: t,
 		names: make(map[string]*resource), known: make(map[string]*known),
 		todo: make(map[string]struct{}), forced: make(map[string]struct{}),
-		rejected: make(map[string]rejection), dirty: make(map[string]struct{}),
+		refusals: newRefusals(), dirty: make(map[string]struct{}),
 	}
 }
 
@@ -205,8 +218,8 @@ func (b *subscription) all() []string {
 
 // refused says whether the client has refused this very content.
 func (b *subscription) refused(e *entry) bool {
-	r, ok := b.rejected[e.name]
-	return ok && r.hash == e.hash
+	_, ok := b.refusals.has(e)
+	return ok
 }
 
 func (b *subscription) sentHash(name string) uint64 {
@@ -235,7 +248,10 @@ func (b *subscription) sending(r *response) {
 	}
 	for _, name := range r.removed {
 		delete(b.known, name)
-		delete(b.rejected, name)
+	}
+	if b.pending != nil { // it is silent
+		b.late = append(b.late, b.pending)
+		b.late = b.late[max(0, len(b.late)-lateMax):]
 	}
 	b.pending, b.nonce, b.answer, b.last = r, r.nonce, false, r.revision
 }
@@ -251,57 +267,95 @@ func (b *subscription) takeBack(r *response) {
 	}
 }
 
-// accept takes an ACK.
-func (b *subscription) accept() {
-	r := b.pending
-	b.pending = nil
-	b.acked, b.ackedAt = r.revision, b.stream.server.now()
-	for _, e := range r.entries {
-		if k := b.known[e.name]; k != nil && k.sent == e {
-			k.good = e
-			if !b.refused(e) {
-				delete(b.rejected, e.name)
+// accept takes an ACK. Answers come in the order of the responses: silent ones
+// before this that the client has passed over it has nothing against.
+func (b *subscription) accept(r *response) {
+	passed := b.late
+	if r == b.pending {
+		b.pending, b.late = nil, nil
+	} else {
+		passed = nil
+	}
+	b.ackedAt = b.stream.server.now()
+	for _, one := range append(passed, r) {
+		b.acked = max(b.acked, one.revision)
+		for _, e := range one.entries {
+			if k := b.known[e.name]; k != nil && k.sent == e {
+				k.good = e
 			}
 		}
+	}
+	if r.withdrew {
+		b.bringBack(r.fresh[0])
 	}
 }
 
 // reject takes a NACK. The one new content in a response is to blame; of
 // several, halves are tried in turn, since the client's words often do not name
-// the culprit. What the client had accepted before stands.
-func (b *subscription) reject(reason string, at time.Time) {
-	r := b.pending
-	b.pending = nil
-	var suspects []string
-	for _, e := range r.fresh {
-		k := b.known[e.name]
-		if k == nil || k.sent != e {
-			continue
-		}
-		k.sent = k.good
-		suspects = append(suspects, e.name)
+// the culprit. What the client had accepted before stands, and what was gone is
+// said again, since nobody says what a client makes of the rest of a response
+// that it refuses.
+func (b *subscription) reject(r *response, reason string, at time.Time) {
+	if r == b.pending {
+		b.pending = nil
 	}
+	if r.withdrew { // the client has found its words
+		b.refuse(r.fresh[0], reason, at)
+		return
+	}
+	suspects := b.suspects(r)
 	switch len(suspects) {
 	case 0:
+		return
 	case 1:
-		b.rejected[suspects[0]] = rejection{hash: hashAmong(r.fresh, suspects[0]), reason: clip(reason), at: at}
-		b.want(suspects[0], false)
+		b.refuse(suspects[0], reason, at)
+		b.want(suspects[0].name, false)
 	default:
 		half := len(suspects) / 2
-		b.trial = slices.Insert(b.trial, 0, suspects[:half], suspects[half:])
-		for _, name := range suspects {
-			b.want(name, false)
+		b.trial = slices.Insert(b.trial, 0, namesOf(suspects[:half]), namesOf(suspects[half:]))
+		for _, e := range suspects {
+			b.want(e.name, false)
 		}
+	}
+	b.sayAgain(r.removed)
+}
+
+// suspects are what was new in a response and nothing newer has been sent for;
+// the client goes back to what it had of them.
+func (b *subscription) suspects(r *response) (suspects []*entry) {
+	for _, e := range r.fresh {
+		if k := b.known[e.name]; k != nil && k.sent == e {
+			k.sent = k.good
+			suspects = append(suspects, e)
+		}
+	}
+	return suspects
+}
+
+func (b *subscription) refuse(e *entry, reason string, at time.Time) {
+	if b.refusals.add(content{e.name, e.hash}, rejection{reason: clip(reason), at: at, good: b.good(e.name)}) {
+		b.stream.server.metrics.forgotten[b.typ].Add(1)
 	}
 }
 
-func hashAmong(entries []*entry, name string) uint64 {
-	for _, e := range entries {
-		if e.name == name {
-			return e.hash
-		}
+// sayAgain repeats that names are gone. As state of the world what is gone is
+// what a response leaves out.
+func (b *subscription) sayAgain(removed []string) {
+	if !b.stream.delta {
+		b.answer = b.answer || len(removed) > 0
+		return
 	}
-	return 0
+	for _, name := range removed {
+		b.want(name, true)
+	}
+}
+
+func namesOf(entries []*entry) []string {
+	names := make([]string, 0, len(entries))
+	for _, e := range entries {
+		names = append(names, e.name)
+	}
+	return names
 }
 
 // idle says that the client has answered all there was to send.

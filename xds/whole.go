@@ -94,7 +94,7 @@ func (w wholeWire) send(r *response) error {
 	m := &discoveryv3.DiscoveryResponse{
 		TypeUrl: typeURLs[r.typ], Nonce: r.nonce, VersionInfo: r.version,
 		Resources:    make([]*anypb.Any, 0, len(r.entries)),
-		ControlPlane: identify(r),
+		ControlPlane: identify(r), ResourceErrors: r.resourceErrors(),
 	}
 	for _, e := range r.entries {
 		m.Resources = append(m.Resources, e.resource.GetResource())

@@ -11,7 +11,7 @@ nothing
 
 send eds subscribe=(orders.prod)
 ----
-eds r1.2 -orders.prod
+eds r1.2 -orders.prod !orders.prod NotFound
 
 ack eds
 ----

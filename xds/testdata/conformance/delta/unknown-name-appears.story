@@ -3,7 +3,7 @@
 
 send eds subscribe=(orders.prod)
 ----
-eds r1.1 -orders.prod
+eds r1.1 -orders.prod !orders.prod NotFound
 
 ack eds
 ----

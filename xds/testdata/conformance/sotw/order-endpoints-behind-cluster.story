@@ -11,7 +11,7 @@ nothing
 
 send eds names=(orders.prod)
 ----
-eds r1.2 v1#1
+eds r1.2 v1#1 !orders.prod NotFound
 
 ack eds
 ----

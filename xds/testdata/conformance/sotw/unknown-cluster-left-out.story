@@ -7,7 +7,7 @@ nothing
 
 send cds names=(orders.prod,nobody.prod)
 ----
-cds r2.1 v2#1 orders.prod#1
+cds r2.1 v2#1 orders.prod#1 !nobody.prod NotFound
 
 ack cds
 ----
@@ -15,7 +15,7 @@ nothing
 
 send lds names=(nobody)
 ----
-lds r2.2 v2#1
+lds r2.2 v2#1 !nobody NotFound
 
 ack lds
 ----

@@ -3,7 +3,7 @@
 
 send eds names=(orders.prod)
 ----
-eds r1.1 v1#1
+eds r1.1 v1#1 !orders.prod NotFound
 
 ack eds
 ----
