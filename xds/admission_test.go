@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -224,4 +225,132 @@ func TestSeparateStreams(t *testing.T) {
 	}
 	_, err = endpoints.Recv()
 	mustEnd(t, err, codes.InvalidArgument, "type_url")
+}
+
+// A clock stands still until a test moves it.
+type clock struct{ at atomic.Int64 }
+
+func newClock() *clock {
+	c := new(clock)
+	c.at.Store(time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC).UnixNano())
+	return c
+}
+
+func (c *clock) now() time.Time           { return time.Unix(0, c.at.Load()) }
+func (c *clock) forward(by time.Duration) { c.at.Add(int64(by)) }
+
+// Streams that begin together do not reach their age together.
+func TestAgesAreDrawn(t *testing.T) {
+	begin := newClock().now()
+	for drawn, want := range map[float64]time.Duration{0: 20 * time.Minute, 0.5: 30 * time.Minute, 1: 40 * time.Minute} {
+		s := New(Config{StreamAge: 30 * time.Minute, Random: func() float64 { return drawn }})
+		if got := s.endOf(begin).Sub(begin).Round(time.Second); got != want {
+			t.Errorf("of %v: %v, want %v", drawn, got, want)
+		}
+	}
+	if end := New(Config{}).endOf(begin); !end.IsZero() {
+		t.Errorf("without an age a stream ends at %v", end)
+	}
+}
+
+// A stream that has reached its age ends when its client has answered everything, so
+// that nothing has to be told to it again; one that does not answer ends a while later.
+func TestAStreamOfItsAgeEndsBetweenTwoAnswers(t *testing.T) {
+	clock := newClock()
+	m := newMember(t, func(c *Config, _ *limits) {
+		c.Now, c.StreamAge, c.Random = clock.now, 30*time.Minute, func() float64 { return 0.5 }
+	})
+	m.add("orders", 1)
+	answers, silent := m.delta(nodeOf(t)), m.delta(nodeOf(t))
+	for _, c := range []*deltaClient{answers, silent} {
+		c.subscribe(typeEndpoints, "orders.prod")
+		c.ack(c.wants(typeEndpoints, "orders.prod"))
+		c.quiet()
+	}
+	clock.forward(30*time.Minute - time.Second)
+	m.add("orders", 2)
+	last := answers.wants(typeEndpoints, "orders.prod")
+	silent.wants(typeEndpoints, "orders.prod")
+	clock.forward(2 * time.Second)
+	answers.subscribe(typeEndpoints, "ledger.prod") // it asks for more before it answers
+	answers.ack(last)
+	answers.ack(answers.wants(typeEndpoints, "-ledger.prod"))
+	mustEnd(t, answers.end(t), codes.Unavailable, "age")
+	if n := m.server.metrics.aged.Load(); n != 1 {
+		t.Errorf("%d streams have ended for their age, want the one that has answered", n)
+	}
+	clock.forward(ageGrace)
+	silent.subscribe(typeEndpoints, "ledger.prod") // anything that has it look at the clock
+	mustEnd(t, silent.end(t), codes.Unavailable, "age")
+}
+
+// So many streams a second begin; those above wait for their turn, or are sent to another
+// member. What a stream is sent after that, and what it answers, counts against nothing.
+func TestOnlyTheBeginningOfAStreamCounts(t *testing.T) {
+	clock := newClock()
+	m := newMember(t, func(c *Config, l *limits) { c.Now, c.FirstResponses, l.turn = clock.now, 2, time.Second })
+	waited := make(chan time.Duration, 10)
+	m.server.sleep = func(_ context.Context, d time.Duration) error { waited <- d; return nil }
+	m.add("orders", 1)
+	begin := func() *deltaClient {
+		c := m.delta(nodeOf(t))
+		c.subscribe(typeEndpoints, "orders.prod")
+		return c
+	}
+	var clients []*deltaClient
+	for range 4 { // two at once, two that wait
+		c := begin()
+		c.ack(c.wants(typeEndpoints, "orders.prod"))
+		clients = append(clients, c)
+	}
+	for _, want := range []time.Duration{time.Second / 2, time.Second} {
+		if got := <-waited; got != want {
+			t.Errorf("waited %v for the turn, want %v", got, want)
+		}
+	}
+	mustEnd(t, begin().end(t), codes.ResourceExhausted, "2 streams a second")
+	for n := range 20 {
+		m.add("orders", 2+n)
+		for _, c := range clients {
+			c.ack(c.wants(typeEndpoints, "orders.prod"))
+		}
+	}
+	if delayed, turned := m.server.metrics.delayed.Load(), m.server.metrics.turned.Load(); delayed != 2 || turned != 1 {
+		t.Errorf("%d have waited and %d were refused, want 2 and 1", delayed, turned)
+	}
+	clock.forward(2 * time.Second)
+	c := begin()
+	c.wants(typeEndpoints, "orders.prod")
+}
+
+// A server that stops sends its streams away in slices and takes no new ones.
+func TestAStoppingServerSendsStreamsAwayInSlices(t *testing.T) {
+	m := newMember(t, nil)
+	const streams = 2*drainLeast + 5
+	var clients []*deltaClient
+	for range streams {
+		c := m.delta(nodeOf(t))
+		c.subscribe(typeCluster)
+		c.wants(typeCluster)
+		clients = append(clients, c)
+	}
+	left := []int64{streams - drainLeast, streams - 2*drainLeast}
+	m.server.sleep = func(context.Context, time.Duration) error {
+		if len(left) == 0 {
+			t.Error("there are more slices than there should be")
+			return nil
+		}
+		eventually(t, "a slice to be gone", func() bool { return m.server.metrics.streams.Load() == left[0] })
+		left = left[1:]
+		return nil
+	}
+	m.server.Drain(t.Context())
+	for _, c := range clients {
+		mustEnd(t, c.end(t), codes.Unavailable, "stopping")
+	}
+	if n := m.server.metrics.drained.Load(); n != streams || len(left) != 0 {
+		t.Errorf("%d streams were sent away, want %d; %d slices are missing", n, streams, len(left))
+	}
+	late := m.delta(nodeOf(t))
+	mustEnd(t, late.end(t), codes.Unavailable, "stopping")
 }

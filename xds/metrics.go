@@ -24,6 +24,10 @@ type metrics struct {
 
 	streams     atomic.Int64
 	refused     atomic.Uint64 // streams above the cap
+	turned      atomic.Uint64 // streams that would have waited too long for their turn
+	delayed     atomic.Uint64 // streams that waited for it
+	aged        atomic.Uint64 // streams ended for their age
+	drained     atomic.Uint64 // streams sent away by a server that stops
 	cut         atomic.Uint64 // streams whose client took nothing
 	unsupported atomic.Uint64 // requests of other types
 	reloads     atomic.Uint64 // full comparisons after falling behind
@@ -53,7 +57,11 @@ func (m *metrics) register(r prometheus.Registerer) error {
 	single := func(name, help string, n *atomic.Uint64) {
 		collectors = append(collectors, counterOf(name, help, nil, n))
 	}
-	single("stellmap_xds_streams_refused_total", "Streams refused because there were too many.", &m.refused)
+	single("stellmap_xds_streams_refused_total", "Streams refused because there were too many, or this member was stopping.", &m.refused)
+	single("stellmap_xds_first_responses_refused_total", "Streams refused because too many others were about to begin.", &m.turned)
+	single("stellmap_xds_first_responses_delayed_total", "Streams that waited for their turn to begin.", &m.delayed)
+	single("stellmap_xds_streams_aged_total", "Streams ended because they had reached their age.", &m.aged)
+	single("stellmap_xds_streams_drained_total", "Streams sent to other members by this one as it stopped.", &m.drained)
 	single("stellmap_xds_streams_cut_total", "Streams ended because the client took no response.", &m.cut)
 	single("stellmap_xds_requests_unsupported_total", "Requests for types that are not served.", &m.unsupported)
 	single("stellmap_xds_reloads_total", "Full comparisons after falling behind the change stream.", &m.reloads)

@@ -40,11 +40,17 @@ type Server struct {
 	metrics  *metrics
 	stopped  chan struct{} // closed when Run ends
 
+	age       time.Duration // of a stream, about; 0 = any
+	turnstile turnstile     // of streams that begin
+	random    func() float64
+	sleep     func(context.Context, time.Duration) error
+
 	registering error // of the metrics; Run returns it
 
-	mu      sync.Mutex // guards what follows
-	streams map[*stream]struct{}
-	numbers uint64 // given out to streams
+	mu       sync.Mutex // guards what follows
+	streams  map[*stream]struct{}
+	numbers  uint64 // given out to streams
+	draining bool   // no more streams are taken
 }
 
 // Config is what a server needs.
@@ -56,12 +62,15 @@ type Config struct {
 	Logger      *slog.Logger                // nil = none
 	Registerer  prometheus.Registerer       // nil = none
 	Now         func() time.Time            // nil = time.Now
+
+	StreamAge      time.Duration  // how long a stream lasts, a third more or less; 0 = as long as it will
+	FirstResponses int            // so many streams a second may begin; 0 = any
+	Random         func() float64 // from 0 to 1; nil = math/rand
 }
 
 // The bounds of a server.
 const (
 	namesMax         = 10_000           // subscribed to by one stream, of one type
-	streamsMax       = 20_000           // above it RESOURCE_EXHAUSTED, so that the proxy tries another member
 	responseBytesMax = 4<<20 - 256<<10  // gRPC clients take 4 MiB, envelope included
 	holdMax          = 15 * time.Second // one type waits for another no longer
 	sendMax          = 30 * time.Second // a client that takes nothing for so long is cut off
@@ -71,6 +80,7 @@ const (
 // limits are the bounds that tests make smaller.
 type limits struct {
 	hold, send, catchUp    time.Duration
+	turn                   time.Duration
 	streams, responseBytes int
 }
 
@@ -78,8 +88,12 @@ type limits struct {
 func New(c Config) *Server {
 	s := &Server{
 		region: c.Region, caughtUp: c.CaughtUp, now: c.Now, log: c.Logger,
-		limits:  limits{hold: holdMax, send: sendMax, catchUp: catchUpMax, streams: streamsMax, responseBytes: responseBytesMax},
+		limits:  limits{hold: holdMax, send: sendMax, catchUp: catchUpMax, turn: turnMax, streams: streamsMax, responseBytes: responseBytesMax},
 		metrics: newMetrics(), stopped: make(chan struct{}), streams: make(map[*stream]struct{}),
+		age: c.StreamAge, turnstile: turnstile{rate: c.FirstResponses}, random: c.Random, sleep: sleep,
+	}
+	if s.random == nil {
+		s.random = draw
 	}
 	if s.now == nil {
 		s.now = time.Now
@@ -149,7 +163,7 @@ func (fetcher) Fetch(context.Context, *discoveryv3.DiscoveryRequest) (*discovery
 }
 
 func (s *Server) serve(g grpc.ServerStream, w wire, url string, delta bool) error {
-	str := &stream{server: s, delta: delta, wire: w, connected: s.now(), wakeup: make(chan struct{}, 1)}
+	str := &stream{server: s, delta: delta, wire: w, connected: s.now(), wakeup: make(chan struct{}, 1), sentAway: make(chan struct{})}
 	if p, ok := peer.FromContext(g.Context()); ok && p.Addr != nil {
 		str.peer = p.Addr.String()
 	}
@@ -160,9 +174,8 @@ func (s *Server) serve(g grpc.ServerStream, w wire, url string, delta bool) erro
 		}
 		str.only = &t
 	}
-	if !s.admit(str) {
-		s.metrics.refused.Add(1)
-		return status.Errorf(codes.ResourceExhausted, "this member serves %d streams already, another may have room", s.limits.streams)
+	if err := s.admit(str); err != nil {
+		return err
 	}
 	defer s.dismiss(str)
 	err := str.run(g.Context())
@@ -182,26 +195,6 @@ func (s *stream) name() string {
 		return ""
 	}
 	return s.node.id
-}
-
-func (s *Server) admit(str *stream) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.streams) >= s.limits.streams {
-		return false
-	}
-	s.numbers++
-	str.number = s.numbers
-	s.streams[str] = struct{}{}
-	s.metrics.streams.Add(1)
-	return true
-}
-
-func (s *Server) dismiss(str *stream) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.streams, str)
-	s.metrics.streams.Add(-1)
 }
 
 func (s *Server) delivered(r *response) {

@@ -40,6 +40,9 @@ type stream struct {
 	answered uint64 // of the latest that the client has answered
 	round    uint64 // of changes, up to which the marks have been taken
 
+	ends     time.Time     // when it has reached its age; zero = never
+	sentAway chan struct{} // closed when it has to go
+
 	wakeup chan struct{} // holds one
 	status atomic.Pointer[ProxyStatus]
 
@@ -98,8 +101,10 @@ func (s *stream) run(ctx context.Context) error {
 		case <-timer.C:
 		case <-ctx.Done():
 			return status.FromContextError(ctx.Err()).Err()
+		case <-s.sentAway:
+			return errStopping
 		case <-s.server.stopped:
-			return status.Error(codes.Unavailable, "the server is stopping")
+			return errStopping
 		}
 		next, err := s.flush(ctx)
 		if err != nil {
@@ -109,7 +114,12 @@ func (s *stream) run(ctx context.Context) error {
 			s.report()
 			s.answer()
 		}
-		timer.Reset(next)
+		now := s.server.now()
+		if s.outlived(now) {
+			s.server.metrics.aged.Add(1)
+			return errOld
+		}
+		timer.Reset(min(next, s.untilAge(now)))
 	}
 }
 
@@ -197,14 +207,17 @@ func (s *stream) begin(ctx context.Context, r *request) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.server.limits.catchUp)
+	soon, cancel := context.WithTimeout(ctx, s.server.limits.catchUp)
 	defer cancel()
-	if err := s.server.caughtUp(ctx); err != nil {
+	if err := s.server.caughtUp(soon); err != nil {
 		return status.Errorf(codes.Unavailable, "this member has not caught up with the cluster yet, another may have: %v", err)
 	}
 	seen := max(r.seen(s.server.cache.incarnation()), s.server.cache.machine.Revision())
-	if err := s.server.cache.await(ctx, seen); err != nil {
+	if err := s.server.cache.await(soon, seen); err != nil {
 		return status.Errorf(codes.Unavailable, "this member is at revision %d, the client has seen %d", s.server.cache.revision(), seen)
+	}
+	if err := s.server.turn(ctx); err != nil {
+		return err
 	}
 	s.scope = s.server.cache.openScope(n.kind, n.upstreams)
 	s.node = n

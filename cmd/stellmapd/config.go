@@ -49,6 +49,8 @@ type Config struct {
 	} `mapstructure:"cluster"`
 	XDS struct {
 		StaleStartAfter time.Duration `mapstructure:"stale_start_after"`
+		StreamAge       time.Duration `mapstructure:"stream_age"`
+		FirstResponses  int           `mapstructure:"first_responses_per_second"`
 	} `mapstructure:"xds"`
 	Health struct {
 		Allow             []string      `mapstructure:"allow"`

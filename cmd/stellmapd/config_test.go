@@ -57,6 +57,9 @@ func TestConfig(t *testing.T) {
 		}
 		fmt.Fprintf(&b, "xds.stale_start_after %v, log %s %s, snapshot after %d or %d bytes, keep %d, tail %d\n",
 			c.XDS.StaleStartAfter, c.Log.Level, c.Log.Format, c.Snapshot.Entries, c.Snapshot.Bytes, c.Snapshot.Keep, c.Snapshot.Tail)
+		if x := c.XDS; x.StreamAge != 30*time.Minute || x.FirstResponses != 2000 {
+			fmt.Fprintf(&b, "streams: %v, %d a second\n", x.StreamAge, x.FirstResponses)
+		}
 		if c.Storage.Reserve != "256MiB" || c.Storage.Ballast != auto {
 			fmt.Fprintf(&b, "storage reserve %d, ballast %s\n", bytesOf(c.Storage.Reserve), c.Storage.Ballast)
 		}

@@ -230,6 +230,7 @@ func (n *node) makeServers(machine *registry.Machine, token string) error {
 	n.xds = xds.New(xds.Config{
 		Machine: machine, Region: n.config.Node.Region, Incarnation: func() string { return n.group.Status().Incarnation },
 		CaughtUp: n.gate.wait, Logger: n.logger, Registerer: n.metrics,
+		StreamAge: n.config.XDS.StreamAge, FirstResponses: n.config.XDS.FirstResponses,
 	})
 	var err error
 	n.api, err = httpapi.New(httpapi.Config{
@@ -303,8 +304,7 @@ func (n *node) run(ctx context.Context) error {
 	}
 
 	votes := n.whileItServes(ctx, fallen)
-	stopServing()
-	drained := n.drain()
+	drained := n.drain(stopServing)
 	served := outer.Wait()
 	if votes {
 		n.whileItVotes(ctx, broken)
@@ -367,20 +367,23 @@ func (n *node) openGate(ctx context.Context) error {
 	return nil
 }
 
-// drain takes no more calls and waits for those in flight, but not for long.
-// The streams of proxies have ended: they go on with another member.
-func (n *node) drain() error {
+// drain takes no more calls and waits for those in flight, but not for long. Proxies are
+// told to go first, by their connections, and then sent away a few at a time: they go on
+// with other members, which do not get all of them at once. What serves ends after that.
+func (n *node) drain(stopServing func()) error {
 	n.xdsHealth.Shutdown()
 	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
 	var servers errgroup.Group
-	servers.Go(func() error { return shutdown(ctx, n.public.server) })
-	servers.Go(func() error { return shutdown(ctx, n.admin.server) })
 	servers.Go(func() error {
 		defer context.AfterFunc(ctx, n.xdsGRPC.Stop)()
 		n.xdsGRPC.GracefulStop()
 		return nil
 	})
+	n.xds.Drain(ctx)
+	stopServing()
+	servers.Go(func() error { return shutdown(ctx, n.public.server) })
+	servers.Go(func() error { return shutdown(ctx, n.admin.server) })
 	return servers.Wait()
 }
 

@@ -67,6 +67,8 @@ var settings = [...]setting{
 	{joinKey, kindJoin, "", "admin addresses, host:port, of members of the cluster that this node enters at its first start; several with commas, or as several flags"},
 	{"cluster.check_every", kindDuration, "1m", "how often the members compare their states, if something has changed, 1s to 1h"},
 	{"xds.stale_start_after", kindDuration, "30s", "without a leader for so long, new ADS streams are served from the last state, 1s to 1h"},
+	{"xds.stream_age", kindDuration, "30m", "an ADS stream is ended after so long, a third more or less as it is drawn, so that proxies spread over the members anew, 1s to 1h"},
+	{"xds.first_responses_per_second", kindCount, "2000", "so many ADS streams a second may begin; more wait up to 5s, or try another member"},
 	{"health.allow", kindPrefixes, "", "networks such as 10.0.0.0/8 that checks may reach, and no others; those of loopback and link-local must be named here, unless all listeners are on loopback"},
 	{"health.deny", kindPrefixes, "", "networks that checks never reach"},
 	{"health.ca_file", kindFile, "", "PEM file of the authorities whose certificates checks trust; empty = the system's"},
