@@ -38,7 +38,7 @@ func (c *cache) behind(s *scope, one *seen) []registry.ServiceKey {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	var keys []registry.ServiceKey
-	if owner := c.directory.clusters[one.name]; owner != nil {
+	if owner := c.directory.clusters[targetOf(one.name)]; owner != nil {
 		keys = append(keys, owner.listing.key)
 	}
 	if one.typ == typeRoutes && s != nil && one.name == egressName {

@@ -64,6 +64,16 @@ func TestTheCommandsOfTheReportDocs(t *testing.T) {
 	}
 }
 
+// The commands that docs/proxies.md shows are ones that stellmapctl takes.
+func TestTheCommandsOfTheProxyDocs(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
+		out.Header().Set("Content-Type", "application/json")
+		out.Write([]byte(`{"revision":7}`))
+	}))
+	defer s.Close()
+	tryCommands(t, docsPage(t, "proxies.md"), s.URL)
+}
+
 func docsPage(t *testing.T, name string) string {
 	t.Helper()
 	text, err := os.ReadFile("../../docs/" + name)

@@ -79,7 +79,7 @@ order, what each has accepted, and what it lacks or refuses.`,
   stellmapctl proxy diff web-1
   stellmapctl proxy list --state rejected`,
 	})
-	group.AddCommand(c.proxyStatusCommand(), c.proxyListCommand(), c.proxyConfigCommand(), c.proxyDiffCommand())
+	group.AddCommand(c.proxyStatusCommand(), c.proxyListCommand(), c.proxyConfigCommand(), c.proxyDiffCommand(), c.proxyExplainCommand())
 	return group
 }
 

@@ -278,16 +278,22 @@ func (c *ctl) diffView(d proxyDetail) view {
 
 // resourceLines are what there is to say of a resource that a proxy lacks.
 func (c *ctl) resourceLines(r *proxyResource) []view {
-	line := fmt.Sprintf("%s %s: %s for %s", r.Type, r.Name, r.State, c.ageOf(r.Since))
+	out := c.standing("", r)
+	for _, text := range contentDiff(r.Acked, r.Wanted) {
+		out = append(out, view{line: text})
+	}
+	return out
+}
+
+// standing is how a proxy stands with a resource that is not in order, and by whom that came.
+func (c *ctl) standing(indent string, r *proxyResource) []view {
+	line := fmt.Sprintf("%s%s %s: %s for %s", indent, r.Type, r.Name, r.State, c.ageOf(r.Since))
 	if r.Reason != "" {
 		line += fmt.Sprintf(": %q", r.Reason)
 	}
 	out := []view{{line: line}}
 	for _, cause := range r.Causes {
-		out = append(out, view{line: "  it came by " + c.causeText(cause)})
-	}
-	for _, text := range contentDiff(r.Acked, r.Wanted) {
-		out = append(out, view{line: text})
+		out = append(out, view{line: indent + "  it came by " + c.causeText(cause)})
 	}
 	return out
 }

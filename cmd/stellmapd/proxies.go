@@ -92,6 +92,10 @@ func (p proxies) Detail(ctx context.Context, q httpapi.ProxyDetailQuery) ([]http
 	if err != nil {
 		return nil, busy(err)
 	}
+	return detailsOf(answers)
+}
+
+func detailsOf(answers []xds.MemberDetail) ([]httpapi.MemberProxyDetail, error) {
 	out := make([]httpapi.MemberProxyDetail, len(answers))
 	for i := range answers {
 		a := &answers[i]
@@ -139,4 +143,55 @@ func contentOf(typ string, c *xds.Content) (httpapi.ProxyContent, error) {
 	var err error
 	out.Content, err = xds.ContentJSON(typ, c.Bytes)
 	return out, err
+}
+
+func (p proxies) Explain(ctx context.Context, node string, k registry.ServiceKey, instance string) ([]httpapi.ProxyExplanation, []httpapi.MemberProxyDetail, error) {
+	answers, members, err := p.fleet.Explain(ctx, node, k, instance)
+	if err != nil {
+		return nil, nil, busy(err)
+	}
+	var out []httpapi.ProxyExplanation
+	for i := range answers {
+		out = append(out, explanationOf(&answers[i]))
+	}
+	for i := range members { // what they have is told in the explanations
+		members[i].Resources = nil
+	}
+	said, err := detailsOf(members)
+	return out, said, err
+}
+
+func explanationOf(e *xds.Explanation) httpapi.ProxyExplanation {
+	out := httpapi.ProxyExplanation{Member: e.Member, Proxy: proxyOf(&e.Proxy)}
+	for i := range e.Clusters {
+		c := &e.Clusters[i]
+		one := httpapi.ClusterExplanation{
+			Name: c.Name, Endpoint: c.Endpoint, Subset: c.Subset, Told: c.Told, Why: c.Why, Cluster: withoutContent(c.Cluster), Endpoints: withoutContent(c.Endpoints),
+		}
+		for _, p := range c.Priorities {
+			one.Priorities = append(one.Priorities, httpapi.PriorityExplanation(p))
+		}
+		for _, h := range c.Hosts {
+			one.Hosts = append(one.Hosts, httpapi.HostExplanation{
+				Instance: h.Instance, Region: h.Region, Zone: h.Zone, Address: h.Address, Status: h.Status,
+				Should: (*httpapi.Placement)(h.Should), Has: (*httpapi.Placement)(h.Has), Why: h.Why,
+			})
+		}
+		out.Clusters = append(out.Clusters, one)
+	}
+	for i := range e.Routes {
+		out.Routes = append(out.Routes, *withoutContent(&e.Routes[i]))
+	}
+	return out
+}
+
+// withoutContent is a resource without its messages, which nothing can be wrong with.
+func withoutContent(r *xds.ResourceStatus) *httpapi.ProxyResource {
+	if r == nil {
+		return nil
+	}
+	bare := *r
+	bare.Wanted.Bytes, bare.Acked.Bytes = nil, nil
+	out, _ := resourceOf(&bare) // only contents can be unreadable
+	return &out
 }

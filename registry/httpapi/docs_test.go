@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/stellmap/stellmap/registry"
 )
 
 // TestTheExamplesOfTheQueryDocs asks for what docs/query.md shows, and compares the answers.
@@ -34,6 +36,27 @@ func TestTheExamplesOfTheStateDocs(t *testing.T) {
 	})
 	m.register("orders", "a", "10.0.0.1", "")
 	m.tryExamples("../../docs/states.md", 6)
+}
+
+// TestTheExamplesOfTheProxyDocs asks for what docs/proxies.md shows.
+func TestTheExamplesOfTheProxyDocs(t *testing.T) {
+	at, f := time.UnixMilli(1_790_000_000_123), newFakeProxies()
+	m := newMember(t, func(c *Config) { c.Proxies = f })
+	m.register("orders", "a", "10.0.0.1", "")
+	p := &f.all[1][0]
+	p.State = "rejected"
+	p.Types = []ProxyType{{
+		Type: "cds", State: "rejected", Since: at, AckedAt: at, Wildcard: true, Resources: 4, Sent: 41, Acked: 40, InSync: true,
+		RejectedCount: 1, Rejected: []ProxyRejection{{"orders.prod", "ring hash: minimum above maximum", at}},
+	}}
+	f.all, f.away = map[uint64][]Proxy{1: {*p}}, map[uint64]bool{}
+	f.resources = []ProxyResource{{
+		Number: 7, Type: "cds", Name: "orders.prod", State: "rejected", Since: at, Reason: "ring hash: minimum above maximum",
+		Causes: []PolicyCause{{registry.ServiceKey{Namespace: "prod", Service: "orders"}, 3, 41, "alice at 10.0.0.9", at}},
+		Wanted: ProxyContent{Hash: 1 << 60, Revision: 41, Content: []byte(`{"name":"orders.prod","lb_policy":"RING_HASH"}`)},
+		Sent:   ProxyContent{Hash: 255, Revision: 40}, Acked: ProxyContent{Hash: 255, Revision: 40, Content: []byte(`{"name":"orders.prod"}`)},
+	}}
+	m.tryExamples("../../docs/proxies.md", 3)
 }
 
 // TestTheExamplesOfTheBatchDocs does what docs/batch.md shows.

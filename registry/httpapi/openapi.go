@@ -361,6 +361,7 @@ var parameterDocs = map[string]parameterDoc{
 	"kind":   {says: "what a proxy is", words: ProxyKinds},
 	"state":  {says: "how a proxy stands", words: ProxyStates},
 
+	"instance":      {says: "the id of an instance; none = all of the service"},
 	"type":          {says: "a type of resources", words: ProxyTypes},
 	"resource":      {says: "the name of a resource"},
 	"resourceState": {says: "how a proxy stands with a resource", words: ProxyResourceStates},

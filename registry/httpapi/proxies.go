@@ -24,6 +24,9 @@ type Proxies interface {
 	List(ctx context.Context, q ProxyQuery) []MemberProxies
 	// Detail is a page of what the proxies of a node have on each member.
 	Detail(ctx context.Context, q ProxyDetailQuery) ([]MemberProxyDetail, error)
+	// Explain is why each proxy of a node has a service, or one instance of it, as it has
+	// it; and what the members say of the node.
+	Explain(ctx context.Context, node string, k registry.ServiceKey, instance string) ([]ProxyExplanation, []MemberProxyDetail, error)
 }
 
 // MemberPropagation is how far a service has come among the proxies of one member.
@@ -131,6 +134,10 @@ func (a *API) proxyRoutes() []route {
 		read("/api/v2/proxies/{proxy}", false, a.v2Proxy).as(operation{
 			id: "getProxy", says: "Tells what a proxy has, was sent and should have, resource by resource", query: proxyDetailQuery,
 			answers: ok(v2ProxyDetail{}), refuses: []string{"not_found"},
+		}),
+		read("/api/v2/proxies/{proxy}/explain", false, a.v2ExplainProxy).as(operation{
+			id: "explainProxy", says: "Tells why a proxy has the instances of a service where it has them, or not", query: explainQuery,
+			answers: ok(v2ProxyExplained{}), refuses: []string{"not_found"},
 		}),
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -67,7 +68,7 @@ func (f *fakeProxies) List(_ context.Context, q ProxyQuery) []MemberProxies {
 	defer f.mu.Unlock()
 	f.asked = append(f.asked, fmt.Sprintf("%+v", q))
 	var out []MemberProxies
-	for id := uint64(1); id <= 3; id++ {
+	for id := uint64(1); id <= f.members(); id++ {
 		if f.away[id] {
 			out = append(out, MemberProxies{Member: id, Err: errors.New("node 3 is not connected")})
 			continue
@@ -89,7 +90,7 @@ func (f *fakeProxies) Detail(_ context.Context, q ProxyDetailQuery) ([]MemberPro
 		return nil, fmt.Errorf("%w: too many look", registry.ErrBusy)
 	}
 	var out []MemberProxyDetail
-	for id := uint64(1); id <= 3; id++ {
+	for id := uint64(1); id <= f.members(); id++ {
 		m := MemberProxyDetail{Member: id}
 		if f.away[id] {
 			m.Err = errors.New("node 3 is not connected")
@@ -112,6 +113,50 @@ func (f *fakeProxies) Detail(_ context.Context, q ProxyDetailQuery) ([]MemberPro
 		out = append(out, m)
 	}
 	return out, nil
+}
+
+// Explain has one cluster with a host that is there and one that is not.
+func (f *fakeProxies) Explain(ctx context.Context, node string, k registry.ServiceKey, instance string) ([]ProxyExplanation, []MemberProxyDetail, error) {
+	members, err := f.Detail(ctx, ProxyDetailQuery{Node: node})
+	if err != nil {
+		return nil, nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asked = append(f.asked, fmt.Sprintf("explain %s %v %s", node, k, instance))
+	var out []ProxyExplanation
+	for _, m := range members {
+		for _, p := range m.Proxies {
+			out = append(out, ProxyExplanation{
+				Member: m.Member, Proxy: p, Routes: f.resources[1:],
+				Clusters: []ClusterExplanation{{
+					Name: "orders.prod", Endpoint: "http", Told: true, Why: "it is in the proxy's scope by its upstream *.prod", Cluster: f.first(),
+					Priorities: []PriorityExplanation{{Priority: 0, Regions: []string{"here"}, Hosts: 1, Healthy: 1, Share: 100}},
+					Hosts: []HostExplanation{
+						{Instance: "a", Region: "here", Address: "10.0.0.1:8080", Status: "passing", Should: &Placement{0, 100, "healthy"}, Has: &Placement{0, 100, "unhealthy"}, Why: "its region is the proxy's"},
+						{Instance: "b", Region: "here", Zone: "z", Status: "disabled", Why: "it is disabled"},
+					},
+				}, {Name: "web~orders.prod", Endpoint: "web", Why: "the name is another's"}},
+			})
+		}
+	}
+	return out, members, nil
+}
+
+// first is the first of several resources.
+func (f *fakeProxies) first() *ProxyResource {
+	if len(f.resources) < 2 {
+		return nil
+	}
+	return &f.resources[0]
+}
+
+// members are as many as there are; without one that is away there are as many as have proxies, and two at least.
+func (f *fakeProxies) members() uint64 {
+	if len(f.away) > 0 {
+		return 3
+	}
+	return max(2, slices.Max(slices.Collect(maps.Keys(f.all))))
 }
 
 // play has lines of "member ID revision N has N of N", "member ID away" and
