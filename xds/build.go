@@ -142,7 +142,7 @@ func (c *cache) lookup(cluster string) (*registry.Service, int) {
 	if owner == nil {
 		return nil, 0
 	}
-	s := c.machine.Service(owner.listing.key)
+	s := c.service(owner.listing.key)
 	if s == nil || s.Created != owner.listing.created || owner.endpoint >= len(s.Endpoints) || s.Endpoints[owner.endpoint] != owner.name {
 		return nil, 0 // gone, or with other endpoints: the state is ahead of the directory, which will follow
 	}

@@ -23,6 +23,7 @@ import (
 // or sent under cache.mu.
 type cache struct {
 	machine     *registry.Machine
+	service     func(registry.ServiceKey) *registry.Service // the machine's; tests move instances to other regions
 	incarnation func() string
 	metrics     *metrics
 
@@ -41,7 +42,7 @@ type cache struct {
 
 func newCache(m *registry.Machine, incarnation func() string, counters *metrics) *cache {
 	return &cache{
-		machine: m, incarnation: incarnation, metrics: counters,
+		machine: m, service: m.Service, incarnation: incarnation, metrics: counters,
 		directory: newDirectory(),
 		resources: make(map[resourceKey]*resource),
 		byCluster: make(map[string][]*resource),

@@ -35,6 +35,7 @@ var picture = map[string][]string{
 	"internal/envoyadmin":   {},
 	"internal/archtest":     {},
 	"internal/e2e":          {},
+	"internal/grpcclients":  {"internal/process"},
 }
 
 // everybodys may be imported by all: generated code, the version's number, and
@@ -45,7 +46,7 @@ var everybodys = []string{"api/proto", "internal/version", "internal/threads"}
 // for that, and nothing of the product but what its users have: the client.
 var (
 	outside = []string{"examples", "bench", "internal/e2e"}
-	tools   = []string{"internal/process", "internal/envoyadmin", "client"}
+	tools   = []string{"internal/process", "internal/envoyadmin", "internal/grpcclients", "client"}
 )
 
 // servers are what tests of the client talk to: a real member's part, in their process.
@@ -86,6 +87,9 @@ func mayImport(from, folder string) bool {
 func testMayImport(from, folder string) bool {
 	if from == "client" && slices.Contains(servers, room(folder)) {
 		return true
+	}
+	if from == "xds" && room(folder) == "internal/grpcclients" {
+		return true // real clients of what it serves
 	}
 	above := slices.Contains(picture[from], "registry") || slices.Contains(picture[from], "consensus")
 	if room(folder) == "registry/registrytest" {
@@ -154,7 +158,7 @@ var vocabularies = []vocabulary{
 	{"go.etcd.io/raft", []string{"consensus", "consensus/simulate"}, nil},
 	{"github.com/envoyproxy/go-control-plane", []string{"xds/..."}, []string{"bench/...", "internal/e2e"}},
 	{"github.com/cncf/xds", []string{"xds/..."}, nil},
-	{"google.golang.org/grpc", []string{"xds/...", "consensus/peer", "registry/grpcapi", "registry/probe", "federation/...", "client", "cmd/stellmapd", "api/proto/..."}, []string{"bench/...", "internal/e2e"}},
+	{"google.golang.org/grpc", []string{"xds/...", "consensus/peer", "registry/grpcapi", "registry/probe", "federation/...", "client", "cmd/stellmapd", "api/proto/...", "internal/grpcclients/..."}, []string{"bench/...", "internal/e2e"}},
 	{"net/http", []string{"registry/httpapi", "registry/probe", "cmd/...", "client", "examples/...", "internal/envoyadmin"}, []string{"bench/...", "internal/e2e"}},
 	{"github.com/spf13", []string{"cmd/..."}, nil},
 	{"github.com/pelletier/go-toml", []string{"cmd/..."}, nil},

@@ -32,11 +32,17 @@ type envoy struct {
 // bootstrap is what stellmapctl prints for an Envoy.
 func (c *cluster) bootstrap(args ...string) []byte {
 	c.t.Helper()
-	cmd := exec.Command(filepath.Join(bin, "stellmapctl"), append([]string{"--server", c.members[0].url(), "bootstrap", "envoy"}, args...)...)
+	return c.bootstrapOf("envoy", args...)
+}
+
+// bootstrapOf is what it prints for a kind of client.
+func (c *cluster) bootstrapOf(kind string, args ...string) []byte {
+	c.t.Helper()
+	cmd := exec.Command(filepath.Join(bin, "stellmapctl"), append([]string{"--server", c.members[0].url(), "bootstrap", kind}, args...)...)
 	cmd.Env = process.Environment()
 	out, err := cmd.Output()
 	if err != nil {
-		c.t.Fatalf("stellmapctl bootstrap envoy: %v", err)
+		c.t.Fatalf("stellmapctl bootstrap %s: %v", kind, err)
 	}
 	return out
 }
