@@ -33,6 +33,8 @@ type Policy struct {
 	Reports          *Reports `json:"reports,omitempty"`
 	// SelfPreservation takes the place of what this registry is set to, for the service and its zones.
 	SelfPreservation *SelfPreservation `json:"selfPreservation,omitempty"`
+	Checks           *ActiveChecks     `json:"checks,omitempty"`
+	Drops            []Drop            `json:"drops,omitempty"`
 	Subsets          []Subset          `json:"subsets,omitempty"`
 	Routes           []Route           `json:"routes,omitempty"` // in their order, see policyroute.go
 }
@@ -46,8 +48,17 @@ type PrimaryEndpoint struct {
 
 // LoadBalancing is how proxies choose among the instances.
 type LoadBalancing struct {
-	Algorithm  string `json:"algorithm,omitempty"`  // one of the names below
-	HashHeader string `json:"hashHeader,omitempty"` // equal values of it go to the same instance
+	Algorithm string `json:"algorithm,omitempty"` // one of the names below
+	// By what requests are told apart where equal ones go to the same instance; one of the three.
+	HashHeader        string      `json:"hashHeader,omitempty"`
+	HashCookie        *HashCookie `json:"hashCookie,omitempty"`
+	HashSourceAddress bool        `json:"hashSourceAddress,omitempty"`
+}
+
+// HashCookie is a cookie that proxies give to who has none.
+type HashCookie struct {
+	Name       string `json:"name"`
+	TTLSeconds *int64 `json:"ttlSeconds,omitempty"` // nil = until the session ends
 }
 
 // The ways to choose an instance.
@@ -57,9 +68,10 @@ const (
 	BalanceRandom       = "random"
 	BalanceRingHash     = "ring-hash"
 	BalanceMaglev       = "maglev"
+	BalanceByLoad       = "client-side-weighted-round-robin" // by what instances say of their load
 )
 
-var balanceAlgorithms = []string{BalanceRoundRobin, BalanceLeastRequest, BalanceRandom, BalanceRingHash, BalanceMaglev}
+var balanceAlgorithms = []string{BalanceRoundRobin, BalanceLeastRequest, BalanceRandom, BalanceRingHash, BalanceMaglev, BalanceByLoad}
 
 // OutlierDetection is when proxies leave an instance alone for a while.
 type OutlierDetection struct {
@@ -137,6 +149,7 @@ const (
 	overprovisioningMax = 1_000
 	reportSecondsMax    = int64(reportsKept / time.Second)
 	limitSecondsMax     = int64(time.Hour / time.Second) // of self-preservation, as of its setting
+	cookieSecondsMax    = int64(365 * 24 * time.Hour / time.Second)
 )
 
 // What may be given as a reason to try again: only what a request cannot have been
@@ -174,6 +187,8 @@ func (p Policy) normalize(bad *problems) Policy {
 	p.Reports.check(bad)
 	p.SelfPreservation = section(p.SelfPreservation)
 	p.SelfPreservation.check(bad)
+	p.Checks = p.Checks.normalize(bad)
+	p.Drops = normalizeDrops(p.Drops, bad)
 	p.Subsets = normalizeSubsets(p.Subsets, bad)
 	p.Routes = p.normalizeRoutes(bad)
 	p.contradictions(bad)
@@ -215,18 +230,44 @@ func (b *LoadBalancing) check(bad *problems) {
 	if b == nil {
 		return
 	}
-	hashes := b.Algorithm == BalanceRingHash || b.Algorithm == BalanceMaglev
-	switch {
-	case b.Algorithm != "" && !slices.Contains(balanceAlgorithms, b.Algorithm):
+	if b.Algorithm != "" && !slices.Contains(balanceAlgorithms, b.Algorithm) {
 		bad.add("loadBalancing.algorithm", fmt.Sprintf("%s is not known: %s", quoted(b.Algorithm), strings.Join(balanceAlgorithms, ", ")))
-	case hashes && b.HashHeader == "":
-		bad.add("loadBalancing.hashHeader", fmt.Sprintf("is missing: %s chooses by the value of a header", b.Algorithm))
-	case !hashes && b.HashHeader != "":
-		bad.add("loadBalancing.hashHeader", fmt.Sprintf("is for %s and %s, not for %s", BalanceRingHash, BalanceMaglev, cmp.Or(b.Algorithm, BalanceRoundRobin)))
+		return
 	}
-	if b.HashHeader != "" && !isName(b.HashHeader, "-_") {
-		bad.add("loadBalancing.hashHeader", fmt.Sprintf("%s is not the name of a header: letters, digits, '-' and '_'", quoted(b.HashHeader)))
+	hashes := b.Algorithm == BalanceRingHash || b.Algorithm == BalanceMaglev
+	given := b.hashFields()
+	switch {
+	case hashes && len(given) == 0:
+		bad.add("loadBalancing.hashHeader", fmt.Sprintf("is missing: %s chooses by the value of a header, or by hashCookie or hashSourceAddress", b.Algorithm))
+	case !hashes && len(given) > 0:
+		bad.add("loadBalancing."+given[0], fmt.Sprintf("is for %s and %s, not for %s", BalanceRingHash, BalanceMaglev, cmp.Or(b.Algorithm, BalanceRoundRobin)))
+	case len(given) > 1:
+		bad.add("loadBalancing."+given[1], fmt.Sprintf("contradicts %s: leave one of the two out", given[0]))
 	}
+	if b.HashHeader != "" {
+		checkHeaderName(b.HashHeader, "loadBalancing.hashHeader", bad)
+	}
+	if c := b.HashCookie; c != nil {
+		if !isName(c.Name, "-_") {
+			bad.add("loadBalancing.hashCookie.name", fmt.Sprintf("%s is not the name of a cookie: letters, digits, '-' and '_'", quoted(c.Name)))
+		}
+		within(c.TTLSeconds, "loadBalancing.hashCookie.ttlSeconds", 1, cookieSecondsMax, bad)
+	}
+}
+
+// hashFields are the fields that say by what requests are told apart.
+func (b *LoadBalancing) hashFields() []string {
+	var given []string
+	if b.HashHeader != "" {
+		given = append(given, "hashHeader")
+	}
+	if b.HashCookie != nil {
+		given = append(given, "hashCookie")
+	}
+	if b.HashSourceAddress {
+		given = append(given, "hashSourceAddress")
+	}
+	return given
 }
 
 func (o *OutlierDetection) check(bad *problems) {

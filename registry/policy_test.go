@@ -19,7 +19,7 @@ func TestAPolicyIsToldAllThatIsWrongWithIt(t *testing.T) {
 		`{"primaryEndpoint":{}}`:                               {`primaryEndpoint.name: "" is not allowed`, `primaryEndpoint.protocol: "" is not allowed`},
 		`{"primaryEndpoint":{"name":"a b","protocol":"HTTP"}}`: {`primaryEndpoint.name: "a b" is not allowed`},
 
-		`{"loadBalancing":{"algorithm":"fastest"}}`:                          {`loadBalancing.algorithm: "fastest" is not known: round-robin, least-request, random, ring-hash, maglev`},
+		`{"loadBalancing":{"algorithm":"fastest"}}`:                          {`loadBalancing.algorithm: "fastest" is not known: round-robin, least-request, random, ring-hash, maglev, client-side-weighted-round-robin`},
 		`{"loadBalancing":{"algorithm":"maglev"}}`:                           {"loadBalancing.hashHeader: is missing: maglev chooses by the value of a header"},
 		`{"loadBalancing":{"hashHeader":"x-user"}}`:                          {"loadBalancing.hashHeader: is for ring-hash and maglev, not for round-robin"},
 		`{"loadBalancing":{"algorithm":"ring-hash","hashHeader":"x: user"}}`: {`loadBalancing.hashHeader: "x: user" is not the name of a header`},
@@ -56,6 +56,24 @@ func TestAPolicyIsToldAllThatIsWrongWithIt(t *testing.T) {
 			"selfPreservation.enabled: is false, which contradicts the other fields", "selfPreservation.least: 0 is not allowed: 1 to",
 			"selfPreservation.percent: 100 is not allowed: 1 to 99", "selfPreservation.limitSeconds: 3601 is not allowed: 1 to 3600"},
 		`{"selfPreservation":{"enabled":true,"percent":50}}`: nil,
+
+		`{"loadBalancing":{"algorithm":"maglev","hashHeader":"a","hashSourceAddress":true}}`: {"loadBalancing.hashSourceAddress: contradicts hashHeader"},
+		`{"loadBalancing":{"hashCookie":{"name":"a=b","ttlSeconds":0}}}`: {
+			"loadBalancing.hashCookie: is for ring-hash and maglev, not for round-robin", `loadBalancing.hashCookie.name: "a=b" is not the name of a cookie`, "loadBalancing.hashCookie.ttlSeconds: 0 is not allowed: 1 to 31536000"},
+		`{"loadBalancing":{"algorithm":"client-side-weighted-round-robin"}}`: nil,
+		`{"checks":{}}`: {"checks.kind: is missing: http, grpc or tcp"},
+		`{"checks":{"kind":"udp","path":"/a","service":"b","intervalMs":99,"timeoutMs":0,"unhealthyAfter":0,"healthyAfter":101}}`: {
+			`checks.kind: "udp" is not known: http, grpc, tcp`, "checks.path: is for checks of kind http", "checks.service: is for checks of kind grpc",
+			"checks.intervalMs: 99 is not allowed: 100 to", "checks.timeoutMs: 0", "checks.unhealthyAfter: 0", "checks.healthyAfter: 101"},
+		`{"checks":{"kind":"http"}}`:                 {`checks.path: "" is not allowed: a path from / on`},
+		`{"checks":{"kind":"grpc","service":"a/b"}}`: {`checks.service: "a/b" is not allowed`},
+		`{"drops":[{"category":"a b","percent":0},{"category":"x","percent":101},{"category":"x","percent":1}]}`: {
+			`drops[0].category: "a b" is not allowed`, "drops[0].percent: 0 is not allowed: 1 to 100", "drops[1].percent: 101", "drops[2].category: is that of drops[1]"},
+		`{"drops":[` + strings.Repeat(`{},`, 8) + `{}]}`: {"drops: has 9 drops: at most 8"},
+		`{"routes":[{"fault":{"delayPercent":0,"abortPercent":101}}]}`: {
+			"routes[0].fault.delayPercent: 0 is not allowed", "routes[0].fault.abortPercent: 101 is not allowed",
+			"routes[0].fault.delayPercent: is a share of nothing", "routes[0].fault.abortPercent: is a share of nothing"},
+		`{"routes":[{"fault":{"delayMs":0,"abortStatus":199}}]}`: {"routes[0].fault.delayMs: 0 is not allowed", "routes[0].fault.abortStatus: 199 is not allowed: 200 to 599"},
 
 		`{"subsets":[{"name":"a b"},{"name":"v2","version":"2"},{"name":"V2","version":"2","labels":{"` + strings.Repeat("k", 254) + `":"x"}}]}`: {
 			`subsets[0].name: "a b" is not allowed`, "subsets[0]: selects nothing: give a version, labels, or both",
@@ -138,7 +156,8 @@ func policyOf(t *testing.T, text string) Policy {
 }
 
 // whole has every field of a policy.
-const whole = `{"graceSeconds":60,"primaryEndpoint":{"name":"web","protocol":"h2c"},"loadBalancing":{"algorithm":"maglev","hashHeader":"x-user"},
+const whole = `{"graceSeconds":60,"primaryEndpoint":{"name":"web","protocol":"h2c"},"loadBalancing":{"algorithm":"maglev","hashHeader":"x-user","hashCookie":{"name":"a","ttlSeconds":1},"hashSourceAddress":true},
+	"checks":{"kind":"http","path":"/a","service":"b","intervalMs":1,"timeoutMs":2,"unhealthyAfter":3,"healthyAfter":4},"drops":[{"category":"a","percent":1}],
 	"outlierDetection":{"disabled":true,"localFailures":1,"gatewayFailures":2,"intervalMs":3,"baseEjectionMs":4,"maxEjectionMs":5,"maxEjectionPercent":6},
 	"circuitBreaking":{"maxConnections":1,"maxPendingRequests":2,"maxRequests":3,"retryBudgetPercent":4,"minRetries":5},
 	"timeouts":{"connectMs":1,"requestMs":2,"perTryMs":3},"retries":{"attempts":1,"when":["unavailable"],"statuses":[503]},
@@ -148,7 +167,8 @@ const whole = `{"graceSeconds":60,"primaryEndpoint":{"name":"web","protocol":"h2
 	"subsets":[{"name":"canary","version":"2","labels":{"track":"beta","zone":"a"}}],
 	"routes":[{"match":{"path":"/a","prefix":"/b","method":"GET","headers":[{"name":"a","exact":"b","prefix":"c","present":true}]},
 		"split":[{"subset":"canary","weight":1}],"mirror":{"subset":"canary","service":"shadow","percent":5},
-		"timeouts":{"requestMs":1,"perTryMs":2},"retries":{"attempts":1,"when":["unavailable"],"statuses":[503]},"prefixRewrite":"/c"}]}`
+		"timeouts":{"requestMs":1,"perTryMs":2},"retries":{"attempts":1,"when":["unavailable"],"statuses":[503]},"prefixRewrite":"/c",
+		"fault":{"delayMs":1,"delayPercent":2,"abortStatus":503,"abortPercent":4}}]}`
 
 // TestAPolicyIsStoredWhole shows that every field comes back from the record.
 func TestAPolicyIsStoredWhole(t *testing.T) {

@@ -15,7 +15,10 @@ func (p *Policy) record() *recordv1.Policy {
 		record.PrimaryEndpoint = &recordv1.ServiceEndpoint{Name: e.Name, Protocol: e.Protocol}
 	}
 	if b := p.LoadBalancing; b != nil {
-		record.LoadBalancing = &recordv1.LoadBalancing{Algorithm: b.Algorithm, HashHeader: b.HashHeader}
+		record.LoadBalancing = &recordv1.LoadBalancing{Algorithm: b.Algorithm, HashHeader: b.HashHeader, HashSourceAddress: b.HashSourceAddress}
+		if c := b.HashCookie; c != nil {
+			record.LoadBalancing.HashCookie = &recordv1.HashCookie{Name: c.Name, TtlSeconds: c.TTLSeconds}
+		}
 	}
 	if o := p.OutlierDetection; o != nil {
 		record.OutlierDetection = &recordv1.OutlierDetection{
@@ -44,6 +47,15 @@ func (p *Policy) record() *recordv1.Policy {
 	if s := p.SelfPreservation; s != nil {
 		record.SelfPreservation = &recordv1.SelfPreservation{Enabled: s.Enabled, Least: s.Least, Percent: s.Percent, LimitSeconds: s.LimitSeconds}
 	}
+	if c := p.Checks; c != nil {
+		record.Checks = &recordv1.ActiveChecks{
+			Kind: c.Kind, Path: c.Path, Service: c.Service, IntervalMs: c.IntervalMs, TimeoutMs: c.TimeoutMs,
+			UnhealthyAfter: c.UnhealthyAfter, HealthyAfter: c.HealthyAfter,
+		}
+	}
+	for _, d := range p.Drops {
+		record.Drops = append(record.Drops, &recordv1.PolicyDrop{Category: d.Category, Percent: d.Percent})
+	}
 	record.Subsets = subsetsToRecord(p.Subsets)
 	record.Routes = routesToRecord(p.Routes)
 	return record
@@ -59,7 +71,10 @@ func policyOfRecord(record *recordv1.Policy) *Policy {
 		p.PrimaryEndpoint = &PrimaryEndpoint{Name: e.GetName(), Protocol: e.GetProtocol()}
 	}
 	if b := record.GetLoadBalancing(); b != nil {
-		p.LoadBalancing = &LoadBalancing{Algorithm: b.GetAlgorithm(), HashHeader: b.GetHashHeader()}
+		p.LoadBalancing = &LoadBalancing{Algorithm: b.GetAlgorithm(), HashHeader: b.GetHashHeader(), HashSourceAddress: b.GetHashSourceAddress()}
+		if c := b.GetHashCookie(); c != nil {
+			p.LoadBalancing.HashCookie = &HashCookie{Name: c.GetName(), TTLSeconds: c.TtlSeconds}
+		}
 	}
 	if o := record.GetOutlierDetection(); o != nil {
 		p.OutlierDetection = &OutlierDetection{
@@ -87,6 +102,15 @@ func policyOfRecord(record *recordv1.Policy) *Policy {
 	}
 	if s := record.GetSelfPreservation(); s != nil {
 		p.SelfPreservation = &SelfPreservation{Enabled: s.Enabled, Least: s.Least, Percent: s.Percent, LimitSeconds: s.LimitSeconds}
+	}
+	if c := record.GetChecks(); c != nil {
+		p.Checks = &ActiveChecks{
+			Kind: c.GetKind(), Path: c.GetPath(), Service: c.GetService(), IntervalMs: c.IntervalMs, TimeoutMs: c.TimeoutMs,
+			UnhealthyAfter: c.UnhealthyAfter, HealthyAfter: c.HealthyAfter,
+		}
+	}
+	for _, d := range record.GetDrops() {
+		p.Drops = append(p.Drops, Drop{Category: d.GetCategory(), Percent: d.GetPercent()})
 	}
 	p.Subsets = subsetsOfRecord(record.GetSubsets())
 	p.Routes = routesOfRecord(record.GetRoutes())
@@ -143,6 +167,9 @@ func routesToRecord(routes []Route) []*recordv1.PolicyRoute {
 		if t := r.Timeouts; t != nil {
 			record.Timeouts = &recordv1.RouteTimeouts{RequestMs: t.RequestMs, PerTryMs: t.PerTryMs}
 		}
+		if f := r.Fault; f != nil {
+			record.Fault = &recordv1.Fault{DelayMs: f.DelayMs, DelayPercent: f.DelayPercent, AbortStatus: f.AbortStatus, AbortPercent: f.AbortPercent}
+		}
 		out = append(out, record)
 	}
 	return out
@@ -160,6 +187,9 @@ func routesOfRecord(records []*recordv1.PolicyRoute) []Route {
 		}
 		if t := r.GetTimeouts(); t != nil {
 			route.Timeouts = &RouteTimeouts{RequestMs: t.RequestMs, PerTryMs: t.PerTryMs}
+		}
+		if f := r.GetFault(); f != nil {
+			route.Fault = &Fault{DelayMs: f.DelayMs, DelayPercent: f.DelayPercent, AbortStatus: f.AbortStatus, AbortPercent: f.AbortPercent}
 		}
 		out = append(out, route)
 	}

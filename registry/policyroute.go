@@ -50,6 +50,7 @@ type Route struct {
 	Timeouts      *RouteTimeouts `json:"timeouts,omitempty"`
 	Retries       *Retries       `json:"retries,omitempty"`
 	PrefixRewrite string         `json:"prefixRewrite,omitempty"` // in place of the path or prefix that matched
+	Fault         *Fault         `json:"fault,omitempty"`
 }
 
 // RouteMatch is what a request has to be like, in every respect that is given.
@@ -150,6 +151,8 @@ func (p *Policy) normalizeRoutes(bad *problems) []Route {
 func (r Route) normalize(at string, bad *problems) Route {
 	out := Route{Match: r.Match.normalize(at+".match", bad), Split: trimmedSplit(r.Split), Timeouts: section(r.Timeouts), PrefixRewrite: strings.TrimSpace(r.PrefixRewrite)}
 	out.Retries = r.Retries.normalize(at+".retries", bad)
+	out.Fault = section(r.Fault)
+	out.Fault.check(at+".fault", bad)
 	if r.Mirror != nil {
 		out.Mirror = &Mirror{Subset: strings.TrimSpace(r.Mirror.Subset), Service: strings.TrimSpace(r.Mirror.Service), Percent: r.Mirror.Percent}
 	}

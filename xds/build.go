@@ -2,10 +2,12 @@ package xds
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/cespare/xxhash/v2"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 
 	"github.com/stellmap/stellmap/registry"
@@ -114,7 +116,7 @@ func (c *cache) translateService(k resourceKey, revision registry.Revision) (val
 		return nil, revision, nil
 	}
 	if k.typ == typeCluster {
-		m, err := buildCluster(s, endpoint)
+		m, _, err := soundCluster(s, endpoint)
 		if err == nil {
 			m.Name, m.AltStatName = k.name, statName(k.name)
 		}
@@ -208,10 +210,10 @@ func (c *cache) withheldOf(s *registry.Service, region string) []Withheld {
 			out = append(out, Withheld{Service: s.Key, Endpoint: e.Name, Reason: reason})
 			continue
 		}
-		if m, err := buildCluster(s, n); err != nil {
+		if _, wrong, err := soundCluster(s, n); err != nil {
 			out = append(out, Withheld{Service: s.Key, Endpoint: e.Name, Reason: reasonInvalid(err)})
-		} else if err := m.ValidateAll(); err != nil {
-			out = append(out, Withheld{Service: s.Key, Endpoint: e.Name, Reason: reasonInvalid(err)})
+		} else if wrong != nil {
+			out = append(out, Withheld{Service: s.Key, Endpoint: e.Name, Reason: reasonUnsound("the cluster", wrong)})
 		}
 		m, instances := buildEndpoints(s, n, region)
 		if err := m.ValidateAll(); err != nil {
@@ -228,17 +230,42 @@ func (c *cache) withheldRules(s *registry.Service) []Withheld {
 		return nil
 	}
 	var out []Withheld
+	if _, wrong := soundPolicy(s.Policy); wrong != nil {
+		out = append(out, Withheld{Service: s.Key, Reason: reasonUnsound("the endpoints", wrong)})
+	}
+	if wrong := c.wrongWithRoutes(s); wrong != nil {
+		out = append(out, Withheld{Service: s.Key, Reason: reasonUnsound("the routes", wrong)})
+	}
+	if s.Policy.Checks != nil && len(s.Endpoints) > 0 && checkOf(s.Policy, dialectOf(s.Endpoints[0].Protocol)) == nil {
+		out = append(out, Withheld{Service: s.Key, Endpoint: s.Endpoints[0].Name, Reason: reasonCheck(s.Endpoints[0].Protocol)})
+	}
 	for n, one := range s.Policy.Subsets {
 		if reason := c.taken(s.Key, len(s.Endpoints)+n); reason != "" {
 			out = append(out, Withheld{Service: s.Key, Reason: reasonSubset(one.Name, reason)})
 		}
 	}
 	for n, r := range s.Policy.Routes {
+		for _, t := range r.Split {
+			if t.Subset != "" && s.Policy.Subset(t.Subset) == nil {
+				out = append(out, Withheld{Service: s.Key, Reason: reasonNoSubset(n, t.Subset)})
+			}
+		}
 		if m := r.Mirror; m != nil && m.Service != "" && !c.isThere(neighbour(primaryStem(s.Key), m.Service)) {
 			out = append(out, Withheld{Service: s.Key, Reason: reasonMirror(n, m.Service)})
 		}
 	}
 	return out
+}
+
+// wrongWithRoutes says why the routes of a policy are not published.
+func (c *cache) wrongWithRoutes(s *registry.Service) error {
+	retry, err := retryPolicy()
+	if err != nil || len(s.Endpoints) == 0 {
+		return err
+	}
+	r := hostRoute{cluster: primaryStem(s.Key), hosts: hostsOf(primaryStem(s.Key), 0), dialect: dialectOf(s.Endpoints[0].Protocol), rules: rulesOf(s.Policy), known: c.isThere}
+	_, wrong, err := soundHost(r, func(r hostRoute) (*routev3.VirtualHost, error) { return virtualHost(r, retry) })
+	return errors.Join(wrong, err)
 }
 
 func (c *cache) isThere(cluster string) bool {

@@ -40,8 +40,8 @@ const (
 	retryBudget = 100 // percent of the active requests
 	retriesMin  = 100
 
-	checkInterval = 500 * time.Millisecond
-	checkTimeout  = 500 * time.Millisecond
+	checkInterval = registry.ActiveIntervalDefault
+	checkTimeout  = registry.ActiveIntervalDefault
 	checkIdle     = 5 * time.Second // before the cluster's first request
 	checkFailures = 2
 
@@ -73,12 +73,26 @@ func buildCluster(s *registry.Service, endpoint int) (*clusterv3.Cluster, error)
 	if err := speak(c, d); err != nil {
 		return nil, fmt.Errorf("cluster %s: %w", name, err)
 	}
-	treat(c, s.Policy)
-	if path := checkPath(s, endpoint); path != "" {
-		c.HealthChecks = []*corev3.HealthCheck{activeCheck(path, d)}
+	if err := treat(c, s.Policy); err != nil {
+		return nil, fmt.Errorf("cluster %s: %w", name, err)
+	}
+	if check := checkAt(s, endpoint, d); check != nil {
+		c.HealthChecks = []*corev3.HealthCheck{check}
 		c.IgnoreHealthOnHostRemoval = true // else Envoy keeps a removed host until it fails the check
 	}
 	return c, nil
+}
+
+// checkAt is the active check of an endpoint's hosts: the policy's, or the one
+// that they have registered; nil for none.
+func checkAt(s *registry.Service, endpoint int, d dialect) *corev3.HealthCheck {
+	if path := checkPath(s, endpoint); path != "" {
+		return activeCheck(path, d)
+	}
+	if endpoint > 0 {
+		return nil
+	}
+	return checkOf(s.Policy, d)
 }
 
 // overADS is where all further resources come from.
@@ -226,7 +240,7 @@ const metadataHealthPath = "health.path"
 // A cluster has one, so the instance that registered first decides; others take
 // part only if theirs is the same (see endpoint.go).
 func checkPath(s *registry.Service, endpoint int) string {
-	if endpoint != 0 || !dialectOf(s.Endpoints[0].Protocol).isHTTP() {
+	if endpoint != 0 || !dialectOf(s.Endpoints[0].Protocol).isHTTP() || s.Policy != nil && s.Policy.Checks != nil {
 		return ""
 	}
 	var first *registry.Instance

@@ -126,12 +126,12 @@ func TestUnwatchedAndUnchangedCostNothing(t *testing.T) {
 	if got := m.costs().since(before); got != (costs{}) {
 		t.Errorf("changes that nobody watches did %+v", got)
 	}
-	m.register(registry.Registration{Namespace: "prod", Service: "orders", ID: "1", Labels: map[string]string{"a": "b"},
+	m.register(registry.Registration{Namespace: "prod", Service: "orders", ID: "1", Metadata: map[string]string{"a": "b"},
 		Endpoints: []registry.Endpoint{{Protocol: "http", Host: addressOf(1), Port: 80}}})
 	m.settled()
 	c.quiet()
 	if got := m.costs().since(before); got.responses[typeEndpoints] != 0 || got.marshalled[typeEndpoints] != 1 {
-		t.Errorf("a label, which no proxy sees, did %+v", got)
+		t.Errorf("metadata, which no proxy sees, did %+v", got)
 	}
 }
 

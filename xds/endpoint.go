@@ -7,6 +7,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/stellmap/stellmap/registry"
@@ -31,7 +32,10 @@ type host struct {
 // an assignment that says so, without which Envoy would wait for one.
 func buildEndpoints(s *registry.Service, endpoint int, region string) (*endpointv3.ClusterLoadAssignment, []Withheld) {
 	hosts, withheld := placeHosts(s, endpoint, region)
-	return assignmentOf(s, endpoint, localities(hosts)), withheld
+	m := assignmentOf(s, endpoint, localities(hosts))
+	m.Policy.DropOverloads = oneDrop(m.Policy.DropOverloads)
+	markDrops(m)
+	return m, withheld
 }
 
 // placeHosts are the hosts of one endpoint of a service, each with the priority of its region.
@@ -47,11 +51,16 @@ func placeHosts(s *registry.Service, endpoint int, region string) ([]host, []Wit
 }
 
 func assignmentOf(s *registry.Service, endpoint int, localities []*endpointv3.LocalityLbEndpoints) *endpointv3.ClusterLoadAssignment {
+	policy, _ := soundPolicy(s.Policy)
 	return &endpointv3.ClusterLoadAssignment{
 		ClusterName: clusterName(s.Key, endpoint, s.Endpoints[endpoint].Name),
 		Endpoints:   localities,
-		Policy:      &endpointv3.ClusterLoadAssignment_Policy{OverprovisioningFactor: wrapperspb.UInt32(overprovisioningOf(s.Policy))},
+		Policy:      policy,
 	}
+}
+
+func assignmentPolicy(p *registry.Policy) *endpointv3.ClusterLoadAssignment_Policy {
+	return &endpointv3.ClusterLoadAssignment_Policy{OverprovisioningFactor: wrapperspb.UInt32(overprovisioningOf(p)), DropOverloads: dropsOf(p)}
 }
 
 func withheldOf(s *registry.Service, endpoint int, i *registry.Instance, reason string) Withheld {
@@ -226,7 +235,37 @@ func lbEndpoint(h *host, weight uint32) *endpointv3.LbEndpoint {
 		HostIdentifier:      &endpointv3.LbEndpoint_Endpoint{Endpoint: e},
 		HealthStatus:        h.health,
 		LoadBalancingWeight: wrapperspb.UInt32(weight),
+		Metadata:            lbMetadata(h.instance),
 	}
+}
+
+// Where Envoy looks for what tells the hosts of a cluster apart, and how much of it there is.
+const (
+	lbFilter           = "envoy.lb"
+	lbVersion          = "version"
+	lbMetadataBytesMax = 512 // of a host: labels that do not fit are left out, so that no instance makes its cluster too large to be sent
+)
+
+// lbMetadata are the version and the labels of an instance; nil where it has none.
+func lbMetadata(i *registry.Instance) *corev3.Metadata {
+	if i.Version == "" && len(i.Labels) == 0 {
+		return nil
+	}
+	fields := make(map[string]*structpb.Value)
+	room := lbMetadataBytesMax
+	for _, p := range i.Labels { // in the order of their keys
+		if room -= len(p.Key) + len(p.Value); room < 0 {
+			break
+		}
+		fields[p.Key] = structpb.NewStringValue(p.Value)
+	}
+	if i.Version != "" {
+		fields[lbVersion] = structpb.NewStringValue(i.Version)
+	}
+	if len(fields) == 0 {
+		return nil
+	}
+	return &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{lbFilter: {Fields: fields}}}
 }
 
 func socketAddress(ip string, port uint32) *corev3.Address {

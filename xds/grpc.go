@@ -6,14 +6,12 @@ import (
 	"strings"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	leastv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/least_request/v3"
 	robinv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/round_robin/v3"
-	localityv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/wrr_locality/v3"
 
 	"github.com/stellmap/stellmap/registry"
 )
@@ -39,10 +37,15 @@ func buildTarget(name, cluster string) (*listenerv3.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("router: %w", err)
 	}
+	faults, err := faultFilter()
+	if err != nil {
+		return nil, err
+	}
+	faults.Disabled = false // which is not theirs to know
 	manager, err := pack(&hcmv3.HttpConnectionManager{
 		StatPrefix:     cluster,
 		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: overADS(), RouteConfigName: cluster}},
-		HttpFilters: []*hcmv3.HttpFilter{{
+		HttpFilters: []*hcmv3.HttpFilter{faults, {
 			Name:       "envoy.filters.http.router",
 			ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: router},
 		}},
@@ -57,11 +60,22 @@ func buildTarget(name, cluster string) (*listenerv3.Listener, error) {
 // since gRPC clients do not ignore it.
 func buildTargetRoutes(r hostRoute) (*routev3.RouteConfiguration, error) {
 	r.hosts = []string{r.cluster, r.cluster + ":*"}
-	vh := refusal(r.cluster, r.hosts, reasonNotHTTP)
-	if r.dialect.isHTTP() {
-		vh = &routev3.VirtualHost{Name: r.cluster, Domains: r.hosts, RetryPolicy: r.rules.retryOfGRPC(), Routes: r.lead(r.forGRPC)}
+	host, _, err := soundHost(r, targetHost)
+	if err != nil {
+		return nil, fmt.Errorf("host %s: %w", r.cluster, err)
 	}
-	return &routev3.RouteConfiguration{Name: r.cluster, VirtualHosts: []*routev3.VirtualHost{vh}}, nil
+	return &routev3.RouteConfiguration{Name: r.cluster, VirtualHosts: []*routev3.VirtualHost{host}}, nil
+}
+
+func targetHost(r hostRoute) (*routev3.VirtualHost, error) {
+	if !r.dialect.isHTTP() {
+		return refusal(r.cluster, r.hosts, reasonNotHTTP), nil
+	}
+	routes, err := r.lead(r.forGRPC)
+	if err != nil {
+		return nil, err
+	}
+	return &routev3.VirtualHost{Name: r.cluster, Domains: r.hosts, RetryPolicy: r.rules.retryOfGRPC(), Routes: routes}, nil
 }
 
 // forGRPC is one route of a policy as gRPC clients know it: without copies and
@@ -75,7 +89,7 @@ func (r hostRoute) forGRPC(rule *registry.Route) []*routev3.Route {
 		match.Headers = match.Headers[1:]
 	}
 	rules := r.rules.over(rule)
-	action := &routev3.RouteAction{HashPolicy: rules.hash()}
+	action := &routev3.RouteAction{HashPolicy: rules.hashOfGRPC()}
 	r.split(action, rule.Split)
 	rules.limitStreams(action)
 	if rule.Retries != nil {
@@ -84,6 +98,20 @@ func (r hostRoute) forGRPC(rule *registry.Route) []*routev3.Route {
 		}
 	}
 	return []*routev3.Route{{Match: match, Action: &routev3.Route_Route{Route: action}}}
+}
+
+// channelID is what a gRPC client calls itself on its connections: that it is the
+// same is the best that can be known of where its calls come from.
+const channelID = "io.grpc.channel_id"
+
+// hashOfGRPC is by what gRPC clients tell calls apart. They have no cookies.
+func (r routeRules) hashOfGRPC() []*routev3.RouteAction_HashPolicy {
+	if r.balance.HashCookie == nil && !r.balance.HashSourceAddress {
+		return r.hash()
+	}
+	return []*routev3.RouteAction_HashPolicy{{
+		PolicySpecifier: &routev3.RouteAction_HashPolicy_FilterState_{FilterState: &routev3.RouteAction_HashPolicy_FilterState{Key: channelID}},
+	}}
 }
 
 // limitStreams puts a policy's timeout where gRPC clients look for it. They have
@@ -130,6 +158,7 @@ func forGRPC(c *clusterv3.Cluster) (*clusterv3.Cluster, error) {
 		ClusterDiscoveryType: c.ClusterDiscoveryType,
 		EdsClusterConfig:     c.EdsClusterConfig,
 		LbPolicy:             c.LbPolicy,
+		LoadBalancingPolicy:  c.LoadBalancingPolicy,
 		CircuitBreakers: &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
 			MaxRequests: c.CircuitBreakers.Thresholds[0].MaxRequests, // without it they have 1,024 calls at once
 		}}},
@@ -147,23 +176,5 @@ func forGRPC(c *clusterv3.Cluster) (*clusterv3.Cluster, error) {
 // leastRequest is told as a list, of which a client takes the first that it knows:
 // not all of them know it.
 func leastRequest() (*clusterv3.LoadBalancingPolicy, error) {
-	within, err := oneOf(&leastv3.LeastRequest{}, &robinv3.RoundRobin{})
-	if err != nil {
-		return nil, err
-	}
-	return oneOf(&localityv3.WrrLocality{EndpointPickingPolicy: within})
-}
-
-func oneOf(policies ...validated) (*clusterv3.LoadBalancingPolicy, error) {
-	out := &clusterv3.LoadBalancingPolicy{}
-	for _, p := range policies {
-		packed, err := pack(p)
-		if err != nil {
-			return nil, err
-		}
-		out.Policies = append(out.Policies, &clusterv3.LoadBalancingPolicy_Policy{
-			TypedExtensionConfig: &corev3.TypedExtensionConfig{Name: string(p.ProtoReflect().Descriptor().Name()), TypedConfig: packed},
-		})
-	}
-	return out, nil
+	return withinLocalities(&leastv3.LeastRequest{}, &robinv3.RoundRobin{})
 }

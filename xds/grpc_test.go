@@ -42,7 +42,7 @@ func unpack[M any, P interface {
 // What a gRPC client of a service gets, of each policy that it knows something of.
 func TestTargetsOfPolicies(t *testing.T) {
 	cases := map[string]string{"plain": ""}
-	for _, name := range []string{"least_request", "ring_hash", "maglev", "random", "outliers", "circuits", "timeouts", "no_timeout", "retries", "no_retries", "split", "matches", "mirror"} {
+	for _, name := range []string{"least_request", "ring_hash", "maglev", "random", "outliers", "circuits", "timeouts", "no_timeout", "retries", "no_retries", "split", "matches", "mirror", "by_load", "hash_cookie", "hash_source", "drops", "faults"} {
 		cases[name] = policies[name]
 	}
 	cases["retries_of_envoy"] = `{"retries":{"attempts":5,"when":["connect-failure"],"statuses":[503]}}`

@@ -17,6 +17,10 @@ func buildListener(port uint32) (*listenerv3.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("router: %w", err)
 	}
+	faults, err := faultFilter()
+	if err != nil {
+		return nil, err
+	}
 	manager, err := pack(&hcmv3.HttpConnectionManager{
 		StatPrefix: egressName,
 		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
@@ -24,7 +28,7 @@ func buildListener(port uint32) (*listenerv3.Listener, error) {
 			RouteConfigName: egressName,
 		}},
 		UpgradeConfigs: []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
-		HttpFilters: []*hcmv3.HttpFilter{{
+		HttpFilters: []*hcmv3.HttpFilter{faults, {
 			Name:       "envoy.filters.http.router",
 			ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: router},
 		}},

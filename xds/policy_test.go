@@ -31,6 +31,16 @@ var policies = map[string]string{
 	"no_retries":       `{"retries":{"attempts":0}}`,
 	"overprovisioning": `{"failover":{"overprovisioningPercent":100}}`,
 	"fail_closed":      `{"failClosed":true}`,
+	"by_load":          `{"loadBalancing":{"algorithm":"client-side-weighted-round-robin"}}`,
+	"hash_cookie":      `{"loadBalancing":{"algorithm":"ring-hash","hashCookie":{"name":"who","ttlSeconds":3600}}}`,
+	"hash_session":     `{"loadBalancing":{"algorithm":"maglev","hashCookie":{"name":"who"}}}`,
+	"hash_source":      `{"loadBalancing":{"algorithm":"ring-hash","hashSourceAddress":true}}`,
+	"check_http":       `{"checks":{"kind":"http","path":"/healthz?all=1","intervalMs":2000,"timeoutMs":1000,"unhealthyAfter":3,"healthyAfter":2}}`,
+	"check_grpc":       `{"primaryEndpoint":{"name":"web","protocol":"h2c"},"checks":{"kind":"grpc","service":"shop.Orders"}}`,
+	"check_tcp":        `{"checks":{"kind":"tcp"}}`,
+	"drop":             `{"drops":[{"category":"lottery","percent":10}]}`,
+	"drops":            `{"drops":[{"category":"lottery","percent":10},{"category":"crawlers","percent":50}]}`,
+	"faults":           `{"routes":[{"match":{"path":"/slow"},"fault":{"delayMs":250,"delayPercent":50}},{"match":{"path":"/broken"},"fault":{"abortStatus":503,"abortPercent":10}},{"match":{"path":"/both"},"fault":{"delayMs":10,"abortStatus":418}}]}`,
 	"subsets":          `{"subsets":[{"name":"Canary","version":"v2"},{"name":"beta","version":"v1","labels":{"track":"beta"}}]}`,
 	"split":            `{"subsets":[{"name":"canary","version":"v2"},{"name":"stable","version":"v1"}],"routes":[{"split":[{"subset":"canary","weight":5},{"subset":"stable","weight":90},{"weight":5}]}]}`,
 	"matches": `{"subsets":[{"name":"canary","version":"v2"}],"routes":[
@@ -72,20 +82,31 @@ func (m *member) putPolicy(t *testing.T, service, text string) {
 // endpoints and the host that leads to them.
 func translated(t *testing.T, text string) string {
 	t.Helper()
-	m := newRegistry(t)
-	both := []registry.Endpoint{at("http", "http", "10.0.0.1", 80, 100), at("web", "h2c", "10.0.0.1", 81, 100)}
-	m.add("orders", 1, both...)
+	m := newOrders(t)
 	if strings.Contains(text, "subsets") {
 		m.register(registry.Registration{Namespace: "prod", Service: "orders", ID: "2", Version: "v2", Endpoints: []registry.Endpoint{at("http", "http", "10.0.0.2", 80, 100)}})
 	}
-	m.add("shadow", 3)
 	if text != "" {
 		m.putPolicy(t, "orders", text)
 	}
+	return text + "\n" + m.ofOrders(t)
+}
+
+// newOrders is a registry with a service for policies to be of.
+func newOrders(t *testing.T) *member {
+	t.Helper()
+	m := newRegistry(t)
+	m.add("orders", 1, at("http", "http", "10.0.0.1", 80, 100), at("web", "h2c", "10.0.0.1", 81, 100))
+	m.add("shadow", 3)
+	return m
+}
+
+func (m *member) ofOrders(t *testing.T) string {
+	t.Helper()
 	c := newCache(m.machine, func() string { return "" }, newMetrics())
 	c.reload(time.Time{})
 	scope := c.openScope(kindEnvoy, []string{"*.prod"})
-	out := text + "\n"
+	out := ""
 	for _, name := range slices.Sorted(maps.Keys(scope.members)) {
 		if name == "orders.prod" || strings.Contains(name, "~~") {
 			out += built(t, c, resourceKey{typ: typeCluster, name: name}) + built(t, c, resourceKey{typ: typeEndpoints, name: name, region: "here"})

@@ -51,17 +51,25 @@ func buildRoutes(routes []hostRoute) (*routev3.RouteConfiguration, error) {
 	}
 	hosts := make([]*routev3.VirtualHost, 0, len(routes)+1)
 	for _, r := range routes {
-		hosts = append(hosts, virtualHost(r, retry))
+		host, _, err := soundHost(r, func(r hostRoute) (*routev3.VirtualHost, error) { return virtualHost(r, retry) })
+		if err != nil {
+			return nil, fmt.Errorf("host %s: %w", r.cluster, err)
+		}
+		hosts = append(hosts, host)
 	}
 	hosts = append(hosts, refusal(unknownHostsName, []string{"*"}, reasonUnknown))
 	return &routev3.RouteConfiguration{Name: egressName, VirtualHosts: hosts, IgnorePortInHostMatching: true}, nil
 }
 
-func virtualHost(r hostRoute, retry *routev3.RetryPolicy) *routev3.VirtualHost {
+func virtualHost(r hostRoute, retry *routev3.RetryPolicy) (*routev3.VirtualHost, error) {
 	if !r.dialect.isHTTP() {
-		return refusal(r.cluster, r.hosts, reasonNotHTTP)
+		return refusal(r.cluster, r.hosts, reasonNotHTTP), nil
 	}
-	return &routev3.VirtualHost{Name: r.cluster, Domains: r.hosts, RetryPolicy: r.rules.retry(retry), Routes: r.routes(retry)}
+	routes, err := r.routes(retry)
+	if err != nil {
+		return nil, err
+	}
+	return &routev3.VirtualHost{Name: r.cluster, Domains: r.hosts, RetryPolicy: r.rules.retry(retry), Routes: routes}, nil
 }
 
 func everything() *routev3.RouteMatch {

@@ -1,12 +1,12 @@
 package xds
 
 import (
+	"fmt"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
-	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -23,20 +23,28 @@ import (
 
 // routes are those of a host that forwards. What its virtual host retries by
 // default is given, since a route that says otherwise says all of it.
-func (r hostRoute) routes(retry *routev3.RetryPolicy) []*routev3.Route {
+func (r hostRoute) routes(retry *routev3.RetryPolicy) ([]*routev3.Route, error) {
 	return r.lead(func(rule *registry.Route) []*routev3.Route { return r.forEnvoy(rule, retry) })
 }
 
 // lead makes routes of each rule, and of what none matches.
-func (r hostRoute) lead(routes func(*registry.Route) []*routev3.Route) []*routev3.Route {
+func (r hostRoute) lead(routes func(*registry.Route) []*routev3.Route) ([]*routev3.Route, error) {
 	var out []*routev3.Route
 	for i := range r.rules.routes {
-		out = append(out, routes(&r.rules.routes[i])...)
+		rule := &r.rules.routes[i]
+		fault, err := faultOf(rule.Fault)
+		if err != nil {
+			return nil, fmt.Errorf("routes[%d]: %w", i, err)
+		}
+		for _, one := range routes(rule) {
+			one.TypedPerFilterConfig = fault
+			out = append(out, one)
+		}
 	}
 	if n := len(r.rules.routes); n > 0 && r.rules.routes[n-1].Match == nil {
-		return out // nothing is left
+		return out, nil // nothing is left
 	}
-	return append(out, routes(&registry.Route{})...)
+	return append(out, routes(&registry.Route{})...), nil
 }
 
 // forEnvoy is one route of a policy: before it, one for what has no end, if there is
@@ -121,7 +129,7 @@ func (r hostRoute) mirrors(m *registry.Mirror) []*routev3.RouteAction_RequestMir
 	}
 	mirror := &routev3.RouteAction_RequestMirrorPolicy{Cluster: cluster}
 	if m.Percent != nil {
-		mirror.RuntimeFraction = fraction(*m.Percent)
+		mirror.RuntimeFraction = &corev3.RuntimeFractionalPercent{DefaultValue: percentOr(m.Percent, 100)}
 	}
 	return []*routev3.RouteAction_RequestMirrorPolicy{mirror}
 }
@@ -168,9 +176,4 @@ func beginsWith(header, value string) *routev3.HeaderMatcher {
 
 func stringMatch(header string, m *matcherv3.StringMatcher) *routev3.HeaderMatcher {
 	return &routev3.HeaderMatcher{Name: header, HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: m}}
-}
-
-// fraction is a share in percent.
-func fraction(percent int64) *corev3.RuntimeFractionalPercent {
-	return &corev3.RuntimeFractionalPercent{DefaultValue: &typev3.FractionalPercent{Numerator: uint32(percent), Denominator: typev3.FractionalPercent_HUNDRED}}
 }

@@ -147,5 +147,13 @@ func TestRealEnvoyObeysRoutes(t *testing.T) {
 	m.putPolicy(t, "orders", subsets+`[{"split":[{"subset":"old","weight":1},{"subset":"canary","weight":1}]}]}`)
 	e.serves("orders.prod", "old")
 	e.serves("orders.prod", "canary")
+	m.putPolicy(t, "orders", `{"routes":[{"match":{"path":"/teapot"},"fault":{"abortStatus":418}}]}`)
+	eventually(t, "one path fails by intent", func() bool { return e.get(e.egress, "/teapot", "orders.prod").status == "418" })
+	e.serves("orders.prod", "old")
+	m.putPolicy(t, "orders", `{"drops":[{"category":"some","percent":50},{"category":"rest","percent":100}]}`)
+	eventually(t, "all requests are dropped", func() bool { return e.call("orders.prod").status == "503" })
+	m.putPolicy(t, "orders", `{"loadBalancing":{"algorithm":"client-side-weighted-round-robin"}}`)
+	e.serves("orders.prod", "old")
+	e.serves("orders.prod", "canary")
 	e.healthy(m)
 }

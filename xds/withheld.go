@@ -38,3 +38,15 @@ func reasonSubset(name, why string) string { return "subset " + name + " of its 
 func reasonMirror(route int, service string) string {
 	return fmt.Sprintf("mirror of routes[%d] of its policy is left out: its namespace has no service %s", route, service)
 }
+
+func reasonUnsound(what string, wrong error) string {
+	return "its policy is left out of " + what + ", as proxies would refuse it: " + wrong.Error()
+}
+
+func reasonCheck(protocol string) string {
+	return "checks of its policy are left out: kind grpc needs HTTP/2, and its endpoint has protocol " + protocol
+}
+
+func reasonNoSubset(route int, subset string) string {
+	return fmt.Sprintf("routes[%d] of its policy leads to no subset %s, since there is none", route, subset)
+}

@@ -207,7 +207,7 @@ func (x Result_Code) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Result_Code.Descriptor instead.
 func (Result_Code) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{51, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{55, 0}
 }
 
 type Full_Of int32
@@ -262,7 +262,7 @@ func (x Full_Of) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Full_Of.Descriptor instead.
 func (Full_Of) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{52, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{56, 0}
 }
 
 // Status says how an instance is.
@@ -327,7 +327,7 @@ func (x InstanceRecord_Status) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use InstanceRecord_Status.Descriptor instead.
 func (InstanceRecord_Status) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{53, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{57, 0}
 }
 
 type EventRecord_Kind int32
@@ -385,7 +385,7 @@ func (x EventRecord_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use EventRecord_Kind.Descriptor instead.
 func (EventRecord_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{62, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{66, 0}
 }
 
 // Renewal is what became of one renewal.
@@ -444,7 +444,7 @@ func (x Answer_Renewal) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Answer_Renewal.Descriptor instead.
 func (Answer_Renewal) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{74, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{78, 0}
 }
 
 // Command is the data of one log entry. A member that does not know its format
@@ -2365,6 +2365,8 @@ type Policy struct {
 	SelfPreservation *SelfPreservation      `protobuf:"bytes,12,opt,name=self_preservation,json=selfPreservation,proto3" json:"self_preservation,omitempty"`
 	Subsets          []*PolicySubset        `protobuf:"bytes,13,rep,name=subsets,proto3" json:"subsets,omitempty"`
 	Routes           []*PolicyRoute         `protobuf:"bytes,14,rep,name=routes,proto3" json:"routes,omitempty"` // in their order
+	Checks           *ActiveChecks          `protobuf:"bytes,15,opt,name=checks,proto3" json:"checks,omitempty"`
+	Drops            []*PolicyDrop          `protobuf:"bytes,16,rep,name=drops,proto3" json:"drops,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -2497,6 +2499,166 @@ func (x *Policy) GetRoutes() []*PolicyRoute {
 	return nil
 }
 
+func (x *Policy) GetChecks() *ActiveChecks {
+	if x != nil {
+		return x.Checks
+	}
+	return nil
+}
+
+func (x *Policy) GetDrops() []*PolicyDrop {
+	if x != nil {
+		return x.Drops
+	}
+	return nil
+}
+
+// ActiveChecks are those of proxies.
+type ActiveChecks struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Kind           string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Path           string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`       // of http
+	Service        string                 `protobuf:"bytes,3,opt,name=service,proto3" json:"service,omitempty"` // of grpc
+	IntervalMs     *int64                 `protobuf:"varint,4,opt,name=interval_ms,json=intervalMs,proto3,oneof" json:"interval_ms,omitempty"`
+	TimeoutMs      *int64                 `protobuf:"varint,5,opt,name=timeout_ms,json=timeoutMs,proto3,oneof" json:"timeout_ms,omitempty"`
+	UnhealthyAfter *int64                 `protobuf:"varint,6,opt,name=unhealthy_after,json=unhealthyAfter,proto3,oneof" json:"unhealthy_after,omitempty"`
+	HealthyAfter   *int64                 `protobuf:"varint,7,opt,name=healthy_after,json=healthyAfter,proto3,oneof" json:"healthy_after,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *ActiveChecks) Reset() {
+	*x = ActiveChecks{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ActiveChecks) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ActiveChecks) ProtoMessage() {}
+
+func (x *ActiveChecks) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ActiveChecks.ProtoReflect.Descriptor instead.
+func (*ActiveChecks) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ActiveChecks) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *ActiveChecks) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *ActiveChecks) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *ActiveChecks) GetIntervalMs() int64 {
+	if x != nil && x.IntervalMs != nil {
+		return *x.IntervalMs
+	}
+	return 0
+}
+
+func (x *ActiveChecks) GetTimeoutMs() int64 {
+	if x != nil && x.TimeoutMs != nil {
+		return *x.TimeoutMs
+	}
+	return 0
+}
+
+func (x *ActiveChecks) GetUnhealthyAfter() int64 {
+	if x != nil && x.UnhealthyAfter != nil {
+		return *x.UnhealthyAfter
+	}
+	return 0
+}
+
+func (x *ActiveChecks) GetHealthyAfter() int64 {
+	if x != nil && x.HealthyAfter != nil {
+		return *x.HealthyAfter
+	}
+	return 0
+}
+
+// PolicyDrop is a share of the requests that proxies refuse.
+type PolicyDrop struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Category      string                 `protobuf:"bytes,1,opt,name=category,proto3" json:"category,omitempty"`
+	Percent       int64                  `protobuf:"varint,2,opt,name=percent,proto3" json:"percent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicyDrop) Reset() {
+	*x = PolicyDrop{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicyDrop) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicyDrop) ProtoMessage() {}
+
+func (x *PolicyDrop) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicyDrop.ProtoReflect.Descriptor instead.
+func (*PolicyDrop) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *PolicyDrop) GetCategory() string {
+	if x != nil {
+		return x.Category
+	}
+	return ""
+}
+
+func (x *PolicyDrop) GetPercent() int64 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
+}
+
 // PolicySubset is the part of a service's instances that have a version and labels.
 type PolicySubset struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2509,7 +2671,7 @@ type PolicySubset struct {
 
 func (x *PolicySubset) Reset() {
 	*x = PolicySubset{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[27]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2521,7 +2683,7 @@ func (x *PolicySubset) String() string {
 func (*PolicySubset) ProtoMessage() {}
 
 func (x *PolicySubset) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[27]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2534,7 +2696,7 @@ func (x *PolicySubset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicySubset.ProtoReflect.Descriptor instead.
 func (*PolicySubset) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{27}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *PolicySubset) GetName() string {
@@ -2567,13 +2729,14 @@ type PolicyRoute struct {
 	Timeouts      *RouteTimeouts         `protobuf:"bytes,4,opt,name=timeouts,proto3" json:"timeouts,omitempty"`
 	Retries       *Retries               `protobuf:"bytes,5,opt,name=retries,proto3" json:"retries,omitempty"`
 	PrefixRewrite string                 `protobuf:"bytes,6,opt,name=prefix_rewrite,json=prefixRewrite,proto3" json:"prefix_rewrite,omitempty"`
+	Fault         *Fault                 `protobuf:"bytes,7,opt,name=fault,proto3" json:"fault,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PolicyRoute) Reset() {
 	*x = PolicyRoute{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[28]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2585,7 +2748,7 @@ func (x *PolicyRoute) String() string {
 func (*PolicyRoute) ProtoMessage() {}
 
 func (x *PolicyRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[28]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2598,7 +2761,7 @@ func (x *PolicyRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyRoute.ProtoReflect.Descriptor instead.
 func (*PolicyRoute) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{28}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *PolicyRoute) GetMatch() *RouteMatch {
@@ -2643,6 +2806,82 @@ func (x *PolicyRoute) GetPrefixRewrite() string {
 	return ""
 }
 
+func (x *PolicyRoute) GetFault() *Fault {
+	if x != nil {
+		return x.Fault
+	}
+	return nil
+}
+
+// Fault is what proxies do to requests of a route for a test.
+type Fault struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	DelayMs       *int64                 `protobuf:"varint,1,opt,name=delay_ms,json=delayMs,proto3,oneof" json:"delay_ms,omitempty"`
+	DelayPercent  *int64                 `protobuf:"varint,2,opt,name=delay_percent,json=delayPercent,proto3,oneof" json:"delay_percent,omitempty"`
+	AbortStatus   *int64                 `protobuf:"varint,3,opt,name=abort_status,json=abortStatus,proto3,oneof" json:"abort_status,omitempty"`
+	AbortPercent  *int64                 `protobuf:"varint,4,opt,name=abort_percent,json=abortPercent,proto3,oneof" json:"abort_percent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Fault) Reset() {
+	*x = Fault{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Fault) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Fault) ProtoMessage() {}
+
+func (x *Fault) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Fault.ProtoReflect.Descriptor instead.
+func (*Fault) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *Fault) GetDelayMs() int64 {
+	if x != nil && x.DelayMs != nil {
+		return *x.DelayMs
+	}
+	return 0
+}
+
+func (x *Fault) GetDelayPercent() int64 {
+	if x != nil && x.DelayPercent != nil {
+		return *x.DelayPercent
+	}
+	return 0
+}
+
+func (x *Fault) GetAbortStatus() int64 {
+	if x != nil && x.AbortStatus != nil {
+		return *x.AbortStatus
+	}
+	return 0
+}
+
+func (x *Fault) GetAbortPercent() int64 {
+	if x != nil && x.AbortPercent != nil {
+		return *x.AbortPercent
+	}
+	return 0
+}
+
 // RouteMatch is which requests. What is absent is not asked for.
 type RouteMatch struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2656,7 +2895,7 @@ type RouteMatch struct {
 
 func (x *RouteMatch) Reset() {
 	*x = RouteMatch{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[29]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2668,7 +2907,7 @@ func (x *RouteMatch) String() string {
 func (*RouteMatch) ProtoMessage() {}
 
 func (x *RouteMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[29]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2681,7 +2920,7 @@ func (x *RouteMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteMatch.ProtoReflect.Descriptor instead.
 func (*RouteMatch) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{29}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RouteMatch) GetPath() string {
@@ -2724,7 +2963,7 @@ type HeaderMatch struct {
 
 func (x *HeaderMatch) Reset() {
 	*x = HeaderMatch{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[30]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2736,7 +2975,7 @@ func (x *HeaderMatch) String() string {
 func (*HeaderMatch) ProtoMessage() {}
 
 func (x *HeaderMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[30]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2749,7 +2988,7 @@ func (x *HeaderMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeaderMatch.ProtoReflect.Descriptor instead.
 func (*HeaderMatch) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{30}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *HeaderMatch) GetName() string {
@@ -2791,7 +3030,7 @@ type SplitTarget struct {
 
 func (x *SplitTarget) Reset() {
 	*x = SplitTarget{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[31]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2803,7 +3042,7 @@ func (x *SplitTarget) String() string {
 func (*SplitTarget) ProtoMessage() {}
 
 func (x *SplitTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[31]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2816,7 +3055,7 @@ func (x *SplitTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitTarget.ProtoReflect.Descriptor instead.
 func (*SplitTarget) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{31}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *SplitTarget) GetSubset() string {
@@ -2845,7 +3084,7 @@ type Mirror struct {
 
 func (x *Mirror) Reset() {
 	*x = Mirror{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[32]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2857,7 +3096,7 @@ func (x *Mirror) String() string {
 func (*Mirror) ProtoMessage() {}
 
 func (x *Mirror) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[32]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2870,7 +3109,7 @@ func (x *Mirror) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mirror.ProtoReflect.Descriptor instead.
 func (*Mirror) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{32}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Mirror) GetSubset() string {
@@ -2904,7 +3143,7 @@ type RouteTimeouts struct {
 
 func (x *RouteTimeouts) Reset() {
 	*x = RouteTimeouts{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[33]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2916,7 +3155,7 @@ func (x *RouteTimeouts) String() string {
 func (*RouteTimeouts) ProtoMessage() {}
 
 func (x *RouteTimeouts) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[33]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2929,7 +3168,7 @@ func (x *RouteTimeouts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteTimeouts.ProtoReflect.Descriptor instead.
 func (*RouteTimeouts) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{33}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *RouteTimeouts) GetRequestMs() int64 {
@@ -2960,7 +3199,7 @@ type Reports struct {
 
 func (x *Reports) Reset() {
 	*x = Reports{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[34]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2972,7 +3211,7 @@ func (x *Reports) String() string {
 func (*Reports) ProtoMessage() {}
 
 func (x *Reports) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[34]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2985,7 +3224,7 @@ func (x *Reports) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reports.ProtoReflect.Descriptor instead.
 func (*Reports) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{34}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Reports) GetEffect() string {
@@ -3036,7 +3275,7 @@ type SelfPreservation struct {
 
 func (x *SelfPreservation) Reset() {
 	*x = SelfPreservation{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[35]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3048,7 +3287,7 @@ func (x *SelfPreservation) String() string {
 func (*SelfPreservation) ProtoMessage() {}
 
 func (x *SelfPreservation) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[35]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3061,7 +3300,7 @@ func (x *SelfPreservation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SelfPreservation.ProtoReflect.Descriptor instead.
 func (*SelfPreservation) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{35}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *SelfPreservation) GetEnabled() bool {
@@ -3094,16 +3333,18 @@ func (x *SelfPreservation) GetLimitSeconds() int64 {
 
 // LoadBalancing is how proxies choose among the instances.
 type LoadBalancing struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Algorithm     string                 `protobuf:"bytes,1,opt,name=algorithm,proto3" json:"algorithm,omitempty"`
-	HashHeader    string                 `protobuf:"bytes,2,opt,name=hash_header,json=hashHeader,proto3" json:"hash_header,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	Algorithm         string                 `protobuf:"bytes,1,opt,name=algorithm,proto3" json:"algorithm,omitempty"`
+	HashHeader        string                 `protobuf:"bytes,2,opt,name=hash_header,json=hashHeader,proto3" json:"hash_header,omitempty"`
+	HashCookie        *HashCookie            `protobuf:"bytes,3,opt,name=hash_cookie,json=hashCookie,proto3" json:"hash_cookie,omitempty"`
+	HashSourceAddress bool                   `protobuf:"varint,4,opt,name=hash_source_address,json=hashSourceAddress,proto3" json:"hash_source_address,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *LoadBalancing) Reset() {
 	*x = LoadBalancing{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[36]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3115,7 +3356,7 @@ func (x *LoadBalancing) String() string {
 func (*LoadBalancing) ProtoMessage() {}
 
 func (x *LoadBalancing) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[36]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3128,7 +3369,7 @@ func (x *LoadBalancing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadBalancing.ProtoReflect.Descriptor instead.
 func (*LoadBalancing) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{36}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *LoadBalancing) GetAlgorithm() string {
@@ -3143,6 +3384,72 @@ func (x *LoadBalancing) GetHashHeader() string {
 		return x.HashHeader
 	}
 	return ""
+}
+
+func (x *LoadBalancing) GetHashCookie() *HashCookie {
+	if x != nil {
+		return x.HashCookie
+	}
+	return nil
+}
+
+func (x *LoadBalancing) GetHashSourceAddress() bool {
+	if x != nil {
+		return x.HashSourceAddress
+	}
+	return false
+}
+
+type HashCookie struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	TtlSeconds    *int64                 `protobuf:"varint,2,opt,name=ttl_seconds,json=ttlSeconds,proto3,oneof" json:"ttl_seconds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HashCookie) Reset() {
+	*x = HashCookie{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HashCookie) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HashCookie) ProtoMessage() {}
+
+func (x *HashCookie) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HashCookie.ProtoReflect.Descriptor instead.
+func (*HashCookie) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *HashCookie) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *HashCookie) GetTtlSeconds() int64 {
+	if x != nil && x.TtlSeconds != nil {
+		return *x.TtlSeconds
+	}
+	return 0
 }
 
 // OutlierDetection is when proxies leave an instance alone for a while.
@@ -3161,7 +3468,7 @@ type OutlierDetection struct {
 
 func (x *OutlierDetection) Reset() {
 	*x = OutlierDetection{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[37]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3173,7 +3480,7 @@ func (x *OutlierDetection) String() string {
 func (*OutlierDetection) ProtoMessage() {}
 
 func (x *OutlierDetection) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[37]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3186,7 +3493,7 @@ func (x *OutlierDetection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutlierDetection.ProtoReflect.Descriptor instead.
 func (*OutlierDetection) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{37}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *OutlierDetection) GetDisabled() bool {
@@ -3252,7 +3559,7 @@ type CircuitBreaking struct {
 
 func (x *CircuitBreaking) Reset() {
 	*x = CircuitBreaking{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[38]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3264,7 +3571,7 @@ func (x *CircuitBreaking) String() string {
 func (*CircuitBreaking) ProtoMessage() {}
 
 func (x *CircuitBreaking) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[38]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3277,7 +3584,7 @@ func (x *CircuitBreaking) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CircuitBreaking.ProtoReflect.Descriptor instead.
 func (*CircuitBreaking) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{38}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *CircuitBreaking) GetMaxConnections() int64 {
@@ -3327,7 +3634,7 @@ type Timeouts struct {
 
 func (x *Timeouts) Reset() {
 	*x = Timeouts{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[39]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3339,7 +3646,7 @@ func (x *Timeouts) String() string {
 func (*Timeouts) ProtoMessage() {}
 
 func (x *Timeouts) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[39]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3352,7 +3659,7 @@ func (x *Timeouts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timeouts.ProtoReflect.Descriptor instead.
 func (*Timeouts) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{39}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Timeouts) GetConnectMs() int64 {
@@ -3388,7 +3695,7 @@ type Retries struct {
 
 func (x *Retries) Reset() {
 	*x = Retries{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[40]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3400,7 +3707,7 @@ func (x *Retries) String() string {
 func (*Retries) ProtoMessage() {}
 
 func (x *Retries) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[40]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3413,7 +3720,7 @@ func (x *Retries) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Retries.ProtoReflect.Descriptor instead.
 func (*Retries) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{40}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Retries) GetAttempts() int64 {
@@ -3447,7 +3754,7 @@ type Failover struct {
 
 func (x *Failover) Reset() {
 	*x = Failover{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[41]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3459,7 +3766,7 @@ func (x *Failover) String() string {
 func (*Failover) ProtoMessage() {}
 
 func (x *Failover) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[41]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3472,7 +3779,7 @@ func (x *Failover) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failover.ProtoReflect.Descriptor instead.
 func (*Failover) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{41}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Failover) GetOverprovisioningPercent() int64 {
@@ -3494,7 +3801,7 @@ type Namespace struct {
 
 func (x *Namespace) Reset() {
 	*x = Namespace{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[42]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3506,7 +3813,7 @@ func (x *Namespace) String() string {
 func (*Namespace) ProtoMessage() {}
 
 func (x *Namespace) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[42]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3519,7 +3826,7 @@ func (x *Namespace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Namespace.ProtoReflect.Descriptor instead.
 func (*Namespace) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{42}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Namespace) GetDescription() string {
@@ -3554,7 +3861,7 @@ type Quota struct {
 
 func (x *Quota) Reset() {
 	*x = Quota{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[43]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3566,7 +3873,7 @@ func (x *Quota) String() string {
 func (*Quota) ProtoMessage() {}
 
 func (x *Quota) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[43]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3579,7 +3886,7 @@ func (x *Quota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Quota.ProtoReflect.Descriptor instead.
 func (*Quota) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{43}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Quota) GetServices() int64 {
@@ -3606,7 +3913,7 @@ type ServiceKey struct {
 
 func (x *ServiceKey) Reset() {
 	*x = ServiceKey{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[44]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3618,7 +3925,7 @@ func (x *ServiceKey) String() string {
 func (*ServiceKey) ProtoMessage() {}
 
 func (x *ServiceKey) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[44]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3631,7 +3938,7 @@ func (x *ServiceKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceKey.ProtoReflect.Descriptor instead.
 func (*ServiceKey) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{44}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ServiceKey) GetNamespace() string {
@@ -3659,7 +3966,7 @@ type InstanceKey struct {
 
 func (x *InstanceKey) Reset() {
 	*x = InstanceKey{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[45]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3671,7 +3978,7 @@ func (x *InstanceKey) String() string {
 func (*InstanceKey) ProtoMessage() {}
 
 func (x *InstanceKey) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[45]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3684,7 +3991,7 @@ func (x *InstanceKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceKey.ProtoReflect.Descriptor instead.
 func (*InstanceKey) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{45}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *InstanceKey) GetNamespace() string {
@@ -3725,7 +4032,7 @@ type InstanceSpec struct {
 
 func (x *InstanceSpec) Reset() {
 	*x = InstanceSpec{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[46]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3737,7 +4044,7 @@ func (x *InstanceSpec) String() string {
 func (*InstanceSpec) ProtoMessage() {}
 
 func (x *InstanceSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[46]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3750,7 +4057,7 @@ func (x *InstanceSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceSpec.ProtoReflect.Descriptor instead.
 func (*InstanceSpec) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{46}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *InstanceSpec) GetGroup() string {
@@ -3819,7 +4126,7 @@ type Pair struct {
 
 func (x *Pair) Reset() {
 	*x = Pair{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[47]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3831,7 +4138,7 @@ func (x *Pair) String() string {
 func (*Pair) ProtoMessage() {}
 
 func (x *Pair) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[47]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3844,7 +4151,7 @@ func (x *Pair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pair.ProtoReflect.Descriptor instead.
 func (*Pair) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{47}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Pair) GetKey() string {
@@ -3875,7 +4182,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[48]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3887,7 +4194,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[48]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3900,7 +4207,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{48}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Endpoint) GetName() string {
@@ -3968,7 +4275,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[49]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3980,7 +4287,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[49]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3993,7 +4300,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{49}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Check) GetName() string {
@@ -4104,7 +4411,7 @@ type Reply struct {
 
 func (x *Reply) Reset() {
 	*x = Reply{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[50]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4116,7 +4423,7 @@ func (x *Reply) String() string {
 func (*Reply) ProtoMessage() {}
 
 func (x *Reply) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[50]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4129,7 +4436,7 @@ func (x *Reply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reply.ProtoReflect.Descriptor instead.
 func (*Reply) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{50}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Reply) GetResults() []*Result {
@@ -4153,7 +4460,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[51]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4165,7 +4472,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[51]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4178,7 +4485,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{51}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Result) GetCode() Result_Code {
@@ -4234,7 +4541,7 @@ type Full struct {
 
 func (x *Full) Reset() {
 	*x = Full{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[52]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4246,7 +4553,7 @@ func (x *Full) String() string {
 func (*Full) ProtoMessage() {}
 
 func (x *Full) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[52]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4259,7 +4566,7 @@ func (x *Full) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Full.ProtoReflect.Descriptor instead.
 func (*Full) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{52}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Full) GetOf() Full_Of {
@@ -4299,7 +4606,7 @@ type InstanceRecord struct {
 
 func (x *InstanceRecord) Reset() {
 	*x = InstanceRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[53]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4311,7 +4618,7 @@ func (x *InstanceRecord) String() string {
 func (*InstanceRecord) ProtoMessage() {}
 
 func (x *InstanceRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[53]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4324,7 +4631,7 @@ func (x *InstanceRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceRecord.ProtoReflect.Descriptor instead.
 func (*InstanceRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{53}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *InstanceRecord) GetFormat() uint32 {
@@ -4439,7 +4746,7 @@ type ToldRecord struct {
 
 func (x *ToldRecord) Reset() {
 	*x = ToldRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[54]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4451,7 +4758,7 @@ func (x *ToldRecord) String() string {
 func (*ToldRecord) ProtoMessage() {}
 
 func (x *ToldRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[54]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4464,7 +4771,7 @@ func (x *ToldRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldRecord.ProtoReflect.Descriptor instead.
 func (*ToldRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{54}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ToldRecord) GetFormat() uint32 {
@@ -4510,7 +4817,7 @@ type ToldClockRecord struct {
 
 func (x *ToldClockRecord) Reset() {
 	*x = ToldClockRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[55]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4522,7 +4829,7 @@ func (x *ToldClockRecord) String() string {
 func (*ToldClockRecord) ProtoMessage() {}
 
 func (x *ToldClockRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[55]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4535,7 +4842,7 @@ func (x *ToldClockRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldClockRecord.ProtoReflect.Descriptor instead.
 func (*ToldClockRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{55}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ToldClockRecord) GetFormat() uint32 {
@@ -4595,7 +4902,7 @@ type LeaseRecord struct {
 
 func (x *LeaseRecord) Reset() {
 	*x = LeaseRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[56]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4607,7 +4914,7 @@ func (x *LeaseRecord) String() string {
 func (*LeaseRecord) ProtoMessage() {}
 
 func (x *LeaseRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[56]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4620,7 +4927,7 @@ func (x *LeaseRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRecord.ProtoReflect.Descriptor instead.
 func (*LeaseRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{56}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *LeaseRecord) GetFormat() uint32 {
@@ -4684,7 +4991,7 @@ type ServiceRecord struct {
 
 func (x *ServiceRecord) Reset() {
 	*x = ServiceRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[57]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4696,7 +5003,7 @@ func (x *ServiceRecord) String() string {
 func (*ServiceRecord) ProtoMessage() {}
 
 func (x *ServiceRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[57]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4709,7 +5016,7 @@ func (x *ServiceRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceRecord.ProtoReflect.Descriptor instead.
 func (*ServiceRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{57}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ServiceRecord) GetFormat() uint32 {
@@ -4793,7 +5100,7 @@ type Override struct {
 
 func (x *Override) Reset() {
 	*x = Override{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[58]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4805,7 +5112,7 @@ func (x *Override) String() string {
 func (*Override) ProtoMessage() {}
 
 func (x *Override) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[58]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4818,7 +5125,7 @@ func (x *Override) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Override.ProtoReflect.Descriptor instead.
 func (*Override) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{58}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Override) GetId() string {
@@ -4847,7 +5154,7 @@ type DocumentRecord struct {
 
 func (x *DocumentRecord) Reset() {
 	*x = DocumentRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[59]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4859,7 +5166,7 @@ func (x *DocumentRecord) String() string {
 func (*DocumentRecord) ProtoMessage() {}
 
 func (x *DocumentRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[59]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4872,7 +5179,7 @@ func (x *DocumentRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DocumentRecord.ProtoReflect.Descriptor instead.
 func (*DocumentRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{59}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *DocumentRecord) GetFormat() uint32 {
@@ -4904,7 +5211,7 @@ type Edit struct {
 
 func (x *Edit) Reset() {
 	*x = Edit{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[60]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4916,7 +5223,7 @@ func (x *Edit) String() string {
 func (*Edit) ProtoMessage() {}
 
 func (x *Edit) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[60]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4929,7 +5236,7 @@ func (x *Edit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Edit.ProtoReflect.Descriptor instead.
 func (*Edit) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{60}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Edit) GetVersion() uint64 {
@@ -4988,7 +5295,7 @@ type EventsRecord struct {
 
 func (x *EventsRecord) Reset() {
 	*x = EventsRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[61]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5000,7 +5307,7 @@ func (x *EventsRecord) String() string {
 func (*EventsRecord) ProtoMessage() {}
 
 func (x *EventsRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[61]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5013,7 +5320,7 @@ func (x *EventsRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRecord.ProtoReflect.Descriptor instead.
 func (*EventsRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{61}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *EventsRecord) GetFormat() uint32 {
@@ -5060,7 +5367,7 @@ type EventRecord struct {
 
 func (x *EventRecord) Reset() {
 	*x = EventRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[62]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5072,7 +5379,7 @@ func (x *EventRecord) String() string {
 func (*EventRecord) ProtoMessage() {}
 
 func (x *EventRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[62]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5085,7 +5392,7 @@ func (x *EventRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventRecord.ProtoReflect.Descriptor instead.
 func (*EventRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{62}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *EventRecord) GetKind() EventRecord_Kind {
@@ -5148,7 +5455,7 @@ type HistoryRecord struct {
 
 func (x *HistoryRecord) Reset() {
 	*x = HistoryRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[63]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5160,7 +5467,7 @@ func (x *HistoryRecord) String() string {
 func (*HistoryRecord) ProtoMessage() {}
 
 func (x *HistoryRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[63]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5173,7 +5480,7 @@ func (x *HistoryRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryRecord.ProtoReflect.Descriptor instead.
 func (*HistoryRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{63}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *HistoryRecord) GetFormat() uint32 {
@@ -5200,7 +5507,7 @@ type ServiceEndpoint struct {
 
 func (x *ServiceEndpoint) Reset() {
 	*x = ServiceEndpoint{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[64]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5212,7 +5519,7 @@ func (x *ServiceEndpoint) String() string {
 func (*ServiceEndpoint) ProtoMessage() {}
 
 func (x *ServiceEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[64]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5225,7 +5532,7 @@ func (x *ServiceEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceEndpoint.ProtoReflect.Descriptor instead.
 func (*ServiceEndpoint) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{64}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ServiceEndpoint) GetName() string {
@@ -5258,7 +5565,7 @@ type Ask struct {
 
 func (x *Ask) Reset() {
 	*x = Ask{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[65]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5270,7 +5577,7 @@ func (x *Ask) String() string {
 func (*Ask) ProtoMessage() {}
 
 func (x *Ask) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[65]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5283,7 +5590,7 @@ func (x *Ask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask.ProtoReflect.Descriptor instead.
 func (*Ask) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{65}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Ask) GetFormat() uint32 {
@@ -5359,7 +5666,7 @@ type RenewLeases struct {
 
 func (x *RenewLeases) Reset() {
 	*x = RenewLeases{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[66]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5371,7 +5678,7 @@ func (x *RenewLeases) String() string {
 func (*RenewLeases) ProtoMessage() {}
 
 func (x *RenewLeases) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[66]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5384,7 +5691,7 @@ func (x *RenewLeases) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeases.ProtoReflect.Descriptor instead.
 func (*RenewLeases) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{66}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *RenewLeases) GetItems() []*RenewItem {
@@ -5404,7 +5711,7 @@ type ShareChecks struct {
 
 func (x *ShareChecks) Reset() {
 	*x = ShareChecks{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[67]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5416,7 +5723,7 @@ func (x *ShareChecks) String() string {
 func (*ShareChecks) ProtoMessage() {}
 
 func (x *ShareChecks) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[67]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5429,7 +5736,7 @@ func (x *ShareChecks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShareChecks.ProtoReflect.Descriptor instead.
 func (*ShareChecks) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{67}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ShareChecks) GetMember() uint64 {
@@ -5451,7 +5758,7 @@ type TellReports struct {
 
 func (x *TellReports) Reset() {
 	*x = TellReports{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[68]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5463,7 +5770,7 @@ func (x *TellReports) String() string {
 func (*TellReports) ProtoMessage() {}
 
 func (x *TellReports) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[68]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5476,7 +5783,7 @@ func (x *TellReports) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TellReports.ProtoReflect.Descriptor instead.
 func (*TellReports) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{68}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *TellReports) GetItems() []*Report {
@@ -5507,7 +5814,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[69]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5519,7 +5826,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[69]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5532,7 +5839,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{69}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *Report) GetKey() *InstanceKey {
@@ -5581,7 +5888,7 @@ type ToldReports struct {
 
 func (x *ToldReports) Reset() {
 	*x = ToldReports{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[70]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5593,7 +5900,7 @@ func (x *ToldReports) String() string {
 func (*ToldReports) ProtoMessage() {}
 
 func (x *ToldReports) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[70]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5606,7 +5913,7 @@ func (x *ToldReports) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldReports.ProtoReflect.Descriptor instead.
 func (*ToldReports) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{70}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *ToldReports) GetOutcomes() []*ToldReport {
@@ -5634,7 +5941,7 @@ type ToldReport struct {
 
 func (x *ToldReport) Reset() {
 	*x = ToldReport{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[71]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5646,7 +5953,7 @@ func (x *ToldReport) String() string {
 func (*ToldReport) ProtoMessage() {}
 
 func (x *ToldReport) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[71]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5659,7 +5966,7 @@ func (x *ToldReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldReport.ProtoReflect.Descriptor instead.
 func (*ToldReport) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{71}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *ToldReport) GetFound() bool {
@@ -5689,7 +5996,7 @@ type ReportedInstance struct {
 
 func (x *ReportedInstance) Reset() {
 	*x = ReportedInstance{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[72]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5701,7 +6008,7 @@ func (x *ReportedInstance) String() string {
 func (*ReportedInstance) ProtoMessage() {}
 
 func (x *ReportedInstance) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[72]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5714,7 +6021,7 @@ func (x *ReportedInstance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportedInstance.ProtoReflect.Descriptor instead.
 func (*ReportedInstance) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{72}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *ReportedInstance) GetId() string {
@@ -5758,7 +6065,7 @@ type ReportedBy struct {
 
 func (x *ReportedBy) Reset() {
 	*x = ReportedBy{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[73]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5770,7 +6077,7 @@ func (x *ReportedBy) String() string {
 func (*ReportedBy) ProtoMessage() {}
 
 func (x *ReportedBy) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[73]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5783,7 +6090,7 @@ func (x *ReportedBy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportedBy.ProtoReflect.Descriptor instead.
 func (*ReportedBy) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{73}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *ReportedBy) GetReporter() string {
@@ -5834,7 +6141,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[74]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5846,7 +6153,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[74]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5859,7 +6166,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{74}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *Answer) GetRenewals() []Answer_Renewal {
@@ -6048,7 +6355,7 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\apresent\x18\x02 \x01(\bR\apresent\x12\x16\n" +
 	"\x06absent\x18\x03 \x01(\bR\x06absentB\n" +
 	"\n" +
-	"\b_version\"\x94\a\n" +
+	"\b_version\"\x84\b\n" +
 	"\x06Policy\x12(\n" +
 	"\rgrace_seconds\x18\x01 \x01(\x03H\x00R\fgraceSeconds\x88\x01\x01\x12N\n" +
 	"\x10primary_endpoint\x18\x02 \x01(\v2#.stellmap.record.v1.ServiceEndpointR\x0fprimaryEndpoint\x12H\n" +
@@ -6065,20 +6372,50 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\areports\x18\v \x01(\v2\x1b.stellmap.record.v1.ReportsR\areports\x12Q\n" +
 	"\x11self_preservation\x18\f \x01(\v2$.stellmap.record.v1.SelfPreservationR\x10selfPreservation\x12:\n" +
 	"\asubsets\x18\r \x03(\v2 .stellmap.record.v1.PolicySubsetR\asubsets\x127\n" +
-	"\x06routes\x18\x0e \x03(\v2\x1f.stellmap.record.v1.PolicyRouteR\x06routesB\x10\n" +
+	"\x06routes\x18\x0e \x03(\v2\x1f.stellmap.record.v1.PolicyRouteR\x06routes\x128\n" +
+	"\x06checks\x18\x0f \x01(\v2 .stellmap.record.v1.ActiveChecksR\x06checks\x124\n" +
+	"\x05drops\x18\x10 \x03(\v2\x1e.stellmap.record.v1.PolicyDropR\x05dropsB\x10\n" +
 	"\x0e_grace_secondsB\x14\n" +
-	"\x12_protect_threshold\"n\n" +
+	"\x12_protect_threshold\"\xb7\x02\n" +
+	"\fActiveChecks\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\x12\x18\n" +
+	"\aservice\x18\x03 \x01(\tR\aservice\x12$\n" +
+	"\vinterval_ms\x18\x04 \x01(\x03H\x00R\n" +
+	"intervalMs\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"timeout_ms\x18\x05 \x01(\x03H\x01R\ttimeoutMs\x88\x01\x01\x12,\n" +
+	"\x0funhealthy_after\x18\x06 \x01(\x03H\x02R\x0eunhealthyAfter\x88\x01\x01\x12(\n" +
+	"\rhealthy_after\x18\a \x01(\x03H\x03R\fhealthyAfter\x88\x01\x01B\x0e\n" +
+	"\f_interval_msB\r\n" +
+	"\v_timeout_msB\x12\n" +
+	"\x10_unhealthy_afterB\x10\n" +
+	"\x0e_healthy_after\"B\n" +
+	"\n" +
+	"PolicyDrop\x12\x1a\n" +
+	"\bcategory\x18\x01 \x01(\tR\bcategory\x12\x18\n" +
+	"\apercent\x18\x02 \x01(\x03R\apercent\"n\n" +
 	"\fPolicySubset\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x120\n" +
-	"\x06labels\x18\x03 \x03(\v2\x18.stellmap.record.v1.PairR\x06labels\"\xcb\x02\n" +
+	"\x06labels\x18\x03 \x03(\v2\x18.stellmap.record.v1.PairR\x06labels\"\xfc\x02\n" +
 	"\vPolicyRoute\x124\n" +
 	"\x05match\x18\x01 \x01(\v2\x1e.stellmap.record.v1.RouteMatchR\x05match\x125\n" +
 	"\x05split\x18\x02 \x03(\v2\x1f.stellmap.record.v1.SplitTargetR\x05split\x122\n" +
 	"\x06mirror\x18\x03 \x01(\v2\x1a.stellmap.record.v1.MirrorR\x06mirror\x12=\n" +
 	"\btimeouts\x18\x04 \x01(\v2!.stellmap.record.v1.RouteTimeoutsR\btimeouts\x125\n" +
 	"\aretries\x18\x05 \x01(\v2\x1b.stellmap.record.v1.RetriesR\aretries\x12%\n" +
-	"\x0eprefix_rewrite\x18\x06 \x01(\tR\rprefixRewrite\"\x8b\x01\n" +
+	"\x0eprefix_rewrite\x18\x06 \x01(\tR\rprefixRewrite\x12/\n" +
+	"\x05fault\x18\a \x01(\v2\x19.stellmap.record.v1.FaultR\x05fault\"\xe5\x01\n" +
+	"\x05Fault\x12\x1e\n" +
+	"\bdelay_ms\x18\x01 \x01(\x03H\x00R\adelayMs\x88\x01\x01\x12(\n" +
+	"\rdelay_percent\x18\x02 \x01(\x03H\x01R\fdelayPercent\x88\x01\x01\x12&\n" +
+	"\fabort_status\x18\x03 \x01(\x03H\x02R\vabortStatus\x88\x01\x01\x12(\n" +
+	"\rabort_percent\x18\x04 \x01(\x03H\x03R\fabortPercent\x88\x01\x01B\v\n" +
+	"\t_delay_msB\x10\n" +
+	"\x0e_delay_percentB\x0f\n" +
+	"\r_abort_statusB\x10\n" +
+	"\x0e_abort_percent\"\x8b\x01\n" +
 	"\n" +
 	"RouteMatch\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
@@ -6127,11 +6464,20 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\x06_leastB\n" +
 	"\n" +
 	"\b_percentB\x10\n" +
-	"\x0e_limit_seconds\"N\n" +
+	"\x0e_limit_seconds\"\xbf\x01\n" +
 	"\rLoadBalancing\x12\x1c\n" +
 	"\talgorithm\x18\x01 \x01(\tR\talgorithm\x12\x1f\n" +
 	"\vhash_header\x18\x02 \x01(\tR\n" +
-	"hashHeader\"\xbd\x03\n" +
+	"hashHeader\x12?\n" +
+	"\vhash_cookie\x18\x03 \x01(\v2\x1e.stellmap.record.v1.HashCookieR\n" +
+	"hashCookie\x12.\n" +
+	"\x13hash_source_address\x18\x04 \x01(\bR\x11hashSourceAddress\"V\n" +
+	"\n" +
+	"HashCookie\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12$\n" +
+	"\vttl_seconds\x18\x02 \x01(\x03H\x00R\n" +
+	"ttlSeconds\x88\x01\x01B\x0e\n" +
+	"\f_ttl_seconds\"\xbd\x03\n" +
 	"\x10OutlierDetection\x12\x1a\n" +
 	"\bdisabled\x18\x01 \x01(\bR\bdisabled\x12*\n" +
 	"\x0elocal_failures\x18\x02 \x01(\x03H\x00R\rlocalFailures\x88\x01\x01\x12.\n" +
@@ -6433,7 +6779,7 @@ func file_stellmap_record_v1_record_proto_rawDescGZIP() []byte {
 }
 
 var file_stellmap_record_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_stellmap_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 75)
+var file_stellmap_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 79)
 var file_stellmap_record_v1_record_proto_goTypes = []any{
 	(ProtectionScope_Kind)(0),  // 0: stellmap.record.v1.ProtectionScope.Kind
 	(Condition_Source)(0),      // 1: stellmap.record.v1.Condition.Source
@@ -6469,54 +6815,58 @@ var file_stellmap_record_v1_record_proto_goTypes = []any{
 	(*EditNamespace)(nil),      // 31: stellmap.record.v1.EditNamespace
 	(*Precondition)(nil),       // 32: stellmap.record.v1.Precondition
 	(*Policy)(nil),             // 33: stellmap.record.v1.Policy
-	(*PolicySubset)(nil),       // 34: stellmap.record.v1.PolicySubset
-	(*PolicyRoute)(nil),        // 35: stellmap.record.v1.PolicyRoute
-	(*RouteMatch)(nil),         // 36: stellmap.record.v1.RouteMatch
-	(*HeaderMatch)(nil),        // 37: stellmap.record.v1.HeaderMatch
-	(*SplitTarget)(nil),        // 38: stellmap.record.v1.SplitTarget
-	(*Mirror)(nil),             // 39: stellmap.record.v1.Mirror
-	(*RouteTimeouts)(nil),      // 40: stellmap.record.v1.RouteTimeouts
-	(*Reports)(nil),            // 41: stellmap.record.v1.Reports
-	(*SelfPreservation)(nil),   // 42: stellmap.record.v1.SelfPreservation
-	(*LoadBalancing)(nil),      // 43: stellmap.record.v1.LoadBalancing
-	(*OutlierDetection)(nil),   // 44: stellmap.record.v1.OutlierDetection
-	(*CircuitBreaking)(nil),    // 45: stellmap.record.v1.CircuitBreaking
-	(*Timeouts)(nil),           // 46: stellmap.record.v1.Timeouts
-	(*Retries)(nil),            // 47: stellmap.record.v1.Retries
-	(*Failover)(nil),           // 48: stellmap.record.v1.Failover
-	(*Namespace)(nil),          // 49: stellmap.record.v1.Namespace
-	(*Quota)(nil),              // 50: stellmap.record.v1.Quota
-	(*ServiceKey)(nil),         // 51: stellmap.record.v1.ServiceKey
-	(*InstanceKey)(nil),        // 52: stellmap.record.v1.InstanceKey
-	(*InstanceSpec)(nil),       // 53: stellmap.record.v1.InstanceSpec
-	(*Pair)(nil),               // 54: stellmap.record.v1.Pair
-	(*Endpoint)(nil),           // 55: stellmap.record.v1.Endpoint
-	(*Check)(nil),              // 56: stellmap.record.v1.Check
-	(*Reply)(nil),              // 57: stellmap.record.v1.Reply
-	(*Result)(nil),             // 58: stellmap.record.v1.Result
-	(*Full)(nil),               // 59: stellmap.record.v1.Full
-	(*InstanceRecord)(nil),     // 60: stellmap.record.v1.InstanceRecord
-	(*ToldRecord)(nil),         // 61: stellmap.record.v1.ToldRecord
-	(*ToldClockRecord)(nil),    // 62: stellmap.record.v1.ToldClockRecord
-	(*LeaseRecord)(nil),        // 63: stellmap.record.v1.LeaseRecord
-	(*ServiceRecord)(nil),      // 64: stellmap.record.v1.ServiceRecord
-	(*Override)(nil),           // 65: stellmap.record.v1.Override
-	(*DocumentRecord)(nil),     // 66: stellmap.record.v1.DocumentRecord
-	(*Edit)(nil),               // 67: stellmap.record.v1.Edit
-	(*EventsRecord)(nil),       // 68: stellmap.record.v1.EventsRecord
-	(*EventRecord)(nil),        // 69: stellmap.record.v1.EventRecord
-	(*HistoryRecord)(nil),      // 70: stellmap.record.v1.HistoryRecord
-	(*ServiceEndpoint)(nil),    // 71: stellmap.record.v1.ServiceEndpoint
-	(*Ask)(nil),                // 72: stellmap.record.v1.Ask
-	(*RenewLeases)(nil),        // 73: stellmap.record.v1.RenewLeases
-	(*ShareChecks)(nil),        // 74: stellmap.record.v1.ShareChecks
-	(*TellReports)(nil),        // 75: stellmap.record.v1.TellReports
-	(*Report)(nil),             // 76: stellmap.record.v1.Report
-	(*ToldReports)(nil),        // 77: stellmap.record.v1.ToldReports
-	(*ToldReport)(nil),         // 78: stellmap.record.v1.ToldReport
-	(*ReportedInstance)(nil),   // 79: stellmap.record.v1.ReportedInstance
-	(*ReportedBy)(nil),         // 80: stellmap.record.v1.ReportedBy
-	(*Answer)(nil),             // 81: stellmap.record.v1.Answer
+	(*ActiveChecks)(nil),       // 34: stellmap.record.v1.ActiveChecks
+	(*PolicyDrop)(nil),         // 35: stellmap.record.v1.PolicyDrop
+	(*PolicySubset)(nil),       // 36: stellmap.record.v1.PolicySubset
+	(*PolicyRoute)(nil),        // 37: stellmap.record.v1.PolicyRoute
+	(*Fault)(nil),              // 38: stellmap.record.v1.Fault
+	(*RouteMatch)(nil),         // 39: stellmap.record.v1.RouteMatch
+	(*HeaderMatch)(nil),        // 40: stellmap.record.v1.HeaderMatch
+	(*SplitTarget)(nil),        // 41: stellmap.record.v1.SplitTarget
+	(*Mirror)(nil),             // 42: stellmap.record.v1.Mirror
+	(*RouteTimeouts)(nil),      // 43: stellmap.record.v1.RouteTimeouts
+	(*Reports)(nil),            // 44: stellmap.record.v1.Reports
+	(*SelfPreservation)(nil),   // 45: stellmap.record.v1.SelfPreservation
+	(*LoadBalancing)(nil),      // 46: stellmap.record.v1.LoadBalancing
+	(*HashCookie)(nil),         // 47: stellmap.record.v1.HashCookie
+	(*OutlierDetection)(nil),   // 48: stellmap.record.v1.OutlierDetection
+	(*CircuitBreaking)(nil),    // 49: stellmap.record.v1.CircuitBreaking
+	(*Timeouts)(nil),           // 50: stellmap.record.v1.Timeouts
+	(*Retries)(nil),            // 51: stellmap.record.v1.Retries
+	(*Failover)(nil),           // 52: stellmap.record.v1.Failover
+	(*Namespace)(nil),          // 53: stellmap.record.v1.Namespace
+	(*Quota)(nil),              // 54: stellmap.record.v1.Quota
+	(*ServiceKey)(nil),         // 55: stellmap.record.v1.ServiceKey
+	(*InstanceKey)(nil),        // 56: stellmap.record.v1.InstanceKey
+	(*InstanceSpec)(nil),       // 57: stellmap.record.v1.InstanceSpec
+	(*Pair)(nil),               // 58: stellmap.record.v1.Pair
+	(*Endpoint)(nil),           // 59: stellmap.record.v1.Endpoint
+	(*Check)(nil),              // 60: stellmap.record.v1.Check
+	(*Reply)(nil),              // 61: stellmap.record.v1.Reply
+	(*Result)(nil),             // 62: stellmap.record.v1.Result
+	(*Full)(nil),               // 63: stellmap.record.v1.Full
+	(*InstanceRecord)(nil),     // 64: stellmap.record.v1.InstanceRecord
+	(*ToldRecord)(nil),         // 65: stellmap.record.v1.ToldRecord
+	(*ToldClockRecord)(nil),    // 66: stellmap.record.v1.ToldClockRecord
+	(*LeaseRecord)(nil),        // 67: stellmap.record.v1.LeaseRecord
+	(*ServiceRecord)(nil),      // 68: stellmap.record.v1.ServiceRecord
+	(*Override)(nil),           // 69: stellmap.record.v1.Override
+	(*DocumentRecord)(nil),     // 70: stellmap.record.v1.DocumentRecord
+	(*Edit)(nil),               // 71: stellmap.record.v1.Edit
+	(*EventsRecord)(nil),       // 72: stellmap.record.v1.EventsRecord
+	(*EventRecord)(nil),        // 73: stellmap.record.v1.EventRecord
+	(*HistoryRecord)(nil),      // 74: stellmap.record.v1.HistoryRecord
+	(*ServiceEndpoint)(nil),    // 75: stellmap.record.v1.ServiceEndpoint
+	(*Ask)(nil),                // 76: stellmap.record.v1.Ask
+	(*RenewLeases)(nil),        // 77: stellmap.record.v1.RenewLeases
+	(*ShareChecks)(nil),        // 78: stellmap.record.v1.ShareChecks
+	(*TellReports)(nil),        // 79: stellmap.record.v1.TellReports
+	(*Report)(nil),             // 80: stellmap.record.v1.Report
+	(*ToldReports)(nil),        // 81: stellmap.record.v1.ToldReports
+	(*ToldReport)(nil),         // 82: stellmap.record.v1.ToldReport
+	(*ReportedInstance)(nil),   // 83: stellmap.record.v1.ReportedInstance
+	(*ReportedBy)(nil),         // 84: stellmap.record.v1.ReportedBy
+	(*Answer)(nil),             // 85: stellmap.record.v1.Answer
 }
 var file_stellmap_record_v1_record_proto_depIdxs = []int32{
 	8,   // 0: stellmap.record.v1.Command.register:type_name -> stellmap.record.v1.Register
@@ -6533,16 +6883,16 @@ var file_stellmap_record_v1_record_proto_depIdxs = []int32{
 	20,  // 11: stellmap.record.v1.Command.protect:type_name -> stellmap.record.v1.Protect
 	25,  // 12: stellmap.record.v1.Command.judge_reports:type_name -> stellmap.record.v1.JudgeReports
 	9,   // 13: stellmap.record.v1.Register.items:type_name -> stellmap.record.v1.RegisterItem
-	52,  // 14: stellmap.record.v1.RegisterItem.key:type_name -> stellmap.record.v1.InstanceKey
-	53,  // 15: stellmap.record.v1.RegisterItem.spec:type_name -> stellmap.record.v1.InstanceSpec
-	52,  // 16: stellmap.record.v1.Deregister.keys:type_name -> stellmap.record.v1.InstanceKey
+	56,  // 14: stellmap.record.v1.RegisterItem.key:type_name -> stellmap.record.v1.InstanceKey
+	57,  // 15: stellmap.record.v1.RegisterItem.spec:type_name -> stellmap.record.v1.InstanceSpec
+	56,  // 16: stellmap.record.v1.Deregister.keys:type_name -> stellmap.record.v1.InstanceKey
 	12,  // 17: stellmap.record.v1.Renew.items:type_name -> stellmap.record.v1.RenewItem
-	52,  // 18: stellmap.record.v1.RenewItem.key:type_name -> stellmap.record.v1.InstanceKey
+	56,  // 18: stellmap.record.v1.RenewItem.key:type_name -> stellmap.record.v1.InstanceKey
 	14,  // 19: stellmap.record.v1.Expire.items:type_name -> stellmap.record.v1.ExpireItem
-	52,  // 20: stellmap.record.v1.ExpireItem.key:type_name -> stellmap.record.v1.InstanceKey
-	51,  // 21: stellmap.record.v1.Reap.services:type_name -> stellmap.record.v1.ServiceKey
+	56,  // 20: stellmap.record.v1.ExpireItem.key:type_name -> stellmap.record.v1.InstanceKey
+	55,  // 21: stellmap.record.v1.Reap.services:type_name -> stellmap.record.v1.ServiceKey
 	19,  // 22: stellmap.record.v1.SetConditions.items:type_name -> stellmap.record.v1.ConditionItem
-	52,  // 23: stellmap.record.v1.ConditionItem.key:type_name -> stellmap.record.v1.InstanceKey
+	56,  // 23: stellmap.record.v1.ConditionItem.key:type_name -> stellmap.record.v1.InstanceKey
 	27,  // 24: stellmap.record.v1.ConditionItem.condition:type_name -> stellmap.record.v1.Condition
 	4,   // 25: stellmap.record.v1.ConditionItem.seen:type_name -> stellmap.record.v1.InstanceRecord.Status
 	21,  // 26: stellmap.record.v1.Protect.items:type_name -> stellmap.record.v1.ProtectItem
@@ -6551,80 +6901,84 @@ var file_stellmap_record_v1_record_proto_depIdxs = []int32{
 	14,  // 29: stellmap.record.v1.ProtectItem.keep:type_name -> stellmap.record.v1.ExpireItem
 	23,  // 30: stellmap.record.v1.Protection.scope:type_name -> stellmap.record.v1.ProtectionScope
 	0,   // 31: stellmap.record.v1.ProtectionScope.kind:type_name -> stellmap.record.v1.ProtectionScope.Kind
-	51,  // 32: stellmap.record.v1.ProtectionScope.service:type_name -> stellmap.record.v1.ServiceKey
+	55,  // 32: stellmap.record.v1.ProtectionScope.service:type_name -> stellmap.record.v1.ServiceKey
 	22,  // 33: stellmap.record.v1.ProtectionRecord.protection:type_name -> stellmap.record.v1.Protection
 	26,  // 34: stellmap.record.v1.JudgeReports.items:type_name -> stellmap.record.v1.ReportVerdict
-	52,  // 35: stellmap.record.v1.ReportVerdict.key:type_name -> stellmap.record.v1.InstanceKey
+	56,  // 35: stellmap.record.v1.ReportVerdict.key:type_name -> stellmap.record.v1.InstanceKey
 	1,   // 36: stellmap.record.v1.Condition.source:type_name -> stellmap.record.v1.Condition.Source
 	4,   // 37: stellmap.record.v1.Condition.status:type_name -> stellmap.record.v1.InstanceRecord.Status
 	29,  // 38: stellmap.record.v1.Checkpoint.heard:type_name -> stellmap.record.v1.LeaseNumbers
 	29,  // 39: stellmap.record.v1.Checkpoint.overdue:type_name -> stellmap.record.v1.LeaseNumbers
-	51,  // 40: stellmap.record.v1.EditPolicy.key:type_name -> stellmap.record.v1.ServiceKey
+	55,  // 40: stellmap.record.v1.EditPolicy.key:type_name -> stellmap.record.v1.ServiceKey
 	33,  // 41: stellmap.record.v1.EditPolicy.policy:type_name -> stellmap.record.v1.Policy
 	32,  // 42: stellmap.record.v1.EditPolicy.precondition:type_name -> stellmap.record.v1.Precondition
-	49,  // 43: stellmap.record.v1.EditNamespace.document:type_name -> stellmap.record.v1.Namespace
+	53,  // 43: stellmap.record.v1.EditNamespace.document:type_name -> stellmap.record.v1.Namespace
 	32,  // 44: stellmap.record.v1.EditNamespace.precondition:type_name -> stellmap.record.v1.Precondition
-	71,  // 45: stellmap.record.v1.Policy.primary_endpoint:type_name -> stellmap.record.v1.ServiceEndpoint
-	43,  // 46: stellmap.record.v1.Policy.load_balancing:type_name -> stellmap.record.v1.LoadBalancing
-	44,  // 47: stellmap.record.v1.Policy.outlier_detection:type_name -> stellmap.record.v1.OutlierDetection
-	45,  // 48: stellmap.record.v1.Policy.circuit_breaking:type_name -> stellmap.record.v1.CircuitBreaking
-	46,  // 49: stellmap.record.v1.Policy.timeouts:type_name -> stellmap.record.v1.Timeouts
-	47,  // 50: stellmap.record.v1.Policy.retries:type_name -> stellmap.record.v1.Retries
-	48,  // 51: stellmap.record.v1.Policy.failover:type_name -> stellmap.record.v1.Failover
-	41,  // 52: stellmap.record.v1.Policy.reports:type_name -> stellmap.record.v1.Reports
-	42,  // 53: stellmap.record.v1.Policy.self_preservation:type_name -> stellmap.record.v1.SelfPreservation
-	34,  // 54: stellmap.record.v1.Policy.subsets:type_name -> stellmap.record.v1.PolicySubset
-	35,  // 55: stellmap.record.v1.Policy.routes:type_name -> stellmap.record.v1.PolicyRoute
-	54,  // 56: stellmap.record.v1.PolicySubset.labels:type_name -> stellmap.record.v1.Pair
-	36,  // 57: stellmap.record.v1.PolicyRoute.match:type_name -> stellmap.record.v1.RouteMatch
-	38,  // 58: stellmap.record.v1.PolicyRoute.split:type_name -> stellmap.record.v1.SplitTarget
-	39,  // 59: stellmap.record.v1.PolicyRoute.mirror:type_name -> stellmap.record.v1.Mirror
-	40,  // 60: stellmap.record.v1.PolicyRoute.timeouts:type_name -> stellmap.record.v1.RouteTimeouts
-	47,  // 61: stellmap.record.v1.PolicyRoute.retries:type_name -> stellmap.record.v1.Retries
-	37,  // 62: stellmap.record.v1.RouteMatch.headers:type_name -> stellmap.record.v1.HeaderMatch
-	54,  // 63: stellmap.record.v1.Namespace.labels:type_name -> stellmap.record.v1.Pair
-	50,  // 64: stellmap.record.v1.Namespace.quota:type_name -> stellmap.record.v1.Quota
-	54,  // 65: stellmap.record.v1.InstanceSpec.labels:type_name -> stellmap.record.v1.Pair
-	54,  // 66: stellmap.record.v1.InstanceSpec.metadata:type_name -> stellmap.record.v1.Pair
-	55,  // 67: stellmap.record.v1.InstanceSpec.endpoints:type_name -> stellmap.record.v1.Endpoint
-	56,  // 68: stellmap.record.v1.InstanceSpec.checks:type_name -> stellmap.record.v1.Check
-	4,   // 69: stellmap.record.v1.Check.initial:type_name -> stellmap.record.v1.InstanceRecord.Status
-	58,  // 70: stellmap.record.v1.Reply.results:type_name -> stellmap.record.v1.Result
-	2,   // 71: stellmap.record.v1.Result.code:type_name -> stellmap.record.v1.Result.Code
-	59,  // 72: stellmap.record.v1.Result.full:type_name -> stellmap.record.v1.Full
-	3,   // 73: stellmap.record.v1.Full.of:type_name -> stellmap.record.v1.Full.Of
-	53,  // 74: stellmap.record.v1.InstanceRecord.spec:type_name -> stellmap.record.v1.InstanceSpec
-	4,   // 75: stellmap.record.v1.InstanceRecord.status:type_name -> stellmap.record.v1.InstanceRecord.Status
-	27,  // 76: stellmap.record.v1.InstanceRecord.conditions:type_name -> stellmap.record.v1.Condition
-	71,  // 77: stellmap.record.v1.ServiceRecord.endpoints:type_name -> stellmap.record.v1.ServiceEndpoint
-	65,  // 78: stellmap.record.v1.ServiceRecord.overrides:type_name -> stellmap.record.v1.Override
-	22,  // 79: stellmap.record.v1.ServiceRecord.protections:type_name -> stellmap.record.v1.Protection
-	27,  // 80: stellmap.record.v1.Override.condition:type_name -> stellmap.record.v1.Condition
-	67,  // 81: stellmap.record.v1.DocumentRecord.edits:type_name -> stellmap.record.v1.Edit
-	33,  // 82: stellmap.record.v1.Edit.policy:type_name -> stellmap.record.v1.Policy
-	49,  // 83: stellmap.record.v1.Edit.namespace:type_name -> stellmap.record.v1.Namespace
-	69,  // 84: stellmap.record.v1.EventsRecord.events:type_name -> stellmap.record.v1.EventRecord
-	5,   // 85: stellmap.record.v1.EventRecord.kind:type_name -> stellmap.record.v1.EventRecord.Kind
-	51,  // 86: stellmap.record.v1.EventRecord.service:type_name -> stellmap.record.v1.ServiceKey
-	60,  // 87: stellmap.record.v1.EventRecord.instance:type_name -> stellmap.record.v1.InstanceRecord
-	60,  // 88: stellmap.record.v1.EventRecord.previous:type_name -> stellmap.record.v1.InstanceRecord
-	73,  // 89: stellmap.record.v1.Ask.renew_leases:type_name -> stellmap.record.v1.RenewLeases
-	74,  // 90: stellmap.record.v1.Ask.share_checks:type_name -> stellmap.record.v1.ShareChecks
-	75,  // 91: stellmap.record.v1.Ask.tell_reports:type_name -> stellmap.record.v1.TellReports
-	12,  // 92: stellmap.record.v1.RenewLeases.items:type_name -> stellmap.record.v1.RenewItem
-	76,  // 93: stellmap.record.v1.TellReports.items:type_name -> stellmap.record.v1.Report
-	51,  // 94: stellmap.record.v1.TellReports.show:type_name -> stellmap.record.v1.ServiceKey
-	52,  // 95: stellmap.record.v1.Report.key:type_name -> stellmap.record.v1.InstanceKey
-	78,  // 96: stellmap.record.v1.ToldReports.outcomes:type_name -> stellmap.record.v1.ToldReport
-	79,  // 97: stellmap.record.v1.ToldReports.instances:type_name -> stellmap.record.v1.ReportedInstance
-	80,  // 98: stellmap.record.v1.ReportedInstance.by:type_name -> stellmap.record.v1.ReportedBy
-	6,   // 99: stellmap.record.v1.Answer.renewals:type_name -> stellmap.record.v1.Answer.Renewal
-	77,  // 100: stellmap.record.v1.Answer.told_reports:type_name -> stellmap.record.v1.ToldReports
-	101, // [101:101] is the sub-list for method output_type
-	101, // [101:101] is the sub-list for method input_type
-	101, // [101:101] is the sub-list for extension type_name
-	101, // [101:101] is the sub-list for extension extendee
-	0,   // [0:101] is the sub-list for field type_name
+	75,  // 45: stellmap.record.v1.Policy.primary_endpoint:type_name -> stellmap.record.v1.ServiceEndpoint
+	46,  // 46: stellmap.record.v1.Policy.load_balancing:type_name -> stellmap.record.v1.LoadBalancing
+	48,  // 47: stellmap.record.v1.Policy.outlier_detection:type_name -> stellmap.record.v1.OutlierDetection
+	49,  // 48: stellmap.record.v1.Policy.circuit_breaking:type_name -> stellmap.record.v1.CircuitBreaking
+	50,  // 49: stellmap.record.v1.Policy.timeouts:type_name -> stellmap.record.v1.Timeouts
+	51,  // 50: stellmap.record.v1.Policy.retries:type_name -> stellmap.record.v1.Retries
+	52,  // 51: stellmap.record.v1.Policy.failover:type_name -> stellmap.record.v1.Failover
+	44,  // 52: stellmap.record.v1.Policy.reports:type_name -> stellmap.record.v1.Reports
+	45,  // 53: stellmap.record.v1.Policy.self_preservation:type_name -> stellmap.record.v1.SelfPreservation
+	36,  // 54: stellmap.record.v1.Policy.subsets:type_name -> stellmap.record.v1.PolicySubset
+	37,  // 55: stellmap.record.v1.Policy.routes:type_name -> stellmap.record.v1.PolicyRoute
+	34,  // 56: stellmap.record.v1.Policy.checks:type_name -> stellmap.record.v1.ActiveChecks
+	35,  // 57: stellmap.record.v1.Policy.drops:type_name -> stellmap.record.v1.PolicyDrop
+	58,  // 58: stellmap.record.v1.PolicySubset.labels:type_name -> stellmap.record.v1.Pair
+	39,  // 59: stellmap.record.v1.PolicyRoute.match:type_name -> stellmap.record.v1.RouteMatch
+	41,  // 60: stellmap.record.v1.PolicyRoute.split:type_name -> stellmap.record.v1.SplitTarget
+	42,  // 61: stellmap.record.v1.PolicyRoute.mirror:type_name -> stellmap.record.v1.Mirror
+	43,  // 62: stellmap.record.v1.PolicyRoute.timeouts:type_name -> stellmap.record.v1.RouteTimeouts
+	51,  // 63: stellmap.record.v1.PolicyRoute.retries:type_name -> stellmap.record.v1.Retries
+	38,  // 64: stellmap.record.v1.PolicyRoute.fault:type_name -> stellmap.record.v1.Fault
+	40,  // 65: stellmap.record.v1.RouteMatch.headers:type_name -> stellmap.record.v1.HeaderMatch
+	47,  // 66: stellmap.record.v1.LoadBalancing.hash_cookie:type_name -> stellmap.record.v1.HashCookie
+	58,  // 67: stellmap.record.v1.Namespace.labels:type_name -> stellmap.record.v1.Pair
+	54,  // 68: stellmap.record.v1.Namespace.quota:type_name -> stellmap.record.v1.Quota
+	58,  // 69: stellmap.record.v1.InstanceSpec.labels:type_name -> stellmap.record.v1.Pair
+	58,  // 70: stellmap.record.v1.InstanceSpec.metadata:type_name -> stellmap.record.v1.Pair
+	59,  // 71: stellmap.record.v1.InstanceSpec.endpoints:type_name -> stellmap.record.v1.Endpoint
+	60,  // 72: stellmap.record.v1.InstanceSpec.checks:type_name -> stellmap.record.v1.Check
+	4,   // 73: stellmap.record.v1.Check.initial:type_name -> stellmap.record.v1.InstanceRecord.Status
+	62,  // 74: stellmap.record.v1.Reply.results:type_name -> stellmap.record.v1.Result
+	2,   // 75: stellmap.record.v1.Result.code:type_name -> stellmap.record.v1.Result.Code
+	63,  // 76: stellmap.record.v1.Result.full:type_name -> stellmap.record.v1.Full
+	3,   // 77: stellmap.record.v1.Full.of:type_name -> stellmap.record.v1.Full.Of
+	57,  // 78: stellmap.record.v1.InstanceRecord.spec:type_name -> stellmap.record.v1.InstanceSpec
+	4,   // 79: stellmap.record.v1.InstanceRecord.status:type_name -> stellmap.record.v1.InstanceRecord.Status
+	27,  // 80: stellmap.record.v1.InstanceRecord.conditions:type_name -> stellmap.record.v1.Condition
+	75,  // 81: stellmap.record.v1.ServiceRecord.endpoints:type_name -> stellmap.record.v1.ServiceEndpoint
+	69,  // 82: stellmap.record.v1.ServiceRecord.overrides:type_name -> stellmap.record.v1.Override
+	22,  // 83: stellmap.record.v1.ServiceRecord.protections:type_name -> stellmap.record.v1.Protection
+	27,  // 84: stellmap.record.v1.Override.condition:type_name -> stellmap.record.v1.Condition
+	71,  // 85: stellmap.record.v1.DocumentRecord.edits:type_name -> stellmap.record.v1.Edit
+	33,  // 86: stellmap.record.v1.Edit.policy:type_name -> stellmap.record.v1.Policy
+	53,  // 87: stellmap.record.v1.Edit.namespace:type_name -> stellmap.record.v1.Namespace
+	73,  // 88: stellmap.record.v1.EventsRecord.events:type_name -> stellmap.record.v1.EventRecord
+	5,   // 89: stellmap.record.v1.EventRecord.kind:type_name -> stellmap.record.v1.EventRecord.Kind
+	55,  // 90: stellmap.record.v1.EventRecord.service:type_name -> stellmap.record.v1.ServiceKey
+	64,  // 91: stellmap.record.v1.EventRecord.instance:type_name -> stellmap.record.v1.InstanceRecord
+	64,  // 92: stellmap.record.v1.EventRecord.previous:type_name -> stellmap.record.v1.InstanceRecord
+	77,  // 93: stellmap.record.v1.Ask.renew_leases:type_name -> stellmap.record.v1.RenewLeases
+	78,  // 94: stellmap.record.v1.Ask.share_checks:type_name -> stellmap.record.v1.ShareChecks
+	79,  // 95: stellmap.record.v1.Ask.tell_reports:type_name -> stellmap.record.v1.TellReports
+	12,  // 96: stellmap.record.v1.RenewLeases.items:type_name -> stellmap.record.v1.RenewItem
+	80,  // 97: stellmap.record.v1.TellReports.items:type_name -> stellmap.record.v1.Report
+	55,  // 98: stellmap.record.v1.TellReports.show:type_name -> stellmap.record.v1.ServiceKey
+	56,  // 99: stellmap.record.v1.Report.key:type_name -> stellmap.record.v1.InstanceKey
+	82,  // 100: stellmap.record.v1.ToldReports.outcomes:type_name -> stellmap.record.v1.ToldReport
+	83,  // 101: stellmap.record.v1.ToldReports.instances:type_name -> stellmap.record.v1.ReportedInstance
+	84,  // 102: stellmap.record.v1.ReportedInstance.by:type_name -> stellmap.record.v1.ReportedBy
+	6,   // 103: stellmap.record.v1.Answer.renewals:type_name -> stellmap.record.v1.Answer.Renewal
+	81,  // 104: stellmap.record.v1.Answer.told_reports:type_name -> stellmap.record.v1.ToldReports
+	105, // [105:105] is the sub-list for method output_type
+	105, // [105:105] is the sub-list for method input_type
+	105, // [105:105] is the sub-list for extension type_name
+	105, // [105:105] is the sub-list for extension extendee
+	0,   // [0:105] is the sub-list for field type_name
 }
 
 func init() { file_stellmap_record_v1_record_proto_init() }
@@ -6654,17 +7008,20 @@ func file_stellmap_record_v1_record_proto_init() {
 	}
 	file_stellmap_record_v1_record_proto_msgTypes[25].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[26].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[32].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[33].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[34].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[27].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[31].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[35].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[36].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[37].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[38].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[39].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[40].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[41].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[42].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[43].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[65].OneofWrappers = []any{
+	file_stellmap_record_v1_record_proto_msgTypes[44].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[45].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[47].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[69].OneofWrappers = []any{
 		(*Ask_RenewLeases)(nil),
 		(*Ask_ShareChecks)(nil),
 		(*Ask_TellReports)(nil),
@@ -6675,7 +7032,7 @@ func file_stellmap_record_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stellmap_record_v1_record_proto_rawDesc), len(file_stellmap_record_v1_record_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   75,
+			NumMessages:   79,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
