@@ -318,6 +318,12 @@ type parameterDoc struct {
 	nameBytes     bool // it is at most as long as a name
 }
 
+// limited says whether not every text is a value of a parameter.
+func limited(name string) bool {
+	d := parameterDocs[name]
+	return d.number || len(d.words) > 0
+}
+
 var truthWords = []string{"true", "false"}
 
 var parameterDocs = map[string]parameterDoc{

@@ -94,7 +94,8 @@ func (p *parameters) levels() registry.Levels {
 }
 
 // only refuses all parameters but the given, and those of them that are given
-// twice; a star marks one that may be. A misspelt filter that is ignored answers too much.
+// twice; a star marks one that may be. A misspelt filter that is ignored answers too
+// much. A number or a choice that is empty is a variable of the caller's that was not set.
 func (p *parameters) only(known ...string) {
 	names := make([]string, 0, len(p.values))
 	for name := range p.values {
@@ -108,6 +109,8 @@ func (p *parameters) only(known ...string) {
 			p.add(clip(name), "is not known here: "+knownParameters(known))
 		case len(p.values[name]) > 1:
 			p.add(name, fmt.Sprintf("is given %d times: once", len(p.values[name])))
+		case p.first(name) == "" && limited(name):
+			p.add(name, "is empty: give it a value, or leave it out")
 		}
 	}
 }
@@ -119,13 +122,12 @@ func knownParameters(known []string) string {
 	return "the parameters are " + strings.ReplaceAll(strings.Join(known, ", "), "*", "")
 }
 
-// choice is one of a few words, the first of which is the default. One that is given
-// and empty is none of them: the caller's variable was not set.
+// choice is one of a few words, the first of which is the default.
 func (p *parameters) choice(name string, words ...string) string {
-	if !p.values.Has(name) {
+	text := p.first(name)
+	if text == "" {
 		return words[0]
 	}
-	text := p.first(name)
 	if !slices.Contains(words, text) {
 		p.add(name, fmt.Sprintf("%q is not known: %s", clip(text), strings.Join(words, " or ")))
 	}

@@ -236,6 +236,7 @@ func TestRefusedCalls(t *testing.T) {
 		"v2 get without an id":             {"GET", at + "/", "", "instanceId", 0},
 		"v2 get, bad consistency":          {"GET", at + "/o-0?consistency=any", "", "consistency", 0},
 		"v2 get, empty consistency":        {"GET", at + "/o-0?consistency=", "", "consistency", 0},
+		"v2 list, empty limit":             {"GET", "/api/v2/instances?limit=", "", "limit", 0},
 		"v2 list of no service":            {"GET", "/api/v2/namespaces/prod/services/%20/instances", "", "service", 0},
 		"v2 list of no namespace":          {"GET", "/api/v2/namespaces//instances", "", "namespace", 0},
 		"v1 list, gap in the levels":       {"GET", "/api/v1/registry/instances?namespace=prod&role=api", "", "role", 0},

@@ -239,18 +239,40 @@ func TestAStreamLivesLongerThanACall(t *testing.T) {
 	}
 }
 
+// smallBuffers has sockets hold little, so that little makes one that does not read full.
+func smallBuffers(tb testing.TB) func(*http.Server) {
+	return func(s *http.Server) {
+		s.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
+			if err := conn.(*net.TCPConn).SetWriteBuffer(64 << 10); err != nil {
+				tb.Error(err)
+			}
+			return ctx
+		}
+	}
+}
+
+// dialSlow asks for something and reads nothing of it.
+func dialSlow(tb testing.TB, s *httptest.Server, target string) net.Conn {
+	tb.Helper()
+	conn, err := net.Dial("tcp", s.Listener.Addr().String())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { conn.Close() })
+	if err := errors.Join(conn.SetDeadline(time.Now().Add(clientTime)), conn.(*net.TCPConn).SetReadBuffer(64<<10)); err != nil {
+		tb.Fatal(err)
+	}
+	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", target)
+	return conn
+}
+
 // TestOneThatTakesNothingIsCut shows that a client which does not read is cut when a
 // frame has not been taken in time, and nobody else is.
 func TestOneThatTakesNothingIsCut(t *testing.T) {
 	m := newMember(t, nil)
 	m.api.limits.watchStall = time.Second
-	s := m.served()
-	conn, err := net.Dial("tcp", s.Listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	fmt.Fprintf(conn, "GET /api/v2/watch HTTP/1.1\r\nHost: x\r\n\r\n")
+	s := m.served(smallBuffers(t))
+	dialSlow(t, s, "/api/v2/watch")
 	reads := watch(t, s, "/api/v2/watch?snapshot=false")
 	label := strings.Repeat("x", 3000)
 	for n := 0; m.sample(`stellmap_http_watches_ended_total{reason="stuck"}`) == 0; n++ {
@@ -269,26 +291,10 @@ func TestOneThatTakesNothingIsCut(t *testing.T) {
 // which has no word for that, the end of its stream, be it one with a snapshot or not.
 func TestOneThatFallsBehindTheHistory(t *testing.T) {
 	m := newMemberOn(t, registry.MachineConfig{EventsMax: 16, History: registry.HistoryBounds{Events: 16}}, nil)
-	s := m.served(func(s *http.Server) {
-		s.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
-			if err := conn.(*net.TCPConn).SetWriteBuffer(64 << 10); err != nil {
-				t.Error(err)
-			}
-			return ctx
-		}
-	})
+	s := m.served(smallBuffers(t))
 	slow := make(map[string]*bufio.Reader)
 	for _, target := range []string{v1At, v1At + "&includeSnapshot=false", "/api/v2/watch"} {
-		conn, err := net.Dial("tcp", s.Listener.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		if err := errors.Join(conn.SetDeadline(time.Now().Add(clientTime)), conn.(*net.TCPConn).SetReadBuffer(64<<10)); err != nil {
-			t.Fatal(err)
-		}
-		fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", target)
-		slow[target] = bufio.NewReader(conn)
+		slow[target] = bufio.NewReader(dialSlow(t, s, target))
 		if line, err := slow[target].ReadString('\n'); err != nil || line != "HTTP/1.1 200 OK\r\n" {
 			t.Fatalf("%s is answered %q, %v", target, line, err)
 		}
