@@ -273,3 +273,19 @@ func TestLeastRequestIsTakenByAll(t *testing.T) {
 		t.Errorf("%v: %v", c.GetLbPolicy(), names)
 	}
 }
+
+// An instance stays in its locality when one of another weight comes: clients would
+// make their connections to it anew.
+func TestALocalityOutlivesOthers(t *testing.T) {
+	grpc := func(id string, weight int32) *registry.Instance {
+		return instance(id, "here", "a", registry.StatusPassing, at("grpc", "grpc", "10.0.0."+id, 80, weight))
+	}
+	before := buildEndpointsForGRPC(service(primary("grpc"), grpc("1", 100)), 0, "here")
+	after := buildEndpointsForGRPC(service(primary("grpc"), grpc("1", 100), grpc("2", 50)), 0, "here")
+	was := before.GetEndpoints()[0].GetLocality().GetSubZone()
+	for _, l := range after.GetEndpoints() {
+		if l.GetLbEndpoints()[0].GetLoadBalancingWeight().GetValue() == 100 && l.GetLocality().GetSubZone() != was {
+			t.Errorf("it moves from %s to %s", was, l.GetLocality().GetSubZone())
+		}
+	}
+}

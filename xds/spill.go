@@ -2,8 +2,8 @@ package xds
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
-	"strconv"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
@@ -173,7 +173,8 @@ func weightOf(hosts []host) uint64 {
 	return sum
 }
 
-// partsOf are the localities of a zone.
+// partsOf are the localities of a zone. A host is always in the one that its weight
+// names, so that clients keep their connections to it when others come and go.
 func partsOf(zone []host, share uint64) []*endpointv3.LocalityLbEndpoints {
 	hosts := slices.DeleteFunc(slices.Clone(zone), func(h host) bool { return !h.usable() })
 	slices.SortFunc(hosts, func(a, b host) int {
@@ -181,15 +182,15 @@ func partsOf(zone []host, share uint64) []*endpointv3.LocalityLbEndpoints {
 	})
 	together := weightOf(hosts)
 	parts := chunk(hosts, func(a, b *host) bool { return a.weight() == b.weight() })
+	name := func(n int) string { return fmt.Sprintf("weight-%d", parts[n][0].weight()) }
 	if len(parts) > weightGroupsMax {
 		parts = slices.Collect(slices.Chunk(hosts, (len(hosts)+weightGroupsMax-1)/weightGroupsMax))
+		name = func(n int) string { return fmt.Sprintf("part-%d", n+1) }
 	}
 	out := make([]*endpointv3.LocalityLbEndpoints, 0, len(parts))
 	for n, part := range parts {
 		l := locality(part)
-		if len(parts) > 1 {
-			l.Locality.SubZone = "part-" + strconv.Itoa(n+1)
-		}
+		l.Locality.SubZone = name(n)
 		l.LoadBalancingWeight = wrapperspb.UInt32(uint32(max(1, share*weightOf(part)/together)))
 		out = append(out, l)
 	}
