@@ -289,3 +289,41 @@ func TestALocalityOutlivesOthers(t *testing.T) {
 		}
 	}
 }
+
+// However many gRPC clients of a region call a service, whatever else they call and
+// wherever they are from, a change of it is translated once and marshalled once for
+// all of them, and once for Envoys.
+func TestGRPCClientsShareAView(t *testing.T) {
+	m := newMember(t, nil)
+	m.add("orders", 1, at("grpc", "grpc", "10.0.0.1", 80, 100))
+	m.add("ledger", 2, at("grpc", "grpc", "10.0.0.2", 80, 100))
+	envoy := m.started("ledger.prod", "orders.prod")
+	var callers []*wholeClient
+	for n := range 5 {
+		node := grpcNode()
+		node.Id, node.Locality.Zone = fmt.Sprint("caller-", n), fmt.Sprint("z", n)
+		c := m.whole(node)
+		for _, typ := range []resourceType{typeListener, typeRoutes, typeCluster, typeEndpoints} {
+			c.subscribe(typ, "orders.prod")
+			c.ack(c.wants(typ, "orders.prod"))
+		}
+		callers = append(callers, c)
+	}
+	m.settled()
+	before := m.costs()
+	m.add("orders", 3, at("grpc", "grpc", "10.0.0.3", 80, 100))
+	envoy.ack(envoy.wants(typeEndpoints, "orders.prod"))
+	for _, c := range callers {
+		c.ack(c.wants(typeEndpoints, "orders.prod"))
+	}
+	m.add("ledger", 4, at("grpc", "grpc", "10.0.0.4", 80, 100))
+	envoy.ack(envoy.wants(typeEndpoints, "ledger.prod"))
+	m.settled()
+	got := m.costs().since(before)
+	if want := [typeCount]uint64{typeEndpoints: 3}; got.built != want || got.marshalled != want {
+		t.Errorf("built %v and marshalled %v, want %v: orders for each kind, ledger for Envoys", got.built, got.marshalled, want)
+	}
+	if want := [typeCount]uint64{typeEndpoints: 7}; got.responses != want {
+		t.Errorf("there were %v responses, want %v", got.responses, want)
+	}
+}

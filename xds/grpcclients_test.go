@@ -75,6 +75,10 @@ func TestRealGRPCClients(t *testing.T) {
 					continue // it withholds all of these instances
 				}
 				m.putPolicy(t, "orders", policies[name])
+				if strings.Contains(policies[name], "drops") { // by which some calls fail
+					c.await("calls fail by policy "+name, 100, someErrors)
+					continue
+				}
 				c.await("it goes on with policy "+name, 10, noErrors)
 			}
 			m.settled()
@@ -194,6 +198,15 @@ func noErrors(answers []grpcclients.Answer) error {
 		if a.Error != "" {
 			return fmt.Errorf("one failed: %s", a.Error)
 		}
+	}
+	return nil
+}
+
+// someErrors is that some fail and some do not.
+func someErrors(answers []grpcclients.Answer) error {
+	count := grpcclients.Count(answers)
+	if noErrors(answers) == nil || count["here-1"] == 0 {
+		return fmt.Errorf("it has had %v", count)
 	}
 	return nil
 }
