@@ -35,6 +35,7 @@ var policies = map[string]string{
 	"hash_cookie":      `{"loadBalancing":{"algorithm":"ring-hash","hashCookie":{"name":"who","ttlSeconds":3600}}}`,
 	"hash_session":     `{"loadBalancing":{"algorithm":"maglev","hashCookie":{"name":"who"}}}`,
 	"hash_source":      `{"loadBalancing":{"algorithm":"ring-hash","hashSourceAddress":true}}`,
+	"sticky_split":     `{"loadBalancing":{"algorithm":"ring-hash","hashHeader":"x-user"},"subsets":[{"name":"canary","version":"v2"}],"routes":[{"split":[{"subset":"canary","weight":10},{"weight":90}]}]}`,
 	"check_http":       `{"checks":{"kind":"http","path":"/healthz?all=1","intervalMs":2000,"timeoutMs":1000,"unhealthyAfter":3,"healthyAfter":2}}`,
 	"check_grpc":       `{"primaryEndpoint":{"name":"web","protocol":"h2c"},"checks":{"kind":"grpc","service":"shop.Orders"}}`,
 	"check_tcp":        `{"checks":{"kind":"tcp"}}`,

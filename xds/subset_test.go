@@ -2,6 +2,8 @@ package xds
 
 import (
 	"context"
+	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -147,6 +149,8 @@ func TestRealEnvoyObeysRoutes(t *testing.T) {
 	m.putPolicy(t, "orders", subsets+`[{"split":[{"subset":"old","weight":1},{"subset":"canary","weight":1}]}]}`)
 	e.serves("orders.prod", "old")
 	e.serves("orders.prod", "canary")
+	m.putPolicy(t, "orders", `{"loadBalancing":{"algorithm":"ring-hash","hashHeader":"x-user"},`+subsets[1:]+`[{"split":[{"subset":"old","weight":1},{"subset":"canary","weight":1}]}]}`)
+	eventually(t, "each user stays in one part, some in either", func() bool { return e.parts(100) == "canary old" })
 	m.putPolicy(t, "orders", `{"routes":[{"match":{"path":"/teapot"},"fault":{"abortStatus":418}}]}`)
 	eventually(t, "one path fails by intent", func() bool { return e.get(e.egress, "/teapot", "orders.prod").status == "418" })
 	e.serves("orders.prod", "old")
@@ -156,4 +160,18 @@ func TestRealEnvoyObeysRoutes(t *testing.T) {
 	e.serves("orders.prod", "old")
 	e.serves("orders.prod", "canary")
 	e.healthy(m)
+}
+
+// parts are the bodies that so many users get, each of them one, or "both" if there is one who does not.
+func (e *envoy) parts(users int) string {
+	e.t.Helper()
+	seen := make(map[string]bool)
+	for n := range users {
+		host := fmt.Sprintf("orders.prod\r\nX-User: user-%d", n)
+		first := e.call(host).body
+		if seen[first] = true; e.call(host).body != first {
+			return "both"
+		}
+	}
+	return strings.Join(slices.Sorted(maps.Keys(seen)), " ")
 }
