@@ -1,7 +1,6 @@
 package xds
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -9,6 +8,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/stellmap/stellmap/registry"
 )
@@ -18,35 +18,38 @@ import (
 // the rules refuse is absent and counted; it costs no other resource anything.
 func (c *cache) build(k resourceKey) *entry {
 	c.metrics.built[k.typ].Add(1)
-	message, revision, err := c.translate(k)
-	if err == nil && message == nil {
-		return &entry{name: k.name, revision: revision}
-	}
-	if err == nil {
-		var e *entry
-		if e, err = c.encode(k, message, revision); err == nil {
-			return e
-		}
-	}
-	c.metrics.invalid[k.typ].Add(1)
-	return &entry{name: k.name, revision: revision}
-}
-
-// encode marshals a message and names its version.
-func (c *cache) encode(k resourceKey, m validated, revision registry.Revision) (*entry, error) {
-	packed, err := pack(m)
+	packed, revision, err := c.pack(k)
 	if err != nil {
-		return nil, err
+		c.metrics.invalid[k.typ].Add(1)
+	}
+	if err != nil || packed == nil {
+		return &entry{name: k.name, revision: revision}
 	}
 	c.metrics.marshalled[k.typ].Add(1)
 	hash := max(1, xxhash.Sum64(packed.Value))
 	return &entry{
 		name: k.name, hash: hash, revision: revision,
 		resource: &discoveryv3.Resource{Name: k.name, Version: deltaVersion(hash, revision, c.incarnation()), Resource: packed},
-	}, nil
+	}
 }
 
-// translate gives the message of a view; nil when there is no such thing.
+// pack gives a view as bytes; nil when there is no such thing.
+func (c *cache) pack(k resourceKey) (*anypb.Any, registry.Revision, error) {
+	if k.typ == typeRoutes && k.kind == kindEnvoy && k.name == egressName {
+		revision := c.machine.Revision()
+		table, err := buildRoutes(c.routesOf(k.scope))
+		return table, revision, err
+	}
+	message, revision, err := c.translate(k)
+	if err != nil || message == nil {
+		return nil, revision, err
+	}
+	packed, err := pack(message)
+	return packed, revision, err
+}
+
+// translate gives the message of a view but for a scope's route table, which is
+// joined from parts; nil when there is no such thing.
 func (c *cache) translate(k resourceKey) (validated, registry.Revision, error) {
 	revision := c.machine.Revision()
 	switch k.typ {
@@ -56,22 +59,13 @@ func (c *cache) translate(k resourceKey) (validated, registry.Revision, error) {
 		if k.kind == kindGRPC {
 			return c.translateTarget(k, revision)
 		}
-		return c.translateEgress(k, revision)
-	}
-	panic(fmt.Sprintf("xds: build of a resource of type %d", k.typ))
-}
-
-// translateEgress is how requests enter an Envoy, and what routes them.
-func (c *cache) translateEgress(k resourceKey, revision registry.Revision) (validated, registry.Revision, error) {
-	if k.name != egressName {
-		return nil, 0, nil
-	}
-	if k.typ == typeListener {
+		if k.typ == typeRoutes || k.name != egressName {
+			return nil, 0, nil // Envoy has one listener and one route table
+		}
 		m, err := buildListener(k.port)
 		return orNil(m, err), 0, err
 	}
-	m, err := buildRoutes(c.routesOf(k.scope))
-	return orNil(m, err), revision, err
+	panic(fmt.Sprintf("xds: build of a resource of type %d", k.typ))
 }
 
 // translateTarget is what leads a gRPC client to a cluster.
@@ -96,7 +90,7 @@ func (c *cache) translateTarget(k resourceKey, revision registry.Revision) (vali
 
 // route is the route to a claim's cluster, for a client that knows some others. Caller holds cache.mu.
 func (c *claim) route(known func(cluster string) bool) hostRoute {
-	return hostRoute{cluster: c.cluster, hosts: hostsOf(c.stem, c.endpoint), dialect: dialectOf(c.name.Protocol), rules: c.listing.rules.of(c), known: known}
+	return hostRoute{cluster: c.cluster, hosts: hostsOf(c.stem, c.endpoint), dialect: dialectOf(c.name.Protocol), rules: c.listing.rules.of(c), known: known, kept: c.kept()}
 }
 
 // orNil keeps a typed nil out of an interface.
@@ -175,20 +169,23 @@ func selected(all []*registry.Instance, by *registry.Subset) []*registry.Instanc
 	return out
 }
 
-// routesOf are the routes of a scope in the order of their clusters.
+// routesOf are the routes of a scope in the order of their clusters. What changes while
+// they are collected is a round of the follower, which has the table built anew.
 func (c *cache) routesOf(s *scope) []hostRoute {
+	names := c.clustersIn(s)
+	slices.Sort(names)
 	c.mu.RLock()
-	routes := make([]hostRoute, 0, len(s.members))
-	members := make(map[string]struct{}, len(s.members)) // a copy, since the table is built without the lock
-	known := func(cluster string) bool { return has(members, cluster) }
-	for cluster, claim := range s.members {
-		members[cluster] = struct{}{}
-		if claim.subset == "" {
+	defer c.mu.RUnlock()
+	routes := make([]hostRoute, 0, len(names))
+	known := func(cluster string) bool { // of the copy, since the table is built without the lock
+		_, found := slices.BinarySearch(names, cluster)
+		return found
+	}
+	for _, name := range names {
+		if claim := s.members[name]; claim != nil && claim.subset == "" {
 			routes = append(routes, claim.route(known))
 		}
 	}
-	c.mu.RUnlock()
-	slices.SortFunc(routes, func(a, b hostRoute) int { return cmp.Compare(a.cluster, b.cluster) })
 	return routes
 }
 

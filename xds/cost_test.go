@@ -244,3 +244,25 @@ func (m *member) sink(names []string, arrived chan<- struct{}) {
 		}
 	}()
 }
+
+// BenchmarkNewService is a new service in a scope of 5,000, until the streams are marked:
+// its cluster and the scope's route table are made.
+func BenchmarkNewService(b *testing.B) {
+	m := newMember(b, nil)
+	for n := range 5000 {
+		m.add(fmt.Sprintf("s%04d", n), n)
+	}
+	if err := m.server.cache.await(b.Context(), m.machine.Revision()); err != nil {
+		b.Fatal(err)
+	}
+	c := m.delta(nodeOf(b))
+	c.subscribe(typeRoutes, egressName)
+	c.ack(c.next(b))
+	b.ResetTimer()
+	for n := range b.N {
+		m.add(fmt.Sprintf("t%04d", n), n)
+		if err := m.server.cache.await(b.Context(), m.machine.Revision()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/stellmap/stellmap/registry"
 )
@@ -25,6 +26,21 @@ type listing struct {
 	created registry.Revision
 	claims  []*claim   // by endpoint, [0] is the primary's; then those of the policy's subsets
 	rules   routeRules // of the service's policy; the only thing of a listing that changes
+
+	hosts []atomic.Pointer[[]byte] // the virtual hosts of its endpoints, as bytes; anew with its rules
+}
+
+// rule gives a listing its rules.
+func (l *listing) rule(rules routeRules) {
+	l.rules, l.hosts = rules, make([]atomic.Pointer[[]byte], len(l.claims))
+}
+
+// kept is where a claim's virtual host is kept; nil if it depends on what else a client has.
+func (c *claim) kept() *atomic.Pointer[[]byte] {
+	if c.subset != "" || len(c.listing.rules.of(c).routes) > 0 {
+		return nil
+	}
+	return &c.listing.hosts[c.endpoint]
 }
 
 // A claim is the wish of one endpoint of a service to own a stem, or of a subset
@@ -83,9 +99,10 @@ func (d *directory) put(k registry.ServiceKey, s *registry.Service) []*listing {
 }
 
 func (d *directory) add(s *registry.Service) []*listing {
-	l := &listing{key: s.Key, created: s.Created, rules: rulesOf(s.Policy)}
+	l := &listing{key: s.Key, created: s.Created}
 	touched := []*listing{l}
 	l.claims = claimsOf(l, s)
+	l.rule(rulesOf(s.Policy))
 	for _, c := range l.claims {
 		rivals := append(d.stems[c.stem], c)
 		slices.SortFunc(rivals, compareClaims)

@@ -116,7 +116,7 @@ func (c *cache) rule(r *round, l *listing, rules routeRules) {
 	if l.rules.equal(rules) {
 		return
 	}
-	l.rules = rules
+	l.rule(rules)
 	c.dirty(r, l.key, typeRoutes)
 	for _, scope := range c.scopesOf(l) {
 		if routes := c.resources[scope.routesKey()]; routes != nil {

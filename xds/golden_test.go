@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/stellmap/stellmap/registry"
@@ -191,16 +192,31 @@ func TestHealthOfEachStatus(t *testing.T) {
 
 // The route table has a host per cluster, says why it refuses, and ends with all other hosts.
 func TestRoutes(t *testing.T) {
-	m, err := buildRoutes([]hostRoute{
+	m := mustBuildRoutes(t, []hostRoute{
 		{cluster: "admin~orders.prod", hosts: hostsOf("admin--orders.prod", 1), dialect: dialectHTTP1},
 		{cluster: "cache.prod", hosts: hostsOf("cache.prod", 0), dialect: dialectTCP},
 		{cluster: "ledger.prod", hosts: hostsOf("ledger.prod", 0), dialect: dialectGRPC},
 		{cluster: "orders.prod", hosts: hostsOf("orders.prod", 0), dialect: dialectHTTP1},
 	})
+	golden(t, "routes.json", envoyJSON(t, m))
+}
+
+// mustBuildRoutes is the route table as a client reads it, whose bytes are those that it has when
+// it is marshalled in one piece: a release that joins it otherwise sends nothing again.
+func mustBuildRoutes(t *testing.T, routes []hostRoute) *routev3.RouteConfiguration {
+	t.Helper()
+	packed, err := buildRoutes(routes)
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "routes.json", envoyJSON(t, m))
+	table := new(routev3.RouteConfiguration)
+	if err := packed.UnmarshalTo(table); err != nil {
+		t.Fatal(err)
+	}
+	if whole, err := pack(table); err != nil || !bytes.Equal(whole.Value, packed.Value) {
+		t.Errorf("in one piece the table has other bytes (%v)", err)
+	}
+	return table
 }
 
 // The listener takes what the workload sends, on loopback only.

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
 	"github.com/stellmap/stellmap/registry"
 )
@@ -113,11 +112,7 @@ func (m *member) ofOrders(t *testing.T) string {
 			out += built(t, c, resourceKey{typ: typeCluster, name: name}) + built(t, c, resourceKey{typ: typeEndpoints, name: name, region: "here"})
 		}
 	}
-	routes, _, err := c.translate(resourceKey{typ: typeRoutes, name: egressName, scope: scope})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, host := range routes.(*routev3.RouteConfiguration).VirtualHosts {
+	for _, host := range mustBuildRoutes(t, c.routesOf(scope)).VirtualHosts {
 		if host.Name == "orders.prod" {
 			out += envoyJSON(t, host)
 		}

@@ -2,11 +2,13 @@ package xds
 
 import (
 	"fmt"
+	"sync/atomic"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	hostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
 	prioritiesv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/priority/previous_priorities/v3"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -41,24 +43,77 @@ type hostRoute struct {
 	dialect dialect
 	rules   routeRules
 	known   func(cluster string) bool // whether the client has it
+
+	kept *atomic.Pointer[[]byte] // the bytes of its virtual host, once they were made; nil = they differ from scope to scope
 }
 
 // buildRoutes is the route table of a scope, from routes in the order of their clusters.
-func buildRoutes(routes []hostRoute) (*routev3.RouteConfiguration, error) {
+// It is joined from its hosts' bytes, which are kept: else a new service would have all
+// hosts of all tables made anew.
+func buildRoutes(routes []hostRoute) (*anypb.Any, error) {
 	retry, err := retryPolicy()
 	if err != nil {
 		return nil, fmt.Errorf("retry policy: %w", err)
 	}
-	hosts := make([]*routev3.VirtualHost, 0, len(routes)+1)
+	hosts := make([][]byte, 0, len(routes)+1)
 	for _, r := range routes {
-		host, _, err := soundHost(r, func(r hostRoute) (*routev3.VirtualHost, error) { return virtualHost(r, retry) })
+		host, err := r.packed(retry)
 		if err != nil {
-			return nil, fmt.Errorf("host %s: %w", r.cluster, err)
+			return nil, fmt.Errorf("routes to %s: %w", r.cluster, err)
 		}
 		hosts = append(hosts, host)
 	}
-	hosts = append(hosts, refusal(unknownHostsName, []string{"*"}, reasonUnknown))
-	return &routev3.RouteConfiguration{Name: egressName, VirtualHosts: hosts, IgnorePortInHostMatching: true}, nil
+	unknown, err := pack(refusal(unknownHostsName, []string{"*"}, reasonUnknown))
+	if err != nil {
+		return nil, err
+	}
+	return joinRoutes(append(hosts, unknown.Value))
+}
+
+// routeHosts is the number of the field of a route table that has its hosts.
+const routeHosts = 2
+
+// joinRoutes puts hosts between what is before and behind them in a route table.
+func joinRoutes(hosts [][]byte) (*anypb.Any, error) {
+	head, err := pack(&routev3.RouteConfiguration{Name: egressName})
+	if err != nil {
+		return nil, err
+	}
+	tail, err := pack(&routev3.RouteConfiguration{IgnorePortInHostMatching: true})
+	if err != nil {
+		return nil, err
+	}
+	size := len(head.Value) + len(tail.Value)
+	for _, host := range hosts {
+		size += protowire.SizeTag(routeHosts) + protowire.SizeBytes(len(host))
+	}
+	table := append(make([]byte, 0, size), head.Value...)
+	for _, host := range hosts {
+		table = protowire.AppendBytes(protowire.AppendTag(table, routeHosts, protowire.BytesType), host)
+	}
+	return &anypb.Any{TypeUrl: head.TypeUrl, Value: append(table, tail.Value...)}, nil
+}
+
+// packed is the virtual host of a route as bytes, made once unless they depend on what
+// else a client has.
+func (r hostRoute) packed(retry *routev3.RetryPolicy) ([]byte, error) {
+	if r.kept != nil {
+		if host := r.kept.Load(); host != nil {
+			return *host, nil
+		}
+	}
+	host, _, err := soundHost(r, func(r hostRoute) (*routev3.VirtualHost, error) { return virtualHost(r, retry) })
+	if err != nil {
+		return nil, err
+	}
+	made, err := pack(host)
+	if err != nil {
+		return nil, err
+	}
+	if r.kept != nil {
+		r.kept.Store(&made.Value)
+	}
+	return made.Value, nil
 }
 
 func virtualHost(r hostRoute, retry *routev3.RetryPolicy) (*routev3.VirtualHost, error) {

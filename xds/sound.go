@@ -26,7 +26,7 @@ import (
 
 // soundHost is a host that proxies take, and what is wrong with the one of its policy if it is not that.
 func soundHost(r hostRoute, build func(hostRoute) (*routev3.VirtualHost, error)) (*routev3.VirtualHost, error, error) {
-	if r.rules.none() { // the whole table is checked in any case
+	if r.rules.none() { // it is checked when it is packed in any case
 		host, err := build(r)
 		return host, nil, err
 	}

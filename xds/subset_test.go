@@ -84,10 +84,7 @@ func TestARouteLeadsToWhatIsThere(t *testing.T) {
 		"ledger.prod,nowhere.prod,to": "",
 	} {
 		s := c.openScope(kindEnvoy, strings.Split(scope, ","))
-		table, err := buildRoutes(c.routesOf(s))
-		if err != nil {
-			t.Fatal(err)
-		}
+		table := mustBuildRoutes(t, c.routesOf(s))
 		if got := strings.Join(mirrorsOf(table), ","); got != want {
 			t.Errorf("in the scope %s copies go to %q, want %q", scope, got, want)
 		}
