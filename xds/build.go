@@ -142,8 +142,8 @@ func (c *cache) lookup(cluster string) (*registry.Service, int) {
 	if s == nil || s.Created != owner.listing.created || owner.endpoint >= len(s.Endpoints) || s.Endpoints[owner.endpoint] != owner.name {
 		return nil, 0 // gone, or with other endpoints: the state is ahead of the directory, which will follow
 	}
-	if owner.subset != "" {
-		return subsetOf(s, owner.subset), 0
+	if part := subsetOf(s, owner.subset); part != nil {
+		return part, 0 // else the policy has just lost it, and what routes still lead there is the whole service's
 	}
 	return s, owner.endpoint
 }

@@ -94,6 +94,10 @@ type churn struct {
 func (c *churn) pick(of ...string) string { return of[c.random.IntN(len(of))] }
 
 func (c *churn) step() {
+	if c.random.IntN(6) == 0 {
+		c.policy()
+		return
+	}
 	k := registry.InstanceKey{
 		Namespace: c.pick("prod", "prod", "test", "Prod"),
 		Service:   c.pick("orders", "Orders", "ledger", "admin--orders", "basket", "mail", "cache"),
@@ -103,7 +107,7 @@ func (c *churn) step() {
 		c.leave(k)
 		return
 	}
-	r := registry.Registration{Namespace: k.Namespace, Service: k.Service, ID: k.ID, Zone: c.pick("", "a", "b"), Metadata: map[string]string{}}
+	r := registry.Registration{Namespace: k.Namespace, Service: k.Service, ID: k.ID, Zone: c.pick("", "a", "b"), Version: c.pick("", "v1", "v2"), Metadata: map[string]string{}}
 	if c.random.IntN(5) == 0 {
 		r.Metadata[metadataHealthPath] = c.pick("/healthz", "/ready", "bad")
 	}
@@ -116,6 +120,34 @@ func (c *churn) step() {
 	}
 	c.m.register(r)
 	c.live[k] = true
+}
+
+// policy gives a service subsets, and routes to them and to copies, or takes them back.
+func (c *churn) policy() {
+	k := registry.ServiceKey{Namespace: c.pick("prod", "prod", "test"), Service: c.pick("orders", "Orders", "ledger")}
+	var p registry.Policy
+	for _, name := range []string{"old", "new", c.pick("New", "third")} {
+		if c.random.IntN(2) == 0 && !slices.ContainsFunc(p.Subsets, func(s registry.Subset) bool { return strings.EqualFold(s.Name, name) }) {
+			p.Subsets = append(p.Subsets, registry.Subset{Name: name, Version: c.pick("v1", "v2")})
+		}
+	}
+	var split []registry.SplitTarget
+	for _, s := range p.Subsets {
+		split = append(split, registry.SplitTarget{Subset: s.Name, Weight: 1 + c.random.Int64N(9)})
+	}
+	p.Routes = []registry.Route{
+		{Match: &registry.RouteMatch{Prefix: c.pick("/a", "/b")}, Split: split},
+		{Mirror: &registry.Mirror{Service: c.pick("orders", "ledger", "basket")}},
+	}
+	var err error
+	if c.random.IntN(5) == 0 {
+		_, err = c.m.registry.DeletePolicy(context.Background(), "", k, registry.Writing{})
+	} else {
+		_, err = c.m.registry.PutPolicy(context.Background(), "", k, p, registry.Writing{})
+	}
+	if err != nil {
+		c.m.tb.Fatalf("policy of %v: %v", k, err)
+	}
 }
 
 func (c *churn) leave(k registry.InstanceKey) {
@@ -336,10 +368,29 @@ func (p *proxy) checkRoutes(packed *anypb.Any) {
 		p.m.tb.Error(err)
 	}
 	for _, host := range m.VirtualHosts {
-		cluster := host.Routes[0].GetRoute().GetCluster()
-		if _, ok := p.have[typeCluster][cluster]; cluster != "" && !ok && !fleeting(cluster) {
-			p.m.tb.Errorf("a route leads to cluster %s, which the client lacks (delta: %t)", cluster, p.delta)
+		for _, cluster := range clustersOf(host) {
+			if _, ok := p.have[typeCluster][cluster]; !ok && !fleeting(cluster) {
+				p.m.tb.Errorf("a route leads to cluster %s, which the client lacks (delta: %t)", cluster, p.delta)
+			}
 		}
 	}
 	p.routes.Add(1)
+}
+
+// clustersOf are those that the routes of a host name, by weight and for copies as well.
+func clustersOf(host *routev3.VirtualHost) []string {
+	var out []string
+	for _, route := range host.Routes {
+		action := route.GetRoute()
+		if name := action.GetCluster(); name != "" {
+			out = append(out, name)
+		}
+		for _, share := range action.GetWeightedClusters().GetClusters() {
+			out = append(out, share.Name)
+		}
+		for _, mirror := range action.GetRequestMirrorPolicies() {
+			out = append(out, mirror.Cluster)
+		}
+	}
+	return out
 }
