@@ -210,3 +210,24 @@ func TestAPolicyHasOneForm(t *testing.T) {
 		}
 	}
 }
+
+// TestASubsetSelectsByVersionAndLabels shows that an instance needs all that is asked for.
+func TestASubsetSelectsByVersionAndLabels(t *testing.T) {
+	i := &Instance{Origin: &Origin{Version: "v2"}, Labels: PairsOf(map[string]string{"track": "beta", "rack": "7"})}
+	for _, c := range []struct {
+		subset Subset
+		want   bool
+	}{
+		{Subset{Version: "v2"}, true},
+		{Subset{Version: "V2"}, false},
+		{Subset{Labels: map[string]string{"track": "beta"}}, true},
+		{Subset{Labels: map[string]string{"track": "beta", "rack": "8"}}, false},
+		{Subset{Labels: map[string]string{"missing": ""}}, false},
+		{Subset{Version: "v2", Labels: map[string]string{"track": "beta", "rack": "7"}}, true},
+		{Subset{Version: "v1", Labels: map[string]string{"track": "beta"}}, false},
+	} {
+		if got := c.subset.Selects(i); got != c.want {
+			t.Errorf("%+v selects it: %t, want %t", c.subset, got, c.want)
+		}
+	}
+}
