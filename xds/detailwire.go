@@ -88,6 +88,27 @@ func causeFrom(c *peerv1.PolicyCause) Cause {
 	}
 }
 
+func (r *Refusal) record() *peerv1.ProxyRefusal {
+	out := &peerv1.ProxyRefusal{
+		Type: r.Type, Resource: r.Resource, Reason: r.Reason, Proxies: uint64(r.Proxies), Nodes: r.Nodes, SinceMs: milliOf(r.Since),
+	}
+	if r.Cause != nil {
+		out.Cause = r.Cause.record()
+	}
+	return out
+}
+
+func refusalFrom(r *peerv1.ProxyRefusal) Refusal {
+	out := Refusal{
+		Type: r.GetType(), Resource: r.GetResource(), Reason: r.GetReason(), Proxies: int(r.GetProxies()), Nodes: r.GetNodes(), Since: timeOf(r.GetSinceMs()),
+	}
+	if r.GetCause() != nil {
+		cause := causeFrom(r.GetCause())
+		out.Cause = &cause
+	}
+	return out
+}
+
 // milliOf and timeOf are a time as members tell it: 0 where there is none.
 func milliOf(t time.Time) int64 {
 	if t.IsZero() {

@@ -217,6 +217,9 @@ func (p *Propagation) answer() *peerv1.PropagationAnswer {
 			Node: one.Node, Peer: one.Peer, Type: one.Type, Resource: one.Resource, State: string(one.State), SinceMs: one.Since.UnixMilli(), Reason: one.Reason,
 		})
 	}
+	for _, r := range p.Refused {
+		a.Refused = append(a.Refused, r.record())
+	}
 	return a
 }
 
@@ -227,6 +230,9 @@ func propagationOf(a *peerv1.PropagationAnswer) Propagation {
 			Node: one.GetNode(), Peer: one.GetPeer(), Type: one.GetType(), Resource: one.GetResource(),
 			State: PendingState(one.GetState()), Since: time.UnixMilli(one.GetSinceMs()), Reason: one.GetReason(),
 		})
+	}
+	for _, r := range a.GetRefused() {
+		p.Refused = append(p.Refused, refusalFrom(r))
 	}
 	return p
 }

@@ -46,7 +46,8 @@ func newMetrics() *metrics {
 	})}
 }
 
-func (m *metrics) register(r prometheus.Registerer) error {
+// register adds the metrics; rejectedNow is how many resources clients refuse at present.
+func (m *metrics) register(r prometheus.Registerer, rejectedNow func(resourceType) int) error {
 	if r == nil {
 		return nil
 	}
@@ -71,6 +72,9 @@ func (m *metrics) register(r prometheus.Registerer) error {
 		typed := func(name, help string, n *[typeCount]atomic.Uint64) {
 			collectors = append(collectors, counterOf(name, help, labels, &n[t]))
 		}
+		collectors = append(collectors, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "stellmap_xds_rejected_resources", Help: "Resources that connected clients have refused as they are now, each counted for each client.", ConstLabels: labels,
+		}, func() float64 { return float64(rejectedNow(t)) }))
 		typed("stellmap_xds_resources_built_total", "Views translated.", &m.built)
 		typed("stellmap_xds_resources_marshalled_total", "Views marshalled.", &m.marshalled)
 		typed("stellmap_xds_resources_invalid_total", "Views withheld because Envoy would refuse them.", &m.invalid)

@@ -34,6 +34,7 @@ type Propagation struct {
 	Interested   int               // streams that have the service's clusters or endpoints, or are told of them
 	Acknowledged int               // of these, those that have accepted that revision of it, or a later one
 	Pending      []PendingProxy    // the others, by node; pendingMax at most
+	Refused      []Refusal         // of it, by how many refuse it; refusedMax at most
 }
 
 // Complete says that all have it.
@@ -100,6 +101,7 @@ type inquiry struct {
 	revision  registry.Revision
 	behind    bool
 	asked     time.Time
+	key       registry.ServiceKey
 	questions []*question
 
 	unheard atomic.Int64  // streams that have not said anything
@@ -125,11 +127,12 @@ type verdict struct {
 	settled bool // it has it, or it is no more
 	gone    bool
 	lacks   PendingProxy
+	refuses []refusing
 }
 
 // ask leaves the question with all streams that are interested in a service.
 func (s *Server) ask(k registry.ServiceKey, revision registry.Revision, behind bool) *inquiry {
-	q := &inquiry{revision: revision, behind: behind, asked: s.now(), wakeup: make(chan struct{}, 1)}
+	q := &inquiry{key: k, revision: revision, behind: behind, asked: s.now(), wakeup: make(chan struct{}, 1)}
 	for str, about := range s.cache.interested(k) {
 		slices.SortFunc(about, func(a, b resourceName) int { return cmp.Or(cmp.Compare(a.typ, b.typ), cmp.Compare(a.name, b.name)) })
 		q.questions = append(q.questions, &question{inquiry: q, stream: str, about: slices.Compact(about)})
@@ -204,6 +207,7 @@ func (q *inquiry) withdraw() {
 // propagation counts what the streams have said.
 func (q *inquiry) propagation(now time.Time) Propagation {
 	var p Propagation
+	groups := make(refusedBy)
 	for _, one := range q.questions {
 		v := one.verdict.Load()
 		switch {
@@ -215,6 +219,7 @@ func (q *inquiry) propagation(now time.Time) Propagation {
 			continue
 		}
 		p.Interested++
+		groups.add(one.stream.status.Load(), v.refuses)
 		if v.settled {
 			p.Acknowledged++
 			continue
@@ -225,6 +230,7 @@ func (q *inquiry) propagation(now time.Time) Propagation {
 		return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.Peer, b.Peer))
 	})
 	p.Pending = p.Pending[:min(len(p.Pending), pendingMax)]
+	p.Refused = groups.list()
 	return p
 }
 
@@ -313,17 +319,18 @@ func (s *stream) leave() {
 // verdict is where the stream is with what it is asked about. What the client
 // does not want any more it does not lack.
 func (s *stream) verdict(q *question) verdict {
+	refuses := s.refuses(q)
 	for n, one := range q.about {
 		b := s.subs[one.typ]
 		if b == nil || b.resource(one.name) == nil || b.has(one.name, q.inquiry.revision) {
 			continue
 		}
 		state, since, reason := b.lacks(one.name)
-		v := verdict{lacks: q.lacking(n, state, since)}
+		v := verdict{lacks: q.lacking(n, state, since), refuses: refuses}
 		v.lacks.Reason = reason
 		return v
 	}
-	return verdict{settled: true}
+	return verdict{settled: true, refuses: refuses}
 }
 
 // has says that the client has accepted a resource as it was at a revision, or

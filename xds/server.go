@@ -109,7 +109,7 @@ func New(c Config) *Server {
 		incarnation = func() string { return "" }
 	}
 	s.cache = newCache(c.Machine, incarnation, s.metrics)
-	s.registering = s.metrics.register(c.Registerer)
+	s.registering = s.metrics.register(c.Registerer, s.rejectedNow)
 	return s
 }
 
@@ -214,8 +214,16 @@ func (s *Server) accepted(r *response) {
 
 func (s *Server) rejected(b *subscription, p *response, reason string) {
 	s.metrics.nacks[b.typ].Add(1)
-	s.log.Warn("a proxy has rejected a response", "node", b.stream.name(), "type", b.typ.String(),
-		"resources", len(p.entries), "new", len(p.fresh), "reason", clip(reason))
+	s.log.Warn("a proxy has rejected a response", "node", b.stream.name(), "type", b.typ.String(), "resource", p.suspected(),
+		"revision", p.revision, "resources", len(p.entries), "new", len(p.fresh), "reason", clip(reason))
+}
+
+// suspected is the one resource that a client can have meant; of several it is found by halves, and logged then.
+func (r *response) suspected() string {
+	if len(r.fresh) == 1 {
+		return r.fresh[0].name
+	}
+	return ""
 }
 
 // reasonBytesMax bounds what is kept of a client's words: Envoy may quote a whole resource.

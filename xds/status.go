@@ -148,6 +148,26 @@ func (s *Server) Proxies() []ProxyStatus {
 	return out
 }
 
+// rejectedNow is how many resources of a type clients refuse at present; it is counted
+// when it is asked for, since each stream knows its own.
+func (s *Server) rejectedNow(t resourceType) int {
+	n := 0
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for str := range s.streams {
+		p := str.status.Load()
+		if p == nil {
+			continue
+		}
+		for i := range p.Types {
+			if p.Types[i].Type == t.String() {
+				n += p.Types[i].RejectedCount
+			}
+		}
+	}
+	return n
+}
+
 // report publishes the stream's present status.
 func (s *stream) report() {
 	n := s.node

@@ -306,7 +306,24 @@ func (c *ctl) propagationParts(p *propagation) []view {
 	for _, one := range p.Pending {
 		v.rows = append(v.rows, []string{one.Node, fmt.Sprint(one.Member), one.Type + " " + one.Resource, one.State, c.ageOf(one.Since), one.Peer, one.Reason})
 	}
-	return []view{v}
+	return append([]view{v}, c.refusedParts(p.Refused)...)
+}
+
+// refusedParts are what proxies refuse of the service, and by whom that came.
+func (c *ctl) refusedParts(of []proxyRefusal) []view {
+	var out []view
+	for _, r := range of {
+		nodes := strings.Join(r.Nodes, ", ")
+		if more := r.Proxies - len(r.Nodes); more > 0 {
+			nodes += fmt.Sprintf(" and %d more", more)
+		}
+		line := fmt.Sprintf("%s %s is refused by %s of member %d (%s) since %s: %q", r.Type, r.Resource, quantity(r.Proxies, "proxy", "proxies"), r.Member, nodes, c.ageOf(r.Since), r.Reason)
+		out = append(out, view{line: line})
+		if r.Cause != nil {
+			out = append(out, view{line: "  it came by " + c.causeText(*r.Cause)})
+		}
+	}
+	return out
 }
 
 // describedInstance is what describe shows of an instance.

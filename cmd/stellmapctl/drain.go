@@ -304,6 +304,7 @@ type propagation struct {
 	Interested   int                 `json:"interested"`
 	Acknowledged int                 `json:"acknowledged"`
 	Pending      []pendingProxy      `json:"pending,omitempty"`
+	Refused      []proxyRefusal      `json:"refused,omitempty"`
 	Members      []memberPropagation `json:"members"`
 }
 
@@ -316,6 +317,18 @@ type pendingProxy struct {
 	State    string `json:"state"`
 	Since    string `json:"since"`
 	Reason   string `json:"reason,omitempty"`
+}
+
+// A proxyRefusal is one thing of a service that proxies of a member refuse for one reason.
+type proxyRefusal struct {
+	Member   uint64       `json:"member"`
+	Type     string       `json:"type"`
+	Resource string       `json:"resource"`
+	Proxies  int          `json:"proxies"`
+	Nodes    []string     `json:"nodes"` // the first of them
+	Since    string       `json:"since"`
+	Reason   string       `json:"reason"`
+	Cause    *policyCause `json:"cause,omitempty"`
 }
 
 type memberPropagation struct {

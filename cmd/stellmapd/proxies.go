@@ -40,15 +40,24 @@ func (p proxies) Propagation(ctx context.Context, k registry.ServiceKey, revisio
 		return nil, busy(err)
 	}
 	out := make([]httpapi.MemberPropagation, len(answers))
-	for i, a := range answers {
-		out[i] = httpapi.MemberPropagation{Member: a.Member, Err: a.Err, Revision: a.Revision, Interested: a.Interested, Acknowledged: a.Acknowledged}
+	for n, a := range answers {
+		out[n] = httpapi.MemberPropagation{Member: a.Member, Err: a.Err, Revision: a.Revision, Interested: a.Interested, Acknowledged: a.Acknowledged}
 		for _, one := range a.Pending {
-			out[i].Pending = append(out[i].Pending, httpapi.PendingProxy{
+			out[n].Pending = append(out[n].Pending, httpapi.PendingProxy{
 				Node: one.Node, Peer: one.Peer, Type: one.Type, Resource: one.Resource, State: string(one.State), Since: one.Since, Reason: one.Reason,
 			})
 		}
+		for i := range a.Refused {
+			out[n].Refused = append(out[n].Refused, refusalOf(&a.Refused[i]))
+		}
 	}
 	return out, nil
+}
+
+func refusalOf(r *xds.Refusal) httpapi.ProxyRefusal {
+	return httpapi.ProxyRefusal{
+		Type: r.Type, Resource: r.Resource, Reason: r.Reason, Proxies: r.Proxies, Nodes: r.Nodes, Since: r.Since, Cause: (*httpapi.PolicyCause)(r.Cause),
+	}
 }
 
 func (p proxies) List(ctx context.Context, q httpapi.ProxyQuery) []httpapi.MemberProxies {

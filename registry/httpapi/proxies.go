@@ -36,6 +36,16 @@ type MemberPropagation struct {
 	Revision                 registry.Revision // up to which it has told its proxies
 	Interested, Acknowledged int
 	Pending                  []PendingProxy // those that have not; some of them, if they are many
+	Refused                  []ProxyRefusal // of it, by how many refuse it
+}
+
+// A ProxyRefusal is one thing of a service that some proxies refuse for one reason.
+type ProxyRefusal struct {
+	Type, Resource, Reason string
+	Proxies                int
+	Nodes                  []string  // the first of them
+	Since                  time.Time // the first of them does
+	Cause                  *PolicyCause
 }
 
 // A PendingProxy has not accepted a service's revision yet.
@@ -114,6 +124,7 @@ const (
 	ProxyPageMax       = 250
 	proxiesAnswerMax   = 4 * time.Second // for the members' answers, beyond the wait
 	pendingShownMax    = 100
+	refusedShownMax    = 50
 )
 
 func (a *API) proxyRoutes() []route {
@@ -155,6 +166,7 @@ type v2Propagation struct {
 	Interested   int                   `json:"interested"`
 	Acknowledged int                   `json:"acknowledged"`
 	Pending      []v2PendingProxy      `json:"pending,omitempty"`
+	Refused      []v2ProxyRefusal      `json:"refused,omitempty"`
 	Members      []v2MemberPropagation `json:"members"`
 }
 
@@ -167,6 +179,18 @@ type v2PendingProxy struct {
 	State    string `json:"state"`
 	Since    string `json:"since"`
 	Reason   string `json:"reason,omitempty"`
+}
+
+// v2ProxyRefusal is what proxies of one member refuse of a service.
+type v2ProxyRefusal struct {
+	Member   uint64         `json:"member"`
+	Type     string         `json:"type"`
+	Resource string         `json:"resource"`
+	Proxies  int            `json:"proxies"`
+	Nodes    []string       `json:"nodes"` // the first of them
+	Since    string         `json:"since"` // the first of them does
+	Reason   string         `json:"reason"`
+	Cause    *v2PolicyCause `json:"cause,omitempty"`
 }
 
 type v2MemberPropagation struct {
@@ -245,8 +269,23 @@ func propagated(k registry.ServiceKey, revision registry.Revision, answers []Mem
 			out.Pending = append(out.Pending, v2PendingProxy{p.Node, m.Member, p.Peer, p.Type, p.Resource, p.State, timeText(p.Since), p.Reason})
 		}
 	}
+	for _, m := range answers {
+		for i := range m.Refused {
+			out.Refused = append(out.Refused, m.Refused[i].shown(m.Member))
+		}
+	}
+	slices.SortStableFunc(out.Refused, func(a, b v2ProxyRefusal) int { return cmp.Compare(b.Proxies, a.Proxies) })
+	out.Refused = out.Refused[:min(len(out.Refused), refusedShownMax)]
 	slices.SortStableFunc(out.Pending, func(a, b v2PendingProxy) int { return cmp.Compare(a.Node, b.Node) })
 	out.Pending = out.Pending[:min(len(out.Pending), pendingShownMax)]
+	return out
+}
+
+func (r *ProxyRefusal) shown(member uint64) v2ProxyRefusal {
+	out := v2ProxyRefusal{Member: member, Type: r.Type, Resource: r.Resource, Proxies: r.Proxies, Nodes: append([]string{}, r.Nodes...), Since: timeText(r.Since), Reason: r.Reason}
+	if r.Cause != nil {
+		out.Cause = &shownCauses([]PolicyCause{*r.Cause})[0]
+	}
 	return out
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -160,7 +161,7 @@ func (f *fakeProxies) members() uint64 {
 }
 
 // play has lines of "member ID revision N has N of N", "member ID away" and
-// "lacks NODE TYPE RESOURCE STATE [REASON]" of the member above.
+// "lacks NODE TYPE RESOURCE STATE [REASON]" or "refused TYPE RESOURCE PROXIES REASON" of the member above.
 func (f *fakeProxies) play(d *datadriven.TestData) string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -175,6 +176,17 @@ func (f *fakeProxies) play(d *datadriven.TestData) string {
 		if n, _ := fmt.Sscanf(line, "member %d away", &m.Member); n == 1 {
 			m.Err = fmt.Errorf("node %d is not connected", m.Member)
 			f.answers = append(f.answers, m)
+			continue
+		}
+		if rest, ok := strings.CutPrefix(line, "refused "); ok {
+			words := strings.SplitN(rest, " ", 4)
+			last, at := &f.answers[len(f.answers)-1], time.UnixMilli(1_790_000_000_123)
+			r := ProxyRefusal{Type: words[0], Resource: words[1], Reason: words[3], Nodes: []string{"web-9"}, Since: at}
+			r.Proxies, _ = strconv.Atoi(words[2])
+			if r.Proxies > 1 {
+				r.Cause = &PolicyCause{registry.ServiceKey{Namespace: "prod", Service: "orders"}, 3, 7, "alice", at}
+			}
+			last.Refused = append(last.Refused, r)
 			continue
 		}
 		words := strings.SplitN(line, " ", 6)

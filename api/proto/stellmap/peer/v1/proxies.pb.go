@@ -306,7 +306,9 @@ type PropagationAnswer struct {
 	Interested   uint64 `protobuf:"varint,2,opt,name=interested,proto3" json:"interested,omitempty"`
 	Acknowledged uint64 `protobuf:"varint,3,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"`
 	// Those that have not; the first of them if they are many.
-	Pending       []*PendingProxy `protobuf:"bytes,4,rep,name=pending,proto3" json:"pending,omitempty"`
+	Pending []*PendingProxy `protobuf:"bytes,4,rep,name=pending,proto3" json:"pending,omitempty"`
+	// What proxies refuse of it, most of them first.
+	Refused       []*ProxyRefusal `protobuf:"bytes,5,rep,name=refused,proto3" json:"refused,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -369,6 +371,109 @@ func (x *PropagationAnswer) GetPending() []*PendingProxy {
 	return nil
 }
 
+func (x *PropagationAnswer) GetRefused() []*ProxyRefusal {
+	if x != nil {
+		return x.Refused
+	}
+	return nil
+}
+
+// ProxyRefusal is one thing that some proxies refuse for one reason.
+type ProxyRefusal struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Type     string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	Resource string                 `protobuf:"bytes,2,opt,name=resource,proto3" json:"resource,omitempty"`
+	Reason   string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Proxies  uint64                 `protobuf:"varint,4,opt,name=proxies,proto3" json:"proxies,omitempty"`
+	// The first of them.
+	Nodes []string `protobuf:"bytes,5,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	// Since when the first of them does.
+	SinceMs int64 `protobuf:"varint,6,opt,name=since_ms,json=sinceMs,proto3" json:"since_ms,omitempty"`
+	// The edit of the service's policy that it came by.
+	Cause         *PolicyCause `protobuf:"bytes,7,opt,name=cause,proto3" json:"cause,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProxyRefusal) Reset() {
+	*x = ProxyRefusal{}
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProxyRefusal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProxyRefusal) ProtoMessage() {}
+
+func (x *ProxyRefusal) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProxyRefusal.ProtoReflect.Descriptor instead.
+func (*ProxyRefusal) Descriptor() ([]byte, []int) {
+	return file_stellmap_peer_v1_proxies_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ProxyRefusal) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *ProxyRefusal) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *ProxyRefusal) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ProxyRefusal) GetProxies() uint64 {
+	if x != nil {
+		return x.Proxies
+	}
+	return 0
+}
+
+func (x *ProxyRefusal) GetNodes() []string {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *ProxyRefusal) GetSinceMs() int64 {
+	if x != nil {
+		return x.SinceMs
+	}
+	return 0
+}
+
+func (x *ProxyRefusal) GetCause() *PolicyCause {
+	if x != nil {
+		return x.Cause
+	}
+	return nil
+}
+
 type PendingProxy struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
@@ -384,7 +489,7 @@ type PendingProxy struct {
 
 func (x *PendingProxy) Reset() {
 	*x = PendingProxy{}
-	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[4]
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -396,7 +501,7 @@ func (x *PendingProxy) String() string {
 func (*PendingProxy) ProtoMessage() {}
 
 func (x *PendingProxy) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[4]
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -409,7 +514,7 @@ func (x *PendingProxy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PendingProxy.ProtoReflect.Descriptor instead.
 func (*PendingProxy) Descriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_proxies_proto_rawDescGZIP(), []int{4}
+	return file_stellmap_peer_v1_proxies_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *PendingProxy) GetNode() string {
@@ -479,7 +584,7 @@ type ProxyListQuestion struct {
 
 func (x *ProxyListQuestion) Reset() {
 	*x = ProxyListQuestion{}
-	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[5]
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -491,7 +596,7 @@ func (x *ProxyListQuestion) String() string {
 func (*ProxyListQuestion) ProtoMessage() {}
 
 func (x *ProxyListQuestion) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[5]
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -504,7 +609,7 @@ func (x *ProxyListQuestion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyListQuestion.ProtoReflect.Descriptor instead.
 func (*ProxyListQuestion) Descriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_proxies_proto_rawDescGZIP(), []int{5}
+	return file_stellmap_peer_v1_proxies_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ProxyListQuestion) GetNodes() []string {
@@ -575,7 +680,7 @@ type ProxyListAnswer struct {
 
 func (x *ProxyListAnswer) Reset() {
 	*x = ProxyListAnswer{}
-	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[6]
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -587,7 +692,7 @@ func (x *ProxyListAnswer) String() string {
 func (*ProxyListAnswer) ProtoMessage() {}
 
 func (x *ProxyListAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[6]
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -600,7 +705,7 @@ func (x *ProxyListAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyListAnswer.ProtoReflect.Descriptor instead.
 func (*ProxyListAnswer) Descriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_proxies_proto_rawDescGZIP(), []int{6}
+	return file_stellmap_peer_v1_proxies_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ProxyListAnswer) GetProxies() []*Proxy {
@@ -647,7 +752,7 @@ type Proxy struct {
 
 func (x *Proxy) Reset() {
 	*x = Proxy{}
-	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[7]
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -659,7 +764,7 @@ func (x *Proxy) String() string {
 func (*Proxy) ProtoMessage() {}
 
 func (x *Proxy) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[7]
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -672,7 +777,7 @@ func (x *Proxy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Proxy.ProtoReflect.Descriptor instead.
 func (*Proxy) Descriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_proxies_proto_rawDescGZIP(), []int{7}
+	return file_stellmap_peer_v1_proxies_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Proxy) GetNode() string {
@@ -796,7 +901,7 @@ type ProxyType struct {
 
 func (x *ProxyType) Reset() {
 	*x = ProxyType{}
-	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[8]
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -808,7 +913,7 @@ func (x *ProxyType) String() string {
 func (*ProxyType) ProtoMessage() {}
 
 func (x *ProxyType) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[8]
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -821,7 +926,7 @@ func (x *ProxyType) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyType.ProtoReflect.Descriptor instead.
 func (*ProxyType) Descriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_proxies_proto_rawDescGZIP(), []int{8}
+	return file_stellmap_peer_v1_proxies_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ProxyType) GetType() string {
@@ -919,7 +1024,7 @@ type ProxyRejection struct {
 
 func (x *ProxyRejection) Reset() {
 	*x = ProxyRejection{}
-	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[9]
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -931,7 +1036,7 @@ func (x *ProxyRejection) String() string {
 func (*ProxyRejection) ProtoMessage() {}
 
 func (x *ProxyRejection) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[9]
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -944,7 +1049,7 @@ func (x *ProxyRejection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyRejection.ProtoReflect.Descriptor instead.
 func (*ProxyRejection) Descriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_proxies_proto_rawDescGZIP(), []int{9}
+	return file_stellmap_peer_v1_proxies_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ProxyRejection) GetResource() string {
@@ -988,7 +1093,7 @@ type ProxyDetailQuestion struct {
 
 func (x *ProxyDetailQuestion) Reset() {
 	*x = ProxyDetailQuestion{}
-	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[10]
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1000,7 +1105,7 @@ func (x *ProxyDetailQuestion) String() string {
 func (*ProxyDetailQuestion) ProtoMessage() {}
 
 func (x *ProxyDetailQuestion) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[10]
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1013,7 +1118,7 @@ func (x *ProxyDetailQuestion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyDetailQuestion.ProtoReflect.Descriptor instead.
 func (*ProxyDetailQuestion) Descriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_proxies_proto_rawDescGZIP(), []int{10}
+	return file_stellmap_peer_v1_proxies_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ProxyDetailQuestion) GetNode() string {
@@ -1094,7 +1199,7 @@ type ProxyDetailAnswer struct {
 
 func (x *ProxyDetailAnswer) Reset() {
 	*x = ProxyDetailAnswer{}
-	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[11]
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1106,7 +1211,7 @@ func (x *ProxyDetailAnswer) String() string {
 func (*ProxyDetailAnswer) ProtoMessage() {}
 
 func (x *ProxyDetailAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[11]
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1119,7 +1224,7 @@ func (x *ProxyDetailAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyDetailAnswer.ProtoReflect.Descriptor instead.
 func (*ProxyDetailAnswer) Descriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_proxies_proto_rawDescGZIP(), []int{11}
+	return file_stellmap_peer_v1_proxies_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ProxyDetailAnswer) GetProxies() []*Proxy {
@@ -1177,7 +1282,7 @@ type ProxyResource struct {
 
 func (x *ProxyResource) Reset() {
 	*x = ProxyResource{}
-	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[12]
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1189,7 +1294,7 @@ func (x *ProxyResource) String() string {
 func (*ProxyResource) ProtoMessage() {}
 
 func (x *ProxyResource) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[12]
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1202,7 +1307,7 @@ func (x *ProxyResource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyResource.ProtoReflect.Descriptor instead.
 func (*ProxyResource) Descriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_proxies_proto_rawDescGZIP(), []int{12}
+	return file_stellmap_peer_v1_proxies_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ProxyResource) GetNumber() uint64 {
@@ -1290,7 +1395,7 @@ type ProxyContent struct {
 
 func (x *ProxyContent) Reset() {
 	*x = ProxyContent{}
-	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[13]
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1302,7 +1407,7 @@ func (x *ProxyContent) String() string {
 func (*ProxyContent) ProtoMessage() {}
 
 func (x *ProxyContent) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[13]
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1315,7 +1420,7 @@ func (x *ProxyContent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyContent.ProtoReflect.Descriptor instead.
 func (*ProxyContent) Descriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_proxies_proto_rawDescGZIP(), []int{13}
+	return file_stellmap_peer_v1_proxies_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ProxyContent) GetHash() uint64 {
@@ -1360,7 +1465,7 @@ type PolicyCause struct {
 
 func (x *PolicyCause) Reset() {
 	*x = PolicyCause{}
-	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[14]
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1372,7 +1477,7 @@ func (x *PolicyCause) String() string {
 func (*PolicyCause) ProtoMessage() {}
 
 func (x *PolicyCause) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[14]
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1385,7 +1490,7 @@ func (x *PolicyCause) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyCause.ProtoReflect.Descriptor instead.
 func (*PolicyCause) Descriptor() ([]byte, []int) {
-	return file_stellmap_peer_v1_proxies_proto_rawDescGZIP(), []int{14}
+	return file_stellmap_peer_v1_proxies_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PolicyCause) GetNamespace() string {
@@ -1450,14 +1555,23 @@ const file_stellmap_peer_v1_proxies_proto_rawDesc = "" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x17\n" +
-	"\await_ms\x18\x04 \x01(\x03R\x06waitMs\"\xad\x01\n" +
+	"\await_ms\x18\x04 \x01(\x03R\x06waitMs\"\xe7\x01\n" +
 	"\x11PropagationAnswer\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x1e\n" +
 	"\n" +
 	"interested\x18\x02 \x01(\x04R\n" +
 	"interested\x12\"\n" +
 	"\facknowledged\x18\x03 \x01(\x04R\facknowledged\x128\n" +
-	"\apending\x18\x04 \x03(\v2\x1e.stellmap.peer.v1.PendingProxyR\apending\"\xaf\x01\n" +
+	"\apending\x18\x04 \x03(\v2\x1e.stellmap.peer.v1.PendingProxyR\apending\x128\n" +
+	"\arefused\x18\x05 \x03(\v2\x1e.stellmap.peer.v1.ProxyRefusalR\arefused\"\xd6\x01\n" +
+	"\fProxyRefusal\x12\x12\n" +
+	"\x04type\x18\x01 \x01(\tR\x04type\x12\x1a\n" +
+	"\bresource\x18\x02 \x01(\tR\bresource\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n" +
+	"\aproxies\x18\x04 \x01(\x04R\aproxies\x12\x14\n" +
+	"\x05nodes\x18\x05 \x03(\tR\x05nodes\x12\x19\n" +
+	"\bsince_ms\x18\x06 \x01(\x03R\asinceMs\x123\n" +
+	"\x05cause\x18\a \x01(\v2\x1d.stellmap.peer.v1.PolicyCauseR\x05cause\"\xaf\x01\n" +
 	"\fPendingProxy\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
 	"\x04peer\x18\x02 \x01(\tR\x04peer\x12\x12\n" +
@@ -1571,46 +1685,49 @@ func file_stellmap_peer_v1_proxies_proto_rawDescGZIP() []byte {
 	return file_stellmap_peer_v1_proxies_proto_rawDescData
 }
 
-var file_stellmap_peer_v1_proxies_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_stellmap_peer_v1_proxies_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_stellmap_peer_v1_proxies_proto_goTypes = []any{
 	(*ProxyQuestion)(nil),       // 0: stellmap.peer.v1.ProxyQuestion
 	(*ProxyAnswer)(nil),         // 1: stellmap.peer.v1.ProxyAnswer
 	(*PropagationQuestion)(nil), // 2: stellmap.peer.v1.PropagationQuestion
 	(*PropagationAnswer)(nil),   // 3: stellmap.peer.v1.PropagationAnswer
-	(*PendingProxy)(nil),        // 4: stellmap.peer.v1.PendingProxy
-	(*ProxyListQuestion)(nil),   // 5: stellmap.peer.v1.ProxyListQuestion
-	(*ProxyListAnswer)(nil),     // 6: stellmap.peer.v1.ProxyListAnswer
-	(*Proxy)(nil),               // 7: stellmap.peer.v1.Proxy
-	(*ProxyType)(nil),           // 8: stellmap.peer.v1.ProxyType
-	(*ProxyRejection)(nil),      // 9: stellmap.peer.v1.ProxyRejection
-	(*ProxyDetailQuestion)(nil), // 10: stellmap.peer.v1.ProxyDetailQuestion
-	(*ProxyDetailAnswer)(nil),   // 11: stellmap.peer.v1.ProxyDetailAnswer
-	(*ProxyResource)(nil),       // 12: stellmap.peer.v1.ProxyResource
-	(*ProxyContent)(nil),        // 13: stellmap.peer.v1.ProxyContent
-	(*PolicyCause)(nil),         // 14: stellmap.peer.v1.PolicyCause
+	(*ProxyRefusal)(nil),        // 4: stellmap.peer.v1.ProxyRefusal
+	(*PendingProxy)(nil),        // 5: stellmap.peer.v1.PendingProxy
+	(*ProxyListQuestion)(nil),   // 6: stellmap.peer.v1.ProxyListQuestion
+	(*ProxyListAnswer)(nil),     // 7: stellmap.peer.v1.ProxyListAnswer
+	(*Proxy)(nil),               // 8: stellmap.peer.v1.Proxy
+	(*ProxyType)(nil),           // 9: stellmap.peer.v1.ProxyType
+	(*ProxyRejection)(nil),      // 10: stellmap.peer.v1.ProxyRejection
+	(*ProxyDetailQuestion)(nil), // 11: stellmap.peer.v1.ProxyDetailQuestion
+	(*ProxyDetailAnswer)(nil),   // 12: stellmap.peer.v1.ProxyDetailAnswer
+	(*ProxyResource)(nil),       // 13: stellmap.peer.v1.ProxyResource
+	(*ProxyContent)(nil),        // 14: stellmap.peer.v1.ProxyContent
+	(*PolicyCause)(nil),         // 15: stellmap.peer.v1.PolicyCause
 }
 var file_stellmap_peer_v1_proxies_proto_depIdxs = []int32{
 	2,  // 0: stellmap.peer.v1.ProxyQuestion.propagation:type_name -> stellmap.peer.v1.PropagationQuestion
-	5,  // 1: stellmap.peer.v1.ProxyQuestion.list:type_name -> stellmap.peer.v1.ProxyListQuestion
-	10, // 2: stellmap.peer.v1.ProxyQuestion.detail:type_name -> stellmap.peer.v1.ProxyDetailQuestion
+	6,  // 1: stellmap.peer.v1.ProxyQuestion.list:type_name -> stellmap.peer.v1.ProxyListQuestion
+	11, // 2: stellmap.peer.v1.ProxyQuestion.detail:type_name -> stellmap.peer.v1.ProxyDetailQuestion
 	3,  // 3: stellmap.peer.v1.ProxyAnswer.propagation:type_name -> stellmap.peer.v1.PropagationAnswer
-	6,  // 4: stellmap.peer.v1.ProxyAnswer.list:type_name -> stellmap.peer.v1.ProxyListAnswer
-	11, // 5: stellmap.peer.v1.ProxyAnswer.detail:type_name -> stellmap.peer.v1.ProxyDetailAnswer
-	4,  // 6: stellmap.peer.v1.PropagationAnswer.pending:type_name -> stellmap.peer.v1.PendingProxy
-	7,  // 7: stellmap.peer.v1.ProxyListAnswer.proxies:type_name -> stellmap.peer.v1.Proxy
-	8,  // 8: stellmap.peer.v1.Proxy.types:type_name -> stellmap.peer.v1.ProxyType
-	9,  // 9: stellmap.peer.v1.ProxyType.rejected:type_name -> stellmap.peer.v1.ProxyRejection
-	7,  // 10: stellmap.peer.v1.ProxyDetailAnswer.proxies:type_name -> stellmap.peer.v1.Proxy
-	12, // 11: stellmap.peer.v1.ProxyDetailAnswer.resources:type_name -> stellmap.peer.v1.ProxyResource
-	13, // 12: stellmap.peer.v1.ProxyResource.wanted:type_name -> stellmap.peer.v1.ProxyContent
-	13, // 13: stellmap.peer.v1.ProxyResource.sent:type_name -> stellmap.peer.v1.ProxyContent
-	13, // 14: stellmap.peer.v1.ProxyResource.acked:type_name -> stellmap.peer.v1.ProxyContent
-	14, // 15: stellmap.peer.v1.ProxyResource.causes:type_name -> stellmap.peer.v1.PolicyCause
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	7,  // 4: stellmap.peer.v1.ProxyAnswer.list:type_name -> stellmap.peer.v1.ProxyListAnswer
+	12, // 5: stellmap.peer.v1.ProxyAnswer.detail:type_name -> stellmap.peer.v1.ProxyDetailAnswer
+	5,  // 6: stellmap.peer.v1.PropagationAnswer.pending:type_name -> stellmap.peer.v1.PendingProxy
+	4,  // 7: stellmap.peer.v1.PropagationAnswer.refused:type_name -> stellmap.peer.v1.ProxyRefusal
+	15, // 8: stellmap.peer.v1.ProxyRefusal.cause:type_name -> stellmap.peer.v1.PolicyCause
+	8,  // 9: stellmap.peer.v1.ProxyListAnswer.proxies:type_name -> stellmap.peer.v1.Proxy
+	9,  // 10: stellmap.peer.v1.Proxy.types:type_name -> stellmap.peer.v1.ProxyType
+	10, // 11: stellmap.peer.v1.ProxyType.rejected:type_name -> stellmap.peer.v1.ProxyRejection
+	8,  // 12: stellmap.peer.v1.ProxyDetailAnswer.proxies:type_name -> stellmap.peer.v1.Proxy
+	13, // 13: stellmap.peer.v1.ProxyDetailAnswer.resources:type_name -> stellmap.peer.v1.ProxyResource
+	14, // 14: stellmap.peer.v1.ProxyResource.wanted:type_name -> stellmap.peer.v1.ProxyContent
+	14, // 15: stellmap.peer.v1.ProxyResource.sent:type_name -> stellmap.peer.v1.ProxyContent
+	14, // 16: stellmap.peer.v1.ProxyResource.acked:type_name -> stellmap.peer.v1.ProxyContent
+	15, // 17: stellmap.peer.v1.ProxyResource.causes:type_name -> stellmap.peer.v1.PolicyCause
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_stellmap_peer_v1_proxies_proto_init() }
@@ -1634,7 +1751,7 @@ func file_stellmap_peer_v1_proxies_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stellmap_peer_v1_proxies_proto_rawDesc), len(file_stellmap_peer_v1_proxies_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
