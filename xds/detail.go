@@ -212,16 +212,22 @@ func (s *Server) Detail(ctx context.Context, q DetailQuery) (ProxyDetail, error)
 
 // streamsOf are the streams of a node, in the order of their coming.
 func (s *Server) streamsOf(node string) []*stream {
+	out := s.streamsWhere(func(has string) bool { return has == node })
+	return out[:min(len(out), nodeStreamsMax)]
+}
+
+// streamsWhere are those of the nodes that match, in the order of their coming.
+func (s *Server) streamsWhere(matches func(node string) bool) []*stream {
 	var out []*stream
 	s.mu.Lock()
 	for str := range s.streams {
-		if p := str.status.Load(); p != nil && p.Node == node {
+		if p := str.status.Load(); p != nil && matches(p.Node) {
 			out = append(out, str)
 		}
 	}
 	s.mu.Unlock()
 	slices.SortFunc(out, func(a, b *stream) int { return cmp.Compare(a.number, b.number) })
-	return out[:min(len(out), nodeStreamsMax)]
+	return out
 }
 
 // behind says that a resource comes after the one that the query goes on from.

@@ -16,6 +16,7 @@ import (
 	endpointservice "github.com/envoyproxy/go-control-plane/envoy/service/endpoint/v3"
 	listenerservice "github.com/envoyproxy/go-control-plane/envoy/service/listener/v3"
 	routeservice "github.com/envoyproxy/go-control-plane/envoy/service/route/v3"
+	statusservice "github.com/envoyproxy/go-control-plane/envoy/service/status/v3"
 	typeurl "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	streamv3 "github.com/envoyproxy/go-control-plane/pkg/server/stream/v3"
 	serverv3 "github.com/envoyproxy/go-control-plane/pkg/server/v3"
@@ -121,6 +122,7 @@ func (s *Server) Register(g *grpc.Server) {
 	endpointservice.RegisterEndpointDiscoveryServiceServer(g, server)
 	listenerservice.RegisterListenerDiscoveryServiceServer(g, server)
 	routeservice.RegisterRouteDiscoveryServiceServer(g, server)
+	statusservice.RegisterClientStatusDiscoveryServiceServer(g, clientStatus{server: s})
 }
 
 // Run follows the registry until the context ends; then it ends all streams.
