@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -34,13 +35,25 @@ func newDaemon(bin, dir string) *daemon {
 		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: registrars}}}
 }
 
-func buildDaemon(b *testing.B) string {
-	b.Helper()
-	bin := filepath.Join(b.TempDir(), "stellmapd")
+// scratch is this process's own folder.
+var scratch string
+
+// builtDaemon is a stellmapd, built once.
+var builtDaemon = sync.OnceValues(func() (string, error) {
+	bin := filepath.Join(scratch, "stellmapd")
 	build := exec.Command("go", "build", "-o", bin, "../cmd/stellmapd")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		b.Fatalf("build stellmapd: %v\n%s", err, out)
+		return "", fmt.Errorf("build stellmapd: %w\n%s", err, out)
+	}
+	return bin, nil
+})
+
+func buildDaemon(b *testing.B) string {
+	b.Helper()
+	bin, err := builtDaemon()
+	if err != nil {
+		b.Fatal(err)
 	}
 	return bin
 }
