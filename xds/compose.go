@@ -177,20 +177,27 @@ func (b *subscription) complete(r *response) *response {
 }
 
 // list fills a response with all that there is. It is not split, however large:
-// what was missing would be gone.
+// what was missing would be gone. What a silent client has been told before and
+// has not accepted is new to it again.
 func (b *subscription) list(r *response) {
 	changed := make(map[string]*entry, len(r.entries))
 	for _, e := range r.entries {
 		changed[e.name] = e
 	}
-	r.entries, r.size = nil, 0
+	r.entries, r.fresh, r.size = nil, nil, 0
 	for _, name := range b.listed(r.removed) {
 		e := changed[name]
 		if k := b.known[name]; e == nil && k != nil {
-			e = k.sent
+			if e = k.sent; e == nil {
+				e = k.good
+			}
 		}
-		if !e.absent() {
-			r.add(e)
+		if e.absent() {
+			continue
+		}
+		r.add(e)
+		if e.hash != b.good(name).hashOf() {
+			r.fresh = append(r.fresh, e)
 		}
 	}
 }

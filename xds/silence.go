@@ -29,7 +29,7 @@ func (b *subscription) listen(now time.Time) {
 	if b.typ != typeCluster || len(p.fresh) != 1 || b.stream.answered < p.sequence || b.refusals.lifted(p.fresh[0]) {
 		return
 	}
-	for _, e := range b.suspects(p) {
+	if e := p.fresh[0]; b.goBack(e) {
 		p.withdrew = true
 		b.refuse(e, fmt.Sprintf("no answer in %v, while later responses were answered", hold), now)
 		b.want(e.name, true)

@@ -41,8 +41,8 @@ type subscription struct {
 	since time.Time           // when the oldest change in dirty was seen
 }
 
-// known is what a client may have under a name: what it was sent last, and what
-// it has last accepted; nil = nothing that we know of.
+// known is what a client may have under a name: what it was sent last, nil = it
+// may have that or what was before; and what it has last accepted, nil = nothing.
 type known struct{ sent, good *entry }
 
 // lateMax bounds the silent responses that an answer is still known for. Of what
@@ -290,11 +290,11 @@ func (b *subscription) accept(r *response) {
 	}
 }
 
-// reject takes a NACK. The one new content in a response is to blame; of
-// several, halves are tried in turn, since the client's words often do not name
-// the culprit. What the client had accepted before stands, and what was gone is
-// said again, since nobody says what a client makes of the rest of a response
-// that it refuses.
+// reject takes a NACK. The one new content in a response is to blame, and the
+// client has what it had before; of several, halves are tried in turn, since the
+// client's words often do not name the culprit. Nobody says what a client makes
+// of the rest of a response that it refuses: some take it, some do not. So it is
+// not known what it has of that, and what was gone is said again.
 func (b *subscription) reject(r *response, reason string, at time.Time) {
 	if r == b.pending {
 		b.pending = nil
@@ -303,33 +303,47 @@ func (b *subscription) reject(r *response, reason string, at time.Time) {
 		b.refuse(r.fresh[0], reason, at)
 		return
 	}
-	suspects := b.suspects(r)
-	switch len(suspects) {
+	switch len(r.fresh) {
 	case 0:
 		return
 	case 1:
-		b.refuse(suspects[0], reason, at)
-		b.want(suspects[0].name, false)
+		b.refuse(r.fresh[0], reason, at)
+		b.goBack(r.fresh[0])
 	default:
-		half := len(suspects) / 2
-		b.trial = slices.Insert(b.trial, 0, namesOf(suspects[:half]), namesOf(suspects[half:]))
-		for _, e := range suspects {
-			b.want(e.name, false)
-		}
+		b.try(r.fresh)
 	}
 	b.sayAgain(r.removed)
 }
 
-// suspects are what was new in a response and nothing newer has been sent for;
-// the client goes back to what it had of them.
-func (b *subscription) suspects(r *response) (suspects []*entry) {
-	for _, e := range r.fresh {
+// goBack has the client have what it had before a content that it refuses; false
+// says that newer content has been sent, or that it does not want any.
+func (b *subscription) goBack(e *entry) bool {
+	k := b.known[e.name]
+	if k == nil || k.sent != e {
+		return false
+	}
+	k.sent = k.good
+	b.want(e.name, false)
+	return true
+}
+
+// try sends the suspects again in two halves. Those that have been superseded are
+// left out, which does not make the others the culprit.
+func (b *subscription) try(fresh []*entry) {
+	var suspects []string
+	for _, e := range fresh {
 		if k := b.known[e.name]; k != nil && k.sent == e {
-			k.sent = k.good
-			suspects = append(suspects, e)
+			k.sent = nil
+			b.want(e.name, false)
+			suspects = append(suspects, e.name)
 		}
 	}
-	return suspects
+	half := len(suspects) / 2
+	for _, group := range [][]string{suspects[half:], suspects[:half]} {
+		if len(group) > 0 {
+			b.trial = slices.Insert(b.trial, 0, group)
+		}
+	}
 }
 
 func (b *subscription) refuse(e *entry, reason string, at time.Time) {
@@ -348,14 +362,6 @@ func (b *subscription) sayAgain(removed []string) {
 	for _, name := range removed {
 		b.want(name, true)
 	}
-}
-
-func namesOf(entries []*entry) []string {
-	names := make([]string, 0, len(entries))
-	for _, e := range entries {
-		names = append(names, e.name)
-	}
-	return names
 }
 
 // idle says that the client has answered all there was to send.
