@@ -318,7 +318,11 @@ func (s *stream) take() {
 // push sends a type's next response, if there is one and it may go.
 func (s *stream) push(ctx context.Context, b *subscription, now time.Time) error {
 	b.listen(now)
-	if len(b.todo) == 0 && !b.answer || !b.open() || s.waits(b, now) {
+	if len(b.todo) == 0 && !b.answer {
+		b.waiting, b.leaving = time.Time{}, time.Time{} // nothing does; what comes next has its own time to wait
+		return nil
+	}
+	if !b.open() || s.waits(b, now) {
 		return nil
 	}
 	r := b.compose(now)
