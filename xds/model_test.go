@@ -319,6 +319,11 @@ func (c *randomClient) reconnect() {
 	}
 	if !c.delta { // what Envoy may do when it loses its stream
 		clear(c.have[typeEndpoints])
+		for t := range typeCount {
+			if c.version[t] == "" { // it cannot say what it has, and begins anew
+				clear(c.have[t])
+			}
+		}
 	}
 	c.connect()
 }
@@ -355,6 +360,9 @@ func (c *randomClient) subscribeAnew() {
 	}
 	t := pick(c.r, []resourceType{typeCluster, typeEndpoints, typeEndpoints})
 	w := &c.wish[t]
+	if c.wouldBeStale(t) {
+		return
+	}
 	if t == typeCluster && !w.all && c.r.chance(20) && (!c.delta || !w.asked) {
 		w.all = true
 		c.r.note("%s asks for all clusters", c.name)
@@ -544,10 +552,17 @@ func (c *randomClient) answerOne() bool {
 	}
 	c.nonce[t] = f.nonce
 	c.say(f, no)
-	if t == typeCluster && c.proxy && (!no || c.lenient) {
+	if c.proxy && !c.wouldBeStale(typeEndpoints) {
 		c.followClusters()
 	}
 	return true
+}
+
+// wouldBeStale says that a request for other names would be passed over, as state
+// of the world, since it has the nonce of an older response. A client that takes
+// a name back and forth meanwhile cannot say so.
+func (c *randomClient) wouldBeStale(t resourceType) bool {
+	return !c.delta && slices.ContainsFunc(c.inbox, func(f frame) bool { return f.typ == t })
 }
 
 // blameFor remembers what was refused: alone, so that it must not come again, or

@@ -24,6 +24,8 @@ type subscription struct {
 	forced   map[string]struct{}  // of todo: to be answered even if the client has it
 	answer   bool                 // the next response is sent even if it is empty
 
+	inherited bool // the client has, from an earlier stream, what only a response that it accepts makes it drop
+
 	nonce    string      // of the last response
 	pending  *response   // sent and not answered yet
 	late     []*response // silent ones before it: the client may answer them yet; lateMax at most
@@ -276,7 +278,7 @@ func (b *subscription) accept(r *response) {
 	} else {
 		passed = nil
 	}
-	b.ackedAt = b.stream.server.now()
+	b.ackedAt, b.inherited = b.stream.server.now(), false
 	for _, one := range append(passed, r) {
 		b.acked = max(b.acked, one.revision)
 		for _, e := range one.entries {
@@ -356,7 +358,7 @@ func (b *subscription) refuse(e *entry, reason string, at time.Time) {
 // what a response leaves out.
 func (b *subscription) sayAgain(removed []string) {
 	if !b.stream.delta {
-		b.answer = b.answer || len(removed) > 0
+		b.answer = b.answer || len(removed) > 0 || b.inherited
 		return
 	}
 	for _, name := range removed {
