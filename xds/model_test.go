@@ -30,7 +30,7 @@ var sequences = flag.Int("sequences", 100, "random sequences of requests and cha
 const (
 	// Four clusters are halved three times, some of it in responses that were on
 	// their way to a silent client.
-	refusedMax = 6
+	rejectedMax = 6
 
 	modelSteps = 60
 	answersMax = 300         // until all is said; some 60 are usual
@@ -49,7 +49,7 @@ const (
 //
 // and when everything is answered each client has what the registry says.
 func TestRandomClients(t *testing.T) {
-	first := cmp.Or(*seed, uint64(time.Now().UnixNano()))
+	first := cmp.Or(*seed, 1)
 	n := *sequences
 	if *seed != 0 {
 		n = 1
@@ -573,7 +573,7 @@ func (c *randomClient) blameFor(f frame) {
 			c.doubted[name] = true
 		}
 		key := blame(f.typ, name, content)
-		if c.refused[key]++; content.bad && c.refused[key] > refusedMax {
+		if c.refused[key]++; content.bad && c.refused[key] > rejectedMax {
 			c.fail("%s %s has been refused %d times", f.typ, name, c.refused[key])
 		}
 		c.blamed[key] = c.blamed[key] || len(f.resources) == 1

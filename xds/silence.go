@@ -39,6 +39,9 @@ func (b *subscription) listen(now time.Time) {
 // bringBack sends again what was taken back from a client that was only slow.
 func (b *subscription) bringBack(e *entry) {
 	b.refusals.lift(content{e.name, e.hash})
+	if k := b.known[e.name]; k != nil {
+		k.good = e
+	}
 	if b.resource(e.name) != nil {
 		b.want(e.name, false)
 	}

@@ -314,7 +314,19 @@ func (b *subscription) reject(r *response, reason string, at time.Time) {
 	default:
 		b.try(r.fresh)
 	}
+	b.doubt(r)
 	b.sayAgain(r.removed)
+}
+
+// doubt sends again what a refused response had to take something back that the
+// client has accepted since.
+func (b *subscription) doubt(r *response) {
+	for _, e := range r.told {
+		if k := b.known[e.name]; k != nil && k.sent == e && k.good.hashOf() != e.hash {
+			k.sent = nil
+			b.want(e.name, false)
+		}
+	}
 }
 
 // goBack has the client have what it had before a content that it refuses; false
