@@ -19,11 +19,12 @@ import (
 func (c *cache) build(k resourceKey) *entry {
 	c.metrics.built[k.typ].Add(1)
 	packed, revision, err := c.pack(k)
-	if err != nil {
+	ahead := errors.Is(err, errAhead)
+	if err != nil && !ahead {
 		c.metrics.invalid[k.typ].Add(1)
 	}
 	if err != nil || packed == nil {
-		return &entry{name: k.name, revision: revision}
+		return &entry{name: k.name, revision: revision, ahead: ahead}
 	}
 	c.metrics.marshalled[k.typ].Add(1)
 	hash := max(1, xxhash.Sum64(packed.Value))
@@ -105,9 +106,9 @@ func orNil[M interface {
 }
 
 func (c *cache) translateService(k resourceKey, revision registry.Revision) (validated, registry.Revision, error) {
-	s, endpoint := c.lookup(k.name)
+	s, endpoint, err := c.lookup(k.name)
 	if s == nil {
-		return nil, revision, nil
+		return nil, revision, err
 	}
 	if k.typ == typeCluster {
 		m, _, err := soundCluster(s, endpoint)
@@ -129,23 +130,27 @@ func (c *cache) translateService(k resourceKey, revision registry.Revision) (val
 	return m, s.Revision, nil
 }
 
-// lookup finds the service and the endpoint that own a cluster's name. Of a subset
-// it gives the service as if it had no other instances.
-func (c *cache) lookup(cluster string) (*registry.Service, int) {
+// errAhead says that a name's owner is gone, or has other endpoints, and that the
+// directory has yet to follow.
+var errAhead = errors.New("xds: the state is ahead of the directory")
+
+// lookup finds the service and the endpoint that own a cluster's name; nil where
+// nobody does. Of a subset it gives the service as if it had no other instances.
+func (c *cache) lookup(cluster string) (*registry.Service, int, error) {
 	c.mu.RLock()
 	owner := c.directory.clusters[cluster]
 	c.mu.RUnlock()
 	if owner == nil {
-		return nil, 0
+		return nil, 0, nil
 	}
 	s := c.service(owner.listing.key)
 	if s == nil || s.Created != owner.listing.created || owner.endpoint >= len(s.Endpoints) || s.Endpoints[owner.endpoint] != owner.name {
-		return nil, 0 // gone, or with other endpoints: the state is ahead of the directory, which will follow
+		return nil, 0, errAhead
 	}
 	if part := subsetOf(s, owner.subset); part != nil {
-		return part, 0 // else the policy has just lost it, and what routes still lead there is the whole service's
+		return part, 0, nil // else the policy has just lost it, and what routes still lead there is the whole service's
 	}
-	return s, owner.endpoint
+	return s, owner.endpoint, nil
 }
 
 // subsetOf is a service with the instances of a subset alone; nil where its policy has no such subset.

@@ -112,7 +112,9 @@ func (c *cache) entry(r *resource) *entry {
 
 // rebuild gives a resource's present content if it has changed, without showing
 // it yet; nil otherwise. One that nobody has built yet will be built from the
-// present state anyway. The follower alone replaces what has been built.
+// present state anyway. The follower alone replaces what has been built. What the
+// directory has yet to follow stays: the round in which it does takes the cluster
+// and the routes to it away together, and the routes first.
 func (c *cache) rebuild(r *resource) *entry {
 	r.building.Lock()
 	defer r.building.Unlock()
@@ -121,7 +123,7 @@ func (c *cache) rebuild(r *resource) *entry {
 		return nil
 	}
 	e := c.build(r.key)
-	if e.hash == old.hash {
+	if e.hash == old.hash || e.ahead {
 		return nil
 	}
 	return e

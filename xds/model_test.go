@@ -2,7 +2,6 @@ package xds
 
 import (
 	"cmp"
-	"context"
 	"flag"
 	"fmt"
 	"maps"
@@ -222,7 +221,6 @@ type randomClient struct {
 	wish [typeCount]wish
 
 	// of the present stream
-	stop      context.CancelFunc
 	d         *deltaClient
 	w         *wholeClient
 	inbox     []frame

@@ -293,7 +293,7 @@ func TestAPolicyNamesThePrimaryEndpoint(t *testing.T) {
 	}
 	m.settled()
 	for name, want := range map[string]bool{"orders.prod": true, "http~orders.prod": true, "web~orders.prod": false} {
-		if found, _ := m.server.cache.lookup(name); (found != nil) != want {
+		if found, _, _ := m.server.cache.lookup(name); (found != nil) != want {
 			t.Errorf("cluster %s is there: %v, want %v", name, found != nil, want)
 		}
 	}

@@ -87,6 +87,7 @@ type subscriber interface {
 type entry struct {
 	held     atomic.Uint64 // the last revision at which it is known to have held; 0 while it does
 	name     string
+	ahead    bool                  // there is no such thing any more, and the directory does not know yet
 	hash     uint64                // of the bytes; 0 = there is no such thing
 	revision registry.Revision     // by which its content was settled
 	resource *discoveryv3.Resource // as deltas carry it; state of the world carries the Any within; nil where only a client's word is known

@@ -1,6 +1,8 @@
 package xds
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -185,11 +187,47 @@ func TestAServiceMadeAnewIsNotMistakenForTheOld(t *testing.T) {
 	c.reload(time.Now())
 	m.remove("orders", 1)
 	m.add("orders", 1, web, debug)
-	if s, _ := c.lookup("admin~orders.prod"); s != nil {
-		t.Errorf("the directory takes %+v for the endpoint admin", s.Endpoints)
+	if s, _, err := c.lookup("admin~orders.prod"); s != nil || !errors.Is(err, errAhead) {
+		t.Errorf("the directory takes %+v for the endpoint admin, %v", s, err)
 	}
 	c.reload(time.Now())
-	if s, n := c.lookup("debug~orders.prod"); s == nil || s.Endpoints[n].Name != "debug" {
+	if s, n, _ := c.lookup("debug~orders.prod"); s == nil || s.Endpoints[n].Name != "debug" {
 		t.Error("the new endpoint is not found")
+	}
+}
+
+// A cluster whose service is gone goes in the round in which the directory hears of
+// it, with the routes that lead there, and not in an earlier one that finds the
+// state ahead: there a route would lead to a cluster that the client lacks.
+func TestAClusterStaysUntilItsRoutesAreToldToo(t *testing.T) {
+	m := newRegistry(t)
+	m.register(checked("orders", 1))
+	c := newCache(m.machine, func() string { return "" }, newMetrics())
+	c.reload(time.Now())
+	r := c.subscribe(resourceKey{typ: typeCluster, name: "orders.prod"}, c.openScope(kindEnvoy, []string{"*.prod"}))
+	first := c.entry(r)
+	if first.absent() {
+		t.Fatal("there is no cluster")
+	}
+	watch := m.machine.Watch(m.machine.Revision())
+	m.remove("orders", 1)
+	rounds := 0
+	for !r.current.Load().absent() {
+		if r.current.Load() != first {
+			t.Fatal("another content is shown meanwhile")
+		}
+		batch, err := watch.Next(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n := range batch.Events { // one at a time, as a follower that keeps up may have them
+			c.apply(registry.Batch{Revision: batch.Events[n].Revision, Events: batch.Events[n : n+1]}, time.Now())
+			if rounds++; r.current.Load().absent() != (c.directory.clusters["orders.prod"] == nil) {
+				t.Errorf("after event %d the cluster is gone %t, and its name's owner %t", n, r.current.Load().absent(), c.directory.clusters["orders.prod"] == nil)
+			}
+		}
+	}
+	if rounds < 2 {
+		t.Errorf("the service went in %d round", rounds)
 	}
 }

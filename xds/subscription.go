@@ -24,7 +24,7 @@ type subscription struct {
 	forced   map[string]struct{}  // of todo: to be answered even if the client has it
 	answer   bool                 // the next response is sent even if it is empty
 
-	inherited bool // the client has, from an earlier stream, what only a response that it accepts makes it drop
+	unheard bool // as state of the world: the client may have what only a response that it accepts makes it drop
 
 	nonce    string      // of the last response
 	pending  *response   // sent and not answered yet
@@ -278,7 +278,7 @@ func (b *subscription) accept(r *response) {
 	} else {
 		passed = nil
 	}
-	b.ackedAt, b.inherited = b.stream.server.now(), false
+	b.ackedAt, b.unheard = b.stream.server.now(), false
 	for _, one := range append(passed, r) {
 		b.acked = max(b.acked, one.revision)
 		for _, e := range one.entries {
@@ -315,7 +315,7 @@ func (b *subscription) reject(r *response, reason string, at time.Time) {
 		b.try(r.fresh)
 	}
 	b.doubt(r)
-	b.sayAgain(r.removed)
+	b.sayAgain(r)
 }
 
 // doubt sends again what a refused response had to take something back that the
@@ -366,15 +366,21 @@ func (b *subscription) refuse(e *entry, reason string, at time.Time) {
 	}
 }
 
-// sayAgain repeats that names are gone. As state of the world what is gone is
-// what a response leaves out.
-func (b *subscription) sayAgain(removed []string) {
-	if !b.stream.delta {
-		b.answer = b.answer || len(removed) > 0 || b.inherited
-		return
-	}
-	for _, name := range removed {
-		b.want(name, true)
+// sayAgain repeats what a refused response said to be gone, until one is accepted.
+// Clusters and listeners as state of the world are gone by being left out.
+func (b *subscription) sayAgain(r *response) {
+	switch {
+	case b.stream.delta:
+		for _, name := range r.removed {
+			b.want(name, true)
+		}
+	case b.typ.whole():
+		b.unheard = b.unheard || len(r.removed) > 0
+		b.answer = b.answer || b.unheard
+	default:
+		for _, e := range r.errors {
+			b.want(e.name, true)
+		}
 	}
 }
 

@@ -33,7 +33,7 @@ func (b *subscription) changeWhole(r *request, first bool) {
 	b.changeAll(all && b.typ.whole())
 	if first {
 		b.answer = !b.unchanged(r.version)
-		b.inherited = b.answer && b.typ.whole() && r.version != ""
+		b.unheard = b.answer && b.typ.whole() && r.version != ""
 	}
 }
 
