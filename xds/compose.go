@@ -39,14 +39,13 @@ func (b *subscription) nextTrial() map[string]struct{} {
 
 func (b *subscription) composeFrom(group map[string]struct{}, now time.Time) *response {
 	r := &response{typ: b.typ, revision: b.stream.server.cache.revision(), sentAt: now}
-	held := false
 	for _, name := range sortedNames(b.todo) {
 		e := b.wanted(name)
 		_, force := b.forced[name]
 		switch {
 		case b.stream.delta && r.size > b.stream.server.limits.responseBytes:
 		case e.absent():
-			held = b.composeGone(r, name, force, now) || held
+			b.composeGone(r, name, force, now)
 		case b.refused(e) && force:
 			b.composeRefused(r, e)
 		case b.refused(e) || e.hash == b.sentHash(name) && !force:
@@ -60,9 +59,6 @@ func (b *subscription) composeFrom(group map[string]struct{}, now time.Time) *re
 				r.fresh = append(r.fresh, e)
 			}
 		}
-	}
-	if !held {
-		b.leaving = time.Time{}
 	}
 	r.told = r.entries
 	if !b.stream.delta {
@@ -111,12 +107,12 @@ func has(set map[string]struct{}, name string) bool {
 	return ok
 }
 
-// composeGone says that a name is gone, or that there is no such thing; true if
+// composeGone says that a name is gone, or that there is no such thing, unless
 // that has to wait for the routes.
-func (b *subscription) composeGone(r *response, name string, force bool, now time.Time) bool {
+func (b *subscription) composeGone(r *response, name string, force bool, now time.Time) {
 	_, had := b.known[name]
-	if had && b.typ == typeCluster && b.removalsWait(now) {
-		return true
+	if had && b.typ == typeCluster && b.waitsForRoutes(name, now) {
+		return
 	}
 	b.settled(name)
 	if had || force {
@@ -125,7 +121,6 @@ func (b *subscription) composeGone(r *response, name string, force bool, now tim
 	if b.names[name] != nil && (force || had && !b.stream.delta && !b.typ.whole()) {
 		r.explain(name, codes.NotFound, "nothing of that name is registered and can be shown to proxies")
 	}
-	return false
 }
 
 // composeRefused answers a client that asks again for what it has refused: with
@@ -143,16 +138,32 @@ func (b *subscription) composeRefused(r *response, e *entry) {
 	}
 }
 
-// removalsWait keeps clusters until the client has accepted routes that do not
-// name them, since a route without its cluster answers 503.
-func (b *subscription) removalsWait(now time.Time) bool {
-	if b.stream.subs[typeRoutes].idle() {
+// A departure is a cluster that is gone and waits for the routes.
+type departure struct {
+	since time.Time
+	after uint64 // of the stream's responses: later routes do not lead there
+}
+
+// waitsForRoutes keeps a cluster until the client has answered routes that do not
+// name it, since a route without its cluster answers 503. It may have gone in a
+// round of changes that is not over, and whose routes are yet to come.
+func (b *subscription) waitsForRoutes(name string, now time.Time) bool {
+	s := b.stream
+	routes := s.subs[typeRoutes]
+	if routes == nil {
 		return false
 	}
-	if b.leaving.IsZero() {
-		b.leaving = now
+	d, known := b.leaving[name]
+	if !known {
+		d = departure{now, s.sequence}
+		b.leaving[name] = d
 	}
-	return now.Sub(b.leaving) < b.stream.server.limits.hold
+	if s.unsettled() {
+		s.server.cache.awaitRound(s)
+		return now.Sub(d.since) < s.server.limits.hold
+	}
+	replaced := routes.idle() || routes.heard > d.after && !routes.due() // routes that can go now would wait for an answer about clusters
+	return !replaced && now.Sub(d.since) < s.server.limits.hold
 }
 
 // complete makes a response state of the world; nil if there is nothing to

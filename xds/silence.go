@@ -24,7 +24,7 @@ func (b *subscription) listen(now time.Time) {
 	if p == nil || p.silent || now.Sub(p.sentAt) < hold {
 		return
 	}
-	p.silent, b.mute = true, true
+	p.silent, b.mute, b.heard = true, true, p.sequence
 	b.stream.server.metrics.silent[b.typ].Add(1)
 	if b.typ != typeCluster || len(p.fresh) != 1 || b.stream.answered < p.sequence || b.refusals.lifted(p.fresh[0]) {
 		return

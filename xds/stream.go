@@ -263,6 +263,7 @@ func (b *subscription) settle(r *request) bool {
 func (b *subscription) answered(p *response, r *request) {
 	s := b.stream
 	s.answered = max(s.answered, p.sequence)
+	b.heard = max(b.heard, p.sequence)
 	if r.failed {
 		s.server.rejected(b, p, r.reason)
 		b.reject(p, r.reason, s.server.now())
@@ -319,7 +320,7 @@ func (s *stream) take() {
 func (s *stream) push(ctx context.Context, b *subscription, now time.Time) error {
 	b.listen(now)
 	if len(b.todo) == 0 && !b.answer {
-		b.waiting, b.leaving = time.Time{}, time.Time{} // nothing does; what comes next has its own time to wait
+		b.waiting = time.Time{} // nothing does; what comes next has its own time to wait
 		return nil
 	}
 	if !b.open() || s.waits(b, now) {
@@ -420,7 +421,9 @@ func (s *stream) next(now time.Time) time.Duration {
 		}
 		if b.open() {
 			due(b.waiting)
-			due(b.leaving)
+			for _, d := range b.leaving {
+				due(d.since)
+			}
 		}
 		if b.pending != nil && !b.pending.silent {
 			due(b.pending.sentAt)

@@ -32,11 +32,12 @@ type subscription struct {
 	mute     bool        // it has been silent, and has not answered anything of this type since
 	trial    [][]string
 	refusals refusals
-	waiting  time.Time         // since when something has waited for another type
-	leaving  time.Time         // since when removals have
-	changed  time.Time         // when the oldest change in todo was seen
-	last     registry.Revision // of the last response
-	acked    registry.Revision // of the last one accepted
+	waiting  time.Time            // since when something has waited for another type
+	leaving  map[string]departure // clusters of todo that are gone and wait for the routes
+	heard    uint64               // of the stream's responses: the latest of this type that was answered, or will not be
+	changed  time.Time            // when the oldest change in todo was seen
+	last     registry.Revision    // of the last response
+	acked    registry.Revision    // of the last one accepted
 	ackedAt  time.Time
 
 	dirty map[string]struct{} // guarded by stream.mu, like since
@@ -82,7 +83,7 @@ func newSubscription(s *stream, t resourceType) *subscription {
 		stream: s, typ: t,
 		names: make(map[string]*resource), known: make(map[string]*known),
 		todo: make(map[string]struct{}), forced: make(map[string]struct{}),
-		refusals: newRefusals(), dirty: make(map[string]struct{}),
+		refusals: newRefusals(), dirty: make(map[string]struct{}), leaving: make(map[string]departure),
 	}
 }
 
@@ -116,6 +117,7 @@ func (b *subscription) want(name string, force bool) {
 func (b *subscription) settled(name string) {
 	delete(b.todo, name)
 	delete(b.forced, name)
+	delete(b.leaving, name)
 }
 
 // ask subscribes to a name; false says that it was already.
@@ -388,6 +390,9 @@ func (b *subscription) sayAgain(r *response) {
 func (b *subscription) idle() bool {
 	return b == nil || len(b.todo) == 0 && !b.answer && (b.pending == nil || b.pending.silent)
 }
+
+// due says that there is something to send that waits for no answer of its own type.
+func (b *subscription) due() bool { return b.open() && (len(b.todo) > 0 || b.answer) }
 
 // open says that another response may be sent.
 func (b *subscription) open() bool { return b.pending == nil || b.pending.silent }

@@ -36,7 +36,8 @@ nothing
 ack cds
 ----
 rds r6.5 v6#3 egress#3(basket.prod orders.prod)
+cds r6.6 v6#3 basket.prod#1 orders.prod#1
 
 ack rds
 ----
-cds r6.6 v6#3 basket.prod#1 orders.prod#1
+nothing
