@@ -27,8 +27,7 @@ import (
 var sequences = flag.Int("sequences", 100, "random sequences of requests and changes that clients are held against the registry by")
 
 const (
-	// Four clusters are halved three times, some of it in responses that were on
-	// their way to a silent client.
+	// Four clusters are halved three times, and new content of others begins that anew.
 	rejectedMax = 6
 
 	modelSteps = 60
@@ -227,7 +226,7 @@ type randomClient struct {
 	nonce     [typeCount]string
 	version   [typeCount]string // as state of the world: accepted last
 	nonces    map[string]bool
-	refused   map[string]int  // how often a content was in a response that was refused
+	refused   map[string]int  // contents of responses that were refused: how often they were sent after that
 	blamed    map[string]bool // contents refused alone
 	delivered map[string]bool // clusters
 	busy      [typeCount]time.Time
@@ -460,8 +459,14 @@ func (c *randomClient) arrive(f frame) {
 		}
 	}
 	for name, content := range f.resources {
-		if c.blamed[blame(f.typ, name, content)] {
+		key := blame(f.typ, name, content)
+		if c.blamed[key] {
 			c.fail("%s %s has been refused and is sent again", f.typ, name)
+		}
+		if again, refused := c.refused[key]; refused && content.bad {
+			if c.refused[key]++; again == rejectedMax {
+				c.fail("%s %s is sent for the %dth time after it was refused", f.typ, name, again+1)
+			}
 		}
 	}
 	c.checkOrder(f)
@@ -571,8 +576,8 @@ func (c *randomClient) blameFor(f frame) {
 			c.doubted[name] = true
 		}
 		key := blame(f.typ, name, content)
-		if c.refused[key]++; content.bad && c.refused[key] > rejectedMax {
-			c.fail("%s %s has been refused %d times", f.typ, name, c.refused[key])
+		if _, known := c.refused[key]; !known {
+			c.refused[key] = 0
 		}
 		c.blamed[key] = c.blamed[key] || len(f.resources) == 1
 	}

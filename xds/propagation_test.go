@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stellmap/stellmap/registry"
@@ -124,7 +125,9 @@ func TestPropagationCountsClustersToo(t *testing.T) {
 
 // Who waits is told when the last proxy has it, be it that one leaves or comes
 // meanwhile, and when the time is over.
-func TestPropagationWaits(t *testing.T) {
+func TestPropagationWaits(t *testing.T) { synctest.Test(t, testPropagationWaits) }
+
+func testPropagationWaits(t *testing.T) {
 	m := newMember(t, nil)
 	m.add("orders", 1)
 	a, b := m.started("orders.prod"), m.started("orders.prod")
@@ -135,7 +138,7 @@ func TestPropagationWaits(t *testing.T) {
 	m.stands(revision, "0 of 2; web-1 eds orders.prod sent; web-1 eds orders.prod sent")
 	done := make(chan Propagation, 1)
 	go func() { done <- m.propagation(revision, time.Hour) }()
-	eventually(t, "somebody waits", func() bool { return m.server.metrics.inquiries.Load() == 1 })
+	synctest.Wait() // it has looked for the first time
 	late := m.delta(nodeOf(t))
 	late.subscribe(typeEndpoints, "orders.prod")
 	rl := late.wants(typeEndpoints, "orders.prod")

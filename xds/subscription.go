@@ -284,8 +284,13 @@ func (b *subscription) accept(r *response) {
 	for _, one := range append(passed, r) {
 		b.acked = max(b.acked, one.revision)
 		for _, e := range one.entries {
-			if k := b.known[e.name]; k != nil && k.sent == e {
+			if k := b.known[e.name]; k != nil { // be it that newer content is under way
 				k.good = e
+			}
+		}
+		for _, name := range one.removed {
+			if k := b.known[name]; k != nil {
+				k.good = nil
 			}
 		}
 	}
@@ -305,6 +310,7 @@ func (b *subscription) reject(r *response, reason string, at time.Time) {
 	}
 	if r.withdrew { // the client has found its words
 		b.refuse(r.fresh[0], reason, at)
+		b.sayAgain(r)
 		return
 	}
 	switch len(r.fresh) {
