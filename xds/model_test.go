@@ -230,6 +230,7 @@ type randomClient struct {
 	blamed    map[string]bool // contents refused alone
 	delivered map[string]bool // clusters
 	busy      [typeCount]time.Time
+	late      time.Time       // when it answered something after that time
 	doubted   map[string]bool // clusters of responses that it has refused
 	routed    map[string]bool // clusters of the last routes
 }
@@ -266,7 +267,7 @@ func (c *randomClient) fail(format string, args ...any) {
 
 func (c *randomClient) connect() {
 	c.r.note("%s connects (delta %t, proxy %t, lenient %t)", c.name, c.delta, c.proxy, c.lenient)
-	c.busy = [typeCount]time.Time{}
+	c.busy, c.late = [typeCount]time.Time{}, time.Time{}
 	c.inbox, c.nonce = nil, [typeCount]string{}
 	c.refused = make(map[string]int)
 	c.nonces, c.blamed, c.delivered, c.doubted, c.routed = make(map[string]bool), make(map[string]bool), make(map[string]bool), make(map[string]bool), nil
@@ -512,8 +513,12 @@ func (c *randomClient) checkOrder(f frame) {
 }
 
 // answersInTime says that nothing has been unanswered for so long that order was
-// given up: no response, and no type, by one after the other.
+// given up: no response, and no type, by one after the other. What waited for a
+// late answer has waited for its time, too.
 func (c *randomClient) answersInTime() bool {
+	if time.Since(c.late) < holdMax {
+		return false
+	}
 	for t := range typeCount {
 		if !c.busy[t].IsZero() && time.Since(c.busy[t]) >= holdMax {
 			return false
@@ -529,6 +534,9 @@ func (c *randomClient) occupied(t resourceType) {
 	case waits && c.busy[t].IsZero():
 		c.busy[t] = time.Now()
 	case !waits:
+		if !c.busy[t].IsZero() && time.Since(c.busy[t]) >= holdMax {
+			c.late = time.Now()
+		}
 		c.busy[t] = time.Time{}
 	}
 }

@@ -46,7 +46,10 @@ type subscription struct {
 
 // known is what a client may have under a name: what it was sent last, nil = it
 // may have that or what was before; and what it has last accepted, nil = nothing.
-type known struct{ sent, good *entry }
+type known struct {
+	sent, good *entry
+	unsure     bool // it may have taken other content since, of a response that it refused
+}
 
 // lateMax bounds the silent responses that an answer is still known for. Of what
 // falls off it is not known whether the client has it, until it is sent again.
@@ -283,19 +286,30 @@ func (b *subscription) accept(r *response) {
 	b.ackedAt, b.unheard = b.stream.server.now(), false
 	for _, one := range append(passed, r) {
 		b.acked = max(b.acked, one.revision)
-		for _, e := range one.entries {
-			if k := b.known[e.name]; k != nil { // be it that newer content is under way
-				k.good = e
-			}
-		}
-		for _, name := range one.removed {
-			if k := b.known[name]; k != nil {
-				k.good = nil
-			}
-		}
+		b.took(one)
 	}
 	if r.withdrew {
 		b.bringBack(r.fresh[0])
+	}
+}
+
+// took notes what a client has by a response that it accepted, be it that newer
+// content is under way. A list of all makes it drop what is not on it.
+func (b *subscription) took(r *response) {
+	if !b.stream.delta && b.typ.whole() {
+		for _, k := range b.known {
+			k.good, k.unsure = nil, false
+		}
+	}
+	for _, e := range r.entries {
+		if k := b.known[e.name]; k != nil {
+			k.good, k.unsure = e, false
+		}
+	}
+	for _, name := range r.removed {
+		if k := b.known[name]; k != nil {
+			k.good, k.unsure = nil, false
+		}
 	}
 }
 
@@ -319,20 +333,26 @@ func (b *subscription) reject(r *response, reason string, at time.Time) {
 	case 1:
 		b.refuse(r.fresh[0], reason, at)
 		b.goBack(r.fresh[0])
+		b.doubt(r, r.fresh[0])
 	default:
 		b.try(r.fresh)
+		b.doubt(r, nil)
 	}
-	b.doubt(r)
 	b.sayAgain(r)
 }
 
 // doubt sends again what a refused response had to take something back that the
-// client has accepted since.
-func (b *subscription) doubt(r *response) {
+// client has accepted since. What it has of it, but for the culprit, is not known.
+func (b *subscription) doubt(r *response, culprit *entry) {
 	for _, e := range r.told {
-		if k := b.known[e.name]; k != nil && k.sent == e && k.good.hashOf() != e.hash {
+		k := b.known[e.name]
+		switch {
+		case e == culprit || k == nil || k.good.hashOf() == e.hash:
+		case k.sent == e:
 			k.sent = nil
 			b.want(e.name, false)
+		default: // which matters when what was sent since is refused, too
+			k.unsure = true
 		}
 	}
 }
@@ -344,7 +364,9 @@ func (b *subscription) goBack(e *entry) bool {
 	if k == nil || k.sent != e {
 		return false
 	}
-	k.sent = k.good
+	if k.sent = k.good; k.unsure {
+		k.sent = nil
+	}
 	b.want(e.name, false)
 	return true
 }
