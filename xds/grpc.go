@@ -8,7 +8,6 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	leastv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/least_request/v3"
 	robinv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/round_robin/v3"
@@ -33,22 +32,15 @@ func targetOf(name string) string {
 
 // buildTarget is the listener by which a gRPC client of a target begins.
 func buildTarget(name, cluster string) (*listenerv3.Listener, error) {
-	router, err := pack(&routerv3.Router{})
-	if err != nil {
-		return nil, fmt.Errorf("router: %w", err)
-	}
-	faults, err := faultFilter()
+	filters, err := httpFilters()
 	if err != nil {
 		return nil, err
 	}
-	faults.Disabled = false // which is not theirs to know
+	filters[0].Disabled = false // which is not theirs to know
 	manager, err := pack(&hcmv3.HttpConnectionManager{
 		StatPrefix:     cluster,
 		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: overADS(), RouteConfigName: cluster}},
-		HttpFilters: []*hcmv3.HttpFilter{faults, {
-			Name:       "envoy.filters.http.router",
-			ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: router},
-		}},
+		HttpFilters:    filters,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("connection manager: %w", err)

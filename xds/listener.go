@@ -13,11 +13,7 @@ const egressAddress = "127.0.0.1"
 
 // buildListener is where a workload's own requests enter its proxy.
 func buildListener(port uint32) (*listenerv3.Listener, error) {
-	router, err := pack(&routerv3.Router{})
-	if err != nil {
-		return nil, fmt.Errorf("router: %w", err)
-	}
-	faults, err := faultFilter()
+	filters, err := httpFilters()
 	if err != nil {
 		return nil, err
 	}
@@ -28,10 +24,7 @@ func buildListener(port uint32) (*listenerv3.Listener, error) {
 			RouteConfigName: egressName,
 		}},
 		UpgradeConfigs: []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
-		HttpFilters: []*hcmv3.HttpFilter{faults, {
-			Name:       "envoy.filters.http.router",
-			ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: router},
-		}},
+		HttpFilters:    filters,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("connection manager: %w", err)
@@ -45,4 +38,17 @@ func buildListener(port uint32) (*listenerv3.Listener, error) {
 			ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: manager},
 		}}}},
 	}, nil
+}
+
+// httpFilters are those that requests go through, the faults first and the router last.
+func httpFilters() ([]*hcmv3.HttpFilter, error) {
+	router, err := pack(&routerv3.Router{})
+	if err != nil {
+		return nil, fmt.Errorf("router: %w", err)
+	}
+	faults, err := faultFilter()
+	if err != nil {
+		return nil, err
+	}
+	return []*hcmv3.HttpFilter{faults, {Name: "envoy.filters.http.router", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: router}}}, nil
 }
