@@ -129,6 +129,7 @@ func TestAPolicyReachesATarget(t *testing.T) {
 			c.subscribe(typ, name)
 			c.ack(c.wants(typ, name))
 		}
+		c.quiet(name)
 		return c
 	}
 	c, other := caller("orders.prod"), caller("ledger.prod")
@@ -144,6 +145,8 @@ func TestAPolicyReachesATarget(t *testing.T) {
 	c.ack(c.wants(typeCluster, "orders.prod"))
 	c.ack(c.wants(typeEndpoints, "orders.prod")) // which follow a changed cluster
 	m.settled()
+	c.quiet("orders.prod")
+	other.quiet("ledger.prod")
 	if got := m.costs().since(before).responses; got != [typeCount]uint64{typeCluster: 1, typeEndpoints: 1, typeRoutes: 1} {
 		t.Errorf("two policies made %v responses", got)
 	}
@@ -307,9 +310,9 @@ func TestGRPCClientsShareAView(t *testing.T) {
 			c.subscribe(typ, "orders.prod")
 			c.ack(c.wants(typ, "orders.prod"))
 		}
+		c.quiet("orders.prod")
 		callers = append(callers, c)
 	}
-	m.settled()
 	before := m.costs()
 	m.add("orders", 3, at("grpc", "grpc", "10.0.0.3", 80, 100))
 	envoy.ack(envoy.wants(typeEndpoints, "orders.prod"))
@@ -319,6 +322,10 @@ func TestGRPCClientsShareAView(t *testing.T) {
 	m.add("ledger", 4, at("grpc", "grpc", "10.0.0.4", 80, 100))
 	envoy.ack(envoy.wants(typeEndpoints, "ledger.prod"))
 	m.settled()
+	envoy.quiet()
+	for _, c := range callers {
+		c.quiet("orders.prod")
+	}
 	got := m.costs().since(before)
 	if want := [typeCount]uint64{typeEndpoints: 3}; got.built != want || got.marshalled != want {
 		t.Errorf("built %v and marshalled %v, want %v: orders for each kind, ledger for Envoys", got.built, got.marshalled, want)

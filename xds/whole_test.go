@@ -72,6 +72,14 @@ func (c *wholeClient) nack(r *discoveryv3.DiscoveryResponse) {
 	c.send(q)
 }
 
+// quiet says that nothing more is on its way to a client that has these listeners,
+// and that all it was sent is counted: the answer to one more name comes next.
+func (c *wholeClient) quiet(listeners ...string) {
+	c.member.tb.Helper()
+	c.subscribe(typeListener, append(slices.Clone(listeners), "no-such-"+c.last[typeListener].Nonce)...)
+	c.ack(c.wants(typeListener, listeners...))
+}
+
 // wants says what the next response must be.
 func (c *wholeClient) wants(t resourceType, want ...string) *discoveryv3.DiscoveryResponse {
 	c.member.tb.Helper()
