@@ -124,8 +124,14 @@ func (p *play) add() {
 
 func (p *play) drop() { p.instances(p.member.drop) }
 
-// remove takes services away with their last instances.
-func (p *play) remove() { p.instances(p.member.remove) }
+// remove takes services away with their last instances; that these are gone is told first.
+func (p *play) remove() {
+	p.instances(func(service string, n int) {
+		p.member.drop(service, n)
+		synctest.Wait()
+		p.member.reap("prod", service)
+	})
+}
 
 func (p *play) wait() {
 	d, err := time.ParseDuration(p.d.CmdArgs[0].Key)

@@ -15,4 +15,8 @@ nothing
 
 remove orders/1
 ----
-eds r4.2 -orders.prod
+eds r3.2 orders.prod#2@3()
+
+ack eds
+----
+eds r4.3 -orders.prod

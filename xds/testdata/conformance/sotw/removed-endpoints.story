@@ -15,7 +15,11 @@ nothing
 
 remove orders/1
 ----
-eds r4.2 v4#2 !orders.prod NotFound
+eds r3.2 v3#2 orders.prod#2()
+
+ack eds
+----
+eds r4.3 v4#3 !orders.prod NotFound
 
 ack eds
 ----
@@ -23,4 +27,4 @@ nothing
 
 add orders/1
 ----
-eds r5.3 v5#1 orders.prod#1(10.0.0.1)
+eds r5.4 v5#1 orders.prod#1(10.0.0.1)
