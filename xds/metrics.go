@@ -35,15 +35,20 @@ type metrics struct {
 	inquiries        atomic.Int64 // who ask how far a change has come
 	inquiriesRefused atomic.Uint64
 
-	changeToACK prometheus.Histogram
+	changeToACK [typeCount]prometheus.Observer
+	changes     *prometheus.HistogramVec // the same, by type
 }
 
 func newMetrics() *metrics {
-	return &metrics{changeToACK: prometheus.NewHistogram(prometheus.HistogramOpts{
+	m := &metrics{changes: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name:    "stellmap_change_to_ack_seconds",
 		Help:    "From a committed change being seen by the xDS server to its acknowledgement by one proxy.",
 		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
-	})}
+	}, []string{"type"})}
+	for t := range typeCount {
+		m.changeToACK[t] = m.changes.WithLabelValues(t.String()) // looked up once, not for each acknowledgement
+	}
+	return m
 }
 
 // register adds the metrics; rejectedNow is how many resources clients refuse at present.
@@ -51,7 +56,7 @@ func (m *metrics) register(r prometheus.Registerer, rejectedNow func(resourceTyp
 	if r == nil {
 		return nil
 	}
-	collectors := []prometheus.Collector{m.changeToACK,
+	collectors := []prometheus.Collector{m.changes,
 		gaugeOf("stellmap_xds_streams", "Open xDS streams.", &m.streams),
 		gaugeOf("stellmap_xds_inquiries", "Callers who ask how far a change has come, or wait for it.", &m.inquiries),
 	}

@@ -210,7 +210,7 @@ func (s *Server) delivered(r *response) {
 func (s *Server) accepted(r *response) {
 	s.metrics.acks[r.typ].Add(1)
 	if !r.since.IsZero() {
-		s.metrics.changeToACK.Observe(s.now().Sub(r.since).Seconds())
+		s.metrics.changeToACK[r.typ].Observe(s.now().Sub(r.since).Seconds())
 	}
 }
 

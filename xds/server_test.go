@@ -76,14 +76,14 @@ func TestMetrics(t *testing.T) {
 	m := newMember(t, func(c *Config, _ *limits) { c.Registerer = r })
 	m.add("orders", 1)
 	c := m.started("orders.prod")
-	if n := histogramCount(t, r); n != 0 {
-		t.Errorf("the first responses count as %d changes", n)
+	if n := changesOf(t, r); n != [typeCount]uint64{} {
+		t.Errorf("the first responses count as %v changes", n)
 	}
 	m.add("orders", 2)
 	c.ack(c.wants(typeEndpoints, "orders.prod"))
 	c.quiet()
-	if n := histogramCount(t, r); n != 1 {
-		t.Errorf("one change counts as %d", n)
+	if n := changesOf(t, r); n != [typeCount]uint64{typeEndpoints: 1} {
+		t.Errorf("one change of endpoints counts as %v", n)
 	}
 	families, err := r.Gather()
 	if err != nil {
@@ -96,19 +96,25 @@ func TestMetrics(t *testing.T) {
 	golden(t, "metrics.txt", strings.Join(names, "\n")+"\n")
 }
 
-func histogramCount(t *testing.T, r *prometheus.Registry) uint64 {
+// changesOf is how many changes of each type were acknowledged.
+func changesOf(t *testing.T, r *prometheus.Registry) (counts [typeCount]uint64) {
 	t.Helper()
 	families, err := r.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, f := range families {
-		if f.GetName() == "stellmap_change_to_ack_seconds" {
-			return f.GetMetric()[0].GetHistogram().GetSampleCount()
+		if f.GetName() != "stellmap_change_to_ack_seconds" {
+			continue
 		}
+		for _, one := range f.GetMetric() {
+			typ := resourceType(slices.Index(TypeNames, one.GetLabel()[0].GetValue()))
+			counts[typ] = one.GetHistogram().GetSampleCount()
+		}
+		return counts
 	}
 	t.Fatal("there is no stellmap_change_to_ack_seconds")
-	return 0
+	return counts
 }
 
 // A server whose metrics are taken already says so when it runs.
