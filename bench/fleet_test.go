@@ -19,6 +19,7 @@ import (
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	envoytype "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 )
 
 const (
@@ -32,6 +33,11 @@ const (
 	clientBuffers = 4 << 10   // of a connection: ten thousand of them share a process
 	frameBytesMax = 256 << 20 // a peer's response of thousands of clusters is in one piece
 )
+
+// envoyVersion is what the streams say of themselves, as the Envoy of the tests does.
+var envoyVersion = &core.Node_UserAgentBuildVersion{UserAgentBuildVersion: &core.BuildVersion{
+	Version: &envoytype.SemanticVersion{MajorNumber: 1, MinorNumber: 40},
+}}
 
 // An ask is what a stream subscribes to: names, or all if there are none. It is in sync
 // when it has so many resources.
@@ -118,7 +124,7 @@ func (f *fleet) begin(ctx context.Context, n int) error {
 	if err != nil {
 		return err
 	}
-	node := &core.Node{Id: fmt.Sprintf("bench-%d", n), UserAgentName: "envoy", Locality: &core.Locality{Region: "local"}}
+	node := &core.Node{Id: fmt.Sprintf("bench-%d", n), UserAgentName: "envoy", UserAgentVersionType: envoyVersion, Locality: &core.Locality{Region: "local"}}
 	var in frame
 	for _, a := range f.asks(n) {
 		request, err := proto.Marshal(&discovery.DeltaDiscoveryRequest{Node: node, TypeUrl: a.typ, ResourceNamesSubscribe: a.names})

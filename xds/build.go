@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"github.com/cespare/xxhash/v2"
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -75,7 +74,7 @@ func (c *cache) translateTarget(k resourceKey, revision registry.Revision) (vali
 	claim := c.directory.clusters[k.cluster()]
 	var route hostRoute
 	if claim != nil {
-		route = claim.route(c.isThere)
+		route = claim.route(retriesAtHosts, c.isThere)
 	}
 	c.mu.RUnlock()
 	if claim == nil {
@@ -90,8 +89,11 @@ func (c *cache) translateTarget(k resourceKey, revision registry.Revision) (vali
 }
 
 // route is the route to a claim's cluster, for a client that knows some others. Caller holds cache.mu.
-func (c *claim) route(known func(cluster string) bool) hostRoute {
-	return hostRoute{cluster: c.cluster, hosts: hostsOf(c.stem, c.endpoint), dialect: dialectOf(c.name.Protocol), rules: c.listing.rules.of(c), known: known, kept: c.kept()}
+func (c *claim) route(at retriesAt, known func(cluster string) bool) hostRoute {
+	return hostRoute{
+		cluster: c.cluster, hosts: hostsOf(c.stem, c.endpoint), dialect: dialectOf(c.name.Protocol), rules: c.listing.rules.of(c), known: known, kept: c.kept(at),
+		retriedByCluster: at == retriesAtClusters && c.listing.rules.retryAsAll(c.endpoint),
+	}
 }
 
 // orNil keeps a typed nil out of an interface.
@@ -111,7 +113,8 @@ func (c *cache) translateService(k resourceKey, revision registry.Revision) (val
 		return nil, revision, err
 	}
 	if k.typ == typeCluster {
-		m, _, err := soundCluster(s, endpoint)
+		rules, _ := soundRules(s, c.earlier)
+		m, _, err := soundCluster(s, endpoint, rules, c.earlier)
 		if err == nil {
 			m.Name, m.AltStatName = k.name, statName(k.name)
 		}
@@ -120,6 +123,7 @@ func (c *cache) translateService(k resourceKey, revision registry.Revision) (val
 		}
 		return orNil(m, err), s.Revision, err
 	}
+	s, _ = soundAssignment(s, c.earlier)
 	if k.kind == kindGRPC {
 		m := buildEndpointsForGRPC(s, endpoint, k.region)
 		m.ClusterName = k.name
@@ -188,7 +192,7 @@ func (c *cache) routesOf(s *scope) []hostRoute {
 	}
 	for _, name := range names {
 		if claim := s.members[name]; claim != nil && claim.subset == "" {
-			routes = append(routes, claim.route(known))
+			routes = append(routes, claim.route(s.retries, known))
 		}
 	}
 	return routes
@@ -207,21 +211,29 @@ func (c *cache) withheld(region string) []Withheld {
 
 func (c *cache) withheldOf(s *registry.Service, region string) []Withheld {
 	var out []Withheld
+	rules, wrongRoutes := soundRules(s, c.earlier)
+	shown, wrongHosts := soundAssignment(s, c.earlier)
 	for n, e := range s.Endpoints {
 		if reason := c.taken(s.Key, n); reason != "" {
 			out = append(out, Withheld{Service: s.Key, Endpoint: e.Name, Reason: reason})
 			continue
 		}
-		if _, wrong, err := soundCluster(s, n); err != nil {
+		if _, wrong, err := soundCluster(s, n, rules, c.earlier); err != nil {
 			out = append(out, Withheld{Service: s.Key, Endpoint: e.Name, Reason: reasonInvalid(err)})
 		} else if wrong != nil {
 			out = append(out, Withheld{Service: s.Key, Endpoint: e.Name, Reason: reasonUnsound("the cluster", wrong)})
 		}
-		m, instances := buildEndpoints(s, n, region)
+		m, instances := buildEndpoints(shown, n, region)
 		if err := m.ValidateAll(); err != nil {
 			out = append(out, Withheld{Service: s.Key, Endpoint: e.Name, Reason: reasonInvalid(err)})
 		}
 		out = append(out, instances...)
+	}
+	if wrongHosts != nil {
+		out = append(out, Withheld{Service: s.Key, Reason: reasonUnsound("the endpoints", wrongHosts)})
+	}
+	if wrongRoutes != nil {
+		out = append(out, Withheld{Service: s.Key, Reason: reasonUnsound("the routes", wrongRoutes)})
 	}
 	return append(out, c.withheldRules(s)...)
 }
@@ -232,12 +244,6 @@ func (c *cache) withheldRules(s *registry.Service) []Withheld {
 		return nil
 	}
 	var out []Withheld
-	if _, wrong := soundPolicy(s.Policy); wrong != nil {
-		out = append(out, Withheld{Service: s.Key, Reason: reasonUnsound("the endpoints", wrong)})
-	}
-	if wrong := c.wrongWithRoutes(s); wrong != nil {
-		out = append(out, Withheld{Service: s.Key, Reason: reasonUnsound("the routes", wrong)})
-	}
 	if s.Policy.Checks != nil && len(s.Endpoints) > 0 && checkOf(s.Policy, dialectOf(s.Endpoints[0].Protocol)) == nil {
 		out = append(out, Withheld{Service: s.Key, Endpoint: s.Endpoints[0].Name, Reason: reasonCheck(s.Endpoints[0].Protocol)})
 	}
@@ -257,17 +263,6 @@ func (c *cache) withheldRules(s *registry.Service) []Withheld {
 		}
 	}
 	return out
-}
-
-// wrongWithRoutes says why the routes of a policy are not published.
-func (c *cache) wrongWithRoutes(s *registry.Service) error {
-	retry, err := retryPolicy()
-	if err != nil || len(s.Endpoints) == 0 {
-		return err
-	}
-	r := hostRoute{cluster: primaryStem(s.Key), hosts: hostsOf(primaryStem(s.Key), 0), dialect: dialectOf(s.Endpoints[0].Protocol), rules: rulesOf(s.Policy), known: c.isThere}
-	_, wrong, err := soundHost(r, func(r hostRoute) (*routev3.VirtualHost, error) { return virtualHost(r, retry) })
-	return errors.Join(wrong, err)
 }
 
 func (c *cache) isThere(cluster string) bool {

@@ -68,7 +68,7 @@ func (c *cache) shouldHave(t *testing.T, n *corev3.Node) have {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &stream{node: parsed, scope: c.openScope(parsed.kind, parsed.upstreams)}
+	s := &stream{node: parsed, scope: c.openScope(parsed.kind, parsed.retries, parsed.upstreams)}
 	var out have
 	names := [typeCount][]string{typeCluster: c.clustersIn(s.scope), typeListener: {egressName}, typeRoutes: {egressName}}
 	names[typeEndpoints] = names[typeCluster]

@@ -8,6 +8,7 @@ import (
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	upstreamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
@@ -53,8 +54,9 @@ const (
 	linuxTCPUserTimeout = 18 // in milliseconds
 )
 
-// buildCluster is the cluster of one endpoint of a service.
-func buildCluster(s *registry.Service, endpoint int) (*clusterv3.Cluster, error) {
+// buildCluster is the cluster of one endpoint of a service. The rules are those of
+// the routes to the service: where they leave retries to the default the cluster has it.
+func buildCluster(s *registry.Service, endpoint int, rules routeRules) (*clusterv3.Cluster, error) {
 	e := s.Endpoints[endpoint]
 	name := clusterName(s.Key, endpoint, e.Name)
 	c := &clusterv3.Cluster{
@@ -70,7 +72,14 @@ func buildCluster(s *registry.Service, endpoint int) (*clusterv3.Cluster, error)
 		CommonLbConfig:            balancing(),
 	}
 	d := dialectOf(e.Protocol)
-	if err := speak(c, d); err != nil {
+	var retry *routev3.RetryPolicy
+	if rules.retryAsAll(endpoint) {
+		var err error
+		if retry, err = retryPolicy(); err != nil {
+			return nil, fmt.Errorf("retry policy: %w", err)
+		}
+	}
+	if err := speak(c, d, retry); err != nil {
 		return nil, fmt.Errorf("cluster %s: %w", name, err)
 	}
 	if err := treat(c, s.Policy); err != nil {
@@ -165,9 +174,9 @@ func balancing() *clusterv3.Cluster_CommonLbConfig {
 	}
 }
 
-// speak sets the dialect.
-func speak(c *clusterv3.Cluster, d dialect) error {
-	options := &upstreamv3.HttpProtocolOptions{}
+// speak sets the dialect, and what of it is sent again; nil = what the routes say.
+func speak(c *clusterv3.Cluster, d dialect, retry *routev3.RetryPolicy) error {
+	options := &upstreamv3.HttpProtocolOptions{RetryPolicy: retry}
 	switch d {
 	case dialectTCP:
 		return nil

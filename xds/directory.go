@@ -27,20 +27,23 @@ type listing struct {
 	claims  []*claim   // by endpoint, [0] is the primary's; then those of the policy's subsets
 	rules   routeRules // of the service's policy; the only thing of a listing that changes
 
-	hosts []atomic.Pointer[[]byte] // the virtual hosts of its endpoints, as bytes; anew with its rules
+	hosts [retriesPlaces][]atomic.Pointer[[]byte] // the virtual hosts of its endpoints, as bytes; anew with its rules
 }
 
 // rule gives a listing its rules.
 func (l *listing) rule(rules routeRules) {
-	l.rules, l.hosts = rules, make([]atomic.Pointer[[]byte], len(l.claims))
+	l.rules = rules
+	for at := range l.hosts {
+		l.hosts[at] = make([]atomic.Pointer[[]byte], len(l.claims))
+	}
 }
 
 // kept is where a claim's virtual host is kept; nil if it depends on what else a client has.
-func (c *claim) kept() *atomic.Pointer[[]byte] {
+func (c *claim) kept(at retriesAt) *atomic.Pointer[[]byte] {
 	if c.subset != "" || len(c.listing.rules.of(c).routes) > 0 {
 		return nil
 	}
-	return &c.listing.hosts[c.endpoint]
+	return &c.listing.hosts[at][c.endpoint]
 }
 
 // A claim is the wish of one endpoint of a service to own a stem, or of a subset
@@ -102,7 +105,7 @@ func (d *directory) add(s *registry.Service) []*listing {
 	l := &listing{key: s.Key, created: s.Created}
 	touched := []*listing{l}
 	l.claims = claimsOf(l, s)
-	l.rule(rulesOf(s.Policy))
+	l.rule(routeRules{}) // for the time until the follower has looked at its policy
 	for _, c := range l.claims {
 		rivals := append(d.stems[c.stem], c)
 		slices.SortFunc(rivals, compareClaims)

@@ -51,11 +51,10 @@ func placeHosts(s *registry.Service, endpoint int, region string) ([]host, []Wit
 }
 
 func assignmentOf(s *registry.Service, endpoint int, localities []*endpointv3.LocalityLbEndpoints) *endpointv3.ClusterLoadAssignment {
-	policy, _ := soundPolicy(s.Policy)
 	return &endpointv3.ClusterLoadAssignment{
 		ClusterName: clusterName(s.Key, endpoint, s.Endpoints[endpoint].Name),
 		Endpoints:   localities,
-		Policy:      policy,
+		Policy:      assignmentPolicy(s.Policy),
 	}
 }
 

@@ -107,7 +107,8 @@ func (c *cache) list(r *round, k registry.ServiceKey, s *registry.Service) {
 		}
 	}
 	if l := c.directory.services[k]; l != nil && s != nil {
-		c.rule(r, l, rulesOf(s.Policy))
+		rules, _ := soundRules(s, c.earlier)
+		c.rule(r, l, rules)
 	}
 }
 

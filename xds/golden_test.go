@@ -85,7 +85,7 @@ func primary(protocol string) []registry.ServiceEndpoint {
 func TestClusterOfEachProtocol(t *testing.T) {
 	for _, protocol := range []string{"http", "h2c", "grpc", "https", "tcp", "tls", "redis"} {
 		t.Run(protocol, func(t *testing.T) {
-			m, err := buildCluster(service(primary(protocol)), 0)
+			m, err := buildCluster(service(primary(protocol)), 0, routeRules{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -97,7 +97,7 @@ func TestClusterOfEachProtocol(t *testing.T) {
 // A further endpoint has a cluster of its own, with a name in lower case.
 func TestClusterOfANamedEndpoint(t *testing.T) {
 	s := service([]registry.ServiceEndpoint{{Name: "http", Protocol: "http"}, {Name: "Admin", Protocol: "http"}})
-	m, err := buildCluster(s, 1)
+	m, err := buildCluster(s, 1, rulesOf(s.Policy))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +115,7 @@ func TestClusterWithAnActiveCheck(t *testing.T) {
 	second.RegisteredAt, second.Metadata = 1, registry.PairsOf(map[string]string{"health.path": "/healthz"})
 	third := instance("c", "here", "", registry.StatusPassing, at("http", "http", "10.0.0.3", 80, 100))
 	s := service(primary("http"), first, second, third)
-	cluster, err := buildCluster(s, 0)
+	cluster, err := buildCluster(s, 0, rulesOf(s.Policy))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -52,7 +52,7 @@ func buildTarget(name, cluster string) (*listenerv3.Listener, error) {
 // since gRPC clients do not ignore it.
 func buildTargetRoutes(r hostRoute) (*routev3.RouteConfiguration, error) {
 	r.hosts = []string{r.cluster, r.cluster + ":*"}
-	host, _, err := soundHost(r, targetHost)
+	host, err := targetHost(r)
 	if err != nil {
 		return nil, fmt.Errorf("host %s: %w", r.cluster, err)
 	}

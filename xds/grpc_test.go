@@ -260,7 +260,7 @@ func TestEndpointsOfARing(t *testing.T) {
 func TestLeastRequestIsTakenByAll(t *testing.T) {
 	s := service(primary("grpc"))
 	s.Policy = &registry.Policy{LoadBalancing: &registry.LoadBalancing{Algorithm: registry.BalanceLeastRequest}}
-	c, err := buildCluster(s, 0)
+	c, err := buildCluster(s, 0, rulesOf(s.Policy))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,6 +27,22 @@ func (k kind) String() string {
 	return "envoy"
 }
 
+// retriesAt is where a client looks for what it is to send again.
+type retriesAt uint8
+
+const (
+	retriesAtHosts    retriesAt = iota // in the routes: any client
+	retriesAtClusters                  // in the clusters, where it overrides the routes: Envoy from clusterRetriesMajor.clusterRetriesMinor on
+	retriesPlaces
+)
+
+// The first release of Envoy that reads retries in clusters. An earlier one passes
+// over them without a word.
+const (
+	clusterRetriesMajor = 1
+	clusterRetriesMinor = 37
+)
+
 // Keys of a node's metadata, flat strings as written.
 const (
 	metadataNamespace  = "stellmap.namespace"
@@ -48,6 +64,7 @@ type node struct {
 	namespace    string
 	service      string
 	kind         kind
+	retries      retriesAt
 	upstreams    []string // patterns, sorted, in lower case
 	egressPort   uint32
 }
@@ -60,7 +77,7 @@ func parseNode(n *corev3.Node, region string) (*node, error) {
 		return nil, status.Error(codes.InvalidArgument, "node: is missing in the first message of the stream")
 	}
 	out := &node{
-		id: n.GetId(), cluster: n.GetCluster(), kind: kindOf(n),
+		id: n.GetId(), cluster: n.GetCluster(), kind: kindOf(n), retries: retriesOf(n),
 		region: n.GetLocality().GetRegion(), zone: n.GetLocality().GetZone(),
 		namespace: namespaceDefault, egressPort: egressPortDefault,
 	}
@@ -109,6 +126,17 @@ func kindOf(n *corev3.Node) kind {
 		return kindGRPC
 	}
 	return kindEnvoy
+}
+
+// retriesOf goes by the version that Envoy gives of itself. Of who gives none the
+// least is expected.
+func retriesOf(n *corev3.Node) retriesAt {
+	v := n.GetUserAgentBuildVersion().GetVersion()
+	major, minor := v.GetMajorNumber(), v.GetMinorNumber()
+	if kindOf(n) == kindEnvoy && (major > clusterRetriesMajor || major == clusterRetriesMajor && minor >= clusterRetriesMinor) {
+		return retriesAtClusters
+	}
+	return retriesAtHosts
 }
 
 func (n *node) readNamespace(v *structpb.Value) error {

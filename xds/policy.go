@@ -3,6 +3,7 @@ package xds
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -223,6 +224,16 @@ func (r routeRules) hash() []*routev3.RouteAction_HashPolicy {
 		return nil
 	}
 	return []*routev3.RouteAction_HashPolicy{by}
+}
+
+// retryAsAll says that whatever goes to an endpoint's cluster is sent again as by default.
+func (r routeRules) retryAsAll(endpoint int) bool {
+	if r.retries != nil || r.timeouts != nil && r.timeouts.PerTryMs != nil {
+		return false
+	}
+	return endpoint > 0 || !slices.ContainsFunc(r.routes, func(one registry.Route) bool {
+		return one.Retries != nil || one.Timeouts != nil && one.Timeouts.PerTryMs != nil
+	})
 }
 
 // retry is the retry policy in place of the default one; nil for none.

@@ -105,7 +105,7 @@ func (m *member) ofOrders(t *testing.T) string {
 	t.Helper()
 	c := newCache(m.machine, func() string { return "" }, newMetrics())
 	c.reload(time.Time{})
-	scope := c.openScope(kindEnvoy, []string{"*.prod"})
+	scope := c.openScope(kindEnvoy, retriesAtHosts, []string{"*.prod"})
 	out := ""
 	for _, name := range slices.Sorted(maps.Keys(scope.members)) {
 		if name == "orders.prod" || strings.Contains(name, "~~") {
@@ -206,7 +206,7 @@ func TestGRPCClientsGetWhatTheyKnow(t *testing.T) {
 		m := newRegistry(t)
 		m.add("orders", 1)
 		m.putPolicy(t, "orders", policies[name])
-		c, err := buildCluster(m.machine.Service(registry.ServiceKey{Namespace: "prod", Service: "orders"}), 0)
+		c, err := buildCluster(m.machine.Service(registry.ServiceKey{Namespace: "prod", Service: "orders"}), 0, rulesOf(nil))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -20,7 +20,9 @@ import (
 // A request is sent again only where it cannot have been processed: a retry
 // policy with `reset` was seen to process 130 POSTs twice. The first retry goes
 // to another host, the second to another region. The policy is most of the bytes
-// of a large table, so nothing is in it that is a default.
+// of a large table, so nothing is in it that is a default, and hosts do without it
+// where their clusters have it. A cluster's overrides whatever routes say of retries, so that it is
+// in no cluster to which a route leads that says something else.
 const (
 	routeTimeout     = registry.RequestTimeoutDefault // not for gRPC, event streams and upgrades
 	retryOn          = "connect-failure,refused-stream,reset-before-request"
@@ -43,6 +45,8 @@ type hostRoute struct {
 	dialect dialect
 	rules   routeRules
 	known   func(cluster string) bool // whether the client has it
+
+	retriedByCluster bool // the client looks for retries in the cluster, and finds them there
 
 	kept *atomic.Pointer[[]byte] // the bytes of its virtual host, once they were made; nil = they differ from scope to scope
 }
@@ -102,7 +106,7 @@ func (r hostRoute) packed(retry *routev3.RetryPolicy) ([]byte, error) {
 			return *host, nil
 		}
 	}
-	host, _, err := soundHost(r, func(r hostRoute) (*routev3.VirtualHost, error) { return virtualHost(r, retry) })
+	host, err := virtualHost(r, retry)
 	if err != nil {
 		return nil, err
 	}
@@ -124,7 +128,11 @@ func virtualHost(r hostRoute, retry *routev3.RetryPolicy) (*routev3.VirtualHost,
 	if err != nil {
 		return nil, err
 	}
-	return &routev3.VirtualHost{Name: r.cluster, Domains: r.hosts, RetryPolicy: r.rules.retry(retry), Routes: routes}, nil
+	host := &routev3.VirtualHost{Name: r.cluster, Domains: r.hosts, Routes: routes}
+	if !r.retriedByCluster {
+		host.RetryPolicy = r.rules.retry(retry)
+	}
+	return host, nil
 }
 
 func everything() *routev3.RouteMatch {

@@ -7,9 +7,10 @@ import (
 
 // A scope is the set of clusters that a proxy is told of when it asks for all:
 // those of its declared upstreams. Proxies with equal upstreams share one scope,
-// its clusters and its route table.
+// its clusters and its route table, if they look for retries in one place.
 type scope struct {
 	kind     kind
+	retries  retriesAt
 	patterns []string // sorted, without duplicates, in lower case
 	users    int      // streams
 
@@ -45,18 +46,18 @@ func newScopes() scopes {
 
 const allOf = "*."
 
-func scopeKey(k kind, patterns []string) string {
-	return string(rune('0'+k)) + strings.Join(patterns, ",")
+func scopeKey(k kind, retries retriesAt, patterns []string) string {
+	return string(rune('0'+k)) + string(rune('0'+retries)) + strings.Join(patterns, ",")
 }
 
 // openScope interns a scope for one more stream.
-func (c *cache) openScope(k kind, patterns []string) *scope {
+func (c *cache) openScope(k kind, retries retriesAt, patterns []string) *scope {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	key := scopeKey(k, patterns)
+	key := scopeKey(k, retries, patterns)
 	s := c.scopes.byKey[key]
 	if s == nil {
-		s = &scope{kind: k, patterns: patterns, members: make(map[string]*claim), wildcard: make(map[*subscription]struct{})}
+		s = &scope{kind: k, retries: retries, patterns: patterns, members: make(map[string]*claim), wildcard: make(map[*subscription]struct{})}
 		c.scopes.byKey[key] = s
 		c.enterScope(s)
 	}
@@ -86,7 +87,7 @@ func (c *cache) closeScope(s *scope) {
 	if s.users--; s.users > 0 {
 		return
 	}
-	delete(c.scopes.byKey, scopeKey(s.kind, s.patterns))
+	delete(c.scopes.byKey, scopeKey(s.kind, s.retries, s.patterns))
 	for _, p := range s.patterns {
 		if ns, all := strings.CutPrefix(p, allOf); all {
 			removeScope(c.scopes.byNamespace, ns, s)

@@ -210,7 +210,7 @@ func TestAClusterStaysUntilItsRoutesAreToldToo(t *testing.T) {
 	m.register(checked("orders", 1))
 	c := newCache(m.machine, func() string { return "" }, newMetrics())
 	c.reload(time.Now())
-	r := c.subscribe(resourceKey{typ: typeCluster, name: "orders.prod"}, c.openScope(kindEnvoy, []string{"*.prod"}))
+	r := c.subscribe(resourceKey{typ: typeCluster, name: "orders.prod"}, c.openScope(kindEnvoy, retriesAtHosts, []string{"*.prod"}))
 	first := c.entry(r)
 	if first.absent() {
 		t.Fatal("there is no cluster")

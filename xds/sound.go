@@ -4,10 +4,9 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
-	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protopath"
 	"google.golang.org/protobuf/reflect/protorange"
@@ -21,46 +20,108 @@ import (
 // one cluster. The registry lets no policy in that would come to that; but policies
 // outlive the version that has let them in, and what a proxy takes is not what
 // the registry knows. So whatever a policy has a hand in is held against Envoy's
-// rules before it is published. Where it does not keep to them the service is treated
-// as if it had no policy, in that respect alone, and says so.
+// rules before it is published. Where it does not keep to them the service is treated,
+// in that respect alone, as by the newest of its earlier edits that does, and where
+// the registry keeps none as if it had no policy; and it says so. The edits are
+// replicated, so that all members come to the same, after a restart too.
 
-// soundHost is a host that proxies take, and what is wrong with the one of its policy if it is not that.
-func soundHost(r hostRoute, build func(hostRoute) (*routev3.VirtualHost, error)) (*routev3.VirtualHost, error, error) {
-	if r.rules.none() { // it is checked when it is packed in any case
-		host, err := build(r)
-		return host, nil, err
+// A past gives the earlier edits of a service's policy, the newest first. It is
+// asked where the policy as it is will not do.
+type past func(*registry.Service) []registry.Edit[registry.Policy]
+
+// A lapse is what proxies would refuse of a policy, and the edit that stands in for it; 0 = none does.
+type lapse struct {
+	wrong  error
+	edit   uint64
+	policy *registry.Policy // of that edit; nil = none
+}
+
+// earlier are the edits before the one that a service shows.
+func (c *cache) earlier(s *registry.Service) []registry.Edit[registry.Policy] {
+	d := c.machine.Policy(s.Key)
+	if d == nil {
+		return nil
 	}
-	host, wrong := checkedHost(r, build)
+	edits := slices.Clone(d.Edits)
+	slices.Reverse(edits)
+	for n, e := range edits {
+		if e.Revision <= s.Revision {
+			return edits[n+1:]
+		}
+	}
+	return nil
+}
+
+// fallBack finds the newest edit that a check has nothing against, if it has something
+// against the policy as it is; nil if it has not.
+func fallBack(s *registry.Service, before past, check func(*registry.Policy) error) *lapse {
+	if s.Policy == nil {
+		return nil
+	}
+	wrong := check(s.Policy)
 	if wrong == nil {
-		return host, nil, nil
+		return nil
 	}
-	r.rules = routeRules{}
-	host, err := checkedHost(r, build)
-	return host, wrong, err
+	for _, e := range before(s) {
+		if e.Content != nil && check(e.Content) == nil {
+			return &lapse{wrong: wrong, edit: e.Version, policy: e.Content}
+		}
+		if e.Content == nil { // it was taken back then, and what was before that is no longer meant
+			break
+		}
+	}
+	return &lapse{wrong: wrong}
 }
 
-func checkedHost(r hostRoute, build func(hostRoute) (*routev3.VirtualHost, error)) (*routev3.VirtualHost, error) {
-	host, err := build(r)
+// soundRules are the rules by which the routes to a service are made.
+func soundRules(s *registry.Service, before past) (routeRules, *lapse) {
+	if len(s.Endpoints) == 0 || rulesOf(s.Policy).none() {
+		return rulesOf(s.Policy), nil
+	}
+	broken := fallBack(s, before, func(p *registry.Policy) error { return checkRules(s, rulesOf(p)) })
+	if broken != nil {
+		return rulesOf(broken.policy), broken
+	}
+	return rulesOf(s.Policy), nil
+}
+
+// checkRules makes the host that a client has who has all that it leads to.
+func checkRules(s *registry.Service, rules routeRules) error {
+	retry, err := retryPolicy()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return host, cmp.Or(host.ValidateAll(), noNegativeTimes(host))
+	stem := primaryStem(s.Key)
+	host, err := virtualHost(hostRoute{
+		cluster: stem, hosts: hostsOf(stem, 0), dialect: dialectOf(s.Endpoints[0].Protocol), rules: rules, known: func(string) bool { return true },
+	}, retry)
+	if err != nil {
+		return err
+	}
+	return cmp.Or(host.ValidateAll(), noNegativeTimes(host))
 }
 
-// soundCluster is the same for a cluster.
-func soundCluster(s *registry.Service, endpoint int) (*clusterv3.Cluster, error, error) {
-	c, wrong := checkedCluster(s, endpoint)
-	if wrong == nil || s.Policy == nil {
-		return c, nil, wrong
+// soundCluster is a cluster that proxies take. The rules are those of its routes.
+func soundCluster(s *registry.Service, endpoint int, rules routeRules, before past) (*clusterv3.Cluster, *lapse, error) {
+	by := func(p *registry.Policy) (*clusterv3.Cluster, error) {
+		treated := *s
+		treated.Policy = p
+		return checkedCluster(&treated, endpoint, rules)
 	}
-	plain := *s
-	plain.Policy = nil
-	c, err := checkedCluster(&plain, endpoint)
-	return c, wrong, err
+	broken := fallBack(s, before, func(p *registry.Policy) error {
+		_, err := by(p)
+		return err
+	})
+	policy := s.Policy
+	if broken != nil {
+		policy = broken.policy
+	}
+	c, err := by(policy)
+	return c, broken, err
 }
 
-func checkedCluster(s *registry.Service, endpoint int) (*clusterv3.Cluster, error) {
-	c, err := buildCluster(s, endpoint)
+func checkedCluster(s *registry.Service, endpoint int, rules routeRules) (*clusterv3.Cluster, error) {
+	c, err := buildCluster(s, endpoint, rules)
 	if err != nil {
 		return nil, err
 	}
@@ -83,19 +144,35 @@ func clusterRules(c *clusterv3.Cluster) error {
 	return nil
 }
 
-// soundPolicy is the same for what an assignment says beside its hosts.
-func soundPolicy(p *registry.Policy) (*endpointv3.ClusterLoadAssignment_Policy, error) {
-	policy := assignmentPolicy(p)
-	wrong := policy.ValidateAll()
-	for _, d := range policy.GetDropOverloads() {
-		if d.GetDropPercentage().GetNumerator() > 100 {
-			wrong = fmt.Errorf("drops: %s is more than everything", d.GetCategory())
+// soundAssignment is a service by whose policy an assignment can say what it says beside its hosts.
+func soundAssignment(s *registry.Service, before past) (*registry.Service, *lapse) {
+	broken := fallBack(s, before, checkAssignment)
+	if broken == nil {
+		return s, nil
+	}
+	sound, policy, failover := *s, *s.Policy, registry.Failover{}
+	if policy.Failover != nil {
+		failover = *policy.Failover
+	}
+	policy.Drops, failover.OverprovisioningPercent = nil, nil
+	if p := broken.policy; p != nil {
+		policy.Drops = p.Drops
+		if p.Failover != nil {
+			failover.OverprovisioningPercent = p.Failover.OverprovisioningPercent
 		}
 	}
-	if wrong != nil {
-		policy = assignmentPolicy(nil)
+	policy.Failover, sound.Policy = &failover, &policy
+	return &sound, broken
+}
+
+func checkAssignment(p *registry.Policy) error {
+	policy := assignmentPolicy(p)
+	for _, d := range policy.GetDropOverloads() {
+		if d.GetDropPercentage().GetNumerator() > 100 {
+			return fmt.Errorf("drops: %s is more than everything", d.GetCategory())
+		}
 	}
-	return policy, wrong
+	return policy.ValidateAll()
 }
 
 // noNegativeTimes is a rule that stands in the messages only here and there.

@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -56,19 +57,84 @@ func TestABadPolicyHoldsNothingBack(t *testing.T) {
 			if got := m.ofOrders(t); got != plain {
 				t.Errorf("proxies get\n%s", got)
 			}
-			cache := newCache(m.machine, func() string { return "" }, newMetrics())
-			cache.reload(time.Time{})
-			said := ""
-			for _, w := range cache.withheldOf(m.machine.Service(registry.ServiceKey{Namespace: "prod", Service: "orders"}), "here") {
-				if said == "" || strings.HasPrefix(w.Reason, c.reason) {
-					said = w.Reason
-				}
-			}
+			said := m.saidOfOrders(t, c.reason)
 			if !strings.HasPrefix(said, c.reason) || (said == "") != (c.reason == "") {
 				t.Errorf("withheld says %q, want %q", said, c.reason)
 			}
 		})
 	}
+}
+
+// Where a policy was taken before that proxies take, its part stands in for one that they
+// would refuse, on every member and after a restart: whoever reads the registry comes to
+// the same. What the bad one says in other respects holds.
+func TestTheLastGoodPolicyStandsIn(t *testing.T) {
+	good := `{"loadBalancing":{"algorithm":"least-request"},"failover":{"overprovisioningPercent":120},"drops":[{"category":"lottery","percent":10}],"timeouts":{"requestMs":2000}}`
+	for name, part := range map[string]struct {
+		parts []int // of what is translated: 0 is the cluster, 1 its endpoints, 2 its host
+		said  string
+	}{
+		"connect": {[]int{0}, "version 2 of its policy stands for the present one in the cluster, as proxies would refuse it: invalid Cluster.ConnectTimeout"},
+		"factor":  {[]int{1}, "version 2 of its policy stands for the present one in the endpoints"},
+		"drop":    {[]int{1}, "version 2 of its policy stands for the present one in the endpoints, as proxies would refuse it: drops: a is more than everything"},
+		"hash":    {[]int{2}, "version 2 of its policy stands for the present one in the routes"},
+		"retry":   {[]int{2}, "version 2 of its policy stands for the present one in the routes"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newOrders(t)
+			plain := m.partsOfOrders(t)
+			m.putPolicy(t, "orders", `{"failClosed":true}`)
+			m.putPolicy(t, "orders", good)
+			before := m.partsOfOrders(t)
+			first := proto.CloneOf(badPolicies[name].policy)
+			first.GraceSeconds = proto.Int64(60)
+			m.store(t, "orders", first) // which is no better
+			m.store(t, "orders", badPolicies[name].policy)
+			m.add("orders", 1, at("http", "http", "10.0.0.1", 80, 100), at("web", "h2c", "10.0.0.1", 81, 100)) // no edit
+			after := m.partsOfOrders(t)
+			for n := range after {
+				want := plain[n]
+				if slices.Contains(part.parts, n) {
+					want = before[n]
+				}
+				if after[n] != want {
+					t.Errorf("part %d is\n%s\nwant\n%s", n, after[n], want)
+				}
+			}
+			if said := m.saidOfOrders(t, part.said); !strings.HasPrefix(said, part.said) {
+				t.Errorf("withheld says %q, want %q", said, part.said)
+			}
+			m.store(t, "orders", nil)
+			m.store(t, "orders", badPolicies[name].policy)
+			if got := m.partsOfOrders(t); !slices.Equal(got, plain) {
+				t.Errorf("after its policy was taken back, proxies get\n%s", got)
+			}
+		})
+	}
+}
+
+// partsOfOrders are the cluster, the endpoints and the host of the service.
+func (m *member) partsOfOrders(t *testing.T) []string {
+	t.Helper()
+	parts := strings.SplitAfter(m.ofOrders(t), "\n}\n")
+	if len(parts) != 4 {
+		t.Fatalf("%d parts", len(parts)-1)
+	}
+	return parts[:3]
+}
+
+// saidOfOrders is the reason that begins so, or else the first of all.
+func (m *member) saidOfOrders(t *testing.T, prefix string) string {
+	t.Helper()
+	cache := newCache(m.machine, func() string { return "" }, newMetrics())
+	cache.reload(time.Time{})
+	said := ""
+	for _, w := range cache.withheldOf(m.machine.Service(registry.ServiceKey{Namespace: "prod", Service: "orders"}), "here") {
+		if said == "" || strings.HasPrefix(w.Reason, prefix) {
+			said = w.Reason
+		}
+	}
+	return said
 }
 
 // A real Envoy that has services with bad policies in its scope takes everything, and serves them all.

@@ -219,7 +219,7 @@ func (s *stream) begin(ctx context.Context, r *request) error {
 	if err := s.server.turn(ctx); err != nil {
 		return err
 	}
-	s.scope = s.server.cache.openScope(n.kind, n.upstreams)
+	s.scope = s.server.cache.openScope(n.kind, n.retries, n.upstreams)
 	s.node = n
 	return nil
 }

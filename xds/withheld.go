@@ -39,8 +39,12 @@ func reasonMirror(route int, service string) string {
 	return fmt.Sprintf("mirror of routes[%d] of its policy is left out: its namespace has no service %s", route, service)
 }
 
-func reasonUnsound(what string, wrong error) string {
-	return "its policy is left out of " + what + ", as proxies would refuse it: " + wrong.Error()
+func reasonUnsound(what string, l *lapse) string {
+	instead := "its policy is left out of " + what
+	if l.edit > 0 {
+		instead = fmt.Sprintf("version %d of its policy stands for the present one in %s", l.edit, what)
+	}
+	return instead + ", as proxies would refuse it: " + l.wrong.Error()
 }
 
 func reasonCheck(protocol string) string {

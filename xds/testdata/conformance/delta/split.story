@@ -1,7 +1,7 @@
 # A response that would be larger than clients take is split; the next part follows the ACK.
 # From: gRPC takes 4 MiB at most
 
-member response-bytes=1500
+member response-bytes=2500
 ----
 nothing
 
