@@ -170,6 +170,7 @@ func (s *Server) beginDrain() []*stream {
 		return nil
 	}
 	s.draining = true
+	close(s.leaving)
 	all := make([]*stream, 0, len(s.streams))
 	for str := range s.streams {
 		all = append(all, str)

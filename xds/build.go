@@ -119,7 +119,9 @@ func (c *cache) translateService(k resourceKey, revision registry.Revision) (val
 			m.Name, m.AltStatName = k.name, statName(k.name)
 		}
 		if err == nil && k.kind == kindGRPC {
-			m, err = forGRPC(m)
+			if m, err = forGRPC(m); err == nil && c.loadWanted {
+				m.LrsServer = toSelf() // without it gRPC clients report nothing of a cluster
+			}
 		}
 		return orNil(m, err), s.Revision, err
 	}

@@ -26,6 +26,7 @@ type cache struct {
 	service     func(registry.ServiceKey) *registry.Service // the machine's; tests move instances to other regions
 	incarnation func() string
 	metrics     *metrics
+	loadWanted  bool // gRPC clients are to report their load
 
 	rounds atomic.Uint64 // odd while the follower works on a round of changes, even between two
 

@@ -58,14 +58,21 @@ type envoy struct {
 	admin, egress string
 }
 
-func startEnvoy(t *testing.T, m *member, api string) *envoy {
+// loadReporting is added to the bootstrap of an Envoy that reports its load.
+const loadReporting = `
+cluster_manager:
+  load_stats_config: {api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: stellmap}}]}
+`
+
+// startEnvoy starts one; more is added to its bootstrap.
+func startEnvoy(t *testing.T, m *member, api string, more ...string) *envoy {
 	t.Helper()
 	if *envoyBinary == "" {
 		t.Skip("not played, since -envoy names no Envoy 1.40")
 	}
 	dir := t.TempDir()
 	egress := freePort(t)
-	config := fmt.Sprintf(envoyBootstrap, m.listenTCP(), egress, api)
+	config := fmt.Sprintf(envoyBootstrap, m.listenTCP(), egress, api) + strings.Join(more, "")
 	if err := os.WriteFile(filepath.Join(dir, "envoy.yaml"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}

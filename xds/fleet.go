@@ -142,6 +142,26 @@ func (f *Fleet) Detail(ctx context.Context, q DetailQuery, after uint64) ([]Memb
 	return answers, own
 }
 
+// MemberLoad is what the proxies of one member report of the calls to a service.
+type MemberLoad struct {
+	Member uint64
+	Err    error // it did not answer
+	Load
+}
+
+// Load asks all members what is reported to them of the calls to a service, by id.
+func (f *Fleet) Load(ctx context.Context, k registry.ServiceKey) []MemberLoad {
+	question := &peerv1.ProxyQuestion{Format: questionFormatV1, Kind: &peerv1.ProxyQuestion_Load{Load: &peerv1.LoadQuestion{Namespace: k.Namespace, Service: k.Service}}}
+	answers := everywhere(f, func() MemberLoad {
+		return MemberLoad{Member: f.self, Load: f.server.Load(k)}
+	}, func(id uint64) MemberLoad {
+		a, err := f.ask(ctx, id, question, 0)
+		return MemberLoad{Member: id, Err: err, Load: loadOf(a.GetLoad())}
+	})
+	slices.SortFunc(answers, func(a, b MemberLoad) int { return cmp.Compare(a.Member, b.Member) })
+	return answers
+}
+
 // everywhere asks this member and all others at once.
 func everywhere[A any](f *Fleet, here func() A, there func(id uint64) A) []A {
 	others := f.peers.Others()
@@ -204,6 +224,9 @@ func (s *Server) Answer(ctx context.Context, request []byte) ([]byte, error) {
 			return nil, err
 		}
 		answer.Kind = &peerv1.ProxyAnswer_Detail{Detail: d.answer()}
+	case q.GetLoad() != nil:
+		l := s.Load(registry.ServiceKey{Namespace: q.GetLoad().GetNamespace(), Service: q.GetLoad().GetService()})
+		answer.Kind = &peerv1.ProxyAnswer_Load{Load: l.answer()}
 	default:
 		return nil, errQuestion
 	}
@@ -303,4 +326,34 @@ func proxyOf(p *peerv1.Proxy) ProxyStatus {
 		out.Types = append(out.Types, one)
 	}
 	return out
+}
+
+func (l *Load) answer() *peerv1.LoadAnswer {
+	a := &peerv1.LoadAnswer{Reporters: uint64(l.Reporters), WindowMs: l.Window.Milliseconds()}
+	for _, c := range l.Clusters {
+		one := &peerv1.ClusterLoad{Cluster: c.Cluster}
+		for _, at := range c.Localities {
+			one.Localities = append(one.Localities, &peerv1.LocalityLoad{Region: at.Region, Zone: at.Zone, Succeeded: at.Succeeded, Failed: at.Failed, InProgress: at.InProgress})
+		}
+		for _, d := range c.Drops {
+			one.Drops = append(one.Drops, &peerv1.DropLoad{Category: d.Category, Dropped: d.Dropped})
+		}
+		a.Clusters = append(a.Clusters, one)
+	}
+	return a
+}
+
+func loadOf(a *peerv1.LoadAnswer) Load {
+	l := Load{Reporters: int(a.GetReporters()), Window: time.Duration(a.GetWindowMs()) * time.Millisecond}
+	for _, c := range a.GetClusters() {
+		one := ClusterLoad{Cluster: c.GetCluster()}
+		for _, at := range c.GetLocalities() {
+			one.Localities = append(one.Localities, LocalityLoad{at.GetRegion(), at.GetZone(), at.GetSucceeded(), at.GetFailed(), at.GetInProgress()})
+		}
+		for _, d := range c.GetDrops() {
+			one.Drops = append(one.Drops, DropLoad{d.GetCategory(), d.GetDropped()})
+		}
+		l.Clusters = append(l.Clusters, one)
+	}
+	return l
 }

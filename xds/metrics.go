@@ -32,6 +32,11 @@ type metrics struct {
 	unsupported atomic.Uint64 // requests of other types
 	reloads     atomic.Uint64 // full comparisons after falling behind
 
+	loadStreams        atomic.Int64  // of clients that report their load
+	loadStreamsRefused atomic.Uint64 // above the cap
+	loadReports        atomic.Uint64
+	loadRefused        [loadRefusals]atomic.Uint64 // what of them is not kept
+
 	inquiries        atomic.Int64 // who ask how far a change has come
 	inquiriesRefused atomic.Uint64
 
@@ -51,8 +56,9 @@ func newMetrics() *metrics {
 	return m
 }
 
-// register adds the metrics; rejectedNow is how many resources clients refuse at present.
-func (m *metrics) register(r prometheus.Registerer, rejectedNow func(resourceType) int) error {
+// register adds the metrics; rejectedNow is how many resources clients refuse at
+// present, and l what they report of their load, nil where they do not.
+func (m *metrics) register(r prometheus.Registerer, rejectedNow func(resourceType) int, l *loads) error {
 	if r == nil {
 		return nil
 	}
@@ -91,6 +97,15 @@ func (m *metrics) register(r prometheus.Registerer, rejectedNow func(resourceTyp
 		typed("stellmap_xds_refusals_forgotten_total", "Contents that a client had refused and that it may be sent again, since there were too many.", &m.forgotten)
 		typed("stellmap_xds_responses_oversized_total", "Responses larger than gRPC clients take unless told to, which cannot be split.", &m.oversized)
 		typed("stellmap_xds_requests_stale_total", "Requests that answered an older response.", &m.stale)
+	}
+	if l != nil {
+		collectors = append(collectors, l, gaugeOf("stellmap_xds_load_streams", "Clients that report their load to this member.", &m.loadStreams))
+		single("stellmap_xds_load_streams_refused_total", "Clients that were not let report their load, since too many did.", &m.loadStreamsRefused)
+		single("stellmap_xds_load_reports_total", "Reports of load.", &m.loadReports)
+		for why := range m.loadRefused {
+			labels := prometheus.Labels{"why": loadRefusalNames[why]}
+			collectors = append(collectors, counterOf("stellmap_xds_load_refused_total", "Parts of reports that were not kept, and why.", labels, &m.loadRefused[why]))
+		}
 	}
 	for _, c := range collectors {
 		if err := r.Register(c); err != nil {

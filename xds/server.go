@@ -15,6 +15,7 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	endpointservice "github.com/envoyproxy/go-control-plane/envoy/service/endpoint/v3"
 	listenerservice "github.com/envoyproxy/go-control-plane/envoy/service/listener/v3"
+	loadservice "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
 	routeservice "github.com/envoyproxy/go-control-plane/envoy/service/route/v3"
 	statusservice "github.com/envoyproxy/go-control-plane/envoy/service/status/v3"
 	typeurl "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
@@ -39,7 +40,9 @@ type Server struct {
 	limits   limits
 	cache    *cache
 	metrics  *metrics
+	loads    *loads        // nil = clients are not asked for them
 	stopped  chan struct{} // closed when Run ends
+	leaving  chan struct{} // closed when streams are sent away
 
 	age       time.Duration // of a stream, about; 0 = any
 	turnstile turnstile     // of streams that begin
@@ -66,6 +69,7 @@ type Config struct {
 
 	StreamAge      time.Duration  // how long a stream lasts, a third more or less; 0 = as long as it will
 	FirstResponses int            // so many streams a second may begin; 0 = any
+	LoadEvery      time.Duration  // how often clients report their load; 0 = never, and the service is not offered
 	Random         func() float64 // from 0 to 1; nil = math/rand
 }
 
@@ -90,7 +94,7 @@ func New(c Config) *Server {
 	s := &Server{
 		region: c.Region, caughtUp: c.CaughtUp, now: c.Now, log: c.Logger,
 		limits:  limits{hold: holdMax, send: sendMax, catchUp: catchUpMax, turn: turnMax, streams: streamsMax, responseBytes: responseBytesMax},
-		metrics: newMetrics(), stopped: make(chan struct{}), streams: make(map[*stream]struct{}),
+		metrics: newMetrics(), stopped: make(chan struct{}), leaving: make(chan struct{}), streams: make(map[*stream]struct{}),
 		age: c.StreamAge, turnstile: turnstile{rate: c.FirstResponses}, random: c.Random, sleep: sleep,
 	}
 	if s.random == nil {
@@ -110,7 +114,11 @@ func New(c Config) *Server {
 		incarnation = func() string { return "" }
 	}
 	s.cache = newCache(c.Machine, incarnation, s.metrics)
-	s.registering = s.metrics.register(c.Registerer, s.rejectedNow)
+	if c.LoadEvery > 0 {
+		s.loads = newLoads(c.LoadEvery, s.metrics)
+	}
+	s.cache.loadWanted = s.loads != nil
+	s.registering = s.metrics.register(c.Registerer, s.rejectedNow, s.loads)
 	return s
 }
 
@@ -123,6 +131,9 @@ func (s *Server) Register(g *grpc.Server) {
 	listenerservice.RegisterListenerDiscoveryServiceServer(g, server)
 	routeservice.RegisterRouteDiscoveryServiceServer(g, server)
 	statusservice.RegisterClientStatusDiscoveryServiceServer(g, clientStatus{server: s})
+	if s.loads != nil {
+		loadservice.RegisterLoadReportingServiceServer(g, loadService{server: s})
+	}
 }
 
 // Run follows the registry until the context ends; then it ends all streams.

@@ -50,6 +50,7 @@ type envoyNode struct {
 	proxyNode
 	Upstreams             []string
 	EgressPort, AdminPort uint16
+	LoadStats             bool // it reports how its calls end
 }
 
 type xdsAddress struct {
@@ -110,6 +111,7 @@ makes a small proxy: each service costs it some 80 kB.`,
 	n.flags(flags, &addresses)
 	flags.StringSliceVar(&n.Upstreams, "upstreams", nil, "what it is told of: service.namespace or *.namespace, with commas between (default: all of its namespace)")
 	flags.Uint16Var(&n.EgressPort, "egress-port", egressPortDefault, "where it takes requests to other services, on 127.0.0.1")
+	flags.BoolVar(&n.LoadStats, "load-stats", false, "it reports how its calls end, which costs some 60 kB for each report")
 	flags.Uint16Var(&n.AdminPort, "admin-port", adminPortDefault, "its admin page, on 127.0.0.1")
 	return cmd
 }

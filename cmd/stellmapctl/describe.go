@@ -37,6 +37,7 @@ type described struct {
 	Service     service      `json:"service"`
 	Instances   []instance   `json:"instances"`
 	Reports     *reports     `json:"reports,omitempty"`     // of those who call it; absent where they could not be asked for
+	Load        *load        `json:"load,omitempty"`        // as proxies report it; absent where they could not be asked for
 	Propagation *propagation `json:"propagation,omitempty"` // of its last change; absent where it could not be asked
 }
 
@@ -59,7 +60,7 @@ func (c *ctl) describeServiceCommand() *cobra.Command {
 		Long: `service shows a service's instances, those that do not pass first: the state of
 each, since when, and all that is said of it, by whom and until when. Below are
 what callers have reported of late, overrides that wait for instances to come back,
-and how far the last change has come among the proxies: those that lack it are
+how many calls proxies report and how they ended, and how far the last change has come among the proxies: those that lack it are
 named, with why.`,
 		Example: `  stellmapctl describe service orders
   stellmapctl describe service orders -n prod -o json
@@ -130,6 +131,9 @@ func (c *ctl) knownOf(ctx context.Context, l *looking) (described, error) {
 	if d.Reports, err = c.reported(ctx, l); err != nil {
 		return described{}, err
 	}
+	if d.Load, err = c.loaded(ctx, l); err != nil {
+		return described{}, err
+	}
 	d.Propagation, err = c.propagated(ctx, l)
 	return d, err
 }
@@ -190,6 +194,7 @@ func (c *ctl) describedView(d described, limit uint) view {
 	if len(s.Overrides) > 0 {
 		v.parts = append(v.parts, c.overridesView(s.Overrides))
 	}
+	v.parts = append(v.parts, d.Load.loadParts()...)
 	v.parts = append(v.parts, c.propagationParts(d.Propagation)...)
 	v.parts = append(v.parts, view{foot: revisionLine(d.Revision)})
 	return v

@@ -51,6 +51,7 @@ type Config struct {
 		StaleStartAfter time.Duration `mapstructure:"stale_start_after"`
 		StreamAge       time.Duration `mapstructure:"stream_age"`
 		FirstResponses  int           `mapstructure:"first_responses_per_second"`
+		LoadEvery       time.Duration `mapstructure:"load_reporting_interval"`
 	} `mapstructure:"xds"`
 	Health struct {
 		Allow             []string      `mapstructure:"allow"`

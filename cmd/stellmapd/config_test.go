@@ -60,6 +60,9 @@ func TestConfig(t *testing.T) {
 		if x := c.XDS; x.StreamAge != 30*time.Minute || x.FirstResponses != 2000 {
 			fmt.Fprintf(&b, "streams: %v, %d a second\n", x.StreamAge, x.FirstResponses)
 		}
+		if every := c.XDS.LoadEvery; every != 10*time.Second {
+			fmt.Fprintf(&b, "load is reported every %v\n", every)
+		}
 		if c.Storage.Reserve != "256MiB" || c.Storage.Ballast != auto {
 			fmt.Fprintf(&b, "storage reserve %d, ballast %s\n", bytesOf(c.Storage.Reserve), c.Storage.Ballast)
 		}

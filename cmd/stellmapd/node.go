@@ -230,7 +230,7 @@ func (n *node) makeServers(machine *registry.Machine, token string) error {
 	n.xds = xds.New(xds.Config{
 		Machine: machine, Region: n.config.Node.Region, Incarnation: func() string { return n.group.Status().Incarnation },
 		CaughtUp: n.gate.wait, Logger: n.logger, Registerer: n.metrics,
-		StreamAge: n.config.XDS.StreamAge, FirstResponses: n.config.XDS.FirstResponses,
+		StreamAge: n.config.XDS.StreamAge, FirstResponses: n.config.XDS.FirstResponses, LoadEvery: n.config.XDS.LoadEvery,
 	})
 	var err error
 	n.api, err = httpapi.New(httpapi.Config{

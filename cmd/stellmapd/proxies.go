@@ -93,6 +93,25 @@ func proxyOf(s *xds.ProxyStatus) httpapi.Proxy {
 	return out
 }
 
+func (p proxies) Load(ctx context.Context, k registry.ServiceKey) []httpapi.MemberLoad {
+	answers := p.fleet.Load(ctx, k)
+	out := make([]httpapi.MemberLoad, len(answers))
+	for n, a := range answers {
+		out[n] = httpapi.MemberLoad{Member: a.Member, Err: a.Err, Reporters: a.Reporters, Window: a.Window}
+		for _, c := range a.Clusters {
+			one := httpapi.ClusterLoad{Cluster: c.Cluster}
+			for _, at := range c.Localities {
+				one.Localities = append(one.Localities, httpapi.LocalityLoad(at))
+			}
+			for _, d := range c.Drops {
+				one.Drops = append(one.Drops, httpapi.DropLoad(d))
+			}
+			out[n].Clusters = append(out[n].Clusters, one)
+		}
+	}
+	return out
+}
+
 func (p proxies) Detail(ctx context.Context, q httpapi.ProxyDetailQuery) ([]httpapi.MemberProxyDetail, error) {
 	answers, err := p.fleet.Detail(ctx, xds.DetailQuery{
 		Node: q.Node, Types: q.Types, Names: q.Resources, States: q.States, Contents: q.Contents,

@@ -36,6 +36,7 @@ const (
 	kindPercent
 	kindSecret
 	kindRoom
+	kindInterval
 )
 
 // setting is one key that a file, a variable and a flag can give.
@@ -69,6 +70,7 @@ var settings = [...]setting{
 	{"xds.stale_start_after", kindDuration, "30s", "without a leader for so long, new ADS streams are served from the last state, 1s to 1h"},
 	{"xds.stream_age", kindDuration, "30m", "an ADS stream is ended after so long, a third more or less as it is drawn, so that proxies spread over the members anew, 1s to 1h"},
 	{"xds.first_responses_per_second", kindCount, "2000", "so many ADS streams a second may begin; more wait up to 5s, or try another member"},
+	{"xds.load_reporting_interval", kindInterval, "10s", "how often proxies and gRPC clients that report their load do so, 1s to 1h, the same on all members; 0 = they are not let"},
 	{"health.allow", kindPrefixes, "", "networks such as 10.0.0.0/8 that checks may reach, and no others; those of loopback and link-local must be named here, unless all listeners are on loopback"},
 	{"health.deny", kindPrefixes, "", "networks that checks never reach"},
 	{"health.ca_file", kindFile, "", "PEM file of the authorities whose certificates checks trust; empty = the system's"},
@@ -172,7 +174,7 @@ func (k kind) wants() string {
 		return `a whole number or "auto"`
 	case kindBytes, kindReserve, kindBallast:
 		return `a text such as "256MiB"`
-	case kindDuration:
+	case kindDuration, kindInterval:
 		return `a text such as "30s"`
 	case kindJoin:
 		return `a list such as ["127.0.0.1:18080"]`
@@ -223,6 +225,10 @@ func (k kind) check(value string) string {
 		d, err := time.ParseDuration(value)
 		if err != nil || d < durationMin || d > durationMax {
 			return fmt.Sprintf("%q is not a time from %v to %v, such as \"30s\"", value, durationMin, durationMax)
+		}
+	case kindInterval:
+		if reason := kindDuration.check(value); reason != "" && value != none {
+			return reason + ", or 0"
 		}
 	case kindCount:
 		if n, err := strconv.ParseUint(value, 10, 63); err != nil || n == 0 {

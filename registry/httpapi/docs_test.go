@@ -59,6 +59,15 @@ func TestTheExamplesOfTheProxyDocs(t *testing.T) {
 	m.tryExamples("../../docs/proxies.md", 3)
 }
 
+// TestTheExamplesOfTheLoadDocs asks for what docs/load.md shows.
+func TestTheExamplesOfTheLoadDocs(t *testing.T) {
+	f := newFakeProxies()
+	f.loads[0].Clusters = f.loads[0].Clusters[:1]
+	m := newMember(t, func(c *Config) { c.Proxies = f })
+	m.register("orders", "a", "10.0.0.1", "")
+	m.tryExamples("../../docs/load.md", 1)
+}
+
 // TestTheExamplesOfTheBatchDocs does what docs/batch.md shows.
 func TestTheExamplesOfTheBatchDocs(t *testing.T) {
 	m := newMember(t, nil)

@@ -24,6 +24,8 @@ type Proxies interface {
 	List(ctx context.Context, q ProxyQuery) []MemberProxies
 	// Detail is a page of what the proxies of a node have on each member.
 	Detail(ctx context.Context, q ProxyDetailQuery) ([]MemberProxyDetail, error)
+	// Load is what the proxies of each member report of the calls to a service.
+	Load(ctx context.Context, k registry.ServiceKey) []MemberLoad
 	// Explain is why each proxy of a node has a service, or one instance of it, as it has
 	// it; and what the members say of the node.
 	Explain(ctx context.Context, node string, k registry.ServiceKey, instance string) ([]ProxyExplanation, []MemberProxyDetail, error)
@@ -138,6 +140,10 @@ func (a *API) proxyRoutes() []route {
 		read("/api/v2/namespaces/{ns}/services/{svc}/propagation", true, a.v2Propagation).as(operation{
 			id: "getPropagation", says: "Tells how far a revision of a service has come among the proxies", query: propagationQuery,
 			answers: ok(v2Propagation{}), refuses: []string{"not_found"},
+		}),
+		read("/api/v2/namespaces/{ns}/services/{svc}/load", true, a.v2Load).as(operation{
+			id: "getLoad", says: "Tells what the proxies report of the calls to a service: how many, to which zone, and how they ended", query: freshQuery,
+			answers: ok(v2Load{}), refuses: []string{"not_found"},
 		}),
 		read("/api/v2/proxies", false, a.v2Proxies).as(operation{
 			id: "listProxies", says: "Lists the proxies that are connected", query: proxiesQuery, answers: ok(v2ProxyPage{}),

@@ -21,6 +21,7 @@ import (
 type fakeProxies struct {
 	mu        sync.Mutex // guards what follows
 	answers   []MemberPropagation
+	loads     []MemberLoad
 	all       map[uint64][]Proxy
 	resources []ProxyResource // of each of them, by name
 	away      map[uint64]bool
@@ -33,6 +34,16 @@ func newFakeProxies() *fakeProxies {
 	at := time.UnixMilli(1_790_000_000_123)
 	return &fakeProxies{
 		away: map[uint64]bool{3: true},
+		loads: []MemberLoad{
+			{Member: 1, Reporters: 2, Window: time.Minute, Clusters: []ClusterLoad{
+				{Cluster: "orders.prod", Localities: []LocalityLoad{{"here", "a", 1200, 3, 4}, {"here", "b", 1150, 0, 2}}, Drops: []DropLoad{{"sale", 40}}},
+				{Cluster: "admin~orders.prod", Localities: []LocalityLoad{{"here", "", 6, 0, 0}}},
+			}},
+			{Member: 2, Reporters: 1, Window: time.Minute, Clusters: []ClusterLoad{
+				{Cluster: "orders.prod", Localities: []LocalityLoad{{"east", "", 0, 17, 0}, {"here", "a", 300, 0, 1}}, Drops: []DropLoad{{"other", 1}, {"sale", 2}}},
+			}},
+			{Member: 3, Err: errors.New("node 3 is not connected")},
+		},
 		resources: []ProxyResource{
 			{Number: 7, Type: "cds", Name: "ledger.prod", State: "synced", Wanted: ProxyContent{Hash: 255, Revision: 38, Content: []byte(`{"name":"ledger.prod"}`)},
 				Sent: ProxyContent{Hash: 255, Revision: 38}, Acked: ProxyContent{Hash: 255, Revision: 38, Content: []byte(`{"name":"ledger.prod"}`)}},
@@ -80,6 +91,14 @@ func (f *fakeProxies) List(_ context.Context, q ProxyQuery) []MemberProxies {
 		out = append(out, MemberProxies{Member: id, Count: len(all), Proxies: rest[:n], More: n < len(rest)})
 	}
 	return out
+}
+
+// Load is as it was given.
+func (f *fakeProxies) Load(_ context.Context, k registry.ServiceKey) []MemberLoad {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asked = append(f.asked, "the load of "+k.Namespace+"/"+k.Service)
+	return f.loads
 }
 
 // Detail pages as members do: over the resources of its only stream.

@@ -32,6 +32,7 @@ type ProxyQuestion struct {
 	//	*ProxyQuestion_Propagation
 	//	*ProxyQuestion_List
 	//	*ProxyQuestion_Detail
+	//	*ProxyQuestion_Load
 	Kind          isProxyQuestion_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -108,6 +109,15 @@ func (x *ProxyQuestion) GetDetail() *ProxyDetailQuestion {
 	return nil
 }
 
+func (x *ProxyQuestion) GetLoad() *LoadQuestion {
+	if x != nil {
+		if x, ok := x.Kind.(*ProxyQuestion_Load); ok {
+			return x.Load
+		}
+	}
+	return nil
+}
+
 type isProxyQuestion_Kind interface {
 	isProxyQuestion_Kind()
 }
@@ -124,11 +134,17 @@ type ProxyQuestion_Detail struct {
 	Detail *ProxyDetailQuestion `protobuf:"bytes,4,opt,name=detail,proto3,oneof"`
 }
 
+type ProxyQuestion_Load struct {
+	Load *LoadQuestion `protobuf:"bytes,5,opt,name=load,proto3,oneof"`
+}
+
 func (*ProxyQuestion_Propagation) isProxyQuestion_Kind() {}
 
 func (*ProxyQuestion_List) isProxyQuestion_Kind() {}
 
 func (*ProxyQuestion_Detail) isProxyQuestion_Kind() {}
+
+func (*ProxyQuestion_Load) isProxyQuestion_Kind() {}
 
 // ProxyAnswer is the data of an AskResponse.
 type ProxyAnswer struct {
@@ -138,6 +154,7 @@ type ProxyAnswer struct {
 	//	*ProxyAnswer_Propagation
 	//	*ProxyAnswer_List
 	//	*ProxyAnswer_Detail
+	//	*ProxyAnswer_Load
 	Kind          isProxyAnswer_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -207,6 +224,15 @@ func (x *ProxyAnswer) GetDetail() *ProxyDetailAnswer {
 	return nil
 }
 
+func (x *ProxyAnswer) GetLoad() *LoadAnswer {
+	if x != nil {
+		if x, ok := x.Kind.(*ProxyAnswer_Load); ok {
+			return x.Load
+		}
+	}
+	return nil
+}
+
 type isProxyAnswer_Kind interface {
 	isProxyAnswer_Kind()
 }
@@ -223,11 +249,17 @@ type ProxyAnswer_Detail struct {
 	Detail *ProxyDetailAnswer `protobuf:"bytes,3,opt,name=detail,proto3,oneof"`
 }
 
+type ProxyAnswer_Load struct {
+	Load *LoadAnswer `protobuf:"bytes,4,opt,name=load,proto3,oneof"`
+}
+
 func (*ProxyAnswer_Propagation) isProxyAnswer_Kind() {}
 
 func (*ProxyAnswer_List) isProxyAnswer_Kind() {}
 
 func (*ProxyAnswer_Detail) isProxyAnswer_Kind() {}
+
+func (*ProxyAnswer_Load) isProxyAnswer_Kind() {}
 
 // PropagationQuestion asks how far a service has come among a member's proxies.
 type PropagationQuestion struct {
@@ -1535,21 +1567,327 @@ func (x *PolicyCause) GetAtMs() int64 {
 	return 0
 }
 
+// LoadQuestion asks what a member's proxies report of the calls to a service.
+type LoadQuestion struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Service       string                 `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoadQuestion) Reset() {
+	*x = LoadQuestion{}
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoadQuestion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoadQuestion) ProtoMessage() {}
+
+func (x *LoadQuestion) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoadQuestion.ProtoReflect.Descriptor instead.
+func (*LoadQuestion) Descriptor() ([]byte, []int) {
+	return file_stellmap_peer_v1_proxies_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *LoadQuestion) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *LoadQuestion) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+type LoadAnswer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Proxies that report to the member, of whatever.
+	Reporters uint64 `protobuf:"varint,1,opt,name=reporters,proto3" json:"reporters,omitempty"`
+	// Within which the calls below have ended.
+	WindowMs      int64          `protobuf:"varint,2,opt,name=window_ms,json=windowMs,proto3" json:"window_ms,omitempty"`
+	Clusters      []*ClusterLoad `protobuf:"bytes,3,rep,name=clusters,proto3" json:"clusters,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoadAnswer) Reset() {
+	*x = LoadAnswer{}
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoadAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoadAnswer) ProtoMessage() {}
+
+func (x *LoadAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoadAnswer.ProtoReflect.Descriptor instead.
+func (*LoadAnswer) Descriptor() ([]byte, []int) {
+	return file_stellmap_peer_v1_proxies_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *LoadAnswer) GetReporters() uint64 {
+	if x != nil {
+		return x.Reporters
+	}
+	return 0
+}
+
+func (x *LoadAnswer) GetWindowMs() int64 {
+	if x != nil {
+		return x.WindowMs
+	}
+	return 0
+}
+
+func (x *LoadAnswer) GetClusters() []*ClusterLoad {
+	if x != nil {
+		return x.Clusters
+	}
+	return nil
+}
+
+type ClusterLoad struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cluster       string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Localities    []*LocalityLoad        `protobuf:"bytes,2,rep,name=localities,proto3" json:"localities,omitempty"`
+	Drops         []*DropLoad            `protobuf:"bytes,3,rep,name=drops,proto3" json:"drops,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClusterLoad) Reset() {
+	*x = ClusterLoad{}
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterLoad) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterLoad) ProtoMessage() {}
+
+func (x *ClusterLoad) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterLoad.ProtoReflect.Descriptor instead.
+func (*ClusterLoad) Descriptor() ([]byte, []int) {
+	return file_stellmap_peer_v1_proxies_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ClusterLoad) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *ClusterLoad) GetLocalities() []*LocalityLoad {
+	if x != nil {
+		return x.Localities
+	}
+	return nil
+}
+
+func (x *ClusterLoad) GetDrops() []*DropLoad {
+	if x != nil {
+		return x.Drops
+	}
+	return nil
+}
+
+type LocalityLoad struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Region        string                 `protobuf:"bytes,1,opt,name=region,proto3" json:"region,omitempty"`
+	Zone          string                 `protobuf:"bytes,2,opt,name=zone,proto3" json:"zone,omitempty"`
+	Succeeded     uint64                 `protobuf:"varint,3,opt,name=succeeded,proto3" json:"succeeded,omitempty"`
+	Failed        uint64                 `protobuf:"varint,4,opt,name=failed,proto3" json:"failed,omitempty"`
+	InProgress    uint64                 `protobuf:"varint,5,opt,name=in_progress,json=inProgress,proto3" json:"in_progress,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LocalityLoad) Reset() {
+	*x = LocalityLoad{}
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LocalityLoad) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LocalityLoad) ProtoMessage() {}
+
+func (x *LocalityLoad) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LocalityLoad.ProtoReflect.Descriptor instead.
+func (*LocalityLoad) Descriptor() ([]byte, []int) {
+	return file_stellmap_peer_v1_proxies_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *LocalityLoad) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *LocalityLoad) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *LocalityLoad) GetSucceeded() uint64 {
+	if x != nil {
+		return x.Succeeded
+	}
+	return 0
+}
+
+func (x *LocalityLoad) GetFailed() uint64 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+func (x *LocalityLoad) GetInProgress() uint64 {
+	if x != nil {
+		return x.InProgress
+	}
+	return 0
+}
+
+// DropLoad is calls that were not made, by the category of the policy.
+type DropLoad struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Category      string                 `protobuf:"bytes,1,opt,name=category,proto3" json:"category,omitempty"`
+	Dropped       uint64                 `protobuf:"varint,2,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DropLoad) Reset() {
+	*x = DropLoad{}
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DropLoad) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DropLoad) ProtoMessage() {}
+
+func (x *DropLoad) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_peer_v1_proxies_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DropLoad.ProtoReflect.Descriptor instead.
+func (*DropLoad) Descriptor() ([]byte, []int) {
+	return file_stellmap_peer_v1_proxies_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *DropLoad) GetCategory() string {
+	if x != nil {
+		return x.Category
+	}
+	return ""
+}
+
+func (x *DropLoad) GetDropped() uint64 {
+	if x != nil {
+		return x.Dropped
+	}
+	return 0
+}
+
 var File_stellmap_peer_v1_proxies_proto protoreflect.FileDescriptor
 
 const file_stellmap_peer_v1_proxies_proto_rawDesc = "" +
 	"\n" +
-	"\x1estellmap/peer/v1/proxies.proto\x12\x10stellmap.peer.v1\"\xf6\x01\n" +
+	"\x1estellmap/peer/v1/proxies.proto\x12\x10stellmap.peer.v1\"\xac\x02\n" +
 	"\rProxyQuestion\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12I\n" +
 	"\vpropagation\x18\x02 \x01(\v2%.stellmap.peer.v1.PropagationQuestionH\x00R\vpropagation\x129\n" +
 	"\x04list\x18\x03 \x01(\v2#.stellmap.peer.v1.ProxyListQuestionH\x00R\x04list\x12?\n" +
-	"\x06detail\x18\x04 \x01(\v2%.stellmap.peer.v1.ProxyDetailQuestionH\x00R\x06detailB\x06\n" +
-	"\x04kind\"\xd6\x01\n" +
+	"\x06detail\x18\x04 \x01(\v2%.stellmap.peer.v1.ProxyDetailQuestionH\x00R\x06detail\x124\n" +
+	"\x04load\x18\x05 \x01(\v2\x1e.stellmap.peer.v1.LoadQuestionH\x00R\x04loadB\x06\n" +
+	"\x04kind\"\x8a\x02\n" +
 	"\vProxyAnswer\x12G\n" +
 	"\vpropagation\x18\x01 \x01(\v2#.stellmap.peer.v1.PropagationAnswerH\x00R\vpropagation\x127\n" +
 	"\x04list\x18\x02 \x01(\v2!.stellmap.peer.v1.ProxyListAnswerH\x00R\x04list\x12=\n" +
-	"\x06detail\x18\x03 \x01(\v2#.stellmap.peer.v1.ProxyDetailAnswerH\x00R\x06detailB\x06\n" +
+	"\x06detail\x18\x03 \x01(\v2#.stellmap.peer.v1.ProxyDetailAnswerH\x00R\x06detail\x122\n" +
+	"\x04load\x18\x04 \x01(\v2\x1c.stellmap.peer.v1.LoadAnswerH\x00R\x04loadB\x06\n" +
 	"\x04kind\"\x82\x01\n" +
 	"\x13PropagationQuestion\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
@@ -1671,7 +2009,31 @@ const file_stellmap_peer_v1_proxies_proto_rawDesc = "" +
 	"\aversion\x18\x03 \x01(\x04R\aversion\x12\x1a\n" +
 	"\brevision\x18\x04 \x01(\x04R\brevision\x12\x0e\n" +
 	"\x02by\x18\x05 \x01(\tR\x02by\x12\x13\n" +
-	"\x05at_ms\x18\x06 \x01(\x03R\x04atMsB@Z>github.com/stellmap/stellmap/api/proto/stellmap/peer/v1;peerv1b\x06proto3"
+	"\x05at_ms\x18\x06 \x01(\x03R\x04atMs\"F\n" +
+	"\fLoadQuestion\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
+	"\aservice\x18\x02 \x01(\tR\aservice\"\x82\x01\n" +
+	"\n" +
+	"LoadAnswer\x12\x1c\n" +
+	"\treporters\x18\x01 \x01(\x04R\treporters\x12\x1b\n" +
+	"\twindow_ms\x18\x02 \x01(\x03R\bwindowMs\x129\n" +
+	"\bclusters\x18\x03 \x03(\v2\x1d.stellmap.peer.v1.ClusterLoadR\bclusters\"\x99\x01\n" +
+	"\vClusterLoad\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x12>\n" +
+	"\n" +
+	"localities\x18\x02 \x03(\v2\x1e.stellmap.peer.v1.LocalityLoadR\n" +
+	"localities\x120\n" +
+	"\x05drops\x18\x03 \x03(\v2\x1a.stellmap.peer.v1.DropLoadR\x05drops\"\x91\x01\n" +
+	"\fLocalityLoad\x12\x16\n" +
+	"\x06region\x18\x01 \x01(\tR\x06region\x12\x12\n" +
+	"\x04zone\x18\x02 \x01(\tR\x04zone\x12\x1c\n" +
+	"\tsucceeded\x18\x03 \x01(\x04R\tsucceeded\x12\x16\n" +
+	"\x06failed\x18\x04 \x01(\x04R\x06failed\x12\x1f\n" +
+	"\vin_progress\x18\x05 \x01(\x04R\n" +
+	"inProgress\"@\n" +
+	"\bDropLoad\x12\x1a\n" +
+	"\bcategory\x18\x01 \x01(\tR\bcategory\x12\x18\n" +
+	"\adropped\x18\x02 \x01(\x04R\adroppedB@Z>github.com/stellmap/stellmap/api/proto/stellmap/peer/v1;peerv1b\x06proto3"
 
 var (
 	file_stellmap_peer_v1_proxies_proto_rawDescOnce sync.Once
@@ -1685,7 +2047,7 @@ func file_stellmap_peer_v1_proxies_proto_rawDescGZIP() []byte {
 	return file_stellmap_peer_v1_proxies_proto_rawDescData
 }
 
-var file_stellmap_peer_v1_proxies_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_stellmap_peer_v1_proxies_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_stellmap_peer_v1_proxies_proto_goTypes = []any{
 	(*ProxyQuestion)(nil),       // 0: stellmap.peer.v1.ProxyQuestion
 	(*ProxyAnswer)(nil),         // 1: stellmap.peer.v1.ProxyAnswer
@@ -1703,31 +2065,41 @@ var file_stellmap_peer_v1_proxies_proto_goTypes = []any{
 	(*ProxyResource)(nil),       // 13: stellmap.peer.v1.ProxyResource
 	(*ProxyContent)(nil),        // 14: stellmap.peer.v1.ProxyContent
 	(*PolicyCause)(nil),         // 15: stellmap.peer.v1.PolicyCause
+	(*LoadQuestion)(nil),        // 16: stellmap.peer.v1.LoadQuestion
+	(*LoadAnswer)(nil),          // 17: stellmap.peer.v1.LoadAnswer
+	(*ClusterLoad)(nil),         // 18: stellmap.peer.v1.ClusterLoad
+	(*LocalityLoad)(nil),        // 19: stellmap.peer.v1.LocalityLoad
+	(*DropLoad)(nil),            // 20: stellmap.peer.v1.DropLoad
 }
 var file_stellmap_peer_v1_proxies_proto_depIdxs = []int32{
 	2,  // 0: stellmap.peer.v1.ProxyQuestion.propagation:type_name -> stellmap.peer.v1.PropagationQuestion
 	6,  // 1: stellmap.peer.v1.ProxyQuestion.list:type_name -> stellmap.peer.v1.ProxyListQuestion
 	11, // 2: stellmap.peer.v1.ProxyQuestion.detail:type_name -> stellmap.peer.v1.ProxyDetailQuestion
-	3,  // 3: stellmap.peer.v1.ProxyAnswer.propagation:type_name -> stellmap.peer.v1.PropagationAnswer
-	7,  // 4: stellmap.peer.v1.ProxyAnswer.list:type_name -> stellmap.peer.v1.ProxyListAnswer
-	12, // 5: stellmap.peer.v1.ProxyAnswer.detail:type_name -> stellmap.peer.v1.ProxyDetailAnswer
-	5,  // 6: stellmap.peer.v1.PropagationAnswer.pending:type_name -> stellmap.peer.v1.PendingProxy
-	4,  // 7: stellmap.peer.v1.PropagationAnswer.refused:type_name -> stellmap.peer.v1.ProxyRefusal
-	15, // 8: stellmap.peer.v1.ProxyRefusal.cause:type_name -> stellmap.peer.v1.PolicyCause
-	8,  // 9: stellmap.peer.v1.ProxyListAnswer.proxies:type_name -> stellmap.peer.v1.Proxy
-	9,  // 10: stellmap.peer.v1.Proxy.types:type_name -> stellmap.peer.v1.ProxyType
-	10, // 11: stellmap.peer.v1.ProxyType.rejected:type_name -> stellmap.peer.v1.ProxyRejection
-	8,  // 12: stellmap.peer.v1.ProxyDetailAnswer.proxies:type_name -> stellmap.peer.v1.Proxy
-	13, // 13: stellmap.peer.v1.ProxyDetailAnswer.resources:type_name -> stellmap.peer.v1.ProxyResource
-	14, // 14: stellmap.peer.v1.ProxyResource.wanted:type_name -> stellmap.peer.v1.ProxyContent
-	14, // 15: stellmap.peer.v1.ProxyResource.sent:type_name -> stellmap.peer.v1.ProxyContent
-	14, // 16: stellmap.peer.v1.ProxyResource.acked:type_name -> stellmap.peer.v1.ProxyContent
-	15, // 17: stellmap.peer.v1.ProxyResource.causes:type_name -> stellmap.peer.v1.PolicyCause
-	18, // [18:18] is the sub-list for method output_type
-	18, // [18:18] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	16, // 3: stellmap.peer.v1.ProxyQuestion.load:type_name -> stellmap.peer.v1.LoadQuestion
+	3,  // 4: stellmap.peer.v1.ProxyAnswer.propagation:type_name -> stellmap.peer.v1.PropagationAnswer
+	7,  // 5: stellmap.peer.v1.ProxyAnswer.list:type_name -> stellmap.peer.v1.ProxyListAnswer
+	12, // 6: stellmap.peer.v1.ProxyAnswer.detail:type_name -> stellmap.peer.v1.ProxyDetailAnswer
+	17, // 7: stellmap.peer.v1.ProxyAnswer.load:type_name -> stellmap.peer.v1.LoadAnswer
+	5,  // 8: stellmap.peer.v1.PropagationAnswer.pending:type_name -> stellmap.peer.v1.PendingProxy
+	4,  // 9: stellmap.peer.v1.PropagationAnswer.refused:type_name -> stellmap.peer.v1.ProxyRefusal
+	15, // 10: stellmap.peer.v1.ProxyRefusal.cause:type_name -> stellmap.peer.v1.PolicyCause
+	8,  // 11: stellmap.peer.v1.ProxyListAnswer.proxies:type_name -> stellmap.peer.v1.Proxy
+	9,  // 12: stellmap.peer.v1.Proxy.types:type_name -> stellmap.peer.v1.ProxyType
+	10, // 13: stellmap.peer.v1.ProxyType.rejected:type_name -> stellmap.peer.v1.ProxyRejection
+	8,  // 14: stellmap.peer.v1.ProxyDetailAnswer.proxies:type_name -> stellmap.peer.v1.Proxy
+	13, // 15: stellmap.peer.v1.ProxyDetailAnswer.resources:type_name -> stellmap.peer.v1.ProxyResource
+	14, // 16: stellmap.peer.v1.ProxyResource.wanted:type_name -> stellmap.peer.v1.ProxyContent
+	14, // 17: stellmap.peer.v1.ProxyResource.sent:type_name -> stellmap.peer.v1.ProxyContent
+	14, // 18: stellmap.peer.v1.ProxyResource.acked:type_name -> stellmap.peer.v1.ProxyContent
+	15, // 19: stellmap.peer.v1.ProxyResource.causes:type_name -> stellmap.peer.v1.PolicyCause
+	18, // 20: stellmap.peer.v1.LoadAnswer.clusters:type_name -> stellmap.peer.v1.ClusterLoad
+	19, // 21: stellmap.peer.v1.ClusterLoad.localities:type_name -> stellmap.peer.v1.LocalityLoad
+	20, // 22: stellmap.peer.v1.ClusterLoad.drops:type_name -> stellmap.peer.v1.DropLoad
+	23, // [23:23] is the sub-list for method output_type
+	23, // [23:23] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_stellmap_peer_v1_proxies_proto_init() }
@@ -1739,11 +2111,13 @@ func file_stellmap_peer_v1_proxies_proto_init() {
 		(*ProxyQuestion_Propagation)(nil),
 		(*ProxyQuestion_List)(nil),
 		(*ProxyQuestion_Detail)(nil),
+		(*ProxyQuestion_Load)(nil),
 	}
 	file_stellmap_peer_v1_proxies_proto_msgTypes[1].OneofWrappers = []any{
 		(*ProxyAnswer_Propagation)(nil),
 		(*ProxyAnswer_List)(nil),
 		(*ProxyAnswer_Detail)(nil),
+		(*ProxyAnswer_Load)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1751,7 +2125,7 @@ func file_stellmap_peer_v1_proxies_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stellmap_peer_v1_proxies_proto_rawDesc), len(file_stellmap_peer_v1_proxies_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
