@@ -349,7 +349,7 @@ func TestACursorIsGoodWhereItIsFrom(t *testing.T) {
 func TestSecretsStayAtHome(t *testing.T) {
 	told := map[string]bool{
 		"format": true, "spec": true, "registered_at_ms": true, "last_heartbeat_ms": true, "status": true, "expired_at_ms": true, "revision": true,
-		"counter": true, "lease": true, "status_since_ms": true, "conditions": true, "lease_id": true, "token": false, "number": false,
+		"counter": true, "lease": true, "status_since_ms": true, "conditions": true, "lease_id": true, "token": false, "number": false, "imported": false,
 	}
 	m := newRegion(t, 1, registry.HistoryBounds{}).members[0]
 	_, err := m.registry.Register(context.Background(), "", registry.Registration{

@@ -80,6 +80,10 @@ func (t *step) run() []byte {
 	case *recordv1.Command_JudgeReports:
 		current := kind.JudgeReports.GetTerm() == t.entry.Term
 		results = each(kind.JudgeReports.GetItems(), func(item *recordv1.ReportVerdict) *recordv1.Result { return t.judgeReports(item, current) })
+	case *recordv1.Command_ImportChanges:
+		results = []*recordv1.Result{t.importChanges(kind.ImportChanges)}
+	case *recordv1.Command_ControlRegion:
+		results = []*recordv1.Result{t.controlRegion(kind.ControlRegion)}
 	default:
 		panic(fmt.Sprintf("registry: entry %d of term %d has a command of a kind that this version does not know: run a newer version", t.entry.Index, t.entry.Term))
 	}
@@ -170,18 +174,19 @@ func (t *step) knowService(k ServiceKey, endpoints []Endpoint) bool {
 	}
 	d := t.draft(k)
 	if d == nil {
-		t.createService(k, names)
+		t.createService(k, names, nil)
 	} else if len(names) > len(known) {
 		d.record.endpoints, d.visible, d.tell = names, true, true
 	}
 	return true
 }
 
-func (t *step) createService(k ServiceKey, names []ServiceEndpoint) {
+func (t *step) createService(k ServiceKey, names, imported []ServiceEndpoint) {
 	k = ServiceKey{Namespace: t.reader.share(k.Namespace), Service: t.reader.share(k.Service)}
-	record := serviceRecord{created: t.entry.Index, revision: t.entry.Index, endpoints: names}
+	record := serviceRecord{created: t.entry.Index, revision: t.entry.Index, endpoints: names, imported: imported}
 	t.services = append(t.services, &draft{key: k, record: record, visible: true})
 	t.change(change{service: k, op: opServicePut, record: record})
+	t.batch.Set(storage.ServiceKey(k.Namespace, k.Service), record.encode()) // what the entry does after that need not change it
 }
 
 // token is what a command says of one. What cannot be read stops the member.
@@ -330,9 +335,10 @@ func (svc *serviceState) reapable(baseline int, now int64) []*Instance {
 	if svc.tally.ended == 0 && svc.tally.timed == 0 {
 		return nil
 	}
-	kept := placeholders(svc.instances, baseline-svc.tally.standing())
+	own := svc.own()
+	kept := placeholders(own, baseline-svc.tally.standing())
 	var out []*Instance
-	for _, i := range svc.instances {
+	for _, i := range own {
 		if _, keep := kept[i]; !keep && i.pastGrace(svc.policy.grace(), now) || i.drained(now) {
 			out = append(out, i)
 		}
@@ -346,7 +352,7 @@ func (svc *serviceState) lapsed(now int64) []*Instance {
 		return nil
 	}
 	var out []*Instance
-	for _, i := range svc.instances {
+	for _, i := range svc.own() {
 		if slices.ContainsFunc(i.Conditions(), func(c Condition) bool { return c.over(now) }) {
 			out = append(out, i)
 		}
@@ -378,17 +384,21 @@ func (t *step) put(next, old *Instance) (visible bool) {
 		t.draft(next.ServiceKey()).visible = true
 	}
 	encoded := next.encode()
-	t.batch.Set(storage.InstanceKey(next.Namespace, next.Service, next.ID), encoded)
-	t.change(change{service: next.ServiceKey(), op: opPut, instance: next, previous: old, encoded: encoded, silent: !visible})
+	t.batch.Set(next.storedAt(), encoded)
+	c := change{service: next.ServiceKey(), op: opPut, instance: next, previous: old, encoded: encoded, silent: !visible}
+	c.handedOut, c.wasHandedOut = next.Protected, old != nil && old.Protected
+	t.change(c)
 	return visible
 }
 
 func (t *step) remove(old *Instance) {
 	d := t.draft(old.ServiceKey())
 	d.visible = true
-	d.keepOverride(old)
-	t.batch.Delete(storage.InstanceKey(old.Namespace, old.Service, old.ID))
-	t.change(change{service: old.ServiceKey(), op: opDelete, previous: old})
+	if old.Imported == nil {
+		d.keepOverride(old)
+	}
+	t.batch.Delete(old.storedAt())
+	t.change(change{service: old.ServiceKey(), op: opDelete, previous: old, wasHandedOut: old.Protected})
 }
 
 func (t *step) removeService(d *draft) {
@@ -449,7 +459,7 @@ func (t *step) finish() {
 }
 
 func (r *serviceRecord) equal(o *serviceRecord) bool {
-	return r.created == o.created && r.revision == o.revision && slices.Equal(r.endpoints, o.endpoints) &&
+	return r.created == o.created && r.revision == o.revision && slices.Equal(r.endpoints, o.endpoints) && slices.Equal(r.imported, o.imported) &&
 		r.baseline == o.baseline && r.fellAt == o.fellAt && r.emptiedAt == o.emptiedAt && slices.Equal(r.overrides, o.overrides) && r.protectedSince == o.protectedSince &&
 		slices.Equal(r.protections, o.protections)
 }

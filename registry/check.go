@@ -338,7 +338,7 @@ func (m *Machine) Checked() []*Instance {
 		if svc.tally.checked == 0 {
 			continue
 		}
-		for _, i := range svc.instances {
+		for _, i := range svc.own() {
 			if len(i.Checks()) > 0 {
 				out = append(out, i)
 			}

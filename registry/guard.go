@@ -350,7 +350,7 @@ func (svc *serviceState) released(s *state) (keys []InstanceKey) {
 	if svc.tally.kept == 0 {
 		return nil
 	}
-	for _, i := range svc.instances {
+	for _, i := range svc.own() {
 		if i.kept() && s.covering(i) == nil {
 			keys = append(keys, i.Key())
 		}

@@ -248,6 +248,9 @@ func (i Instance) String() string {
 	return fmt.Sprintf("%+v %+v", origin, rest(i))
 }
 
+// String is for the same.
+func (i *Imported) String() string { return fmt.Sprintf("%+v", *i) }
+
 // dump is everything that the published state knows, and everything in the engine.
 func (m *member) dump() string {
 	return dumpState(m.machine.published) + dumpEngine(m.tb, m.engine)
@@ -263,7 +266,7 @@ func dumpState(s *state) string {
 		for _, i := range svc.instances {
 			fmt.Fprintf(&out, "  %+v told %+v\n", *i, s.told.of(i))
 		}
-		fmt.Fprintf(&out, "  policy %x\n", encodedPolicy(svc.policy))
+		fmt.Fprintf(&out, "  policy %x, abroad %+v\n", encodedPolicy(svc.policy), svc.abroad)
 	}
 	fmt.Fprintf(&out, "%s%s", dumpDocuments(s.policies, encodedPolicy), dumpDocuments(s.documents, encodedNamespace))
 	for _, name := range slices.Sorted(maps.Keys(s.holdings)) {
@@ -271,6 +274,9 @@ func dumpState(s *state) string {
 	}
 	if s.told.term != 0 {
 		fmt.Fprintf(&out, "told in term %d: %v of %v, %d overdue, stretched %d and %d\n", s.told.term, s.told.reign, s.told.lived, s.told.late, s.told.stretch, s.told.honoured)
+	}
+	for _, k := range slices.SortedFunc(maps.Keys(s.imports), RegionKey.compare) {
+		fmt.Fprintf(&out, "%+v\n", s.imports[k].shown())
 	}
 	for _, id := range slices.Sorted(maps.Keys(s.leases)) {
 		fmt.Fprintf(&out, "%+v %v\n", *s.leases[id].record, ids(s.leases[id].members))
@@ -298,7 +304,8 @@ func dumpEngine(tb testing.TB, e *storage.Engine) string {
 
 // dumpPresent is what the engine has of how things are.
 func dumpPresent(tb testing.TB, e *storage.Engine) string {
-	return dumpKeys(tb, e, storage.ServicePrefix, storage.InstancePrefix, storage.CheckpointPrefix, storage.LeasePrefix, storage.PolicyPrefix, storage.NamespacePrefix, storage.ProtectionKey)
+	return dumpKeys(tb, e, storage.ServicePrefix, storage.InstancePrefix, storage.CheckpointPrefix, storage.LeasePrefix, storage.PolicyPrefix, storage.NamespacePrefix, storage.ProtectionKey,
+		storage.RegionPrefix, storage.CursorPrefix)
 }
 
 func dumpKeys(tb testing.TB, e *storage.Engine, prefixes ...string) string {

@@ -21,7 +21,7 @@ type Instance struct {
 	RegisteredAt  int64 // Unix ms of the first registration; a repeated one keeps it
 	LastHeartbeat int64 // Unix ms of the last renewal that went through the log; see Machine.LastHeartbeats
 	Status        Status
-	Protected     bool    // handed out although it is not routable, since too few of its service are; only in what readers get
+	Protected     bool    // handed out although it is not routable, since too few of its service are; only in what readers get, and in what another region's cluster has told
 	Number        uint32  // in checkpoints, until it is removed; 0 = it has none
 	ExpiredAt     int64   // Unix ms: when the lease ran out; 0 while it holds
 	Health        *Health // what has come to it beside that; nil = nothing
@@ -29,6 +29,8 @@ type Instance struct {
 	Revision Revision // of the last change that a reader can see
 	Counter  uint64   // how often it has changed visibly since it was created, from 1
 	Lease    Revision // the lease's generation: the revision of the last register or logged renewal
+
+	Imported *Imported // of an instance of another region; nil = it is registered here
 
 	LeaseID string    // the shared lease that it lives under, or lived under when it expired; "" = one of its own
 	Token   TokenHash // of the lease token that whoever changes it has to present
@@ -74,7 +76,7 @@ func (i *Instance) Endpoint(name string) (Endpoint, bool) {
 // generation and the time of the last renewal are not for readers to rely on.
 func (i *Instance) sameAs(o *Instance) bool {
 	return i.Group == o.Group && i.LeaseID == o.LeaseID && i.Zone == o.Zone && i.Version == o.Version &&
-		i.LeaseTTL == o.LeaseTTL && i.Status == o.Status && i.ExpiredAt == o.ExpiredAt && slices.Equal(i.Conditions(), o.Conditions()) &&
+		i.LeaseTTL == o.LeaseTTL && i.Status == o.Status && i.Protected == o.Protected && i.ExpiredAt == o.ExpiredAt && slices.Equal(i.Conditions(), o.Conditions()) &&
 		slices.Equal(i.Labels, o.Labels) && slices.Equal(i.Metadata, o.Metadata) &&
 		slices.Equal(i.Endpoints, o.Endpoints) && slices.Equal(i.Checks(), o.Checks())
 }

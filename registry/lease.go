@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"container/heap"
 	"hash/maphash"
 	"sync"
@@ -136,7 +137,7 @@ func (l *leases) lead(term uint64, s *state) {
 	l.byKey, l.held, l.unspoken = make(map[uint64]*lease, alive), 0, unspoken{}
 	l.queue = make(leaseQueue, 0, alive)
 	for _, svc := range s.order {
-		for _, i := range svc.instances {
+		for _, i := range svc.own() {
 			if i.alive() && i.LeaseID == "" && !mutant("leases_forgotten_by_new_leader") {
 				one := l.grant(i, len(l.queue))
 				if !i.kept() {
@@ -214,6 +215,7 @@ func (l *leases) published(changes []change) {
 	l.clock()
 	for i := range changes {
 		switch c := &changes[i]; {
+		case cmp.Or(c.instance, c.previous).ofAnother():
 		case c.op == opLeasePut:
 			l.put(c.lease.asInstance())
 		case c.op == opLeaseDelete:

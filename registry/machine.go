@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -168,6 +169,9 @@ func (m *Machine) load() (working, published *state, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := m.loadRegions(working, loaded); err != nil {
+		return nil, nil, err
+	}
 	if err := m.loadHistory(working.history); err != nil {
 		return nil, nil, err
 	}
@@ -196,6 +200,37 @@ func (m *Machine) loadDocuments(loaded func(change)) error {
 		document, err := m.reader.decodeNamespaces(k.Namespace, value)
 		loaded(change{service: k, op: opNamespacePut, namespace: document})
 		return err
+	})
+}
+
+// loadRegions reads the copies of other regions.
+func (m *Machine) loadRegions(working *state, loaded func(change)) error {
+	err := m.scan(storage.CursorPrefix, 2, func(name [][]byte, value []byte) error {
+		cluster, err := strconv.ParseUint(string(name[1]), 10, 64)
+		if err != nil {
+			return fmt.Errorf("read the cluster of a region's copy: %w", err)
+		}
+		region, err := decodeRegion(RegionKey{Region: m.reader.share(string(name[0])), Cluster: cluster}, value)
+		if err != nil {
+			return err
+		}
+		loaded(change{op: opRegionPut, region: region})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return m.scan(storage.RegionPrefix, 7, func(name [][]byte, value []byte) error { // region, clusters, cluster, registry, namespace, service, id
+		k := InstanceKey{Namespace: m.reader.share(string(name[4])), Service: m.reader.share(string(name[5])), ID: fmt.Sprintf("%s/%s/%s", name[0], name[2], name[6])}
+		i, err := m.reader.decodeInstance(k, value)
+		if err != nil {
+			return err
+		}
+		if working.services[k.ServiceKey()] == nil {
+			return fmt.Errorf("instance %q belongs to service %q in namespace %q, which is not there", k.ID, k.Service, k.Namespace)
+		}
+		loaded(change{service: k.ServiceKey(), op: opPut, instance: i})
+		return nil
 	})
 }
 

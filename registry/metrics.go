@@ -80,7 +80,7 @@ func (m *machineMetrics) told(bytes, overdue int) {
 
 // count counts a visible change.
 func (m *machineMetrics) count(c *change) {
-	if c.op == opPut && !c.instance.alive() && c.previous.alive() {
+	if c.op == opPut && !c.instance.ofAnother() && !c.instance.alive() && c.previous.alive() {
 		m.expirations.Inc()
 	}
 }

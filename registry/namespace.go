@@ -74,7 +74,8 @@ func (d *reader) decodeNamespaces(name string, value []byte) (*Document[Namespac
 
 // A holding counts what a namespace has.
 type holding struct {
-	services  int
+	known     int // services, those that only other regions have included
+	services  int // that instances were registered of here
 	alive     int // instances whose lease holds
 	protected int // services of which all instances are handed out
 }
@@ -91,7 +92,7 @@ func (t *step) full(k InstanceKey, old *Instance) *recordv1.Full {
 		has = &holding{}
 	}
 	switch {
-	case quota.Services != nil && t.draft(k.ServiceKey()) == nil && int64(has.services) >= *quota.Services:
+	case quota.Services != nil && !t.draft(k.ServiceKey()).own() && int64(has.services) >= *quota.Services:
 		return &recordv1.Full{Of: recordv1.Full_OF_SERVICES, Limit: *quota.Services}
 	case quota.Instances != nil && (old == nil || !old.alive()) && int64(has.alive) >= *quota.Instances:
 		return &recordv1.Full{Of: recordv1.Full_OF_INSTANCES, Limit: *quota.Instances}
@@ -188,7 +189,7 @@ func (r *Registry) Namespace(ctx context.Context, name string, c Consistency) (N
 func (s *state) namespace(name string) NamespaceCount {
 	n := NamespaceCount{Namespace: name, Document: s.documents[name]}
 	if has := s.holdings[name]; has != nil {
-		n.Services, n.Alive = has.services, has.alive
+		n.Services, n.Alive = has.known, has.alive
 	}
 	if x := s.index.namespaces[name]; x != nil {
 		n.Instances, n.Passing = x.instances, x.values[byStatus][StatusPassing.String()].instances

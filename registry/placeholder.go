@@ -20,15 +20,16 @@ import (
 // it would count it twice. Replacements count, so they retire placeholders without further ado; one at the
 // very address of a dead instance retires that one.
 
-// shown picks what is in view from instances sorted by id.
+// shown picks what is in view from instances sorted by id. Those of other regions that
+// have expired are in view as long as their region has them: it alone knows its baseline.
 func shown(instances []*Instance, standing, baseline int) []*Instance {
 	if standing == len(instances) {
 		return instances
 	}
-	kept := placeholders(instances, baseline-standing)
-	out := make([]*Instance, 0, standing+len(kept))
+	kept := placeholders(own(instances), baseline-standing)
+	out := make([]*Instance, 0, len(instances))
 	for _, i := range instances {
-		if _, keep := kept[i]; keep || i.Status.standing() {
+		if _, keep := kept[i]; keep || i.Status.standing() || i.Imported != nil && i.Status == StatusExpired {
 			out = append(out, i)
 		}
 	}

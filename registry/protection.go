@@ -183,7 +183,7 @@ func (s *state) leasesOf(scope Scope) (leases, suspects int) {
 	case scope.Kind == ScopeService:
 		return svc.tally.leases()
 	}
-	return scope.leases(svc.instances)
+	return scope.leases(svc.own())
 }
 
 // leases counts those of the scope among the instances of its service.
@@ -411,7 +411,7 @@ func (s *Service) ProtectionStates() []ProtectionState {
 	var all []ProtectionState
 	for _, p := range s.Protections {
 		state := ProtectionState{ExpiryPause: p}
-		state.LeasesNow, state.Suspects = p.Scope.leases(s.Instances)
+		state.LeasesNow, state.Suspects = p.Scope.leases(own(s.Instances))
 		all = append(all, state)
 	}
 	return all

@@ -155,7 +155,7 @@ func (svc *serviceState) reapAt() (at int64, ok bool) {
 		sooner(svc.record.emptiedAt + serviceAfterlife.Milliseconds())
 	}
 	if svc.tally.timed > 0 {
-		for _, i := range svc.instances {
+		for _, i := range svc.own() {
 			for _, c := range i.Conditions() {
 				if c.Until != 0 {
 					sooner(c.Until)
@@ -169,8 +169,9 @@ func (svc *serviceState) reapAt() (at int64, ok bool) {
 	if svc.record.fellAt != 0 {
 		sooner(svc.record.fellAt + baselineHalving.Milliseconds())
 	}
-	kept := placeholders(svc.instances, svc.record.baseline-svc.tally.standing())
-	for _, i := range svc.instances {
+	own := svc.own()
+	kept := placeholders(own, svc.record.baseline-svc.tally.standing())
+	for _, i := range own {
 		if _, keep := kept[i]; !keep && !i.alive() {
 			sooner(i.ExpiredAt + svc.policy.grace())
 		}

@@ -61,7 +61,7 @@ func (i *Instance) record() *recordv1.InstanceRecord {
 		Status: recordv1.InstanceRecord_Status(i.Status), ExpiredAtMs: i.ExpiredAt,
 		Revision: uint64(i.Revision), Counter: i.Counter, Lease: uint64(i.Lease),
 		StatusSinceMs: i.since(), Conditions: conditionsToRecord(i.Conditions()), Number: i.Number,
-		Token: i.Token.record(), LeaseId: i.LeaseID,
+		Token: i.Token.record(), LeaseId: i.LeaseID, Imported: i.importedRecord(),
 	}
 }
 
@@ -71,10 +71,24 @@ func (r *serviceRecord) encode() []byte {
 		Baseline: uint64(r.baseline), FellAtMs: r.fellAt, EmptiedAtMs: r.emptiedAt,
 		Overrides: overridesToRecord(r.overrides), ProtectedSinceMs: r.protectedSince, Protections: protectionsToRecord(r.protections),
 	}
-	for _, e := range r.endpoints {
-		record.Endpoints = append(record.Endpoints, &recordv1.ServiceEndpoint{Name: e.Name, Protocol: e.Protocol})
-	}
+	record.Endpoints, record.ImportedEndpoints = namesToRecord(r.endpoints), namesToRecord(r.imported)
 	return encode(record)
+}
+
+func namesToRecord(names []ServiceEndpoint) []*recordv1.ServiceEndpoint {
+	var out []*recordv1.ServiceEndpoint
+	for _, e := range names {
+		out = append(out, &recordv1.ServiceEndpoint{Name: e.Name, Protocol: e.Protocol})
+	}
+	return out
+}
+
+func (d *reader) names(record []*recordv1.ServiceEndpoint) []ServiceEndpoint {
+	var out []ServiceEndpoint
+	for _, e := range record {
+		out = append(out, ServiceEndpoint{Name: d.share(e.GetName()), Protocol: d.share(e.GetProtocol())})
+	}
+	return out
 }
 
 func pairsToRecord(pairs Pairs) []*recordv1.Pair {
@@ -225,6 +239,7 @@ func (d *reader) recorded(k InstanceKey, record *recordv1.InstanceRecord) (*Inst
 			return nil, fmt.Errorf("instance %q of service %q in namespace %q %s", k.ID, k.Service, k.Namespace, problem)
 		}
 	}
+	d.takeImported(i, record.GetImported())
 	i.LeaseID = d.share(record.GetLeaseId())
 	var ok bool
 	if i.Token, ok = readToken(record.GetToken()); !ok {
@@ -269,8 +284,6 @@ func (d *reader) decodeService(k ServiceKey, value []byte) (serviceRecord, error
 			return serviceRecord{}, fmt.Errorf("service %q in namespace %q %s", k.Service, k.Namespace, problem)
 		}
 	}
-	for _, e := range record.GetEndpoints() {
-		r.endpoints = append(r.endpoints, ServiceEndpoint{Name: d.share(e.GetName()), Protocol: d.share(e.GetProtocol())})
-	}
+	r.endpoints, r.imported = d.names(record.GetEndpoints()), d.names(record.GetImportedEndpoints())
 	return r, nil
 }

@@ -253,9 +253,10 @@ func (a *Pinned) Held() int {
 }
 
 // Replicated is the instance's record as other clusters get it. Its lease token is for
-// its holder and this cluster alone, and its number is of this cluster's checkpoints.
+// its holder and this cluster alone, its number is of this cluster's checkpoints, and
+// of other regions nothing is told.
 func (i *Instance) Replicated() *recordv1.InstanceRecord {
 	r := i.record()
-	r.Token, r.Number = nil, 0
+	r.Token, r.Number, r.Imported = nil, 0, nil
 	return r
 }

@@ -107,6 +107,9 @@ func (r *replica) reflect(e *Event) {
 		delete(r.mirror, one.Key())
 		return
 	}
+	if e.Instance.Imported != nil {
+		return // since when it is as it is its own region says
+	}
 	since := r.times[e.Revision]
 	if old != nil && old.Status == e.Instance.Status {
 		since = old.StatusSince()
@@ -192,18 +195,25 @@ func mustHold(t *testing.T, m *Machine) {
 	for _, svc := range m.published.order {
 		s := m.Service(svc.key)
 		has := holdings[svc.key.Namespace]
-		has.services, has.alive = has.services+1, has.alive+int(svc.tally.instances-svc.tally.ended)
+		has.known, has.alive = has.known+1, has.alive+int(svc.tally.instances-svc.tally.ended)
+		if len(svc.record.endpoints) > 0 {
+			has.services++
+		}
 		if mustBeProtectedRightly(t, s) {
 			has.protected++
 		}
 		holdings[svc.key.Namespace] = has
-		var counted tally
+		var counted, abroad tally
 		for _, i := range svc.instances {
+			if i.Imported != nil {
+				abroad.count(i, 1)
+				continue
+			}
 			counted.count(i, 1)
 			mustBeDerived(t, i)
 		}
 		standing, shown := 0, 0
-		for _, i := range s.Shown {
+		for _, i := range own(s.Shown) {
 			if i.Status == StatusExpired {
 				shown++
 			} else {
@@ -213,7 +223,7 @@ func mustHold(t *testing.T, m *Machine) {
 		switch room := svc.record.baseline - standing; {
 		case !slices.Equal(s.Instances, svc.instances):
 			t.Fatalf("service %v is read with other instances than it has", svc.key)
-		case svc.tally != counted || s.Statuses != counted.status || standing != svc.tally.standing():
+		case svc.tally != counted || svc.abroad != abroad || s.Statuses != counted.status.and(abroad.status) || standing != svc.tally.standing():
 			t.Fatalf("service %v is counted as %+v and shows %d that stand, not %+v", svc.key, svc.tally, standing, counted)
 		case room < 0 || shown > room:
 			t.Fatalf("service %v shows %d placeholders, with %d standing of a baseline of %d", svc.key, shown, standing, svc.record.baseline)
@@ -229,10 +239,35 @@ func mustHold(t *testing.T, m *Machine) {
 			t.Fatalf("service %v was created at %d and changed at %d, at revision %d", svc.key, s.Created, s.Revision, m.Revision())
 		}
 	}
+	mustBeImported(t, m.published)
 	for name, has := range m.published.holdings {
 		if *has != holdings[name] {
 			t.Fatalf("namespace %s is counted as %+v, not %+v", name, *has, holdings[name])
 		}
+	}
+}
+
+// mustBeImported checks what is counted of other regions.
+func mustBeImported(t *testing.T, s *state) {
+	t.Helper()
+	counted := make(map[RegionKey]int)
+	for _, svc := range s.order {
+		for _, i := range svc.instances {
+			if i.Imported != nil {
+				counted[i.regionKey()]++
+			}
+		}
+	}
+	for k, of := range s.imports {
+		walked := 0
+		s.imported(k, func(*Instance) bool { walked++; return true })
+		if of.instances != counted[k] || walked != counted[k] {
+			t.Fatalf("region %v has %d instances, is counted to have %d, and has %d when it is walked", k, counted[k], of.instances, walked)
+		}
+		delete(counted, k)
+	}
+	if len(counted) > 0 {
+		t.Fatalf("there are instances of regions that there is no copy of: %v", counted)
 	}
 }
 
@@ -242,7 +277,7 @@ func mustBeNumbered(t *testing.T, s *state) {
 	t.Helper()
 	taken, late := make(map[uint32]string), 0
 	for _, svc := range s.order {
-		for _, i := range svc.instances {
+		for _, i := range svc.own() {
 			if other, twice := taken[i.Number]; twice || i.Number == 0 || int(i.Number) >= len(s.told.leases) {
 				t.Fatalf("instance %s has the number %d of %d, as %s has", i.ID, i.Number, len(s.told.leases), other)
 			}
@@ -270,7 +305,7 @@ func mustBeNumbered(t *testing.T, s *state) {
 func mustBeProtectedRightly(t *testing.T, s *Service) bool {
 	t.Helper()
 	healthy, total := 0, 0
-	for _, i := range s.Shown {
+	for _, i := range own(s.Shown) {
 		switch i.Status {
 		case StatusPassing, StatusWarning, StatusSuspect:
 			healthy, total = healthy+1, total+1
@@ -317,6 +352,7 @@ type author struct {
 	term   uint64
 	leases []dueLease // that there have been
 	reign  int64      // of the leader, ms
+	copied Region     // where it believes that the copy of another region is
 }
 
 func (a *author) write(entries int) []Entry {
@@ -349,7 +385,9 @@ func (a *author) service() ServiceKey {
 }
 
 func (a *author) command(index Revision) []byte {
-	switch a.random.IntN(25) {
+	switch a.random.IntN(28) {
+	case 25, 26, 27:
+		return a.imported()
 	case 23, 24:
 		return a.verdicts()
 	case 9, 16:

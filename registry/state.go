@@ -25,6 +25,8 @@ type state struct {
 	documents documents[string, Namespace]
 	holdings  map[string]*holding // of the namespaces that have services
 
+	imports map[RegionKey]*imports // the copies of other regions
+
 	history    *history                     // of the state that Apply works on; nil in the other
 	protection *ExpiryPause                 // of the whole cluster; nil = none; never changed in place
 	paused     map[ServiceKey]*serviceState // the services that have protections
@@ -39,7 +41,8 @@ type serviceState struct {
 	instances []*Instance // sorted by id; changed in place, unless shared
 	shared    atomic.Bool // a reader has them: the next change is made in a copy
 	blocks    []*block    // for the index; sorted by where they begin
-	tally     tally
+	tally     tally       // of those that are registered here
+	abroad    tally       // of those of other regions
 
 	building sync.Mutex              // held while a reader builds the view, so that it is built once
 	view     atomic.Pointer[Service] // nil after a change, until somebody reads
@@ -51,7 +54,8 @@ type serviceState struct {
 type serviceRecord struct {
 	created   Revision
 	revision  Revision          // of the last visible change
-	endpoints []ServiceEndpoint // never changed in place
+	endpoints []ServiceEndpoint // of registrations; never changed in place
+	imported  []ServiceEndpoint // of instances of other regions, the same
 	baseline  int               // how many instances it is believed to need
 	fellAt    int64             // Unix ms: since when the standing ones are fewer than the baseline, or when it was last halved
 	emptiedAt int64             // Unix ms: when the last instance went; 0 while there are any
@@ -79,6 +83,7 @@ type change struct {
 	policy     *Document[Policy]    // opPolicyPut; nil = it is forgotten
 	namespace  *Document[Namespace] // opNamespacePut of service.Namespace; nil = it is forgotten
 	protection *ExpiryPause         // opProtection; nil = it is over
+	region     *Region              // opRegionPut
 }
 
 type changeOp uint8
@@ -94,6 +99,7 @@ const (
 	opPolicyPut
 	opNamespacePut
 	opProtection // of the whole cluster
+	opRegionPut  // how far the copy of a region is
 	opHandOut    // nothing of the instance has changed but that its service's protection gives it to callers, or no longer does
 )
 
@@ -102,6 +108,7 @@ func newState() *state {
 	return &state{
 		services: make(map[ServiceKey]*serviceState), leases: make(map[string]*leaseState), holdings: make(map[string]*holding),
 		told: newTold(), policies: make(documents[ServiceKey, Policy]), documents: make(documents[string, Namespace]),
+		imports: make(map[RegionKey]*imports),
 	}
 }
 
@@ -137,6 +144,8 @@ func (s *state) apply(c *change) {
 		s.documents.put(c.service.Namespace, c.namespace)
 	case opProtection:
 		s.protection = c.protection
+	case opRegionPut:
+		s.importsOf(c.region.Key).region = *c.region
 	}
 }
 
@@ -209,6 +218,11 @@ func (s *state) putPolicy(k ServiceKey, d *Document[Policy]) {
 }
 
 func (s *state) count(svc *serviceState, i *Instance, by int32) {
+	if i.Imported != nil {
+		svc.abroad.count(i, by)
+		s.importsOf(i.regionKey()).count(svc.key, int(by))
+		return
+	}
 	if i.alive() {
 		svc.holding.alive += int(by)
 	}
@@ -276,7 +290,7 @@ func (s *state) putService(k ServiceKey, record serviceRecord) {
 		svc.holding = &holding{}
 		s.holdings[k.Namespace] = svc.holding
 	}
-	svc.holding.services++
+	svc.holding.known++
 	svc.setRecord(record)
 	s.services[k] = svc
 	s.order = slices.Insert(s.order, s.search(k), svc)
@@ -287,6 +301,11 @@ func (s *state) putService(k ServiceKey, record serviceRecord) {
 }
 
 func (svc *serviceState) setRecord(record serviceRecord) {
+	if was, is := len(svc.record.endpoints) > 0, len(record.endpoints) > 0; is && !was {
+		svc.holding.services++
+	} else if was && !is {
+		svc.holding.services--
+	}
 	if was, is := svc.protected(), record.protectedSince != 0; is && !was {
 		svc.holding.protected++
 	} else if was && !is {
@@ -303,7 +322,7 @@ func (s *state) removeService(k ServiceKey) {
 	delete(s.services, k)
 	delete(s.paused, k)
 	svc.setRecord(serviceRecord{})
-	if svc.holding.services--; svc.holding.services == 0 {
+	if svc.holding.known--; svc.holding.known == 0 {
 		delete(s.holdings, k.Namespace)
 	}
 	at := s.search(k)
@@ -343,7 +362,7 @@ func (svc *serviceState) snapshot() *Service {
 	}
 	v := &Service{
 		Key: svc.key, Created: svc.record.created, Revision: svc.record.revision,
-		Endpoints: svc.policy.endpoints(svc.record.endpoints), Overrides: svc.record.overrides, Protections: svc.record.protections, Policy: svc.policy, Statuses: svc.tally.status, Instances: svc.share(),
+		Endpoints: svc.policy.endpoints(svc.record.names()), Overrides: svc.record.overrides, Protections: svc.record.protections, Policy: svc.policy, Statuses: svc.tally.status.and(svc.abroad.status), Instances: svc.share(),
 	}
 	v.Shown = shown(v.Instances, svc.tally.standing(), svc.record.baseline)
 	v.Protected = svc.protection()

@@ -60,6 +60,8 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 		s.accuse(d, &out)
 	case "reports":
 		s.showReports(d, &out)
+	case "import", "region":
+		s.another(d, &out)
 	case "policy", "namespace", "withdraw":
 		s.edit(d, &out)
 	case "tick":

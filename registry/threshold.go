@@ -1,5 +1,7 @@
 package registry
 
+import "cmp"
+
 // Why all instances may be handed out, the unhealthy too.
 //
 // When most of a service's instances are unhealthy, sending everything to the few
@@ -34,7 +36,7 @@ func (svc *serviceState) healthyShare(baseline int) (healthy, total int) {
 	}
 	total = healthy + int(svc.tally.status[StatusCritical])
 	if svc.tally.status[StatusExpired] > 0 {
-		total += len(placeholders(svc.instances, baseline-svc.tally.standing()))
+		total += len(placeholders(svc.own(), baseline-svc.tally.standing()))
 	}
 	return healthy, total
 }
@@ -70,6 +72,9 @@ func (svc *serviceState) protected() bool { return svc.record.protectedSince != 
 
 // HandsOut says whether callers get an instance only since its service is protected.
 func (s *Service) HandsOut(i *Instance) bool {
+	if i.Imported != nil {
+		return i.Protected // as its own region does
+	}
 	if s == nil || s.Protected == nil || i.Status != StatusCritical && i.Status != StatusExpired {
 		return false
 	}
@@ -79,7 +84,7 @@ func (s *Service) HandsOut(i *Instance) bool {
 
 // asHandedOut is the instance as a reader gets it.
 func (s *Service) asHandedOut(i *Instance) *Instance {
-	if !s.HandsOut(i) {
+	if i.Protected || !s.HandsOut(i) {
 		return i
 	}
 	handed := *i
@@ -93,9 +98,10 @@ func (svc *serviceState) handedOut(record *serviceRecord) []*Instance {
 	if record.protectedSince == 0 {
 		return nil
 	}
-	kept := placeholders(svc.instances, record.baseline-svc.tally.standing())
+	own := svc.own()
+	kept := placeholders(own, record.baseline-svc.tally.standing())
 	var out []*Instance
-	for _, i := range svc.instances {
+	for _, i := range own {
 		if _, shown := kept[i]; shown || i.Status == StatusCritical {
 			out = append(out, i)
 		}
@@ -112,7 +118,7 @@ func (t *step) handOut(d *draft, now []*Instance) {
 	changed := make(map[string]struct{})
 	for at := range t.changes {
 		c := &t.changes[at]
-		if c.service != d.key || c.op != opPut && c.op != opDelete {
+		if c.service != d.key || c.op != opPut && c.op != opDelete || cmp.Or(c.instance, c.previous).ofAnother() {
 			continue
 		}
 		if c.previous != nil {

@@ -135,7 +135,7 @@ func (t *step) endReported(k ServiceKey) {
 	}
 	effect := svc.policy.ReportRules().Effect
 	var ended []*Instance
-	for _, i := range svc.instances {
+	for _, i := range svc.own() {
 		if said, found := i.Condition(SourceReports, ""); found && said.Status != effect {
 			ended = append(ended, i)
 		}

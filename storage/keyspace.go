@@ -18,6 +18,8 @@ import "fmt"
 //	/events/{revision}            what a revision has changed; the revision in 16 hexadecimal digits
 //	/history                      from where on the changes are kept
 //	/protection                   that the whole cluster is protected from mass expiry
+//	/replication/regions/{region}/clusters/{cluster}/registry/{ns}/{svc}/{id}   one instance of another region
+//	/replication/cursors/{region}/{cluster}   how far the copy of that region is
 const (
 	// MetaPrefix heads everything that is not the replicated state machine's.
 	MetaPrefix = "__meta__/"
@@ -41,6 +43,10 @@ const (
 	HistoryKey = "/history"
 	// ProtectionKey is where it is kept that the whole cluster is protected.
 	ProtectionKey = "/protection"
+	// RegionPrefix heads the instances of other regions.
+	RegionPrefix = "/replication/regions/"
+	// CursorPrefix heads how far the copies of other regions are.
+	CursorPrefix = "/replication/cursors/"
 
 	appliedKey = MetaPrefix + "applied"
 )
@@ -78,6 +84,16 @@ func NamespaceKey(namespace string) []byte {
 
 // EventKey is where the changes of a revision are kept.
 func EventKey(revision uint64) []byte { return fmt.Appendf(nil, "%s%016x", EventPrefix, revision) }
+
+// RegionInstanceKey is where an instance of another region is kept.
+func RegionInstanceKey(region string, cluster uint64, namespace, service, id string) []byte {
+	return fmt.Appendf(nil, "%s%s/clusters/%d/registry/%s/%s/%s", RegionPrefix, region, cluster, namespace, service, id)
+}
+
+// CursorKey is where it is kept how far the copy of a region is.
+func CursorKey(region string, cluster uint64) []byte {
+	return fmt.Appendf(nil, "%s%s/%d", CursorPrefix, region, cluster)
+}
 
 // PrefixEnd is the first key after all keys that begin with prefix, or nil
 // when there is none.

@@ -78,7 +78,7 @@ func pickHosts(s *registry.Service, endpoint int) ([]host, []Withheld) {
 			continue // it need not have every endpoint that the service has
 		}
 		health, reason := judge(i, e, has, want)
-		if s.Protected != nil && (s.HandsOut(i) || health == corev3.HealthStatus_DEGRADED) {
+		if s.HandsOut(i) || s.Protected != nil && i.Imported == nil && health == corev3.HealthStatus_DEGRADED {
 			health = corev3.HealthStatus_HEALTHY
 		}
 		if reason != "" {

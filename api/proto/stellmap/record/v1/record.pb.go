@@ -79,6 +79,122 @@ func (ProtectionScope_Kind) EnumDescriptor() ([]byte, []int) {
 	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{16, 0}
 }
 
+type ImportChanges_Step int32
+
+const (
+	ImportChanges_STEP_UNSPECIFIED ImportChanges_Step = 0
+	ImportChanges_STEP_CHANGES     ImportChanges_Step = 1 // what has changed since
+	ImportChanges_STEP_BEGIN       ImportChanges_Step = 2 // from now on all there is is told
+	ImportChanges_STEP_PART        ImportChanges_Step = 3 // some of it
+	ImportChanges_STEP_SWEEP       ImportChanges_Step = 4 // all of it was told: what was not is gone
+)
+
+// Enum value maps for ImportChanges_Step.
+var (
+	ImportChanges_Step_name = map[int32]string{
+		0: "STEP_UNSPECIFIED",
+		1: "STEP_CHANGES",
+		2: "STEP_BEGIN",
+		3: "STEP_PART",
+		4: "STEP_SWEEP",
+	}
+	ImportChanges_Step_value = map[string]int32{
+		"STEP_UNSPECIFIED": 0,
+		"STEP_CHANGES":     1,
+		"STEP_BEGIN":       2,
+		"STEP_PART":        3,
+		"STEP_SWEEP":       4,
+	}
+)
+
+func (x ImportChanges_Step) Enum() *ImportChanges_Step {
+	p := new(ImportChanges_Step)
+	*p = x
+	return p
+}
+
+func (x ImportChanges_Step) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ImportChanges_Step) Descriptor() protoreflect.EnumDescriptor {
+	return file_stellmap_record_v1_record_proto_enumTypes[1].Descriptor()
+}
+
+func (ImportChanges_Step) Type() protoreflect.EnumType {
+	return &file_stellmap_record_v1_record_proto_enumTypes[1]
+}
+
+func (x ImportChanges_Step) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ImportChanges_Step.Descriptor instead.
+func (ImportChanges_Step) EnumDescriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{20, 0}
+}
+
+type ControlRegion_Action int32
+
+const (
+	ControlRegion_ACTION_UNSPECIFIED ControlRegion_Action = 0
+	ControlRegion_ACTION_PAUSE       ControlRegion_Action = 1 // nothing is taken in any more
+	ControlRegion_ACTION_RESUME      ControlRegion_Action = 2
+	ControlRegion_ACTION_RESYNC      ControlRegion_Action = 3 // all there is has to be told anew
+	ControlRegion_ACTION_CONFIRM     ControlRegion_Action = 4 // what a full sync did not tell may go, though it is much
+	ControlRegion_ACTION_FORGET      ControlRegion_Action = 5 // all that was told is removed, and the copy is paused
+	ControlRegion_ACTION_AGE         ControlRegion_Action = 6 // as CONFIRM, if it has been held for long enough by the entry's time
+)
+
+// Enum value maps for ControlRegion_Action.
+var (
+	ControlRegion_Action_name = map[int32]string{
+		0: "ACTION_UNSPECIFIED",
+		1: "ACTION_PAUSE",
+		2: "ACTION_RESUME",
+		3: "ACTION_RESYNC",
+		4: "ACTION_CONFIRM",
+		5: "ACTION_FORGET",
+		6: "ACTION_AGE",
+	}
+	ControlRegion_Action_value = map[string]int32{
+		"ACTION_UNSPECIFIED": 0,
+		"ACTION_PAUSE":       1,
+		"ACTION_RESUME":      2,
+		"ACTION_RESYNC":      3,
+		"ACTION_CONFIRM":     4,
+		"ACTION_FORGET":      5,
+		"ACTION_AGE":         6,
+	}
+)
+
+func (x ControlRegion_Action) Enum() *ControlRegion_Action {
+	p := new(ControlRegion_Action)
+	*p = x
+	return p
+}
+
+func (x ControlRegion_Action) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ControlRegion_Action) Descriptor() protoreflect.EnumDescriptor {
+	return file_stellmap_record_v1_record_proto_enumTypes[2].Descriptor()
+}
+
+func (ControlRegion_Action) Type() protoreflect.EnumType {
+	return &file_stellmap_record_v1_record_proto_enumTypes[2]
+}
+
+func (x ControlRegion_Action) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ControlRegion_Action.Descriptor instead.
+func (ControlRegion_Action) EnumDescriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{23, 0}
+}
+
 type Condition_Source int32
 
 const (
@@ -121,11 +237,11 @@ func (x Condition_Source) String() string {
 }
 
 func (Condition_Source) Descriptor() protoreflect.EnumDescriptor {
-	return file_stellmap_record_v1_record_proto_enumTypes[1].Descriptor()
+	return file_stellmap_record_v1_record_proto_enumTypes[3].Descriptor()
 }
 
 func (Condition_Source) Type() protoreflect.EnumType {
-	return &file_stellmap_record_v1_record_proto_enumTypes[1]
+	return &file_stellmap_record_v1_record_proto_enumTypes[3]
 }
 
 func (x Condition_Source) Number() protoreflect.EnumNumber {
@@ -134,7 +250,7 @@ func (x Condition_Source) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Condition_Source.Descriptor instead.
 func (Condition_Source) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{20, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{25, 0}
 }
 
 type Result_Code int32
@@ -151,6 +267,9 @@ const (
 	Result_CODE_OVERRIDES_FULL      Result_Code = 8  // the service has as many instances with a word of an operator as it may have
 	Result_CODE_VERSION_DIFFERS     Result_Code = 10 // the document is not as the edit's precondition wants it: nothing was done
 	Result_CODE_QUOTA_FULL          Result_Code = 11 // there are as many as there may be: nothing was done
+	Result_CODE_CURSOR_DIFFERS      Result_Code = 21 // the copy of a region is not where the command follows: nothing was done
+	Result_CODE_REGION_PAUSED       Result_Code = 22 // it takes nothing in: nothing was done
+	Result_CODE_REGION_FULL         Result_Code = 23 // there are as many regions, or instances of this one, as there may be: nothing was done
 )
 
 // Enum value maps for Result_Code.
@@ -167,6 +286,9 @@ var (
 		8:  "CODE_OVERRIDES_FULL",
 		10: "CODE_VERSION_DIFFERS",
 		11: "CODE_QUOTA_FULL",
+		21: "CODE_CURSOR_DIFFERS",
+		22: "CODE_REGION_PAUSED",
+		23: "CODE_REGION_FULL",
 	}
 	Result_Code_value = map[string]int32{
 		"CODE_UNSPECIFIED":         0,
@@ -180,6 +302,9 @@ var (
 		"CODE_OVERRIDES_FULL":      8,
 		"CODE_VERSION_DIFFERS":     10,
 		"CODE_QUOTA_FULL":          11,
+		"CODE_CURSOR_DIFFERS":      21,
+		"CODE_REGION_PAUSED":       22,
+		"CODE_REGION_FULL":         23,
 	}
 )
 
@@ -194,11 +319,11 @@ func (x Result_Code) String() string {
 }
 
 func (Result_Code) Descriptor() protoreflect.EnumDescriptor {
-	return file_stellmap_record_v1_record_proto_enumTypes[2].Descriptor()
+	return file_stellmap_record_v1_record_proto_enumTypes[4].Descriptor()
 }
 
 func (Result_Code) Type() protoreflect.EnumType {
-	return &file_stellmap_record_v1_record_proto_enumTypes[2]
+	return &file_stellmap_record_v1_record_proto_enumTypes[4]
 }
 
 func (x Result_Code) Number() protoreflect.EnumNumber {
@@ -207,7 +332,7 @@ func (x Result_Code) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Result_Code.Descriptor instead.
 func (Result_Code) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{55, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{60, 0}
 }
 
 type Full_Of int32
@@ -249,11 +374,11 @@ func (x Full_Of) String() string {
 }
 
 func (Full_Of) Descriptor() protoreflect.EnumDescriptor {
-	return file_stellmap_record_v1_record_proto_enumTypes[3].Descriptor()
+	return file_stellmap_record_v1_record_proto_enumTypes[5].Descriptor()
 }
 
 func (Full_Of) Type() protoreflect.EnumType {
-	return &file_stellmap_record_v1_record_proto_enumTypes[3]
+	return &file_stellmap_record_v1_record_proto_enumTypes[5]
 }
 
 func (x Full_Of) Number() protoreflect.EnumNumber {
@@ -262,7 +387,7 @@ func (x Full_Of) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Full_Of.Descriptor instead.
 func (Full_Of) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{56, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{61, 0}
 }
 
 // Status says how an instance is.
@@ -314,11 +439,11 @@ func (x InstanceRecord_Status) String() string {
 }
 
 func (InstanceRecord_Status) Descriptor() protoreflect.EnumDescriptor {
-	return file_stellmap_record_v1_record_proto_enumTypes[4].Descriptor()
+	return file_stellmap_record_v1_record_proto_enumTypes[6].Descriptor()
 }
 
 func (InstanceRecord_Status) Type() protoreflect.EnumType {
-	return &file_stellmap_record_v1_record_proto_enumTypes[4]
+	return &file_stellmap_record_v1_record_proto_enumTypes[6]
 }
 
 func (x InstanceRecord_Status) Number() protoreflect.EnumNumber {
@@ -327,7 +452,7 @@ func (x InstanceRecord_Status) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use InstanceRecord_Status.Descriptor instead.
 func (InstanceRecord_Status) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{57, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{62, 0}
 }
 
 type EventRecord_Kind int32
@@ -372,11 +497,11 @@ func (x EventRecord_Kind) String() string {
 }
 
 func (EventRecord_Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_stellmap_record_v1_record_proto_enumTypes[5].Descriptor()
+	return file_stellmap_record_v1_record_proto_enumTypes[7].Descriptor()
 }
 
 func (EventRecord_Kind) Type() protoreflect.EnumType {
-	return &file_stellmap_record_v1_record_proto_enumTypes[5]
+	return &file_stellmap_record_v1_record_proto_enumTypes[7]
 }
 
 func (x EventRecord_Kind) Number() protoreflect.EnumNumber {
@@ -385,7 +510,7 @@ func (x EventRecord_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use EventRecord_Kind.Descriptor instead.
 func (EventRecord_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{66, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{72, 0}
 }
 
 // Renewal is what became of one renewal.
@@ -431,11 +556,11 @@ func (x Answer_Renewal) String() string {
 }
 
 func (Answer_Renewal) Descriptor() protoreflect.EnumDescriptor {
-	return file_stellmap_record_v1_record_proto_enumTypes[6].Descriptor()
+	return file_stellmap_record_v1_record_proto_enumTypes[8].Descriptor()
 }
 
 func (Answer_Renewal) Type() protoreflect.EnumType {
-	return &file_stellmap_record_v1_record_proto_enumTypes[6]
+	return &file_stellmap_record_v1_record_proto_enumTypes[8]
 }
 
 func (x Answer_Renewal) Number() protoreflect.EnumNumber {
@@ -444,7 +569,7 @@ func (x Answer_Renewal) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Answer_Renewal.Descriptor instead.
 func (Answer_Renewal) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{78, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{84, 0}
 }
 
 // Command is the data of one log entry. A member that does not know its format
@@ -467,6 +592,8 @@ type Command struct {
 	//	*Command_RevokeLease
 	//	*Command_Protect
 	//	*Command_JudgeReports
+	//	*Command_ImportChanges
+	//	*Command_ControlRegion
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -633,6 +760,24 @@ func (x *Command) GetJudgeReports() *JudgeReports {
 	return nil
 }
 
+func (x *Command) GetImportChanges() *ImportChanges {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_ImportChanges); ok {
+			return x.ImportChanges
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetControlRegion() *ControlRegion {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_ControlRegion); ok {
+			return x.ControlRegion
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -689,6 +834,14 @@ type Command_JudgeReports struct {
 	JudgeReports *JudgeReports `protobuf:"bytes,18,opt,name=judge_reports,json=judgeReports,proto3,oneof"`
 }
 
+type Command_ImportChanges struct {
+	ImportChanges *ImportChanges `protobuf:"bytes,21,opt,name=import_changes,json=importChanges,proto3,oneof"`
+}
+
+type Command_ControlRegion struct {
+	ControlRegion *ControlRegion `protobuf:"bytes,22,opt,name=control_region,json=controlRegion,proto3,oneof"`
+}
+
 func (*Command_Register) isCommand_Kind() {}
 
 func (*Command_Deregister) isCommand_Kind() {}
@@ -714,6 +867,10 @@ func (*Command_RevokeLease) isCommand_Kind() {}
 func (*Command_Protect) isCommand_Kind() {}
 
 func (*Command_JudgeReports) isCommand_Kind() {}
+
+func (*Command_ImportChanges) isCommand_Kind() {}
+
+func (*Command_ControlRegion) isCommand_Kind() {}
 
 type Register struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1898,6 +2055,431 @@ func (x *ReportVerdict) GetBy() string {
 	return ""
 }
 
+// ImportChanges takes in what another region's cluster has told of its instances. It
+// does nothing if the copy is not where it says that it follows, or is paused.
+type ImportChanges struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Region        string                 `protobuf:"bytes,1,opt,name=region,proto3" json:"region,omitempty"`
+	ClusterId     uint64                 `protobuf:"varint,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	Step          ImportChanges_Step     `protobuf:"varint,3,opt,name=step,proto3,enum=stellmap.record.v1.ImportChanges_Step" json:"step,omitempty"`
+	After         *ImportCursor          `protobuf:"bytes,4,opt,name=after,proto3" json:"after,omitempty"`               // where the copy is
+	Upto          *ImportCursor          `protobuf:"bytes,5,opt,name=upto,proto3" json:"upto,omitempty"`                 // where it is then
+	Items         []*ImportItem          `protobuf:"bytes,6,rep,name=items,proto3" json:"items,omitempty"`               // of CHANGES and PART
+	AgeMs         int64                  `protobuf:"varint,7,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"` // of what is told: everything was told that the source had committed so long ago; with known_age
+	KnownAge      bool                   `protobuf:"varint,8,opt,name=known_age,json=knownAge,proto3" json:"known_age,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportChanges) Reset() {
+	*x = ImportChanges{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportChanges) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportChanges) ProtoMessage() {}
+
+func (x *ImportChanges) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportChanges.ProtoReflect.Descriptor instead.
+func (*ImportChanges) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ImportChanges) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *ImportChanges) GetClusterId() uint64 {
+	if x != nil {
+		return x.ClusterId
+	}
+	return 0
+}
+
+func (x *ImportChanges) GetStep() ImportChanges_Step {
+	if x != nil {
+		return x.Step
+	}
+	return ImportChanges_STEP_UNSPECIFIED
+}
+
+func (x *ImportChanges) GetAfter() *ImportCursor {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+func (x *ImportChanges) GetUpto() *ImportCursor {
+	if x != nil {
+		return x.Upto
+	}
+	return nil
+}
+
+func (x *ImportChanges) GetItems() []*ImportItem {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+func (x *ImportChanges) GetAgeMs() int64 {
+	if x != nil {
+		return x.AgeMs
+	}
+	return 0
+}
+
+func (x *ImportChanges) GetKnownAge() bool {
+	if x != nil {
+		return x.KnownAge
+	}
+	return false
+}
+
+// ImportCursor is where a copy of another region is.
+type ImportCursor struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Incarnation   string                 `protobuf:"bytes,1,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // of the source's cluster; empty = nothing was told yet
+	Revision      uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`      // of the source; 0 while all there is is told
+	Selections    string                 `protobuf:"bytes,3,opt,name=selections,proto3" json:"selections,omitempty"`   // as the source calls what it tells
+	Sync          uint64                 `protobuf:"varint,4,opt,name=sync,proto3" json:"sync,omitempty"`              // the number of the full sync that is under way; 0 = none is
+	Parts         uint64                 `protobuf:"varint,5,opt,name=parts,proto3" json:"parts,omitempty"`            // that were taken in of it, or of what came after the revision
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportCursor) Reset() {
+	*x = ImportCursor{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportCursor) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportCursor) ProtoMessage() {}
+
+func (x *ImportCursor) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportCursor.ProtoReflect.Descriptor instead.
+func (*ImportCursor) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ImportCursor) GetIncarnation() string {
+	if x != nil {
+		return x.Incarnation
+	}
+	return ""
+}
+
+func (x *ImportCursor) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *ImportCursor) GetSelections() string {
+	if x != nil {
+		return x.Selections
+	}
+	return ""
+}
+
+func (x *ImportCursor) GetSync() uint64 {
+	if x != nil {
+		return x.Sync
+	}
+	return 0
+}
+
+func (x *ImportCursor) GetParts() uint64 {
+	if x != nil {
+		return x.Parts
+	}
+	return 0
+}
+
+type ImportItem struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           *InstanceKey           `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`                               // as the source has it
+	Revision      uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`                    // of the source
+	Put           *InstanceRecord        `protobuf:"bytes,3,opt,name=put,proto3" json:"put,omitempty"`                               // absent = it is gone
+	HandedOut     bool                   `protobuf:"varint,4,opt,name=handed_out,json=handedOut,proto3" json:"handed_out,omitempty"` // by the source, though it is not routable
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportItem) Reset() {
+	*x = ImportItem{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportItem) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportItem) ProtoMessage() {}
+
+func (x *ImportItem) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportItem.ProtoReflect.Descriptor instead.
+func (*ImportItem) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ImportItem) GetKey() *InstanceKey {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *ImportItem) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *ImportItem) GetPut() *InstanceRecord {
+	if x != nil {
+		return x.Put
+	}
+	return nil
+}
+
+func (x *ImportItem) GetHandedOut() bool {
+	if x != nil {
+		return x.HandedOut
+	}
+	return false
+}
+
+// ControlRegion is what an operator wants of the copy of a region.
+type ControlRegion struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Region        string                 `protobuf:"bytes,1,opt,name=region,proto3" json:"region,omitempty"`
+	ClusterId     uint64                 `protobuf:"varint,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	Action        ControlRegion_Action   `protobuf:"varint,3,opt,name=action,proto3,enum=stellmap.record.v1.ControlRegion_Action" json:"action,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ControlRegion) Reset() {
+	*x = ControlRegion{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ControlRegion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ControlRegion) ProtoMessage() {}
+
+func (x *ControlRegion) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ControlRegion.ProtoReflect.Descriptor instead.
+func (*ControlRegion) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ControlRegion) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *ControlRegion) GetClusterId() uint64 {
+	if x != nil {
+		return x.ClusterId
+	}
+	return 0
+}
+
+func (x *ControlRegion) GetAction() ControlRegion_Action {
+	if x != nil {
+		return x.Action
+	}
+	return ControlRegion_ACTION_UNSPECIFIED
+}
+
+// RegionRecord is the value under /replication/cursors/{region}/{cluster}.
+type RegionRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
+	Cursor        *ImportCursor          `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	Syncs         uint64                 `protobuf:"varint,3,opt,name=syncs,proto3" json:"syncs,omitempty"` // full syncs that were begun: the mark of what the last one told
+	Paused        bool                   `protobuf:"varint,4,opt,name=paused,proto3" json:"paused,omitempty"`
+	ToldMs        int64                  `protobuf:"varint,5,opt,name=told_ms,json=toldMs,proto3" json:"told_ms,omitempty"` // when it was last told something, by the entry's time
+	AgeMs         int64                  `protobuf:"varint,6,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`    // of what was told then; with known_age
+	KnownAge      bool                   `protobuf:"varint,7,opt,name=known_age,json=knownAge,proto3" json:"known_age,omitempty"`
+	HeldSinceMs   int64                  `protobuf:"varint,8,opt,name=held_since_ms,json=heldSinceMs,proto3" json:"held_since_ms,omitempty"` // since when what a full sync did not tell is kept, since it is much; 0 = nothing is
+	Held          uint64                 `protobuf:"varint,9,opt,name=held,proto3" json:"held,omitempty"`                                    // so many instances
+	HeldOf        uint64                 `protobuf:"varint,10,opt,name=held_of,json=heldOf,proto3" json:"held_of,omitempty"`                 // of so many
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegionRecord) Reset() {
+	*x = RegionRecord{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegionRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegionRecord) ProtoMessage() {}
+
+func (x *RegionRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegionRecord.ProtoReflect.Descriptor instead.
+func (*RegionRecord) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *RegionRecord) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
+func (x *RegionRecord) GetCursor() *ImportCursor {
+	if x != nil {
+		return x.Cursor
+	}
+	return nil
+}
+
+func (x *RegionRecord) GetSyncs() uint64 {
+	if x != nil {
+		return x.Syncs
+	}
+	return 0
+}
+
+func (x *RegionRecord) GetPaused() bool {
+	if x != nil {
+		return x.Paused
+	}
+	return false
+}
+
+func (x *RegionRecord) GetToldMs() int64 {
+	if x != nil {
+		return x.ToldMs
+	}
+	return 0
+}
+
+func (x *RegionRecord) GetAgeMs() int64 {
+	if x != nil {
+		return x.AgeMs
+	}
+	return 0
+}
+
+func (x *RegionRecord) GetKnownAge() bool {
+	if x != nil {
+		return x.KnownAge
+	}
+	return false
+}
+
+func (x *RegionRecord) GetHeldSinceMs() int64 {
+	if x != nil {
+		return x.HeldSinceMs
+	}
+	return 0
+}
+
+func (x *RegionRecord) GetHeld() uint64 {
+	if x != nil {
+		return x.Held
+	}
+	return 0
+}
+
+func (x *RegionRecord) GetHeldOf() uint64 {
+	if x != nil {
+		return x.HeldOf
+	}
+	return 0
+}
+
 // Condition is one thing that is said of an instance.
 type Condition struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1915,7 +2497,7 @@ type Condition struct {
 
 func (x *Condition) Reset() {
 	*x = Condition{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[20]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1927,7 +2509,7 @@ func (x *Condition) String() string {
 func (*Condition) ProtoMessage() {}
 
 func (x *Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[20]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1940,7 +2522,7 @@ func (x *Condition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Condition.ProtoReflect.Descriptor instead.
 func (*Condition) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{20}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Condition) GetSource() Condition_Source {
@@ -2017,7 +2599,7 @@ type Checkpoint struct {
 
 func (x *Checkpoint) Reset() {
 	*x = Checkpoint{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[21]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2029,7 +2611,7 @@ func (x *Checkpoint) String() string {
 func (*Checkpoint) ProtoMessage() {}
 
 func (x *Checkpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[21]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2042,7 +2624,7 @@ func (x *Checkpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
 func (*Checkpoint) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{21}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Checkpoint) GetTerm() uint64 {
@@ -2106,7 +2688,7 @@ type LeaseNumbers struct {
 
 func (x *LeaseNumbers) Reset() {
 	*x = LeaseNumbers{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[22]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2118,7 +2700,7 @@ func (x *LeaseNumbers) String() string {
 func (*LeaseNumbers) ProtoMessage() {}
 
 func (x *LeaseNumbers) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[22]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2131,7 +2713,7 @@ func (x *LeaseNumbers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseNumbers.ProtoReflect.Descriptor instead.
 func (*LeaseNumbers) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{22}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *LeaseNumbers) GetFirst() uint32 {
@@ -2161,7 +2743,7 @@ type EditPolicy struct {
 
 func (x *EditPolicy) Reset() {
 	*x = EditPolicy{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[23]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2173,7 +2755,7 @@ func (x *EditPolicy) String() string {
 func (*EditPolicy) ProtoMessage() {}
 
 func (x *EditPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[23]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2186,7 +2768,7 @@ func (x *EditPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EditPolicy.ProtoReflect.Descriptor instead.
 func (*EditPolicy) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{23}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *EditPolicy) GetKey() *ServiceKey {
@@ -2230,7 +2812,7 @@ type EditNamespace struct {
 
 func (x *EditNamespace) Reset() {
 	*x = EditNamespace{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[24]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2242,7 +2824,7 @@ func (x *EditNamespace) String() string {
 func (*EditNamespace) ProtoMessage() {}
 
 func (x *EditNamespace) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[24]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2255,7 +2837,7 @@ func (x *EditNamespace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EditNamespace.ProtoReflect.Descriptor instead.
 func (*EditNamespace) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{24}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *EditNamespace) GetNamespace() string {
@@ -2299,7 +2881,7 @@ type Precondition struct {
 
 func (x *Precondition) Reset() {
 	*x = Precondition{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[25]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2311,7 +2893,7 @@ func (x *Precondition) String() string {
 func (*Precondition) ProtoMessage() {}
 
 func (x *Precondition) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[25]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2324,7 +2906,7 @@ func (x *Precondition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Precondition.ProtoReflect.Descriptor instead.
 func (*Precondition) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{25}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Precondition) GetVersion() uint64 {
@@ -2373,7 +2955,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[26]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2385,7 +2967,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[26]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2398,7 +2980,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{26}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Policy) GetGraceSeconds() int64 {
@@ -2529,7 +3111,7 @@ type ActiveChecks struct {
 
 func (x *ActiveChecks) Reset() {
 	*x = ActiveChecks{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[27]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2541,7 +3123,7 @@ func (x *ActiveChecks) String() string {
 func (*ActiveChecks) ProtoMessage() {}
 
 func (x *ActiveChecks) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[27]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2554,7 +3136,7 @@ func (x *ActiveChecks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActiveChecks.ProtoReflect.Descriptor instead.
 func (*ActiveChecks) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{27}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ActiveChecks) GetKind() string {
@@ -2617,7 +3199,7 @@ type PolicyDrop struct {
 
 func (x *PolicyDrop) Reset() {
 	*x = PolicyDrop{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[28]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2629,7 +3211,7 @@ func (x *PolicyDrop) String() string {
 func (*PolicyDrop) ProtoMessage() {}
 
 func (x *PolicyDrop) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[28]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2642,7 +3224,7 @@ func (x *PolicyDrop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyDrop.ProtoReflect.Descriptor instead.
 func (*PolicyDrop) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{28}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *PolicyDrop) GetCategory() string {
@@ -2671,7 +3253,7 @@ type PolicySubset struct {
 
 func (x *PolicySubset) Reset() {
 	*x = PolicySubset{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[29]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2683,7 +3265,7 @@ func (x *PolicySubset) String() string {
 func (*PolicySubset) ProtoMessage() {}
 
 func (x *PolicySubset) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[29]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2696,7 +3278,7 @@ func (x *PolicySubset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicySubset.ProtoReflect.Descriptor instead.
 func (*PolicySubset) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{29}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *PolicySubset) GetName() string {
@@ -2736,7 +3318,7 @@ type PolicyRoute struct {
 
 func (x *PolicyRoute) Reset() {
 	*x = PolicyRoute{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[30]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2748,7 +3330,7 @@ func (x *PolicyRoute) String() string {
 func (*PolicyRoute) ProtoMessage() {}
 
 func (x *PolicyRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[30]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2761,7 +3343,7 @@ func (x *PolicyRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyRoute.ProtoReflect.Descriptor instead.
 func (*PolicyRoute) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{30}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *PolicyRoute) GetMatch() *RouteMatch {
@@ -2826,7 +3408,7 @@ type Fault struct {
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[31]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2838,7 +3420,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[31]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2851,7 +3433,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{31}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Fault) GetDelayMs() int64 {
@@ -2895,7 +3477,7 @@ type RouteMatch struct {
 
 func (x *RouteMatch) Reset() {
 	*x = RouteMatch{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[32]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2907,7 +3489,7 @@ func (x *RouteMatch) String() string {
 func (*RouteMatch) ProtoMessage() {}
 
 func (x *RouteMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[32]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2920,7 +3502,7 @@ func (x *RouteMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteMatch.ProtoReflect.Descriptor instead.
 func (*RouteMatch) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{32}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *RouteMatch) GetPath() string {
@@ -2963,7 +3545,7 @@ type HeaderMatch struct {
 
 func (x *HeaderMatch) Reset() {
 	*x = HeaderMatch{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[33]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2975,7 +3557,7 @@ func (x *HeaderMatch) String() string {
 func (*HeaderMatch) ProtoMessage() {}
 
 func (x *HeaderMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[33]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2988,7 +3570,7 @@ func (x *HeaderMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeaderMatch.ProtoReflect.Descriptor instead.
 func (*HeaderMatch) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{33}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *HeaderMatch) GetName() string {
@@ -3030,7 +3612,7 @@ type SplitTarget struct {
 
 func (x *SplitTarget) Reset() {
 	*x = SplitTarget{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[34]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3042,7 +3624,7 @@ func (x *SplitTarget) String() string {
 func (*SplitTarget) ProtoMessage() {}
 
 func (x *SplitTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[34]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3055,7 +3637,7 @@ func (x *SplitTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitTarget.ProtoReflect.Descriptor instead.
 func (*SplitTarget) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{34}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SplitTarget) GetSubset() string {
@@ -3084,7 +3666,7 @@ type Mirror struct {
 
 func (x *Mirror) Reset() {
 	*x = Mirror{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[35]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3096,7 +3678,7 @@ func (x *Mirror) String() string {
 func (*Mirror) ProtoMessage() {}
 
 func (x *Mirror) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[35]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3109,7 +3691,7 @@ func (x *Mirror) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mirror.ProtoReflect.Descriptor instead.
 func (*Mirror) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{35}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Mirror) GetSubset() string {
@@ -3143,7 +3725,7 @@ type RouteTimeouts struct {
 
 func (x *RouteTimeouts) Reset() {
 	*x = RouteTimeouts{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[36]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3155,7 +3737,7 @@ func (x *RouteTimeouts) String() string {
 func (*RouteTimeouts) ProtoMessage() {}
 
 func (x *RouteTimeouts) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[36]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3168,7 +3750,7 @@ func (x *RouteTimeouts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteTimeouts.ProtoReflect.Descriptor instead.
 func (*RouteTimeouts) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{36}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *RouteTimeouts) GetRequestMs() int64 {
@@ -3199,7 +3781,7 @@ type Reports struct {
 
 func (x *Reports) Reset() {
 	*x = Reports{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[37]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3211,7 +3793,7 @@ func (x *Reports) String() string {
 func (*Reports) ProtoMessage() {}
 
 func (x *Reports) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[37]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3224,7 +3806,7 @@ func (x *Reports) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reports.ProtoReflect.Descriptor instead.
 func (*Reports) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{37}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Reports) GetEffect() string {
@@ -3275,7 +3857,7 @@ type SelfPreservation struct {
 
 func (x *SelfPreservation) Reset() {
 	*x = SelfPreservation{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[38]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3287,7 +3869,7 @@ func (x *SelfPreservation) String() string {
 func (*SelfPreservation) ProtoMessage() {}
 
 func (x *SelfPreservation) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[38]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3300,7 +3882,7 @@ func (x *SelfPreservation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SelfPreservation.ProtoReflect.Descriptor instead.
 func (*SelfPreservation) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{38}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *SelfPreservation) GetEnabled() bool {
@@ -3344,7 +3926,7 @@ type LoadBalancing struct {
 
 func (x *LoadBalancing) Reset() {
 	*x = LoadBalancing{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[39]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3356,7 +3938,7 @@ func (x *LoadBalancing) String() string {
 func (*LoadBalancing) ProtoMessage() {}
 
 func (x *LoadBalancing) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[39]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3369,7 +3951,7 @@ func (x *LoadBalancing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadBalancing.ProtoReflect.Descriptor instead.
 func (*LoadBalancing) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{39}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *LoadBalancing) GetAlgorithm() string {
@@ -3410,7 +3992,7 @@ type HashCookie struct {
 
 func (x *HashCookie) Reset() {
 	*x = HashCookie{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[40]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3422,7 +4004,7 @@ func (x *HashCookie) String() string {
 func (*HashCookie) ProtoMessage() {}
 
 func (x *HashCookie) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[40]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3435,7 +4017,7 @@ func (x *HashCookie) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HashCookie.ProtoReflect.Descriptor instead.
 func (*HashCookie) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{40}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *HashCookie) GetName() string {
@@ -3468,7 +4050,7 @@ type OutlierDetection struct {
 
 func (x *OutlierDetection) Reset() {
 	*x = OutlierDetection{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[41]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3480,7 +4062,7 @@ func (x *OutlierDetection) String() string {
 func (*OutlierDetection) ProtoMessage() {}
 
 func (x *OutlierDetection) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[41]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3493,7 +4075,7 @@ func (x *OutlierDetection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutlierDetection.ProtoReflect.Descriptor instead.
 func (*OutlierDetection) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{41}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *OutlierDetection) GetDisabled() bool {
@@ -3559,7 +4141,7 @@ type CircuitBreaking struct {
 
 func (x *CircuitBreaking) Reset() {
 	*x = CircuitBreaking{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[42]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3571,7 +4153,7 @@ func (x *CircuitBreaking) String() string {
 func (*CircuitBreaking) ProtoMessage() {}
 
 func (x *CircuitBreaking) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[42]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3584,7 +4166,7 @@ func (x *CircuitBreaking) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CircuitBreaking.ProtoReflect.Descriptor instead.
 func (*CircuitBreaking) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{42}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *CircuitBreaking) GetMaxConnections() int64 {
@@ -3634,7 +4216,7 @@ type Timeouts struct {
 
 func (x *Timeouts) Reset() {
 	*x = Timeouts{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[43]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3646,7 +4228,7 @@ func (x *Timeouts) String() string {
 func (*Timeouts) ProtoMessage() {}
 
 func (x *Timeouts) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[43]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3659,7 +4241,7 @@ func (x *Timeouts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timeouts.ProtoReflect.Descriptor instead.
 func (*Timeouts) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{43}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Timeouts) GetConnectMs() int64 {
@@ -3695,7 +4277,7 @@ type Retries struct {
 
 func (x *Retries) Reset() {
 	*x = Retries{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[44]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3707,7 +4289,7 @@ func (x *Retries) String() string {
 func (*Retries) ProtoMessage() {}
 
 func (x *Retries) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[44]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3720,7 +4302,7 @@ func (x *Retries) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Retries.ProtoReflect.Descriptor instead.
 func (*Retries) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{44}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Retries) GetAttempts() int64 {
@@ -3754,7 +4336,7 @@ type Failover struct {
 
 func (x *Failover) Reset() {
 	*x = Failover{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[45]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3766,7 +4348,7 @@ func (x *Failover) String() string {
 func (*Failover) ProtoMessage() {}
 
 func (x *Failover) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[45]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3779,7 +4361,7 @@ func (x *Failover) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failover.ProtoReflect.Descriptor instead.
 func (*Failover) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{45}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Failover) GetOverprovisioningPercent() int64 {
@@ -3801,7 +4383,7 @@ type Namespace struct {
 
 func (x *Namespace) Reset() {
 	*x = Namespace{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[46]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3813,7 +4395,7 @@ func (x *Namespace) String() string {
 func (*Namespace) ProtoMessage() {}
 
 func (x *Namespace) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[46]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3826,7 +4408,7 @@ func (x *Namespace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Namespace.ProtoReflect.Descriptor instead.
 func (*Namespace) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{46}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Namespace) GetDescription() string {
@@ -3861,7 +4443,7 @@ type Quota struct {
 
 func (x *Quota) Reset() {
 	*x = Quota{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[47]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3873,7 +4455,7 @@ func (x *Quota) String() string {
 func (*Quota) ProtoMessage() {}
 
 func (x *Quota) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[47]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3886,7 +4468,7 @@ func (x *Quota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Quota.ProtoReflect.Descriptor instead.
 func (*Quota) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{47}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Quota) GetServices() int64 {
@@ -3913,7 +4495,7 @@ type ServiceKey struct {
 
 func (x *ServiceKey) Reset() {
 	*x = ServiceKey{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[48]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3925,7 +4507,7 @@ func (x *ServiceKey) String() string {
 func (*ServiceKey) ProtoMessage() {}
 
 func (x *ServiceKey) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[48]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3938,7 +4520,7 @@ func (x *ServiceKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceKey.ProtoReflect.Descriptor instead.
 func (*ServiceKey) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{48}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ServiceKey) GetNamespace() string {
@@ -3966,7 +4548,7 @@ type InstanceKey struct {
 
 func (x *InstanceKey) Reset() {
 	*x = InstanceKey{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[49]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3978,7 +4560,7 @@ func (x *InstanceKey) String() string {
 func (*InstanceKey) ProtoMessage() {}
 
 func (x *InstanceKey) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[49]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3991,7 +4573,7 @@ func (x *InstanceKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceKey.ProtoReflect.Descriptor instead.
 func (*InstanceKey) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{49}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *InstanceKey) GetNamespace() string {
@@ -4032,7 +4614,7 @@ type InstanceSpec struct {
 
 func (x *InstanceSpec) Reset() {
 	*x = InstanceSpec{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[50]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4044,7 +4626,7 @@ func (x *InstanceSpec) String() string {
 func (*InstanceSpec) ProtoMessage() {}
 
 func (x *InstanceSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[50]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4057,7 +4639,7 @@ func (x *InstanceSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceSpec.ProtoReflect.Descriptor instead.
 func (*InstanceSpec) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{50}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *InstanceSpec) GetGroup() string {
@@ -4126,7 +4708,7 @@ type Pair struct {
 
 func (x *Pair) Reset() {
 	*x = Pair{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[51]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4138,7 +4720,7 @@ func (x *Pair) String() string {
 func (*Pair) ProtoMessage() {}
 
 func (x *Pair) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[51]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4151,7 +4733,7 @@ func (x *Pair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pair.ProtoReflect.Descriptor instead.
 func (*Pair) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{51}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Pair) GetKey() string {
@@ -4182,7 +4764,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[52]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4194,7 +4776,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[52]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4207,7 +4789,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{52}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Endpoint) GetName() string {
@@ -4275,7 +4857,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[53]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4287,7 +4869,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[53]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4300,7 +4882,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{53}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Check) GetName() string {
@@ -4411,7 +4993,7 @@ type Reply struct {
 
 func (x *Reply) Reset() {
 	*x = Reply{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[54]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4423,7 +5005,7 @@ func (x *Reply) String() string {
 func (*Reply) ProtoMessage() {}
 
 func (x *Reply) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[54]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4436,7 +5018,7 @@ func (x *Reply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reply.ProtoReflect.Descriptor instead.
 func (*Reply) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{54}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Reply) GetResults() []*Result {
@@ -4454,13 +5036,14 @@ type Result struct {
 	GrantedMs     int64                  `protobuf:"varint,4,opt,name=granted_ms,json=grantedMs,proto3" json:"granted_ms,omitempty"` // the TTL that the lease was given, if it is longer than its own
 	Version       uint64                 `protobuf:"varint,10,opt,name=version,proto3" json:"version,omitempty"`                     // of a document: after the edit, or the present one if that was refused
 	Full          *Full                  `protobuf:"bytes,11,opt,name=full,proto3" json:"full,omitempty"`                            // with CODE_QUOTA_FULL
+	More          bool                   `protobuf:"varint,21,opt,name=more,proto3" json:"more,omitempty"`                           // the command did as much as one may: the same has to be asked for again
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[55]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4472,7 +5055,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[55]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4485,7 +5068,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{55}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Result) GetCode() Result_Code {
@@ -4530,6 +5113,13 @@ func (x *Result) GetFull() *Full {
 	return nil
 }
 
+func (x *Result) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
 // Full is a limit that has been reached.
 type Full struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -4541,7 +5131,7 @@ type Full struct {
 
 func (x *Full) Reset() {
 	*x = Full{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[56]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4553,7 +5143,7 @@ func (x *Full) String() string {
 func (*Full) ProtoMessage() {}
 
 func (x *Full) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[56]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4566,7 +5156,7 @@ func (x *Full) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Full.ProtoReflect.Descriptor instead.
 func (*Full) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{56}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Full) GetOf() Full_Of {
@@ -4600,13 +5190,14 @@ type InstanceRecord struct {
 	Token           []byte                 `protobuf:"bytes,12,opt,name=token,proto3" json:"token,omitempty"`                                         // the hash of its lease token; empty = it has none
 	LeaseId         string                 `protobuf:"bytes,13,opt,name=lease_id,json=leaseId,proto3" json:"lease_id,omitempty"`                      // the shared lease that it lives under; empty = its own
 	Number          uint32                 `protobuf:"varint,14,opt,name=number,proto3" json:"number,omitempty"`                                      // in checkpoints, from 1; no other instance has it
+	Imported        *Imported              `protobuf:"bytes,21,opt,name=imported,proto3" json:"imported,omitempty"`                                   // of one of another region, whose key is under /replication/regions/; its id begins with where it is from
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
 
 func (x *InstanceRecord) Reset() {
 	*x = InstanceRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[57]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4618,7 +5209,7 @@ func (x *InstanceRecord) String() string {
 func (*InstanceRecord) ProtoMessage() {}
 
 func (x *InstanceRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[57]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4631,7 +5222,7 @@ func (x *InstanceRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceRecord.ProtoReflect.Descriptor instead.
 func (*InstanceRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{57}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *InstanceRecord) GetFormat() uint32 {
@@ -4732,6 +5323,98 @@ func (x *InstanceRecord) GetNumber() uint32 {
 	return 0
 }
 
+func (x *InstanceRecord) GetImported() *Imported {
+	if x != nil {
+		return x.Imported
+	}
+	return nil
+}
+
+// Imported is where an instance of another region is from.
+type Imported struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Region        string                 `protobuf:"bytes,1,opt,name=region,proto3" json:"region,omitempty"`
+	ClusterId     uint64                 `protobuf:"varint,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	Revision      uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`                    // of the source
+	SeenAtMs      int64                  `protobuf:"varint,4,opt,name=seen_at_ms,json=seenAtMs,proto3" json:"seen_at_ms,omitempty"`  // when the source told of it last
+	Mark          uint64                 `protobuf:"varint,5,opt,name=mark,proto3" json:"mark,omitempty"`                            // RegionRecord.syncs when it was told
+	HandedOut     bool                   `protobuf:"varint,6,opt,name=handed_out,json=handedOut,proto3" json:"handed_out,omitempty"` // by the source, though it is not routable
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Imported) Reset() {
+	*x = Imported{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Imported) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Imported) ProtoMessage() {}
+
+func (x *Imported) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Imported.ProtoReflect.Descriptor instead.
+func (*Imported) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *Imported) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *Imported) GetClusterId() uint64 {
+	if x != nil {
+		return x.ClusterId
+	}
+	return 0
+}
+
+func (x *Imported) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *Imported) GetSeenAtMs() int64 {
+	if x != nil {
+		return x.SeenAtMs
+	}
+	return 0
+}
+
+func (x *Imported) GetMark() uint64 {
+	if x != nil {
+		return x.Mark
+	}
+	return 0
+}
+
+func (x *Imported) GetHandedOut() bool {
+	if x != nil {
+		return x.HandedOut
+	}
+	return false
+}
+
 // ToldRecord is the value under /checkpoints/{n}: what checkpoints have said of
 // the leases with a range of numbers.
 type ToldRecord struct {
@@ -4746,7 +5429,7 @@ type ToldRecord struct {
 
 func (x *ToldRecord) Reset() {
 	*x = ToldRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[58]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4758,7 +5441,7 @@ func (x *ToldRecord) String() string {
 func (*ToldRecord) ProtoMessage() {}
 
 func (x *ToldRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[58]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4771,7 +5454,7 @@ func (x *ToldRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldRecord.ProtoReflect.Descriptor instead.
 func (*ToldRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{58}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ToldRecord) GetFormat() uint32 {
@@ -4817,7 +5500,7 @@ type ToldClockRecord struct {
 
 func (x *ToldClockRecord) Reset() {
 	*x = ToldClockRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[59]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4829,7 +5512,7 @@ func (x *ToldClockRecord) String() string {
 func (*ToldClockRecord) ProtoMessage() {}
 
 func (x *ToldClockRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[59]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4842,7 +5525,7 @@ func (x *ToldClockRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldClockRecord.ProtoReflect.Descriptor instead.
 func (*ToldClockRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{59}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *ToldClockRecord) GetFormat() uint32 {
@@ -4902,7 +5585,7 @@ type LeaseRecord struct {
 
 func (x *LeaseRecord) Reset() {
 	*x = LeaseRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[60]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4914,7 +5597,7 @@ func (x *LeaseRecord) String() string {
 func (*LeaseRecord) ProtoMessage() {}
 
 func (x *LeaseRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[60]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4927,7 +5610,7 @@ func (x *LeaseRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRecord.ProtoReflect.Descriptor instead.
 func (*LeaseRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{60}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *LeaseRecord) GetFormat() uint32 {
@@ -4974,24 +5657,25 @@ func (x *LeaseRecord) GetToken() []byte {
 
 // ServiceRecord is the value under /services/{namespace}/{service}.
 type ServiceRecord struct {
-	state            protoimpl.MessageState `protogen:"open.v1"`
-	Format           uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
-	Created          uint64                 `protobuf:"varint,2,opt,name=created,proto3" json:"created,omitempty"`
-	Revision         uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
-	Endpoints        []*ServiceEndpoint     `protobuf:"bytes,4,rep,name=endpoints,proto3" json:"endpoints,omitempty"` // the first is the primary
-	Baseline         uint64                 `protobuf:"varint,5,opt,name=baseline,proto3" json:"baseline,omitempty"`
-	FellAtMs         int64                  `protobuf:"varint,6,opt,name=fell_at_ms,json=fellAtMs,proto3" json:"fell_at_ms,omitempty"`
-	EmptiedAtMs      int64                  `protobuf:"varint,7,opt,name=emptied_at_ms,json=emptiedAtMs,proto3" json:"emptied_at_ms,omitempty"`
-	Overrides        []*Override            `protobuf:"bytes,8,rep,name=overrides,proto3" json:"overrides,omitempty"`                                           // of instances that are gone, sorted by id
-	ProtectedSinceMs int64                  `protobuf:"varint,11,opt,name=protected_since_ms,json=protectedSinceMs,proto3" json:"protected_since_ms,omitempty"` // since when all instances are handed out, by the policy's threshold; 0 = they are not
-	Protections      []*Protection          `protobuf:"bytes,9,rep,name=protections,proto3" json:"protections,omitempty"`                                       // of the service and of its zones, sorted by scope
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	Format            uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
+	Created           uint64                 `protobuf:"varint,2,opt,name=created,proto3" json:"created,omitempty"`
+	Revision          uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	Endpoints         []*ServiceEndpoint     `protobuf:"bytes,4,rep,name=endpoints,proto3" json:"endpoints,omitempty"` // the first is the primary
+	Baseline          uint64                 `protobuf:"varint,5,opt,name=baseline,proto3" json:"baseline,omitempty"`
+	FellAtMs          int64                  `protobuf:"varint,6,opt,name=fell_at_ms,json=fellAtMs,proto3" json:"fell_at_ms,omitempty"`
+	EmptiedAtMs       int64                  `protobuf:"varint,7,opt,name=emptied_at_ms,json=emptiedAtMs,proto3" json:"emptied_at_ms,omitempty"`
+	Overrides         []*Override            `protobuf:"bytes,8,rep,name=overrides,proto3" json:"overrides,omitempty"`                                           // of instances that are gone, sorted by id
+	ProtectedSinceMs  int64                  `protobuf:"varint,11,opt,name=protected_since_ms,json=protectedSinceMs,proto3" json:"protected_since_ms,omitempty"` // since when all instances are handed out, by the policy's threshold; 0 = they are not
+	Protections       []*Protection          `protobuf:"bytes,9,rep,name=protections,proto3" json:"protections,omitempty"`                                       // of the service and of its zones, sorted by scope
+	ImportedEndpoints []*ServiceEndpoint     `protobuf:"bytes,21,rep,name=imported_endpoints,json=importedEndpoints,proto3" json:"imported_endpoints,omitempty"` // of instances of other regions, as first told
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *ServiceRecord) Reset() {
 	*x = ServiceRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[61]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5003,7 +5687,7 @@ func (x *ServiceRecord) String() string {
 func (*ServiceRecord) ProtoMessage() {}
 
 func (x *ServiceRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[61]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5016,7 +5700,7 @@ func (x *ServiceRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceRecord.ProtoReflect.Descriptor instead.
 func (*ServiceRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{61}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ServiceRecord) GetFormat() uint32 {
@@ -5089,6 +5773,13 @@ func (x *ServiceRecord) GetProtections() []*Protection {
 	return nil
 }
 
+func (x *ServiceRecord) GetImportedEndpoints() []*ServiceEndpoint {
+	if x != nil {
+		return x.ImportedEndpoints
+	}
+	return nil
+}
+
 // Override is the word of an operator on an instance that is not there, for when it comes back.
 type Override struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -5100,7 +5791,7 @@ type Override struct {
 
 func (x *Override) Reset() {
 	*x = Override{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[62]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5112,7 +5803,7 @@ func (x *Override) String() string {
 func (*Override) ProtoMessage() {}
 
 func (x *Override) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[62]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5125,7 +5816,7 @@ func (x *Override) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Override.ProtoReflect.Descriptor instead.
 func (*Override) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{62}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *Override) GetId() string {
@@ -5154,7 +5845,7 @@ type DocumentRecord struct {
 
 func (x *DocumentRecord) Reset() {
 	*x = DocumentRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[63]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5166,7 +5857,7 @@ func (x *DocumentRecord) String() string {
 func (*DocumentRecord) ProtoMessage() {}
 
 func (x *DocumentRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[63]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5179,7 +5870,7 @@ func (x *DocumentRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DocumentRecord.ProtoReflect.Descriptor instead.
 func (*DocumentRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{63}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *DocumentRecord) GetFormat() uint32 {
@@ -5211,7 +5902,7 @@ type Edit struct {
 
 func (x *Edit) Reset() {
 	*x = Edit{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[64]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5223,7 +5914,7 @@ func (x *Edit) String() string {
 func (*Edit) ProtoMessage() {}
 
 func (x *Edit) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[64]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5236,7 +5927,7 @@ func (x *Edit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Edit.ProtoReflect.Descriptor instead.
 func (*Edit) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{64}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *Edit) GetVersion() uint64 {
@@ -5295,7 +5986,7 @@ type EventsRecord struct {
 
 func (x *EventsRecord) Reset() {
 	*x = EventsRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[65]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5307,7 +5998,7 @@ func (x *EventsRecord) String() string {
 func (*EventsRecord) ProtoMessage() {}
 
 func (x *EventsRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[65]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5320,7 +6011,7 @@ func (x *EventsRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRecord.ProtoReflect.Descriptor instead.
 func (*EventsRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{65}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *EventsRecord) GetFormat() uint32 {
@@ -5367,7 +6058,7 @@ type EventRecord struct {
 
 func (x *EventRecord) Reset() {
 	*x = EventRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[66]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5379,7 +6070,7 @@ func (x *EventRecord) String() string {
 func (*EventRecord) ProtoMessage() {}
 
 func (x *EventRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[66]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5392,7 +6083,7 @@ func (x *EventRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventRecord.ProtoReflect.Descriptor instead.
 func (*EventRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{66}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *EventRecord) GetKind() EventRecord_Kind {
@@ -5455,7 +6146,7 @@ type HistoryRecord struct {
 
 func (x *HistoryRecord) Reset() {
 	*x = HistoryRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[67]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5467,7 +6158,7 @@ func (x *HistoryRecord) String() string {
 func (*HistoryRecord) ProtoMessage() {}
 
 func (x *HistoryRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[67]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5480,7 +6171,7 @@ func (x *HistoryRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryRecord.ProtoReflect.Descriptor instead.
 func (*HistoryRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{67}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *HistoryRecord) GetFormat() uint32 {
@@ -5507,7 +6198,7 @@ type ServiceEndpoint struct {
 
 func (x *ServiceEndpoint) Reset() {
 	*x = ServiceEndpoint{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[68]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5519,7 +6210,7 @@ func (x *ServiceEndpoint) String() string {
 func (*ServiceEndpoint) ProtoMessage() {}
 
 func (x *ServiceEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[68]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5532,7 +6223,7 @@ func (x *ServiceEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceEndpoint.ProtoReflect.Descriptor instead.
 func (*ServiceEndpoint) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{68}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *ServiceEndpoint) GetName() string {
@@ -5565,7 +6256,7 @@ type Ask struct {
 
 func (x *Ask) Reset() {
 	*x = Ask{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[69]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5577,7 +6268,7 @@ func (x *Ask) String() string {
 func (*Ask) ProtoMessage() {}
 
 func (x *Ask) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[69]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5590,7 +6281,7 @@ func (x *Ask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask.ProtoReflect.Descriptor instead.
 func (*Ask) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{69}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *Ask) GetFormat() uint32 {
@@ -5666,7 +6357,7 @@ type RenewLeases struct {
 
 func (x *RenewLeases) Reset() {
 	*x = RenewLeases{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[70]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5678,7 +6369,7 @@ func (x *RenewLeases) String() string {
 func (*RenewLeases) ProtoMessage() {}
 
 func (x *RenewLeases) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[70]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5691,7 +6382,7 @@ func (x *RenewLeases) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeases.ProtoReflect.Descriptor instead.
 func (*RenewLeases) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{70}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *RenewLeases) GetItems() []*RenewItem {
@@ -5711,7 +6402,7 @@ type ShareChecks struct {
 
 func (x *ShareChecks) Reset() {
 	*x = ShareChecks{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[71]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5723,7 +6414,7 @@ func (x *ShareChecks) String() string {
 func (*ShareChecks) ProtoMessage() {}
 
 func (x *ShareChecks) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[71]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5736,7 +6427,7 @@ func (x *ShareChecks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShareChecks.ProtoReflect.Descriptor instead.
 func (*ShareChecks) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{71}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *ShareChecks) GetMember() uint64 {
@@ -5758,7 +6449,7 @@ type TellReports struct {
 
 func (x *TellReports) Reset() {
 	*x = TellReports{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[72]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5770,7 +6461,7 @@ func (x *TellReports) String() string {
 func (*TellReports) ProtoMessage() {}
 
 func (x *TellReports) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[72]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5783,7 +6474,7 @@ func (x *TellReports) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TellReports.ProtoReflect.Descriptor instead.
 func (*TellReports) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{72}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *TellReports) GetItems() []*Report {
@@ -5814,7 +6505,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[73]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5826,7 +6517,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[73]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5839,7 +6530,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{73}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *Report) GetKey() *InstanceKey {
@@ -5888,7 +6579,7 @@ type ToldReports struct {
 
 func (x *ToldReports) Reset() {
 	*x = ToldReports{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[74]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5900,7 +6591,7 @@ func (x *ToldReports) String() string {
 func (*ToldReports) ProtoMessage() {}
 
 func (x *ToldReports) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[74]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5913,7 +6604,7 @@ func (x *ToldReports) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldReports.ProtoReflect.Descriptor instead.
 func (*ToldReports) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{74}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *ToldReports) GetOutcomes() []*ToldReport {
@@ -5941,7 +6632,7 @@ type ToldReport struct {
 
 func (x *ToldReport) Reset() {
 	*x = ToldReport{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[75]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5953,7 +6644,7 @@ func (x *ToldReport) String() string {
 func (*ToldReport) ProtoMessage() {}
 
 func (x *ToldReport) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[75]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5966,7 +6657,7 @@ func (x *ToldReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldReport.ProtoReflect.Descriptor instead.
 func (*ToldReport) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{75}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *ToldReport) GetFound() bool {
@@ -5996,7 +6687,7 @@ type ReportedInstance struct {
 
 func (x *ReportedInstance) Reset() {
 	*x = ReportedInstance{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[76]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6008,7 +6699,7 @@ func (x *ReportedInstance) String() string {
 func (*ReportedInstance) ProtoMessage() {}
 
 func (x *ReportedInstance) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[76]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6021,7 +6712,7 @@ func (x *ReportedInstance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportedInstance.ProtoReflect.Descriptor instead.
 func (*ReportedInstance) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{76}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *ReportedInstance) GetId() string {
@@ -6065,7 +6756,7 @@ type ReportedBy struct {
 
 func (x *ReportedBy) Reset() {
 	*x = ReportedBy{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[77]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6077,7 +6768,7 @@ func (x *ReportedBy) String() string {
 func (*ReportedBy) ProtoMessage() {}
 
 func (x *ReportedBy) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[77]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6090,7 +6781,7 @@ func (x *ReportedBy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportedBy.ProtoReflect.Descriptor instead.
 func (*ReportedBy) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{77}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *ReportedBy) GetReporter() string {
@@ -6141,7 +6832,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[78]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6153,7 +6844,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[78]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6166,7 +6857,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{78}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *Answer) GetRenewals() []Answer_Renewal {
@@ -6201,7 +6892,7 @@ var File_stellmap_record_v1_record_proto protoreflect.FileDescriptor
 
 const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x1fstellmap/record/v1/record.proto\x12\x12stellmap.record.v1\"\xe8\x06\n" +
+	"\x1fstellmap/record/v1/record.proto\x12\x12stellmap.record.v1\"\x80\b\n" +
 	"\aCommand\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12:\n" +
 	"\bregister\x18\x02 \x01(\v2\x1c.stellmap.record.v1.RegisterH\x00R\bregister\x12@\n" +
@@ -6222,7 +6913,9 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"grantLease\x12D\n" +
 	"\frevoke_lease\x18\x0f \x01(\v2\x1f.stellmap.record.v1.RevokeLeaseH\x00R\vrevokeLease\x127\n" +
 	"\aprotect\x18\r \x01(\v2\x1b.stellmap.record.v1.ProtectH\x00R\aprotect\x12G\n" +
-	"\rjudge_reports\x18\x12 \x01(\v2 .stellmap.record.v1.JudgeReportsH\x00R\fjudgeReportsB\x06\n" +
+	"\rjudge_reports\x18\x12 \x01(\v2 .stellmap.record.v1.JudgeReportsH\x00R\fjudgeReports\x12J\n" +
+	"\x0eimport_changes\x18\x15 \x01(\v2!.stellmap.record.v1.ImportChangesH\x00R\rimportChanges\x12J\n" +
+	"\x0econtrol_region\x18\x16 \x01(\v2!.stellmap.record.v1.ControlRegionH\x00R\rcontrolRegionB\x06\n" +
 	"\x04kind\"B\n" +
 	"\bRegister\x126\n" +
 	"\x05items\x18\x01 \x03(\v2 .stellmap.record.v1.RegisterItemR\x05items\"\xbe\x01\n" +
@@ -6310,7 +7003,66 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\x04over\x18\x03 \x01(\bR\x04over\x12\x1c\n" +
 	"\treporters\x18\x04 \x01(\rR\treporters\x12\x16\n" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x0e\n" +
-	"\x02by\x18\x06 \x01(\tR\x02by\"\xa9\x03\n" +
+	"\x02by\x18\x06 \x01(\tR\x02by\"\xb9\x03\n" +
+	"\rImportChanges\x12\x16\n" +
+	"\x06region\x18\x01 \x01(\tR\x06region\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x02 \x01(\x04R\tclusterId\x12:\n" +
+	"\x04step\x18\x03 \x01(\x0e2&.stellmap.record.v1.ImportChanges.StepR\x04step\x126\n" +
+	"\x05after\x18\x04 \x01(\v2 .stellmap.record.v1.ImportCursorR\x05after\x124\n" +
+	"\x04upto\x18\x05 \x01(\v2 .stellmap.record.v1.ImportCursorR\x04upto\x124\n" +
+	"\x05items\x18\x06 \x03(\v2\x1e.stellmap.record.v1.ImportItemR\x05items\x12\x15\n" +
+	"\x06age_ms\x18\a \x01(\x03R\x05ageMs\x12\x1b\n" +
+	"\tknown_age\x18\b \x01(\bR\bknownAge\"]\n" +
+	"\x04Step\x12\x14\n" +
+	"\x10STEP_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fSTEP_CHANGES\x10\x01\x12\x0e\n" +
+	"\n" +
+	"STEP_BEGIN\x10\x02\x12\r\n" +
+	"\tSTEP_PART\x10\x03\x12\x0e\n" +
+	"\n" +
+	"STEP_SWEEP\x10\x04\"\x96\x01\n" +
+	"\fImportCursor\x12 \n" +
+	"\vincarnation\x18\x01 \x01(\tR\vincarnation\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x1e\n" +
+	"\n" +
+	"selections\x18\x03 \x01(\tR\n" +
+	"selections\x12\x12\n" +
+	"\x04sync\x18\x04 \x01(\x04R\x04sync\x12\x14\n" +
+	"\x05parts\x18\x05 \x01(\x04R\x05parts\"\xb0\x01\n" +
+	"\n" +
+	"ImportItem\x121\n" +
+	"\x03key\x18\x01 \x01(\v2\x1f.stellmap.record.v1.InstanceKeyR\x03key\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x124\n" +
+	"\x03put\x18\x03 \x01(\v2\".stellmap.record.v1.InstanceRecordR\x03put\x12\x1d\n" +
+	"\n" +
+	"handed_out\x18\x04 \x01(\bR\thandedOut\"\x9a\x02\n" +
+	"\rControlRegion\x12\x16\n" +
+	"\x06region\x18\x01 \x01(\tR\x06region\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x02 \x01(\x04R\tclusterId\x12@\n" +
+	"\x06action\x18\x03 \x01(\x0e2(.stellmap.record.v1.ControlRegion.ActionR\x06action\"\x8f\x01\n" +
+	"\x06Action\x12\x16\n" +
+	"\x12ACTION_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fACTION_PAUSE\x10\x01\x12\x11\n" +
+	"\rACTION_RESUME\x10\x02\x12\x11\n" +
+	"\rACTION_RESYNC\x10\x03\x12\x12\n" +
+	"\x0eACTION_CONFIRM\x10\x04\x12\x11\n" +
+	"\rACTION_FORGET\x10\x05\x12\x0e\n" +
+	"\n" +
+	"ACTION_AGE\x10\x06\"\xac\x02\n" +
+	"\fRegionRecord\x12\x16\n" +
+	"\x06format\x18\x01 \x01(\rR\x06format\x128\n" +
+	"\x06cursor\x18\x02 \x01(\v2 .stellmap.record.v1.ImportCursorR\x06cursor\x12\x14\n" +
+	"\x05syncs\x18\x03 \x01(\x04R\x05syncs\x12\x16\n" +
+	"\x06paused\x18\x04 \x01(\bR\x06paused\x12\x17\n" +
+	"\atold_ms\x18\x05 \x01(\x03R\x06toldMs\x12\x15\n" +
+	"\x06age_ms\x18\x06 \x01(\x03R\x05ageMs\x12\x1b\n" +
+	"\tknown_age\x18\a \x01(\bR\bknownAge\x12\"\n" +
+	"\rheld_since_ms\x18\b \x01(\x03R\vheldSinceMs\x12\x12\n" +
+	"\x04held\x18\t \x01(\x04R\x04held\x12\x17\n" +
+	"\aheld_of\x18\n" +
+	" \x01(\x04R\x06heldOf\"\xa9\x03\n" +
 	"\tCondition\x12<\n" +
 	"\x06source\x18\x01 \x01(\x0e2$.stellmap.record.v1.Condition.SourceR\x06source\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12A\n" +
@@ -6581,7 +7333,7 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\x04fall\x18\r \x01(\x05R\x04fall\x12C\n" +
 	"\ainitial\x18\x0e \x01(\x0e2).stellmap.record.v1.InstanceRecord.StatusR\ainitial\"=\n" +
 	"\x05Reply\x124\n" +
-	"\aresults\x18\x01 \x03(\v2\x1a.stellmap.record.v1.ResultR\aresults\"\xd9\x03\n" +
+	"\aresults\x18\x01 \x03(\v2\x1a.stellmap.record.v1.ResultR\aresults\"\xb4\x04\n" +
 	"\x06Result\x123\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x1f.stellmap.record.v1.Result.CodeR\x04code\x12\x18\n" +
 	"\acreated\x18\x02 \x01(\bR\acreated\x12\x18\n" +
@@ -6590,7 +7342,8 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"granted_ms\x18\x04 \x01(\x03R\tgrantedMs\x12\x18\n" +
 	"\aversion\x18\n" +
 	" \x01(\x04R\aversion\x12,\n" +
-	"\x04full\x18\v \x01(\v2\x18.stellmap.record.v1.FullR\x04full\"\xfe\x01\n" +
+	"\x04full\x18\v \x01(\v2\x18.stellmap.record.v1.FullR\x04full\x12\x12\n" +
+	"\x04more\x18\x15 \x01(\bR\x04more\"\xc5\x02\n" +
 	"\x04Code\x12\x14\n" +
 	"\x10CODE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aCODE_OK\x10\x01\x12\x12\n" +
@@ -6603,7 +7356,10 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\x13CODE_OVERRIDES_FULL\x10\b\x12\x18\n" +
 	"\x14CODE_VERSION_DIFFERS\x10\n" +
 	"\x12\x13\n" +
-	"\x0fCODE_QUOTA_FULL\x10\v\"\xaa\x01\n" +
+	"\x0fCODE_QUOTA_FULL\x10\v\x12\x17\n" +
+	"\x13CODE_CURSOR_DIFFERS\x10\x15\x12\x16\n" +
+	"\x12CODE_REGION_PAUSED\x10\x16\x12\x14\n" +
+	"\x10CODE_REGION_FULL\x10\x17\"\xaa\x01\n" +
 	"\x04Full\x12+\n" +
 	"\x02of\x18\x01 \x01(\x0e2\x1b.stellmap.record.v1.Full.OfR\x02of\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\x03R\x05limit\"_\n" +
@@ -6612,7 +7368,7 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\vOF_SERVICES\x10\x01\x12\x10\n" +
 	"\fOF_INSTANCES\x10\x02\x12\x0f\n" +
 	"\vOF_POLICIES\x10\x03\x12\x11\n" +
-	"\rOF_NAMESPACES\x10\x04\"\xc9\x05\n" +
+	"\rOF_NAMESPACES\x10\x04\"\x83\x06\n" +
 	"\x0eInstanceRecord\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x124\n" +
 	"\x04spec\x18\x02 \x01(\v2 .stellmap.record.v1.InstanceSpecR\x04spec\x12(\n" +
@@ -6630,7 +7386,8 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"conditions\x12\x14\n" +
 	"\x05token\x18\f \x01(\fR\x05token\x12\x19\n" +
 	"\blease_id\x18\r \x01(\tR\aleaseId\x12\x16\n" +
-	"\x06number\x18\x0e \x01(\rR\x06number\"\xaf\x01\n" +
+	"\x06number\x18\x0e \x01(\rR\x06number\x128\n" +
+	"\bimported\x18\x15 \x01(\v2\x1c.stellmap.record.v1.ImportedR\bimported\"\xaf\x01\n" +
 	"\x06Status\x12\x16\n" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eSTATUS_PASSING\x10\x01\x12\x12\n" +
@@ -6639,7 +7396,17 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\x0fSTATUS_CRITICAL\x10\x04\x12\x13\n" +
 	"\x0fSTATUS_DRAINING\x10\x05\x12\x12\n" +
 	"\x0eSTATUS_EXPIRED\x10\x06\x12\x13\n" +
-	"\x0fSTATUS_DISABLED\x10\a\"q\n" +
+	"\x0fSTATUS_DISABLED\x10\a\"\xae\x01\n" +
+	"\bImported\x12\x16\n" +
+	"\x06region\x18\x01 \x01(\tR\x06region\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x02 \x01(\x04R\tclusterId\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x1c\n" +
+	"\n" +
+	"seen_at_ms\x18\x04 \x01(\x03R\bseenAtMs\x12\x12\n" +
+	"\x04mark\x18\x05 \x01(\x04R\x04mark\x12\x1d\n" +
+	"\n" +
+	"handed_out\x18\x06 \x01(\bR\thandedOut\"q\n" +
 	"\n" +
 	"ToldRecord\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1a\n" +
@@ -6661,7 +7428,7 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\x05 \x01(\x04R\n" +
 	"generation\x12\x14\n" +
-	"\x05token\x18\x06 \x01(\fR\x05token\"\xaa\x03\n" +
+	"\x05token\x18\x06 \x01(\fR\x05token\"\xfe\x03\n" +
 	"\rServiceRecord\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x18\n" +
 	"\acreated\x18\x02 \x01(\x04R\acreated\x12\x1a\n" +
@@ -6673,7 +7440,8 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\remptied_at_ms\x18\a \x01(\x03R\vemptiedAtMs\x12:\n" +
 	"\toverrides\x18\b \x03(\v2\x1c.stellmap.record.v1.OverrideR\toverrides\x12,\n" +
 	"\x12protected_since_ms\x18\v \x01(\x03R\x10protectedSinceMs\x12@\n" +
-	"\vprotections\x18\t \x03(\v2\x1e.stellmap.record.v1.ProtectionR\vprotections\"W\n" +
+	"\vprotections\x18\t \x03(\v2\x1e.stellmap.record.v1.ProtectionR\vprotections\x12R\n" +
+	"\x12imported_endpoints\x18\x15 \x03(\v2#.stellmap.record.v1.ServiceEndpointR\x11importedEndpoints\"W\n" +
 	"\bOverride\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12;\n" +
 	"\tcondition\x18\x02 \x01(\v2\x1d.stellmap.record.v1.ConditionR\tcondition\"X\n" +
@@ -6778,207 +7546,227 @@ func file_stellmap_record_v1_record_proto_rawDescGZIP() []byte {
 	return file_stellmap_record_v1_record_proto_rawDescData
 }
 
-var file_stellmap_record_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_stellmap_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 79)
+var file_stellmap_record_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
+var file_stellmap_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 85)
 var file_stellmap_record_v1_record_proto_goTypes = []any{
 	(ProtectionScope_Kind)(0),  // 0: stellmap.record.v1.ProtectionScope.Kind
-	(Condition_Source)(0),      // 1: stellmap.record.v1.Condition.Source
-	(Result_Code)(0),           // 2: stellmap.record.v1.Result.Code
-	(Full_Of)(0),               // 3: stellmap.record.v1.Full.Of
-	(InstanceRecord_Status)(0), // 4: stellmap.record.v1.InstanceRecord.Status
-	(EventRecord_Kind)(0),      // 5: stellmap.record.v1.EventRecord.Kind
-	(Answer_Renewal)(0),        // 6: stellmap.record.v1.Answer.Renewal
-	(*Command)(nil),            // 7: stellmap.record.v1.Command
-	(*Register)(nil),           // 8: stellmap.record.v1.Register
-	(*RegisterItem)(nil),       // 9: stellmap.record.v1.RegisterItem
-	(*Deregister)(nil),         // 10: stellmap.record.v1.Deregister
-	(*Renew)(nil),              // 11: stellmap.record.v1.Renew
-	(*RenewItem)(nil),          // 12: stellmap.record.v1.RenewItem
-	(*Expire)(nil),             // 13: stellmap.record.v1.Expire
-	(*ExpireItem)(nil),         // 14: stellmap.record.v1.ExpireItem
-	(*Reap)(nil),               // 15: stellmap.record.v1.Reap
-	(*GrantLease)(nil),         // 16: stellmap.record.v1.GrantLease
-	(*RevokeLease)(nil),        // 17: stellmap.record.v1.RevokeLease
-	(*SetConditions)(nil),      // 18: stellmap.record.v1.SetConditions
-	(*ConditionItem)(nil),      // 19: stellmap.record.v1.ConditionItem
-	(*Protect)(nil),            // 20: stellmap.record.v1.Protect
-	(*ProtectItem)(nil),        // 21: stellmap.record.v1.ProtectItem
-	(*Protection)(nil),         // 22: stellmap.record.v1.Protection
-	(*ProtectionScope)(nil),    // 23: stellmap.record.v1.ProtectionScope
-	(*ProtectionRecord)(nil),   // 24: stellmap.record.v1.ProtectionRecord
-	(*JudgeReports)(nil),       // 25: stellmap.record.v1.JudgeReports
-	(*ReportVerdict)(nil),      // 26: stellmap.record.v1.ReportVerdict
-	(*Condition)(nil),          // 27: stellmap.record.v1.Condition
-	(*Checkpoint)(nil),         // 28: stellmap.record.v1.Checkpoint
-	(*LeaseNumbers)(nil),       // 29: stellmap.record.v1.LeaseNumbers
-	(*EditPolicy)(nil),         // 30: stellmap.record.v1.EditPolicy
-	(*EditNamespace)(nil),      // 31: stellmap.record.v1.EditNamespace
-	(*Precondition)(nil),       // 32: stellmap.record.v1.Precondition
-	(*Policy)(nil),             // 33: stellmap.record.v1.Policy
-	(*ActiveChecks)(nil),       // 34: stellmap.record.v1.ActiveChecks
-	(*PolicyDrop)(nil),         // 35: stellmap.record.v1.PolicyDrop
-	(*PolicySubset)(nil),       // 36: stellmap.record.v1.PolicySubset
-	(*PolicyRoute)(nil),        // 37: stellmap.record.v1.PolicyRoute
-	(*Fault)(nil),              // 38: stellmap.record.v1.Fault
-	(*RouteMatch)(nil),         // 39: stellmap.record.v1.RouteMatch
-	(*HeaderMatch)(nil),        // 40: stellmap.record.v1.HeaderMatch
-	(*SplitTarget)(nil),        // 41: stellmap.record.v1.SplitTarget
-	(*Mirror)(nil),             // 42: stellmap.record.v1.Mirror
-	(*RouteTimeouts)(nil),      // 43: stellmap.record.v1.RouteTimeouts
-	(*Reports)(nil),            // 44: stellmap.record.v1.Reports
-	(*SelfPreservation)(nil),   // 45: stellmap.record.v1.SelfPreservation
-	(*LoadBalancing)(nil),      // 46: stellmap.record.v1.LoadBalancing
-	(*HashCookie)(nil),         // 47: stellmap.record.v1.HashCookie
-	(*OutlierDetection)(nil),   // 48: stellmap.record.v1.OutlierDetection
-	(*CircuitBreaking)(nil),    // 49: stellmap.record.v1.CircuitBreaking
-	(*Timeouts)(nil),           // 50: stellmap.record.v1.Timeouts
-	(*Retries)(nil),            // 51: stellmap.record.v1.Retries
-	(*Failover)(nil),           // 52: stellmap.record.v1.Failover
-	(*Namespace)(nil),          // 53: stellmap.record.v1.Namespace
-	(*Quota)(nil),              // 54: stellmap.record.v1.Quota
-	(*ServiceKey)(nil),         // 55: stellmap.record.v1.ServiceKey
-	(*InstanceKey)(nil),        // 56: stellmap.record.v1.InstanceKey
-	(*InstanceSpec)(nil),       // 57: stellmap.record.v1.InstanceSpec
-	(*Pair)(nil),               // 58: stellmap.record.v1.Pair
-	(*Endpoint)(nil),           // 59: stellmap.record.v1.Endpoint
-	(*Check)(nil),              // 60: stellmap.record.v1.Check
-	(*Reply)(nil),              // 61: stellmap.record.v1.Reply
-	(*Result)(nil),             // 62: stellmap.record.v1.Result
-	(*Full)(nil),               // 63: stellmap.record.v1.Full
-	(*InstanceRecord)(nil),     // 64: stellmap.record.v1.InstanceRecord
-	(*ToldRecord)(nil),         // 65: stellmap.record.v1.ToldRecord
-	(*ToldClockRecord)(nil),    // 66: stellmap.record.v1.ToldClockRecord
-	(*LeaseRecord)(nil),        // 67: stellmap.record.v1.LeaseRecord
-	(*ServiceRecord)(nil),      // 68: stellmap.record.v1.ServiceRecord
-	(*Override)(nil),           // 69: stellmap.record.v1.Override
-	(*DocumentRecord)(nil),     // 70: stellmap.record.v1.DocumentRecord
-	(*Edit)(nil),               // 71: stellmap.record.v1.Edit
-	(*EventsRecord)(nil),       // 72: stellmap.record.v1.EventsRecord
-	(*EventRecord)(nil),        // 73: stellmap.record.v1.EventRecord
-	(*HistoryRecord)(nil),      // 74: stellmap.record.v1.HistoryRecord
-	(*ServiceEndpoint)(nil),    // 75: stellmap.record.v1.ServiceEndpoint
-	(*Ask)(nil),                // 76: stellmap.record.v1.Ask
-	(*RenewLeases)(nil),        // 77: stellmap.record.v1.RenewLeases
-	(*ShareChecks)(nil),        // 78: stellmap.record.v1.ShareChecks
-	(*TellReports)(nil),        // 79: stellmap.record.v1.TellReports
-	(*Report)(nil),             // 80: stellmap.record.v1.Report
-	(*ToldReports)(nil),        // 81: stellmap.record.v1.ToldReports
-	(*ToldReport)(nil),         // 82: stellmap.record.v1.ToldReport
-	(*ReportedInstance)(nil),   // 83: stellmap.record.v1.ReportedInstance
-	(*ReportedBy)(nil),         // 84: stellmap.record.v1.ReportedBy
-	(*Answer)(nil),             // 85: stellmap.record.v1.Answer
+	(ImportChanges_Step)(0),    // 1: stellmap.record.v1.ImportChanges.Step
+	(ControlRegion_Action)(0),  // 2: stellmap.record.v1.ControlRegion.Action
+	(Condition_Source)(0),      // 3: stellmap.record.v1.Condition.Source
+	(Result_Code)(0),           // 4: stellmap.record.v1.Result.Code
+	(Full_Of)(0),               // 5: stellmap.record.v1.Full.Of
+	(InstanceRecord_Status)(0), // 6: stellmap.record.v1.InstanceRecord.Status
+	(EventRecord_Kind)(0),      // 7: stellmap.record.v1.EventRecord.Kind
+	(Answer_Renewal)(0),        // 8: stellmap.record.v1.Answer.Renewal
+	(*Command)(nil),            // 9: stellmap.record.v1.Command
+	(*Register)(nil),           // 10: stellmap.record.v1.Register
+	(*RegisterItem)(nil),       // 11: stellmap.record.v1.RegisterItem
+	(*Deregister)(nil),         // 12: stellmap.record.v1.Deregister
+	(*Renew)(nil),              // 13: stellmap.record.v1.Renew
+	(*RenewItem)(nil),          // 14: stellmap.record.v1.RenewItem
+	(*Expire)(nil),             // 15: stellmap.record.v1.Expire
+	(*ExpireItem)(nil),         // 16: stellmap.record.v1.ExpireItem
+	(*Reap)(nil),               // 17: stellmap.record.v1.Reap
+	(*GrantLease)(nil),         // 18: stellmap.record.v1.GrantLease
+	(*RevokeLease)(nil),        // 19: stellmap.record.v1.RevokeLease
+	(*SetConditions)(nil),      // 20: stellmap.record.v1.SetConditions
+	(*ConditionItem)(nil),      // 21: stellmap.record.v1.ConditionItem
+	(*Protect)(nil),            // 22: stellmap.record.v1.Protect
+	(*ProtectItem)(nil),        // 23: stellmap.record.v1.ProtectItem
+	(*Protection)(nil),         // 24: stellmap.record.v1.Protection
+	(*ProtectionScope)(nil),    // 25: stellmap.record.v1.ProtectionScope
+	(*ProtectionRecord)(nil),   // 26: stellmap.record.v1.ProtectionRecord
+	(*JudgeReports)(nil),       // 27: stellmap.record.v1.JudgeReports
+	(*ReportVerdict)(nil),      // 28: stellmap.record.v1.ReportVerdict
+	(*ImportChanges)(nil),      // 29: stellmap.record.v1.ImportChanges
+	(*ImportCursor)(nil),       // 30: stellmap.record.v1.ImportCursor
+	(*ImportItem)(nil),         // 31: stellmap.record.v1.ImportItem
+	(*ControlRegion)(nil),      // 32: stellmap.record.v1.ControlRegion
+	(*RegionRecord)(nil),       // 33: stellmap.record.v1.RegionRecord
+	(*Condition)(nil),          // 34: stellmap.record.v1.Condition
+	(*Checkpoint)(nil),         // 35: stellmap.record.v1.Checkpoint
+	(*LeaseNumbers)(nil),       // 36: stellmap.record.v1.LeaseNumbers
+	(*EditPolicy)(nil),         // 37: stellmap.record.v1.EditPolicy
+	(*EditNamespace)(nil),      // 38: stellmap.record.v1.EditNamespace
+	(*Precondition)(nil),       // 39: stellmap.record.v1.Precondition
+	(*Policy)(nil),             // 40: stellmap.record.v1.Policy
+	(*ActiveChecks)(nil),       // 41: stellmap.record.v1.ActiveChecks
+	(*PolicyDrop)(nil),         // 42: stellmap.record.v1.PolicyDrop
+	(*PolicySubset)(nil),       // 43: stellmap.record.v1.PolicySubset
+	(*PolicyRoute)(nil),        // 44: stellmap.record.v1.PolicyRoute
+	(*Fault)(nil),              // 45: stellmap.record.v1.Fault
+	(*RouteMatch)(nil),         // 46: stellmap.record.v1.RouteMatch
+	(*HeaderMatch)(nil),        // 47: stellmap.record.v1.HeaderMatch
+	(*SplitTarget)(nil),        // 48: stellmap.record.v1.SplitTarget
+	(*Mirror)(nil),             // 49: stellmap.record.v1.Mirror
+	(*RouteTimeouts)(nil),      // 50: stellmap.record.v1.RouteTimeouts
+	(*Reports)(nil),            // 51: stellmap.record.v1.Reports
+	(*SelfPreservation)(nil),   // 52: stellmap.record.v1.SelfPreservation
+	(*LoadBalancing)(nil),      // 53: stellmap.record.v1.LoadBalancing
+	(*HashCookie)(nil),         // 54: stellmap.record.v1.HashCookie
+	(*OutlierDetection)(nil),   // 55: stellmap.record.v1.OutlierDetection
+	(*CircuitBreaking)(nil),    // 56: stellmap.record.v1.CircuitBreaking
+	(*Timeouts)(nil),           // 57: stellmap.record.v1.Timeouts
+	(*Retries)(nil),            // 58: stellmap.record.v1.Retries
+	(*Failover)(nil),           // 59: stellmap.record.v1.Failover
+	(*Namespace)(nil),          // 60: stellmap.record.v1.Namespace
+	(*Quota)(nil),              // 61: stellmap.record.v1.Quota
+	(*ServiceKey)(nil),         // 62: stellmap.record.v1.ServiceKey
+	(*InstanceKey)(nil),        // 63: stellmap.record.v1.InstanceKey
+	(*InstanceSpec)(nil),       // 64: stellmap.record.v1.InstanceSpec
+	(*Pair)(nil),               // 65: stellmap.record.v1.Pair
+	(*Endpoint)(nil),           // 66: stellmap.record.v1.Endpoint
+	(*Check)(nil),              // 67: stellmap.record.v1.Check
+	(*Reply)(nil),              // 68: stellmap.record.v1.Reply
+	(*Result)(nil),             // 69: stellmap.record.v1.Result
+	(*Full)(nil),               // 70: stellmap.record.v1.Full
+	(*InstanceRecord)(nil),     // 71: stellmap.record.v1.InstanceRecord
+	(*Imported)(nil),           // 72: stellmap.record.v1.Imported
+	(*ToldRecord)(nil),         // 73: stellmap.record.v1.ToldRecord
+	(*ToldClockRecord)(nil),    // 74: stellmap.record.v1.ToldClockRecord
+	(*LeaseRecord)(nil),        // 75: stellmap.record.v1.LeaseRecord
+	(*ServiceRecord)(nil),      // 76: stellmap.record.v1.ServiceRecord
+	(*Override)(nil),           // 77: stellmap.record.v1.Override
+	(*DocumentRecord)(nil),     // 78: stellmap.record.v1.DocumentRecord
+	(*Edit)(nil),               // 79: stellmap.record.v1.Edit
+	(*EventsRecord)(nil),       // 80: stellmap.record.v1.EventsRecord
+	(*EventRecord)(nil),        // 81: stellmap.record.v1.EventRecord
+	(*HistoryRecord)(nil),      // 82: stellmap.record.v1.HistoryRecord
+	(*ServiceEndpoint)(nil),    // 83: stellmap.record.v1.ServiceEndpoint
+	(*Ask)(nil),                // 84: stellmap.record.v1.Ask
+	(*RenewLeases)(nil),        // 85: stellmap.record.v1.RenewLeases
+	(*ShareChecks)(nil),        // 86: stellmap.record.v1.ShareChecks
+	(*TellReports)(nil),        // 87: stellmap.record.v1.TellReports
+	(*Report)(nil),             // 88: stellmap.record.v1.Report
+	(*ToldReports)(nil),        // 89: stellmap.record.v1.ToldReports
+	(*ToldReport)(nil),         // 90: stellmap.record.v1.ToldReport
+	(*ReportedInstance)(nil),   // 91: stellmap.record.v1.ReportedInstance
+	(*ReportedBy)(nil),         // 92: stellmap.record.v1.ReportedBy
+	(*Answer)(nil),             // 93: stellmap.record.v1.Answer
 }
 var file_stellmap_record_v1_record_proto_depIdxs = []int32{
-	8,   // 0: stellmap.record.v1.Command.register:type_name -> stellmap.record.v1.Register
-	10,  // 1: stellmap.record.v1.Command.deregister:type_name -> stellmap.record.v1.Deregister
-	11,  // 2: stellmap.record.v1.Command.renew:type_name -> stellmap.record.v1.Renew
-	13,  // 3: stellmap.record.v1.Command.expire:type_name -> stellmap.record.v1.Expire
-	15,  // 4: stellmap.record.v1.Command.reap:type_name -> stellmap.record.v1.Reap
-	18,  // 5: stellmap.record.v1.Command.set_conditions:type_name -> stellmap.record.v1.SetConditions
-	28,  // 6: stellmap.record.v1.Command.checkpoint:type_name -> stellmap.record.v1.Checkpoint
-	30,  // 7: stellmap.record.v1.Command.edit_policy:type_name -> stellmap.record.v1.EditPolicy
-	31,  // 8: stellmap.record.v1.Command.edit_namespace:type_name -> stellmap.record.v1.EditNamespace
-	16,  // 9: stellmap.record.v1.Command.grant_lease:type_name -> stellmap.record.v1.GrantLease
-	17,  // 10: stellmap.record.v1.Command.revoke_lease:type_name -> stellmap.record.v1.RevokeLease
-	20,  // 11: stellmap.record.v1.Command.protect:type_name -> stellmap.record.v1.Protect
-	25,  // 12: stellmap.record.v1.Command.judge_reports:type_name -> stellmap.record.v1.JudgeReports
-	9,   // 13: stellmap.record.v1.Register.items:type_name -> stellmap.record.v1.RegisterItem
-	56,  // 14: stellmap.record.v1.RegisterItem.key:type_name -> stellmap.record.v1.InstanceKey
-	57,  // 15: stellmap.record.v1.RegisterItem.spec:type_name -> stellmap.record.v1.InstanceSpec
-	56,  // 16: stellmap.record.v1.Deregister.keys:type_name -> stellmap.record.v1.InstanceKey
-	12,  // 17: stellmap.record.v1.Renew.items:type_name -> stellmap.record.v1.RenewItem
-	56,  // 18: stellmap.record.v1.RenewItem.key:type_name -> stellmap.record.v1.InstanceKey
-	14,  // 19: stellmap.record.v1.Expire.items:type_name -> stellmap.record.v1.ExpireItem
-	56,  // 20: stellmap.record.v1.ExpireItem.key:type_name -> stellmap.record.v1.InstanceKey
-	55,  // 21: stellmap.record.v1.Reap.services:type_name -> stellmap.record.v1.ServiceKey
-	19,  // 22: stellmap.record.v1.SetConditions.items:type_name -> stellmap.record.v1.ConditionItem
-	56,  // 23: stellmap.record.v1.ConditionItem.key:type_name -> stellmap.record.v1.InstanceKey
-	27,  // 24: stellmap.record.v1.ConditionItem.condition:type_name -> stellmap.record.v1.Condition
-	4,   // 25: stellmap.record.v1.ConditionItem.seen:type_name -> stellmap.record.v1.InstanceRecord.Status
-	21,  // 26: stellmap.record.v1.Protect.items:type_name -> stellmap.record.v1.ProtectItem
-	22,  // 27: stellmap.record.v1.ProtectItem.begin:type_name -> stellmap.record.v1.Protection
-	23,  // 28: stellmap.record.v1.ProtectItem.end:type_name -> stellmap.record.v1.ProtectionScope
-	14,  // 29: stellmap.record.v1.ProtectItem.keep:type_name -> stellmap.record.v1.ExpireItem
-	23,  // 30: stellmap.record.v1.Protection.scope:type_name -> stellmap.record.v1.ProtectionScope
-	0,   // 31: stellmap.record.v1.ProtectionScope.kind:type_name -> stellmap.record.v1.ProtectionScope.Kind
-	55,  // 32: stellmap.record.v1.ProtectionScope.service:type_name -> stellmap.record.v1.ServiceKey
-	22,  // 33: stellmap.record.v1.ProtectionRecord.protection:type_name -> stellmap.record.v1.Protection
-	26,  // 34: stellmap.record.v1.JudgeReports.items:type_name -> stellmap.record.v1.ReportVerdict
-	56,  // 35: stellmap.record.v1.ReportVerdict.key:type_name -> stellmap.record.v1.InstanceKey
-	1,   // 36: stellmap.record.v1.Condition.source:type_name -> stellmap.record.v1.Condition.Source
-	4,   // 37: stellmap.record.v1.Condition.status:type_name -> stellmap.record.v1.InstanceRecord.Status
-	29,  // 38: stellmap.record.v1.Checkpoint.heard:type_name -> stellmap.record.v1.LeaseNumbers
-	29,  // 39: stellmap.record.v1.Checkpoint.overdue:type_name -> stellmap.record.v1.LeaseNumbers
-	55,  // 40: stellmap.record.v1.EditPolicy.key:type_name -> stellmap.record.v1.ServiceKey
-	33,  // 41: stellmap.record.v1.EditPolicy.policy:type_name -> stellmap.record.v1.Policy
-	32,  // 42: stellmap.record.v1.EditPolicy.precondition:type_name -> stellmap.record.v1.Precondition
-	53,  // 43: stellmap.record.v1.EditNamespace.document:type_name -> stellmap.record.v1.Namespace
-	32,  // 44: stellmap.record.v1.EditNamespace.precondition:type_name -> stellmap.record.v1.Precondition
-	75,  // 45: stellmap.record.v1.Policy.primary_endpoint:type_name -> stellmap.record.v1.ServiceEndpoint
-	46,  // 46: stellmap.record.v1.Policy.load_balancing:type_name -> stellmap.record.v1.LoadBalancing
-	48,  // 47: stellmap.record.v1.Policy.outlier_detection:type_name -> stellmap.record.v1.OutlierDetection
-	49,  // 48: stellmap.record.v1.Policy.circuit_breaking:type_name -> stellmap.record.v1.CircuitBreaking
-	50,  // 49: stellmap.record.v1.Policy.timeouts:type_name -> stellmap.record.v1.Timeouts
-	51,  // 50: stellmap.record.v1.Policy.retries:type_name -> stellmap.record.v1.Retries
-	52,  // 51: stellmap.record.v1.Policy.failover:type_name -> stellmap.record.v1.Failover
-	44,  // 52: stellmap.record.v1.Policy.reports:type_name -> stellmap.record.v1.Reports
-	45,  // 53: stellmap.record.v1.Policy.self_preservation:type_name -> stellmap.record.v1.SelfPreservation
-	36,  // 54: stellmap.record.v1.Policy.subsets:type_name -> stellmap.record.v1.PolicySubset
-	37,  // 55: stellmap.record.v1.Policy.routes:type_name -> stellmap.record.v1.PolicyRoute
-	34,  // 56: stellmap.record.v1.Policy.checks:type_name -> stellmap.record.v1.ActiveChecks
-	35,  // 57: stellmap.record.v1.Policy.drops:type_name -> stellmap.record.v1.PolicyDrop
-	58,  // 58: stellmap.record.v1.PolicySubset.labels:type_name -> stellmap.record.v1.Pair
-	39,  // 59: stellmap.record.v1.PolicyRoute.match:type_name -> stellmap.record.v1.RouteMatch
-	41,  // 60: stellmap.record.v1.PolicyRoute.split:type_name -> stellmap.record.v1.SplitTarget
-	42,  // 61: stellmap.record.v1.PolicyRoute.mirror:type_name -> stellmap.record.v1.Mirror
-	43,  // 62: stellmap.record.v1.PolicyRoute.timeouts:type_name -> stellmap.record.v1.RouteTimeouts
-	51,  // 63: stellmap.record.v1.PolicyRoute.retries:type_name -> stellmap.record.v1.Retries
-	38,  // 64: stellmap.record.v1.PolicyRoute.fault:type_name -> stellmap.record.v1.Fault
-	40,  // 65: stellmap.record.v1.RouteMatch.headers:type_name -> stellmap.record.v1.HeaderMatch
-	47,  // 66: stellmap.record.v1.LoadBalancing.hash_cookie:type_name -> stellmap.record.v1.HashCookie
-	58,  // 67: stellmap.record.v1.Namespace.labels:type_name -> stellmap.record.v1.Pair
-	54,  // 68: stellmap.record.v1.Namespace.quota:type_name -> stellmap.record.v1.Quota
-	58,  // 69: stellmap.record.v1.InstanceSpec.labels:type_name -> stellmap.record.v1.Pair
-	58,  // 70: stellmap.record.v1.InstanceSpec.metadata:type_name -> stellmap.record.v1.Pair
-	59,  // 71: stellmap.record.v1.InstanceSpec.endpoints:type_name -> stellmap.record.v1.Endpoint
-	60,  // 72: stellmap.record.v1.InstanceSpec.checks:type_name -> stellmap.record.v1.Check
-	4,   // 73: stellmap.record.v1.Check.initial:type_name -> stellmap.record.v1.InstanceRecord.Status
-	62,  // 74: stellmap.record.v1.Reply.results:type_name -> stellmap.record.v1.Result
-	2,   // 75: stellmap.record.v1.Result.code:type_name -> stellmap.record.v1.Result.Code
-	63,  // 76: stellmap.record.v1.Result.full:type_name -> stellmap.record.v1.Full
-	3,   // 77: stellmap.record.v1.Full.of:type_name -> stellmap.record.v1.Full.Of
-	57,  // 78: stellmap.record.v1.InstanceRecord.spec:type_name -> stellmap.record.v1.InstanceSpec
-	4,   // 79: stellmap.record.v1.InstanceRecord.status:type_name -> stellmap.record.v1.InstanceRecord.Status
-	27,  // 80: stellmap.record.v1.InstanceRecord.conditions:type_name -> stellmap.record.v1.Condition
-	75,  // 81: stellmap.record.v1.ServiceRecord.endpoints:type_name -> stellmap.record.v1.ServiceEndpoint
-	69,  // 82: stellmap.record.v1.ServiceRecord.overrides:type_name -> stellmap.record.v1.Override
-	22,  // 83: stellmap.record.v1.ServiceRecord.protections:type_name -> stellmap.record.v1.Protection
-	27,  // 84: stellmap.record.v1.Override.condition:type_name -> stellmap.record.v1.Condition
-	71,  // 85: stellmap.record.v1.DocumentRecord.edits:type_name -> stellmap.record.v1.Edit
-	33,  // 86: stellmap.record.v1.Edit.policy:type_name -> stellmap.record.v1.Policy
-	53,  // 87: stellmap.record.v1.Edit.namespace:type_name -> stellmap.record.v1.Namespace
-	73,  // 88: stellmap.record.v1.EventsRecord.events:type_name -> stellmap.record.v1.EventRecord
-	5,   // 89: stellmap.record.v1.EventRecord.kind:type_name -> stellmap.record.v1.EventRecord.Kind
-	55,  // 90: stellmap.record.v1.EventRecord.service:type_name -> stellmap.record.v1.ServiceKey
-	64,  // 91: stellmap.record.v1.EventRecord.instance:type_name -> stellmap.record.v1.InstanceRecord
-	64,  // 92: stellmap.record.v1.EventRecord.previous:type_name -> stellmap.record.v1.InstanceRecord
-	77,  // 93: stellmap.record.v1.Ask.renew_leases:type_name -> stellmap.record.v1.RenewLeases
-	78,  // 94: stellmap.record.v1.Ask.share_checks:type_name -> stellmap.record.v1.ShareChecks
-	79,  // 95: stellmap.record.v1.Ask.tell_reports:type_name -> stellmap.record.v1.TellReports
-	12,  // 96: stellmap.record.v1.RenewLeases.items:type_name -> stellmap.record.v1.RenewItem
-	80,  // 97: stellmap.record.v1.TellReports.items:type_name -> stellmap.record.v1.Report
-	55,  // 98: stellmap.record.v1.TellReports.show:type_name -> stellmap.record.v1.ServiceKey
-	56,  // 99: stellmap.record.v1.Report.key:type_name -> stellmap.record.v1.InstanceKey
-	82,  // 100: stellmap.record.v1.ToldReports.outcomes:type_name -> stellmap.record.v1.ToldReport
-	83,  // 101: stellmap.record.v1.ToldReports.instances:type_name -> stellmap.record.v1.ReportedInstance
-	84,  // 102: stellmap.record.v1.ReportedInstance.by:type_name -> stellmap.record.v1.ReportedBy
-	6,   // 103: stellmap.record.v1.Answer.renewals:type_name -> stellmap.record.v1.Answer.Renewal
-	81,  // 104: stellmap.record.v1.Answer.told_reports:type_name -> stellmap.record.v1.ToldReports
-	105, // [105:105] is the sub-list for method output_type
-	105, // [105:105] is the sub-list for method input_type
-	105, // [105:105] is the sub-list for extension type_name
-	105, // [105:105] is the sub-list for extension extendee
-	0,   // [0:105] is the sub-list for field type_name
+	10,  // 0: stellmap.record.v1.Command.register:type_name -> stellmap.record.v1.Register
+	12,  // 1: stellmap.record.v1.Command.deregister:type_name -> stellmap.record.v1.Deregister
+	13,  // 2: stellmap.record.v1.Command.renew:type_name -> stellmap.record.v1.Renew
+	15,  // 3: stellmap.record.v1.Command.expire:type_name -> stellmap.record.v1.Expire
+	17,  // 4: stellmap.record.v1.Command.reap:type_name -> stellmap.record.v1.Reap
+	20,  // 5: stellmap.record.v1.Command.set_conditions:type_name -> stellmap.record.v1.SetConditions
+	35,  // 6: stellmap.record.v1.Command.checkpoint:type_name -> stellmap.record.v1.Checkpoint
+	37,  // 7: stellmap.record.v1.Command.edit_policy:type_name -> stellmap.record.v1.EditPolicy
+	38,  // 8: stellmap.record.v1.Command.edit_namespace:type_name -> stellmap.record.v1.EditNamespace
+	18,  // 9: stellmap.record.v1.Command.grant_lease:type_name -> stellmap.record.v1.GrantLease
+	19,  // 10: stellmap.record.v1.Command.revoke_lease:type_name -> stellmap.record.v1.RevokeLease
+	22,  // 11: stellmap.record.v1.Command.protect:type_name -> stellmap.record.v1.Protect
+	27,  // 12: stellmap.record.v1.Command.judge_reports:type_name -> stellmap.record.v1.JudgeReports
+	29,  // 13: stellmap.record.v1.Command.import_changes:type_name -> stellmap.record.v1.ImportChanges
+	32,  // 14: stellmap.record.v1.Command.control_region:type_name -> stellmap.record.v1.ControlRegion
+	11,  // 15: stellmap.record.v1.Register.items:type_name -> stellmap.record.v1.RegisterItem
+	63,  // 16: stellmap.record.v1.RegisterItem.key:type_name -> stellmap.record.v1.InstanceKey
+	64,  // 17: stellmap.record.v1.RegisterItem.spec:type_name -> stellmap.record.v1.InstanceSpec
+	63,  // 18: stellmap.record.v1.Deregister.keys:type_name -> stellmap.record.v1.InstanceKey
+	14,  // 19: stellmap.record.v1.Renew.items:type_name -> stellmap.record.v1.RenewItem
+	63,  // 20: stellmap.record.v1.RenewItem.key:type_name -> stellmap.record.v1.InstanceKey
+	16,  // 21: stellmap.record.v1.Expire.items:type_name -> stellmap.record.v1.ExpireItem
+	63,  // 22: stellmap.record.v1.ExpireItem.key:type_name -> stellmap.record.v1.InstanceKey
+	62,  // 23: stellmap.record.v1.Reap.services:type_name -> stellmap.record.v1.ServiceKey
+	21,  // 24: stellmap.record.v1.SetConditions.items:type_name -> stellmap.record.v1.ConditionItem
+	63,  // 25: stellmap.record.v1.ConditionItem.key:type_name -> stellmap.record.v1.InstanceKey
+	34,  // 26: stellmap.record.v1.ConditionItem.condition:type_name -> stellmap.record.v1.Condition
+	6,   // 27: stellmap.record.v1.ConditionItem.seen:type_name -> stellmap.record.v1.InstanceRecord.Status
+	23,  // 28: stellmap.record.v1.Protect.items:type_name -> stellmap.record.v1.ProtectItem
+	24,  // 29: stellmap.record.v1.ProtectItem.begin:type_name -> stellmap.record.v1.Protection
+	25,  // 30: stellmap.record.v1.ProtectItem.end:type_name -> stellmap.record.v1.ProtectionScope
+	16,  // 31: stellmap.record.v1.ProtectItem.keep:type_name -> stellmap.record.v1.ExpireItem
+	25,  // 32: stellmap.record.v1.Protection.scope:type_name -> stellmap.record.v1.ProtectionScope
+	0,   // 33: stellmap.record.v1.ProtectionScope.kind:type_name -> stellmap.record.v1.ProtectionScope.Kind
+	62,  // 34: stellmap.record.v1.ProtectionScope.service:type_name -> stellmap.record.v1.ServiceKey
+	24,  // 35: stellmap.record.v1.ProtectionRecord.protection:type_name -> stellmap.record.v1.Protection
+	28,  // 36: stellmap.record.v1.JudgeReports.items:type_name -> stellmap.record.v1.ReportVerdict
+	63,  // 37: stellmap.record.v1.ReportVerdict.key:type_name -> stellmap.record.v1.InstanceKey
+	1,   // 38: stellmap.record.v1.ImportChanges.step:type_name -> stellmap.record.v1.ImportChanges.Step
+	30,  // 39: stellmap.record.v1.ImportChanges.after:type_name -> stellmap.record.v1.ImportCursor
+	30,  // 40: stellmap.record.v1.ImportChanges.upto:type_name -> stellmap.record.v1.ImportCursor
+	31,  // 41: stellmap.record.v1.ImportChanges.items:type_name -> stellmap.record.v1.ImportItem
+	63,  // 42: stellmap.record.v1.ImportItem.key:type_name -> stellmap.record.v1.InstanceKey
+	71,  // 43: stellmap.record.v1.ImportItem.put:type_name -> stellmap.record.v1.InstanceRecord
+	2,   // 44: stellmap.record.v1.ControlRegion.action:type_name -> stellmap.record.v1.ControlRegion.Action
+	30,  // 45: stellmap.record.v1.RegionRecord.cursor:type_name -> stellmap.record.v1.ImportCursor
+	3,   // 46: stellmap.record.v1.Condition.source:type_name -> stellmap.record.v1.Condition.Source
+	6,   // 47: stellmap.record.v1.Condition.status:type_name -> stellmap.record.v1.InstanceRecord.Status
+	36,  // 48: stellmap.record.v1.Checkpoint.heard:type_name -> stellmap.record.v1.LeaseNumbers
+	36,  // 49: stellmap.record.v1.Checkpoint.overdue:type_name -> stellmap.record.v1.LeaseNumbers
+	62,  // 50: stellmap.record.v1.EditPolicy.key:type_name -> stellmap.record.v1.ServiceKey
+	40,  // 51: stellmap.record.v1.EditPolicy.policy:type_name -> stellmap.record.v1.Policy
+	39,  // 52: stellmap.record.v1.EditPolicy.precondition:type_name -> stellmap.record.v1.Precondition
+	60,  // 53: stellmap.record.v1.EditNamespace.document:type_name -> stellmap.record.v1.Namespace
+	39,  // 54: stellmap.record.v1.EditNamespace.precondition:type_name -> stellmap.record.v1.Precondition
+	83,  // 55: stellmap.record.v1.Policy.primary_endpoint:type_name -> stellmap.record.v1.ServiceEndpoint
+	53,  // 56: stellmap.record.v1.Policy.load_balancing:type_name -> stellmap.record.v1.LoadBalancing
+	55,  // 57: stellmap.record.v1.Policy.outlier_detection:type_name -> stellmap.record.v1.OutlierDetection
+	56,  // 58: stellmap.record.v1.Policy.circuit_breaking:type_name -> stellmap.record.v1.CircuitBreaking
+	57,  // 59: stellmap.record.v1.Policy.timeouts:type_name -> stellmap.record.v1.Timeouts
+	58,  // 60: stellmap.record.v1.Policy.retries:type_name -> stellmap.record.v1.Retries
+	59,  // 61: stellmap.record.v1.Policy.failover:type_name -> stellmap.record.v1.Failover
+	51,  // 62: stellmap.record.v1.Policy.reports:type_name -> stellmap.record.v1.Reports
+	52,  // 63: stellmap.record.v1.Policy.self_preservation:type_name -> stellmap.record.v1.SelfPreservation
+	43,  // 64: stellmap.record.v1.Policy.subsets:type_name -> stellmap.record.v1.PolicySubset
+	44,  // 65: stellmap.record.v1.Policy.routes:type_name -> stellmap.record.v1.PolicyRoute
+	41,  // 66: stellmap.record.v1.Policy.checks:type_name -> stellmap.record.v1.ActiveChecks
+	42,  // 67: stellmap.record.v1.Policy.drops:type_name -> stellmap.record.v1.PolicyDrop
+	65,  // 68: stellmap.record.v1.PolicySubset.labels:type_name -> stellmap.record.v1.Pair
+	46,  // 69: stellmap.record.v1.PolicyRoute.match:type_name -> stellmap.record.v1.RouteMatch
+	48,  // 70: stellmap.record.v1.PolicyRoute.split:type_name -> stellmap.record.v1.SplitTarget
+	49,  // 71: stellmap.record.v1.PolicyRoute.mirror:type_name -> stellmap.record.v1.Mirror
+	50,  // 72: stellmap.record.v1.PolicyRoute.timeouts:type_name -> stellmap.record.v1.RouteTimeouts
+	58,  // 73: stellmap.record.v1.PolicyRoute.retries:type_name -> stellmap.record.v1.Retries
+	45,  // 74: stellmap.record.v1.PolicyRoute.fault:type_name -> stellmap.record.v1.Fault
+	47,  // 75: stellmap.record.v1.RouteMatch.headers:type_name -> stellmap.record.v1.HeaderMatch
+	54,  // 76: stellmap.record.v1.LoadBalancing.hash_cookie:type_name -> stellmap.record.v1.HashCookie
+	65,  // 77: stellmap.record.v1.Namespace.labels:type_name -> stellmap.record.v1.Pair
+	61,  // 78: stellmap.record.v1.Namespace.quota:type_name -> stellmap.record.v1.Quota
+	65,  // 79: stellmap.record.v1.InstanceSpec.labels:type_name -> stellmap.record.v1.Pair
+	65,  // 80: stellmap.record.v1.InstanceSpec.metadata:type_name -> stellmap.record.v1.Pair
+	66,  // 81: stellmap.record.v1.InstanceSpec.endpoints:type_name -> stellmap.record.v1.Endpoint
+	67,  // 82: stellmap.record.v1.InstanceSpec.checks:type_name -> stellmap.record.v1.Check
+	6,   // 83: stellmap.record.v1.Check.initial:type_name -> stellmap.record.v1.InstanceRecord.Status
+	69,  // 84: stellmap.record.v1.Reply.results:type_name -> stellmap.record.v1.Result
+	4,   // 85: stellmap.record.v1.Result.code:type_name -> stellmap.record.v1.Result.Code
+	70,  // 86: stellmap.record.v1.Result.full:type_name -> stellmap.record.v1.Full
+	5,   // 87: stellmap.record.v1.Full.of:type_name -> stellmap.record.v1.Full.Of
+	64,  // 88: stellmap.record.v1.InstanceRecord.spec:type_name -> stellmap.record.v1.InstanceSpec
+	6,   // 89: stellmap.record.v1.InstanceRecord.status:type_name -> stellmap.record.v1.InstanceRecord.Status
+	34,  // 90: stellmap.record.v1.InstanceRecord.conditions:type_name -> stellmap.record.v1.Condition
+	72,  // 91: stellmap.record.v1.InstanceRecord.imported:type_name -> stellmap.record.v1.Imported
+	83,  // 92: stellmap.record.v1.ServiceRecord.endpoints:type_name -> stellmap.record.v1.ServiceEndpoint
+	77,  // 93: stellmap.record.v1.ServiceRecord.overrides:type_name -> stellmap.record.v1.Override
+	24,  // 94: stellmap.record.v1.ServiceRecord.protections:type_name -> stellmap.record.v1.Protection
+	83,  // 95: stellmap.record.v1.ServiceRecord.imported_endpoints:type_name -> stellmap.record.v1.ServiceEndpoint
+	34,  // 96: stellmap.record.v1.Override.condition:type_name -> stellmap.record.v1.Condition
+	79,  // 97: stellmap.record.v1.DocumentRecord.edits:type_name -> stellmap.record.v1.Edit
+	40,  // 98: stellmap.record.v1.Edit.policy:type_name -> stellmap.record.v1.Policy
+	60,  // 99: stellmap.record.v1.Edit.namespace:type_name -> stellmap.record.v1.Namespace
+	81,  // 100: stellmap.record.v1.EventsRecord.events:type_name -> stellmap.record.v1.EventRecord
+	7,   // 101: stellmap.record.v1.EventRecord.kind:type_name -> stellmap.record.v1.EventRecord.Kind
+	62,  // 102: stellmap.record.v1.EventRecord.service:type_name -> stellmap.record.v1.ServiceKey
+	71,  // 103: stellmap.record.v1.EventRecord.instance:type_name -> stellmap.record.v1.InstanceRecord
+	71,  // 104: stellmap.record.v1.EventRecord.previous:type_name -> stellmap.record.v1.InstanceRecord
+	85,  // 105: stellmap.record.v1.Ask.renew_leases:type_name -> stellmap.record.v1.RenewLeases
+	86,  // 106: stellmap.record.v1.Ask.share_checks:type_name -> stellmap.record.v1.ShareChecks
+	87,  // 107: stellmap.record.v1.Ask.tell_reports:type_name -> stellmap.record.v1.TellReports
+	14,  // 108: stellmap.record.v1.RenewLeases.items:type_name -> stellmap.record.v1.RenewItem
+	88,  // 109: stellmap.record.v1.TellReports.items:type_name -> stellmap.record.v1.Report
+	62,  // 110: stellmap.record.v1.TellReports.show:type_name -> stellmap.record.v1.ServiceKey
+	63,  // 111: stellmap.record.v1.Report.key:type_name -> stellmap.record.v1.InstanceKey
+	90,  // 112: stellmap.record.v1.ToldReports.outcomes:type_name -> stellmap.record.v1.ToldReport
+	91,  // 113: stellmap.record.v1.ToldReports.instances:type_name -> stellmap.record.v1.ReportedInstance
+	92,  // 114: stellmap.record.v1.ReportedInstance.by:type_name -> stellmap.record.v1.ReportedBy
+	8,   // 115: stellmap.record.v1.Answer.renewals:type_name -> stellmap.record.v1.Answer.Renewal
+	89,  // 116: stellmap.record.v1.Answer.told_reports:type_name -> stellmap.record.v1.ToldReports
+	117, // [117:117] is the sub-list for method output_type
+	117, // [117:117] is the sub-list for method input_type
+	117, // [117:117] is the sub-list for extension type_name
+	117, // [117:117] is the sub-list for extension extendee
+	0,   // [0:117] is the sub-list for field type_name
 }
 
 func init() { file_stellmap_record_v1_record_proto_init() }
@@ -7000,28 +7788,30 @@ func file_stellmap_record_v1_record_proto_init() {
 		(*Command_RevokeLease)(nil),
 		(*Command_Protect)(nil),
 		(*Command_JudgeReports)(nil),
+		(*Command_ImportChanges)(nil),
+		(*Command_ControlRegion)(nil),
 	}
 	file_stellmap_record_v1_record_proto_msgTypes[14].OneofWrappers = []any{
 		(*ProtectItem_Begin)(nil),
 		(*ProtectItem_End)(nil),
 		(*ProtectItem_Keep)(nil),
 	}
-	file_stellmap_record_v1_record_proto_msgTypes[25].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[26].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[27].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[30].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[31].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[35].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[32].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[36].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[37].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[38].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[40].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[41].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[42].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[43].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[44].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[45].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[46].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[47].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[69].OneofWrappers = []any{
+	file_stellmap_record_v1_record_proto_msgTypes[48].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[49].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[50].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[52].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[75].OneofWrappers = []any{
 		(*Ask_RenewLeases)(nil),
 		(*Ask_ShareChecks)(nil),
 		(*Ask_TellReports)(nil),
@@ -7031,8 +7821,8 @@ func file_stellmap_record_v1_record_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stellmap_record_v1_record_proto_rawDesc), len(file_stellmap_record_v1_record_proto_rawDesc)),
-			NumEnums:      7,
-			NumMessages:   79,
+			NumEnums:      9,
+			NumMessages:   85,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

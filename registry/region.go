@@ -1,0 +1,403 @@
+package registry
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	recordv1 "github.com/stellmap/stellmap/api/proto/stellmap/record/v1"
+	"github.com/stellmap/stellmap/storage"
+)
+
+// What is known here of other regions.
+//
+// Each region is a consensus domain of its own; what this one knows of another is a
+// copy, which the leader follows and commits (import.go). The copy's instances belong
+// to the same services as our own, so that whoever reads finds all. Nothing else that
+// is done with instances is done with them: their leases, checks, placeholders,
+// protections and quotas are their own region's business, and what has come of it is
+// told with their status.
+//
+// They cannot be mistaken for our own, whatever they are called: they have keys of
+// their own in the engine, and the id of each begins with its region and cluster and
+// a slash, which no id has that is registered here.
+
+// The bounds of copies. What would go beyond them is refused.
+const (
+	regionsMax         = 64
+	regionInstancesMax = 1_000_000
+)
+
+// A RegionKey names another region's cluster.
+type RegionKey struct {
+	Region  string
+	Cluster uint64
+}
+
+func (k RegionKey) compare(o RegionKey) int {
+	return cmp.Or(cmp.Compare(k.Region, o.Region), cmp.Compare(k.Cluster, o.Cluster))
+}
+
+// instanceID is what an instance of the region is called here.
+func (k RegionKey) instanceID(id string) string {
+	return fmt.Sprintf("%s/%d/%s", k.Region, k.Cluster, id)
+}
+
+// Imported is where an instance of another region is from, beside its region.
+type Imported struct {
+	Cluster  uint64
+	Revision Revision // of the source
+	SeenAt   int64    // Unix ms: when the source told of it last
+	mark     uint64   // of the full sync, or of what came after it, that told of it
+}
+
+func (i *Instance) ofAnother() bool { return i != nil && i.Imported != nil }
+
+// regionKey is of an instance of another region.
+func (i *Instance) regionKey() RegionKey {
+	return RegionKey{Region: i.Region, Cluster: i.Imported.Cluster}
+}
+
+// SourceID is what its own region calls an instance.
+func (i *Instance) SourceID() string {
+	if i.Imported == nil {
+		return i.ID
+	}
+	return i.ID[len(i.regionKey().instanceID("")):]
+}
+
+// storedAt is the instance's key in the engine.
+func (i *Instance) storedAt() []byte {
+	if i.Imported == nil {
+		return storage.InstanceKey(i.Namespace, i.Service, i.ID)
+	}
+	return storage.RegionInstanceKey(i.Region, i.Imported.Cluster, i.Namespace, i.Service, i.SourceID())
+}
+
+func (i *Instance) importedRecord() *recordv1.Imported {
+	if i.Imported == nil {
+		return nil
+	}
+	return &recordv1.Imported{
+		Region: i.Region, ClusterId: i.Imported.Cluster, Revision: uint64(i.Imported.Revision), SeenAtMs: i.Imported.SeenAt,
+		Mark: i.Imported.mark, HandedOut: i.Protected,
+	}
+}
+
+// takeImported gives an instance the region that a record says; nil is our own.
+func (d *reader) takeImported(i *Instance, record *recordv1.Imported) {
+	if record == nil {
+		return
+	}
+	from := *i.Origin
+	from.Region = d.share(record.GetRegion())
+	i.Origin = d.origin(from)
+	i.Protected = record.GetHandedOut()
+	i.Imported = &Imported{Cluster: record.GetClusterId(), Revision: Revision(record.GetRevision()), SeenAt: record.GetSeenAtMs(), mark: record.GetMark()}
+}
+
+// own are those of some instances that are registered here.
+func own(instances []*Instance) []*Instance {
+	if !slices.ContainsFunc(instances, (*Instance).ofAnother) {
+		return instances
+	}
+	return slices.DeleteFunc(slices.Clone(instances), (*Instance).ofAnother)
+}
+
+// own are the instances that this region keeps the leases of. They are not to be kept.
+func (svc *serviceState) own() []*Instance {
+	if svc.abroad.instances == 0 {
+		return svc.instances
+	}
+	return own(svc.instances)
+}
+
+// own says whether anything of the service was ever registered here.
+func (d *draft) own() bool { return d != nil && len(d.record.endpoints) > 0 }
+
+// names are the service's endpoint names. What was registered here comes first, and
+// settles the protocol.
+func (r *serviceRecord) names() []ServiceEndpoint {
+	switch {
+	case len(r.imported) == 0:
+		return r.endpoints
+	case len(r.endpoints) == 0:
+		return r.imported
+	}
+	all := slices.Clone(r.endpoints)
+	for _, e := range r.imported {
+		if !hasName(all, e.Name) {
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
+func hasName(names []ServiceEndpoint, name string) bool {
+	return slices.ContainsFunc(names, func(e ServiceEndpoint) bool { return e.Name == name })
+}
+
+// and adds counts up.
+func (c StatusCounts) and(o StatusCounts) StatusCounts {
+	for s := range c {
+		c[s] += o[s]
+	}
+	return c
+}
+
+// A Region is the copy of another region's cluster.
+type Region struct {
+	Key      RegionKey
+	Cursor   ImportCursor
+	Paused   bool
+	Told     int64         // Unix ms: when the source was heard last, by the time of entries; 0 = never
+	Age      time.Duration // then: all that the source had committed so long before was told
+	KnownAge bool          // else no leader of the source had confirmed it
+	Held     HeldSweep
+	syncs    uint64 // full syncs that were begun; the mark of what the last one told
+
+	Instances, Services int // in what readers get
+}
+
+// A HeldSweep is that much of a copy was not told in the last full sync and is kept:
+// what has lost its data must not take everybody's.
+type HeldSweep struct {
+	Since     int64 // Unix ms; 0 = nothing is held
+	Instances int   // when it was found; like the next
+	Of        int
+}
+
+// ImportCursor is where a copy is.
+type ImportCursor struct {
+	Incarnation string   // of the source's cluster; "" = nothing was told yet
+	Revision    Revision // of the source; 0 while all there is is told
+	Selections  string   // as the source calls what it tells
+	Sync        uint64   // the number of the full sync that is under way; 0 = none is
+	Parts       uint64   // that were taken in of it, or of what came after the revision
+}
+
+func (c ImportCursor) record() *recordv1.ImportCursor {
+	return &recordv1.ImportCursor{Incarnation: c.Incarnation, Revision: uint64(c.Revision), Selections: c.Selections, Sync: c.Sync, Parts: c.Parts}
+}
+
+func cursorOfRecord(r *recordv1.ImportCursor) ImportCursor {
+	return ImportCursor{Incarnation: r.GetIncarnation(), Revision: Revision(r.GetRevision()), Selections: r.GetSelections(), Sync: r.GetSync(), Parts: r.GetParts()}
+}
+
+func (r *Region) encode() []byte {
+	return encode(&recordv1.RegionRecord{
+		Format: formatMax, Cursor: r.Cursor.record(), Syncs: r.syncs, Paused: r.Paused,
+		ToldMs: r.Told, AgeMs: r.Age.Milliseconds(), KnownAge: r.KnownAge,
+		HeldSinceMs: r.Held.Since, Held: uint64(r.Held.Instances), HeldOf: uint64(r.Held.Of),
+	})
+}
+
+func decodeRegion(k RegionKey, value []byte) (*Region, error) {
+	var record recordv1.RegionRecord
+	if err := unmarshalRecord(fmt.Sprintf("the copy of region %q, cluster %d,", k.Region, k.Cluster), value, &record); err != nil {
+		return nil, err
+	}
+	return &Region{
+		Key: k, Cursor: cursorOfRecord(record.GetCursor()), syncs: record.GetSyncs(), Paused: record.GetPaused(),
+		Told: record.GetToldMs(), Age: time.Duration(record.GetAgeMs()) * time.Millisecond, KnownAge: record.GetKnownAge(),
+		Held: HeldSweep{Since: record.GetHeldSinceMs(), Instances: int(record.GetHeld()), Of: int(record.GetHeldOf())},
+	}, nil
+}
+
+// imports is the copy of a region within a state.
+type imports struct {
+	region    Region
+	instances int
+	services  map[ServiceKey]int // instances of each
+}
+
+func (s *state) importsOf(k RegionKey) *imports {
+	of := s.imports[k]
+	if of == nil {
+		of = &imports{region: Region{Key: k}, services: make(map[ServiceKey]int)}
+		s.imports[k] = of
+	}
+	return of
+}
+
+func (im *imports) count(k ServiceKey, by int) {
+	im.instances += by
+	if im.services[k] += by; im.services[k] == 0 {
+		delete(im.services, k)
+	}
+}
+
+// imported walks the instances of a region, by service and id, until it is told to stop.
+func (s *state) imported(k RegionKey, fn func(*Instance) (more bool)) {
+	of := s.imports[k]
+	if of == nil {
+		return
+	}
+	services := make([]ServiceKey, 0, len(of.services))
+	for service := range of.services {
+		services = append(services, service)
+	}
+	slices.SortFunc(services, ServiceKey.Compare)
+	for _, service := range services {
+		for _, i := range s.services[service].instances {
+			if i.Imported != nil && i.regionKey() == k && !fn(i) {
+				return
+			}
+		}
+	}
+}
+
+// RegionAction is what an operator wants of a copy.
+type RegionAction string
+
+// The actions.
+const (
+	RegionPause   RegionAction = "pause"   // nothing is taken in any more; what there is stays
+	RegionResume  RegionAction = "resume"  // it goes on
+	RegionResync  RegionAction = "resync"  // all there is is told anew
+	RegionConfirm RegionAction = "confirm" // what a full sync did not tell may go, though it is much
+	RegionForget  RegionAction = "forget"  // all that was told is removed, and the copy is paused
+	regionAge     RegionAction = "age"     // as confirm, when it has been held for long enough
+)
+
+var regionActions = map[RegionAction]recordv1.ControlRegion_Action{
+	RegionPause: recordv1.ControlRegion_ACTION_PAUSE, RegionResume: recordv1.ControlRegion_ACTION_RESUME,
+	RegionResync: recordv1.ControlRegion_ACTION_RESYNC, RegionConfirm: recordv1.ControlRegion_ACTION_CONFIRM,
+	RegionForget: recordv1.ControlRegion_ACTION_FORGET, regionAge: recordv1.ControlRegion_ACTION_AGE,
+}
+
+// HeldSweepMax is for how long what a full sync did not tell is kept, if it is much.
+const HeldSweepMax = 10 * time.Minute
+
+// controlRegion applies an operator's word on a copy.
+func (t *step) controlRegion(c *recordv1.ControlRegion) *recordv1.Result {
+	of := t.state.imports[RegionKey{Region: c.GetRegion(), Cluster: c.GetClusterId()}]
+	if of == nil {
+		return &recordv1.Result{Code: recordv1.Result_CODE_NOT_FOUND}
+	}
+	next, more := of.region, false
+	switch c.GetAction() {
+	case recordv1.ControlRegion_ACTION_PAUSE:
+		next.Paused = true
+	case recordv1.ControlRegion_ACTION_RESUME:
+		next.Paused = false
+	case recordv1.ControlRegion_ACTION_RESYNC:
+		next.Cursor = ImportCursor{}
+	case recordv1.ControlRegion_ACTION_FORGET:
+		next.Paused, next.Cursor, next.Held, next.Told = true, ImportCursor{}, HeldSweep{}, 0
+		more = t.removeImported(next.Key, func(*Instance) bool { return true })
+	case recordv1.ControlRegion_ACTION_CONFIRM, recordv1.ControlRegion_ACTION_AGE:
+		if next.Held.Since == 0 || c.GetAction() == recordv1.ControlRegion_ACTION_AGE && t.entry.Time-next.Held.Since < HeldSweepMax.Milliseconds() {
+			return &recordv1.Result{Code: recordv1.Result_CODE_OK}
+		}
+		if next.Cursor.Sync != 0 { // what it has not told yet is not marked
+			return &recordv1.Result{Code: recordv1.Result_CODE_CURSOR_DIFFERS}
+		}
+		if more = t.removeImported(next.Key, next.unmarked); !more {
+			next.Held = HeldSweep{}
+		}
+	default:
+		panic(fmt.Sprintf("registry: entry %d of term %d wants something of a region that this version does not know: run a newer version", t.entry.Index, t.entry.Term))
+	}
+	changed := next != of.region || more
+	t.putRegion(&next)
+	return &recordv1.Result{Code: recordv1.Result_CODE_OK, Changed: changed, More: more}
+}
+
+func (t *step) putRegion(r *Region) {
+	t.batch.Set(storage.CursorKey(r.Key.Region, r.Key.Cluster), r.encode())
+	t.change(change{op: opRegionPut, region: r, silent: true})
+}
+
+// Regions are the copies of other regions, as this member has them.
+func (r *Registry) Regions() []Region {
+	m := r.machine
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	out := make([]Region, 0, len(m.published.imports))
+	for _, of := range m.published.imports {
+		out = append(out, of.shown())
+	}
+	slices.SortFunc(out, func(a, b Region) int { return a.Key.compare(b.Key) })
+	return out
+}
+
+// Region is one of them; the zero value of one that nothing is known of.
+func (r *Registry) Region(k RegionKey) Region {
+	m := r.machine
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if of := m.published.imports[k]; of != nil {
+		return of.shown()
+	}
+	return Region{Key: k}
+}
+
+func (im *imports) shown() Region {
+	out := im.region
+	out.Instances, out.Services = im.instances, len(im.services)
+	return out
+}
+
+// AgeAt is how old a copy is at a time: all that its source had committed so long
+// before was told. False says that nobody has ever confirmed that.
+func (r *Region) AgeAt(now time.Time) (time.Duration, bool) {
+	return max(0, now.Sub(time.UnixMilli(r.Told))) + r.Age, r.Told != 0 && r.KnownAge
+}
+
+var (
+	// ErrNoRegion says that nothing was ever told of such a region.
+	ErrNoRegion = errors.New("registry: no copy of this region")
+	// ErrCursorDiffers says that a copy is not where a command follows, or that a full sync is under way: nothing was done.
+	ErrCursorDiffers = errors.New("registry: the copy of the region is elsewhere")
+	// ErrRegionPaused says that a copy takes nothing in: nothing was done.
+	ErrRegionPaused = errors.New("registry: the copy of the region is paused")
+	// ErrRegionFull says that there are as many regions, or instances of one, as there may be: nothing was done.
+	ErrRegionFull = errors.New("registry: the copies of other regions are full")
+)
+
+// ControlRegion does what an operator wants of a copy. What is much is done in as
+// many commands as it needs; one that fails may have done a part.
+func (r *Registry) ControlRegion(ctx context.Context, k RegionKey, action RegionAction) (Result, error) {
+	kind, known := regionActions[action]
+	if !known {
+		return Result{}, &ValidationError{Problems: []Problem{{Field: "action", Reason: fmt.Sprintf("%s is not one: pause, resume, resync, confirm or forget", quoted(string(action)))}}}
+	}
+	command := encode(&recordv1.Command{Format: formatMax, Kind: &recordv1.Command_ControlRegion{ControlRegion: &recordv1.ControlRegion{
+		Region: k.Region, ClusterId: k.Cluster, Action: kind,
+	}}})
+	changed := false
+	for {
+		result, reply, err := r.propose(ctx, "", command)
+		if err != nil {
+			return result, fmt.Errorf("%s region %s: %w", action, quoted(k.Region), err)
+		}
+		changed = changed || result.Changed
+		if !reply.GetMore() {
+			result.Changed = changed
+			return result, regionRefused(reply)
+		}
+	}
+}
+
+// AgeSweep lets go of what a full sync did not tell, when it has been held for long enough.
+func (r *Registry) AgeSweep(ctx context.Context, k RegionKey) (Result, error) {
+	return r.ControlRegion(ctx, k, regionAge)
+}
+
+func regionRefused(reply *recordv1.Result) error {
+	switch reply.GetCode() {
+	case recordv1.Result_CODE_NOT_FOUND:
+		return ErrNoRegion
+	case recordv1.Result_CODE_CURSOR_DIFFERS:
+		return ErrCursorDiffers
+	case recordv1.Result_CODE_REGION_PAUSED:
+		return ErrRegionPaused
+	case recordv1.Result_CODE_REGION_FULL:
+		return ErrRegionFull
+	}
+	return nil
+}
