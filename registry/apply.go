@@ -72,6 +72,8 @@ func (t *step) run() []byte {
 		results = each(kind.SetConditions.GetItems(), t.setCondition)
 	case *recordv1.Command_EditPolicy:
 		results = []*recordv1.Result{t.editPolicy(kind.EditPolicy)}
+	case *recordv1.Command_EditUpstreams:
+		results = []*recordv1.Result{t.editUpstreams(kind.EditUpstreams)}
 	case *recordv1.Command_EditNamespace:
 		results = []*recordv1.Result{t.editNamespace(kind.EditNamespace)}
 	case *recordv1.Command_Protect:

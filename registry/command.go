@@ -62,8 +62,8 @@ func Grows(command []byte) bool {
 // be lost to all who call it.
 func growing(c *recordv1.Command) (grows, decided bool) {
 	switch c.GetKind().(type) {
-	case *recordv1.Command_Register, *recordv1.Command_GrantLease, *recordv1.Command_EditPolicy, *recordv1.Command_EditNamespace,
-		*recordv1.Command_ImportChanges:
+	case *recordv1.Command_Register, *recordv1.Command_GrantLease, *recordv1.Command_EditPolicy, *recordv1.Command_EditUpstreams,
+		*recordv1.Command_EditNamespace, *recordv1.Command_ImportChanges:
 		return true, true
 	case *recordv1.Command_Deregister, *recordv1.Command_Renew, *recordv1.Command_Expire, *recordv1.Command_Reap, *recordv1.Command_SetConditions,
 		*recordv1.Command_Checkpoint, *recordv1.Command_RevokeLease, *recordv1.Command_Protect, *recordv1.Command_JudgeReports, *recordv1.Command_ControlRegion:

@@ -27,7 +27,7 @@ func DescribeCommand(data []byte) (json.RawMessage, error) {
 
 // RecordDescription is what stands under one of the registry's keys, for people.
 type RecordDescription struct {
-	Kind    string // instance, service, lease, policy, namespace, protection, events, history, checkpoints or checkpoint clock
+	Kind    string // instance, service, lease, policy, upstreams, namespace, protection, events, history, checkpoints or checkpoint clock
 	Passing bool   // of an instance
 	Value   json.RawMessage
 }
@@ -57,6 +57,9 @@ func DescribeRecord(key, value []byte) (RecordDescription, bool, error) {
 	case bytes.HasPrefix(key, []byte(storage.PolicyPrefix)):
 		d.Kind = "policy"
 		d.Value, err = describeRecord(key, value, &recordv1.DocumentRecord{}, storage.PolicyPrefix, 2)
+	case bytes.HasPrefix(key, []byte(storage.UpstreamsPrefix)):
+		d.Kind = "upstreams"
+		d.Value, err = describeRecord(key, value, &recordv1.DocumentRecord{}, storage.UpstreamsPrefix, 2)
 	case bytes.HasPrefix(key, []byte(storage.NamespacePrefix)):
 		d.Kind = "namespace"
 		d.Value, err = describeRecord(key, value, &recordv1.DocumentRecord{}, storage.NamespacePrefix, 1)

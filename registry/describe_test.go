@@ -43,6 +43,7 @@ func TestDescribe(t *testing.T) {
 		{string(storage.InstanceKey("prod", "orders", "a")), expired, "instance", false, `STATUS_EXPIRED`},
 		{string(storage.ServiceKey("prod", "orders")), service, "service", false, `{"format":1,"created":"5"}`},
 		{string(storage.PolicyKey("prod", "orders")), policy, "policy", false, `{"format":1,"edits":[{"version":"1","policy":{}}]}`},
+		{string(storage.UpstreamsKey("prod", "shop")), policy, "upstreams", false, `{"format":1,"edits":[{"version":"1","policy":{}}]}`},
 		{string(storage.NamespaceKey("prod")), policy, "namespace", false, `{"format":1,"edits":[{"version":"1","policy":{}}]}`},
 		{storage.NamespacePrefix + "prod/orders", policy, "namespace", false, "has 2 parts after its prefix, not 1"},
 		{storage.ProtectionKey, protection, "protection", false, `{"format":1,"protection":{"scope":{"kind":"KIND_CLUSTER"},"sinceMs":"7","limitMs":"1000","lapsed":6,"leases":10,"least":5,"percent":15}}`},

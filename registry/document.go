@@ -11,7 +11,7 @@ import (
 )
 
 // Documents are what operators write down: how a service is to be treated (its
-// policy), and what a namespace may hold. One can be there long before what it is
+// policy), what a service calls (its upstreams), and what a namespace may hold. One can be there long before what it is
 // about, and outlives it.
 //
 // A document counts its edits. The count goes on when it is taken back and written
@@ -22,6 +22,7 @@ import (
 const (
 	editsMax      = 16 // of each document the newest are kept
 	policiesMax   = 65_536
+	upstreamsMax  = 65_536 // documents of what services call
 	namespacesMax = 16_384 // documents of namespaces; without one there can be more
 )
 
@@ -210,6 +211,18 @@ func (s documents[K, D]) room(most int) (drop K, full, found bool) {
 	return drop, true, found
 }
 
+// admit makes room for a document of which there has been none; the answer when there is no room.
+func admit[K comparable, D any](all documents[K, D], most int, of recordv1.Full_Of, forget func(K)) *recordv1.Result {
+	drop, full, found := all.room(most)
+	if !found {
+		return &recordv1.Result{Code: recordv1.Result_CODE_QUOTA_FULL, Full: &recordv1.Full{Of: of, Limit: int64(most)}}
+	}
+	if full {
+		forget(drop)
+	}
+	return nil
+}
+
 // nextEdit decides what an edit makes of a document: nil for nothing, with the answer.
 func nextEdit[D any](t *step, old *Document[D], next *D, p *recordv1.Precondition, by string, encoded func(*D) []byte) (*Document[D], *recordv1.Result) {
 	version, content := old.Version(), old.Content()
@@ -231,12 +244,11 @@ func (t *step) editPolicy(e *recordv1.EditPolicy) *recordv1.Result {
 		return result
 	}
 	if old == nil {
-		drop, full, found := t.state.policies.room(policiesMax)
-		if !found {
-			return &recordv1.Result{Code: recordv1.Result_CODE_QUOTA_FULL, Full: &recordv1.Full{Of: recordv1.Full_OF_POLICIES, Limit: policiesMax}}
-		} else if full {
+		if full := admit(t.state.policies, policiesMax, recordv1.Full_OF_POLICIES, func(drop ServiceKey) {
 			t.batch.Delete(storage.PolicyKey(drop.Namespace, drop.Service))
 			t.change(change{service: drop, op: opPolicyPut, silent: true})
+		}); full != nil {
+			return full
 		}
 	}
 	if d := t.draft(k); d != nil {
@@ -248,6 +260,26 @@ func (t *step) editPolicy(e *recordv1.EditPolicy) *recordv1.Result {
 	return result
 }
 
+func (t *step) editUpstreams(e *recordv1.EditUpstreams) *recordv1.Result {
+	k := ServiceKey{Namespace: t.reader.share(e.GetKey().GetNamespace()), Service: t.reader.share(e.GetKey().GetService())}
+	old := t.state.upstreams[k]
+	document, result := nextEdit(t, old, upstreamsOfRecord(e.GetUpstreams()), e.GetPrecondition(), e.GetBy(), encodedUpstreams)
+	if document == nil {
+		return result
+	}
+	if old == nil {
+		if full := admit(t.state.upstreams, upstreamsMax, recordv1.Full_OF_UPSTREAMS, func(drop ServiceKey) {
+			t.batch.Delete(storage.UpstreamsKey(drop.Namespace, drop.Service))
+			t.change(change{service: drop, op: opUpstreamsPut, silent: true})
+		}); full != nil {
+			return full
+		}
+	}
+	t.batch.Set(storage.UpstreamsKey(k.Namespace, k.Service), encodeUpstreams(document))
+	t.change(change{service: k, op: opUpstreamsPut, upstreams: document})
+	return result
+}
+
 func (t *step) editNamespace(e *recordv1.EditNamespace) *recordv1.Result {
 	name := t.reader.share(e.GetNamespace())
 	old := t.state.documents[name]
@@ -256,12 +288,11 @@ func (t *step) editNamespace(e *recordv1.EditNamespace) *recordv1.Result {
 		return result
 	}
 	if old == nil {
-		drop, full, found := t.state.documents.room(namespacesMax)
-		if !found {
-			return &recordv1.Result{Code: recordv1.Result_CODE_QUOTA_FULL, Full: &recordv1.Full{Of: recordv1.Full_OF_NAMESPACES, Limit: namespacesMax}}
-		} else if full {
+		if full := admit(t.state.documents, namespacesMax, recordv1.Full_OF_NAMESPACES, func(drop string) {
 			t.batch.Delete(storage.NamespaceKey(drop))
 			t.change(change{service: ServiceKey{Namespace: drop}, op: opNamespacePut, silent: true})
+		}); full != nil {
+			return full
 		}
 	}
 	t.batch.Set(storage.NamespaceKey(name), encodeNamespaces(document))

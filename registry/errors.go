@@ -111,6 +111,8 @@ func fullError(namespace string, full *recordv1.Full) error {
 		return &QuotaError{fmt.Sprintf("namespace %s may have %d instances by its quota, and has no fewer: raise quota.instances in the namespace's document, or deregister some", quoted(namespace), n)}
 	case recordv1.Full_OF_POLICIES:
 		return &QuotaError{fmt.Sprintf("there are %d policies, as many as there may be: delete some", n)}
+	case recordv1.Full_OF_UPSTREAMS:
+		return &QuotaError{fmt.Sprintf("there are %d documents of what services call, as many as there may be: delete some", n)}
 	}
 	return &QuotaError{fmt.Sprintf("there are %d documents of namespaces, as many as there may be: delete some", n)}
 }

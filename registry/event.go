@@ -29,6 +29,8 @@ const (
 	EventServiceDelete
 	// EventPolicy is a policy that was edited, whether its service is there or not.
 	EventPolicy
+	// EventUpstreams is an edit of what a service wants to call and may, whether it is there or not.
+	EventUpstreams
 )
 
 // String is for logs and tests.
@@ -44,6 +46,8 @@ func (k EventKind) String() string {
 		return "service-delete"
 	case EventPolicy:
 		return "policy"
+	case EventUpstreams:
+		return "upstreams"
 	}
 	return "unknown"
 }

@@ -72,6 +72,7 @@ func FuzzRecord(f *testing.F) {
 	f.Add(encode(&recordv1.ToldRecord{Format: formatMax, Revision: 9, Heard: []uint32{0, 5}, HeardAt: []uint32{0, 1_800_000_000}}))
 	f.Add(encode(&recordv1.ToldClockRecord{Format: formatMax, Term: 3, ReignMs: 2000, LivedMs: 9000}))
 	f.Add(encodePolicies((*Document[Policy])(nil).with(Edit[Policy]{Version: 3, Revision: 9, By: "ann", Content: &Policy{GraceSeconds: new(int64(60))}})))
+	f.Add(encodeUpstreams((*Document[Upstreams])(nil).with(Edit[Upstreams]{Version: 1, By: "ann", Content: &Upstreams{Wants: []string{}, May: []string{"*.prod"}}})))
 	f.Add(encodeNamespaces((*Document[Namespace])(nil).with(Edit[Namespace]{Version: 1, Content: &Namespace{Labels: map[string]string{"k": "v"}, Quota: &Quota{}}})))
 	zone := ExpiryPause{Scope: Scope{Kind: ScopeZone, Service: ServiceKey{"ns", "svc"}, Zone: "a"}, Since: 7, Limit: 1_000_000, Lapsed: 6, Leases: 10, Least: 5, Percent: 15}
 	f.Add((&serviceRecord{created: 1, revision: 2, protections: []ExpiryPause{zone}}).encode())
@@ -108,6 +109,12 @@ func FuzzRecord(f *testing.F) {
 				t.Errorf("policy %x is %+v and then %+v: %v", b, d, again, err)
 			}
 		}
+		if d, err := decodeUpstreams(k.ServiceKey(), b); err == nil {
+			again, err := decodeUpstreams(k.ServiceKey(), encodeUpstreams(d))
+			if err != nil || !bytes.Equal(encodeUpstreams(again), encodeUpstreams(d)) {
+				t.Errorf("upstreams %x are %+v and then %+v: %v", b, d, again, err)
+			}
+		}
 		if d, err := r.decodeNamespaces("ns", b); err == nil {
 			again, err := r.decodeNamespaces("ns", encodeNamespaces(d))
 			if err != nil || !bytes.Equal(encodeNamespaces(again), encodeNamespaces(d)) {
@@ -126,7 +133,7 @@ func FuzzRecord(f *testing.F) {
 				t.Errorf("protection %x is %+v and then %+v: %v", b, p, again, err)
 			}
 		}
-		for _, key := range [][]byte{storage.InstanceKey("ns", "svc", "a"), storage.ServiceKey("ns", "svc"), storage.CheckpointKey(0), storage.CheckpointClockKey(), storage.PolicyKey("ns", "svc"), storage.NamespaceKey("ns"), storage.EventKey(1), []byte(storage.HistoryKey), []byte(storage.ProtectionKey)} {
+		for _, key := range [][]byte{storage.InstanceKey("ns", "svc", "a"), storage.ServiceKey("ns", "svc"), storage.CheckpointKey(0), storage.CheckpointClockKey(), storage.PolicyKey("ns", "svc"), storage.UpstreamsKey("ns", "svc"), storage.NamespaceKey("ns"), storage.EventKey(1), []byte(storage.HistoryKey), []byte(storage.ProtectionKey)} {
 			if d, ours, err := DescribeRecord(key, b); err == nil && (!ours || len(d.Value) == 0) {
 				t.Errorf("%x under %s is described as %+v", b, key, d)
 			}
@@ -136,7 +143,7 @@ func FuzzRecord(f *testing.F) {
 
 // recordOf is how the history keeps events.
 func recordOf(events []Event) []byte {
-	ops := map[EventKind]changeOp{EventInstancePut: opPut, EventInstanceDelete: opDelete, EventServicePut: opServicePut, EventServiceDelete: opServiceDelete, EventPolicy: opPolicyPut}
+	ops := map[EventKind]changeOp{EventInstancePut: opPut, EventInstanceDelete: opDelete, EventServicePut: opServicePut, EventServiceDelete: opServiceDelete, EventPolicy: opPolicyPut, EventUpstreams: opUpstreamsPut}
 	t := &step{}
 	for _, e := range events {
 		t.changes = append(t.changes, change{op: ops[e.Kind], service: e.Service, instance: e.Instance, previous: e.Previous, handedOut: e.HandedOut, wasHandedOut: e.WasHandedOut})

@@ -268,7 +268,7 @@ func dumpState(s *state) string {
 		}
 		fmt.Fprintf(&out, "  policy %x, abroad %+v\n", encodedPolicy(svc.policy), svc.abroad)
 	}
-	fmt.Fprintf(&out, "%s%s", dumpDocuments(s.policies, encodedPolicy), dumpDocuments(s.documents, encodedNamespace))
+	fmt.Fprintf(&out, "%s%s", dumpDocuments(s.policies, encodedPolicy), dumpDocuments(s.documents, encodedNamespace)+dumpDocuments(s.upstreams, encodedUpstreams))
 	for _, name := range slices.Sorted(maps.Keys(s.holdings)) {
 		fmt.Fprintf(&out, "%s holds %+v\n", name, *s.holdings[name])
 	}
@@ -304,7 +304,7 @@ func dumpEngine(tb testing.TB, e *storage.Engine) string {
 
 // dumpPresent is what the engine has of how things are.
 func dumpPresent(tb testing.TB, e *storage.Engine) string {
-	return dumpKeys(tb, e, storage.ServicePrefix, storage.InstancePrefix, storage.CheckpointPrefix, storage.LeasePrefix, storage.PolicyPrefix, storage.NamespacePrefix, storage.ProtectionKey,
+	return dumpKeys(tb, e, storage.ServicePrefix, storage.InstancePrefix, storage.CheckpointPrefix, storage.LeasePrefix, storage.PolicyPrefix, storage.UpstreamsPrefix, storage.NamespacePrefix, storage.ProtectionKey,
 		storage.RegionPrefix, storage.CursorPrefix)
 }
 

@@ -301,7 +301,7 @@ func (d *reader) decodeEvent(value []byte) (Event, error) {
 		Kind: EventKind(r.GetKind()), HandedOut: r.GetHandedOut(), WasHandedOut: r.GetWasHandedOut(),
 		Service: ServiceKey{Namespace: d.share(r.GetService().GetNamespace()), Service: d.share(r.GetService().GetService())},
 	}
-	if e.Kind == 0 || e.Kind > EventPolicy {
+	if e.Kind == 0 || e.Kind > EventUpstreams {
 		return Event{}, fmt.Errorf("one is of kind %d, which this version does not know: run a newer version", e.Kind)
 	}
 	k := InstanceKey{Namespace: e.Service.Namespace, Service: e.Service.Service, ID: r.GetId()}

@@ -226,7 +226,7 @@ func TestChangesThatCannotBeRead(t *testing.T) {
 		event *recordv1.EventRecord
 		says  string
 	}{
-		"a kind of the future":             {&recordv1.EventRecord{Kind: 6}, "the changes of revision 9: one is of kind 6, which this version does not know"},
+		"a kind of the future":             {&recordv1.EventRecord{Kind: 7}, "the changes of revision 9: one is of kind 7, which this version does not know"},
 		"no kind":                          {&recordv1.EventRecord{}, "one is of kind 0"},
 		"an instance of a future format":   {&recordv1.EventRecord{Kind: 1, Id: "a", Instance: &recordv1.InstanceRecord{Format: 2}}, `instance "a" of service "" in namespace "" has format 2`},
 		"a previous one without a format":  {&recordv1.EventRecord{Kind: 1, Id: "a", Previous: &recordv1.InstanceRecord{}}, `instance "a" of service "" in namespace "" has no format`},

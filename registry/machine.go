@@ -195,6 +195,15 @@ func (m *Machine) loadDocuments(loaded func(change)) error {
 	if err != nil {
 		return err
 	}
+	err = m.scan(storage.UpstreamsPrefix, 2, func(name [][]byte, value []byte) error {
+		k := ServiceKey{Namespace: m.reader.share(string(name[0])), Service: m.reader.share(string(name[1]))}
+		document, err := decodeUpstreams(k, value)
+		loaded(change{service: k, op: opUpstreamsPut, upstreams: document})
+		return err
+	})
+	if err != nil {
+		return err
+	}
 	return m.scan(storage.NamespacePrefix, 1, func(name [][]byte, value []byte) error {
 		k := ServiceKey{Namespace: m.reader.share(string(name[0]))}
 		document, err := m.reader.decodeNamespaces(k.Namespace, value)
@@ -368,6 +377,8 @@ func (c *change) kind() EventKind {
 		return EventServicePut
 	case opPolicyPut:
 		return EventPolicy
+	case opUpstreamsPut:
+		return EventUpstreams
 	}
 	return EventServiceDelete
 }
@@ -408,6 +419,12 @@ func (m *Machine) Service(k ServiceKey) *Service {
 // Policy is the policy of a service with its last edits; nil when there never was one.
 func (m *Machine) Policy(k ServiceKey) *Document[Policy] {
 	d, _ := readDocument(m, policyShelf(k))
+	return d
+}
+
+// Upstreams is what a service calls, with its last edits; nil when nobody has ever written it down.
+func (m *Machine) Upstreams(k ServiceKey) *Document[Upstreams] {
+	d, _ := readDocument(m, upstreamsShelf(k))
 	return d
 }
 

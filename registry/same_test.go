@@ -84,7 +84,9 @@ func (r *replica) apply(entries []Entry) {
 		for _, e := range batch.Events {
 			fmt.Fprintf(&r.events, "%d %s %v %+v %+v\n", e.Revision, e.Kind, e.Service, e.Instance, e.Previous)
 			r.reflect(&e)
-			told[e.Service] = e.Revision
+			if e.Kind != EventUpstreams { // which are the service's as a caller, and leave it as it is
+				told[e.Service] = e.Revision
+			}
 		}
 	}
 	r.mustTellAll(told)
@@ -385,7 +387,9 @@ func (a *author) service() ServiceKey {
 }
 
 func (a *author) command(index Revision) []byte {
-	switch a.random.IntN(28) {
+	switch a.random.IntN(29) {
+	case 28:
+		return a.upstreams(index)
 	case 25, 26, 27:
 		return a.imported()
 	case 23, 24:
@@ -490,6 +494,15 @@ func (a *author) edit(index Revision) []byte {
 		}
 	}
 	return policyShelf(a.service()).command(p, Writing{By: fmt.Sprint("ann", index), If: a.precondition()})
+}
+
+// upstreams is an edit of what a service calls.
+func (a *author) upstreams(index Revision) []byte {
+	var u *Upstreams
+	if a.random.IntN(3) > 0 {
+		u = &Upstreams{Wants: [][]string{nil, {}, {"*.prod"}}[a.random.IntN(3)], May: [][]string{nil, {}, {"*.prod", "orders.test"}}[a.random.IntN(3)]}
+	}
+	return upstreamsShelf(a.service()).command(u, Writing{By: fmt.Sprint("ann", index), If: a.precondition()})
 }
 
 func (a *author) namespace() *Namespace {

@@ -22,6 +22,7 @@ type state struct {
 	tally    tally                  // of the instances in all services
 
 	policies  documents[ServiceKey, Policy]
+	upstreams documents[ServiceKey, Upstreams]
 	documents documents[string, Namespace]
 	holdings  map[string]*holding // of the namespaces that have services
 
@@ -81,6 +82,7 @@ type change struct {
 	checkpoint *checkpoint          // opCheckpoint
 	lease      *SharedLease         // opLeasePut, opLeaseDelete
 	policy     *Document[Policy]    // opPolicyPut; nil = it is forgotten
+	upstreams  *Document[Upstreams] // opUpstreamsPut; nil = it is forgotten
 	namespace  *Document[Namespace] // opNamespacePut of service.Namespace; nil = it is forgotten
 	protection *ExpiryPause         // opProtection; nil = it is over
 	region     *Region              // opRegionPut
@@ -98,6 +100,7 @@ const (
 	opLeaseDelete
 	opPolicyPut
 	opNamespacePut
+	opUpstreamsPut
 	opProtection // of the whole cluster
 	opRegionPut  // how far the copy of a region is
 	opHandOut    // nothing of the instance has changed but that its service's protection gives it to callers, or no longer does
@@ -107,7 +110,7 @@ const (
 func newState() *state {
 	return &state{
 		services: make(map[ServiceKey]*serviceState), leases: make(map[string]*leaseState), holdings: make(map[string]*holding),
-		told: newTold(), policies: make(documents[ServiceKey, Policy]), documents: make(documents[string, Namespace]),
+		told: newTold(), policies: make(documents[ServiceKey, Policy]), upstreams: make(documents[ServiceKey, Upstreams]), documents: make(documents[string, Namespace]),
 		imports: make(map[RegionKey]*imports),
 	}
 }
@@ -140,6 +143,8 @@ func (s *state) apply(c *change) {
 		s.removeLease(c.lease.ID)
 	case opPolicyPut:
 		s.putPolicy(c.service, c.policy)
+	case opUpstreamsPut:
+		s.upstreams.put(c.service, c.upstreams)
 	case opNamespacePut:
 		s.documents.put(c.service.Namespace, c.namespace)
 	case opProtection:

@@ -62,7 +62,7 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 		s.showReports(d, &out)
 	case "import", "region":
 		s.another(d, &out)
-	case "policy", "namespace", "withdraw":
+	case "policy", "upstreams", "namespace", "withdraw":
 		s.edit(d, &out)
 	case "tick":
 		s.tick(d, &out)
@@ -275,8 +275,8 @@ func (s *story) showReports(d *datadriven.TestData, out *strings.Builder) {
 	}
 }
 
-// edit writes the policy of a service or the document of a namespace, in JSON, or
-// takes it back; if= is the version that it is for.
+// edit writes the policy of a service, what it calls, or the document of a namespace, in
+// JSON, or takes it back; if= is the version that it is for.
 func (s *story) edit(d *datadriven.TestData, out *strings.Builder) {
 	ctx, r := context.Background(), s.member.registry
 	namespace, service, isService := strings.Cut(d.CmdArgs[0].Key, "/")
@@ -286,10 +286,16 @@ func (s *story) edit(d *datadriven.TestData, out *strings.Builder) {
 		w.If.Version = &version
 	}
 	var policy Policy
+	var upstreams Upstreams
 	var document Namespace
 	var result Edited
 	var err error
 	switch {
+	case d.Cmd == "withdraw" && d.HasArg("upstreams"):
+		result, err = r.DeleteUpstreams(ctx, "", k, w)
+	case d.Cmd == "upstreams":
+		decodeStory(s.t, d, &upstreams)
+		result, err = r.PutUpstreams(ctx, "", k, upstreams, w)
 	case d.Cmd == "withdraw" && isService:
 		result, err = r.DeletePolicy(ctx, "", k, w)
 	case d.Cmd == "withdraw":

@@ -14,6 +14,7 @@ import "fmt"
 //	/checkpoints/{n}              what was told of 1,024 leases; n in 8 hexadecimal digits
 //	/leases/{id}                  one lease that several instances share
 //	/policies/{ns}/{svc}          how a service is to be treated, with its last versions
+//	/upstreams/{ns}/{svc}         what a service calls, with its last versions
 //	/namespaces/{ns}              what is written down of a namespace, with its last versions
 //	/events/{revision}            what a revision has changed; the revision in 16 hexadecimal digits
 //	/history                      from where on the changes are kept
@@ -35,6 +36,8 @@ const (
 	LeasePrefix = "/leases/"
 	// PolicyPrefix heads the policies of services.
 	PolicyPrefix = "/policies/"
+	// UpstreamsPrefix heads what is written down of what services call.
+	UpstreamsPrefix = "/upstreams/"
 	// NamespacePrefix heads what is written down of namespaces.
 	NamespacePrefix = "/namespaces/"
 	// EventPrefix heads what revisions have changed.
@@ -75,6 +78,11 @@ func LeaseKey(id string) []byte { return []byte(LeasePrefix + id) }
 // PolicyKey is where the policy of a service is kept.
 func PolicyKey(namespace, service string) []byte {
 	return []byte(PolicyPrefix + namespace + "/" + service)
+}
+
+// UpstreamsKey is where it is kept what a service calls.
+func UpstreamsKey(namespace, service string) []byte {
+	return []byte(UpstreamsPrefix + namespace + "/" + service)
 }
 
 // NamespaceKey is where the document of a namespace is kept.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -26,11 +27,12 @@ const (
 // The kinds of documents.
 const (
 	kindPolicy    = "policy"
+	kindUpstreams = "upstreams"
 	kindNamespace = "namespace"
 )
 
-// A document is a policy or what is written down of a namespace, in the form that
-// apply reads and get prints. It says what shall be, whole.
+// A document is a policy, what a service calls, or what is written down of a namespace,
+// in the form that apply reads and get prints. It says what shall be, whole.
 type document struct {
 	Kind      string         `json:"kind" yaml:"kind"`
 	Namespace string         `json:"namespace" yaml:"namespace"`
@@ -39,48 +41,67 @@ type document struct {
 	ChangedAt string         `json:"changedAt,omitempty" yaml:"changedAt"`
 	ChangedBy string         `json:"changedBy,omitempty" yaml:"changedBy"`
 	Policy    map[string]any `json:"policy,omitempty" yaml:"policy"`
+	Upstreams map[string]any `json:"upstreams,omitempty" yaml:"upstreams"`
 	Document  map[string]any `json:"document,omitempty" yaml:"document"`
 }
 
+// ofService says whether it is one of the documents of services, whose kind is also
+// the end of their path and the name of what they say.
+func (d *document) ofService() bool { return d.Kind == kindPolicy || d.Kind == kindUpstreams }
+
 // String names it as -o name does.
 func (d *document) String() string {
-	if d.Kind == kindPolicy {
-		return "policy/" + d.Namespace + "/" + d.Service
+	if d.ofService() {
+		return d.Kind + "/" + d.Namespace + "/" + d.Service
 	}
 	return "namespace/" + d.Namespace
 }
 
 func (d *document) path() string {
-	if d.Kind == kindPolicy {
-		return policyPath(d.Namespace, d.Service)
+	if d.ofService() {
+		return documentPath(d.Kind, d.Namespace, d.Service)
 	}
 	return namespacePath(d.Namespace)
 }
 
-func policyPath(namespace, service string) string {
-	return strings.TrimSuffix(instanceRef{namespace: namespace, service: service}.path(), "/instances") + "/policy"
+func documentPath(kind, namespace, service string) string {
+	return strings.TrimSuffix(instanceRef{namespace: namespace, service: service}.path(), "/instances") + "/" + kind
 }
 
 // content is what is sent.
 func (d *document) content() map[string]any {
-	if d.Kind == kindPolicy {
-		return d.Policy
+	return *d.said()[d.Kind]
+}
+
+// said is what the document says, by the kinds that would say it there.
+func (d *document) said() map[string]*map[string]any {
+	return map[string]*map[string]any{kindPolicy: &d.Policy, kindUpstreams: &d.Upstreams, kindNamespace: &d.Document}
+}
+
+// misplaced says whether it says something in the place of another kind, or nothing in that of its own.
+func (d *document) misplaced() bool {
+	for kind, content := range d.said() {
+		if (*content != nil) != (kind == d.Kind) {
+			return true
+		}
 	}
-	return d.Document
+	return false
 }
 
 // problem says what is wrong with the frame of a document; what is in it is the server's to say.
 func (d *document) problem() string {
 	switch {
-	case d.Kind != kindPolicy && d.Kind != kindNamespace:
-		return fmt.Sprintf("kind: %q is neither %s nor %s", d.Kind, kindPolicy, kindNamespace)
+	case d.said()[d.Kind] == nil:
+		return fmt.Sprintf("kind: %q is not %s, %s or %s", d.Kind, kindPolicy, kindUpstreams, kindNamespace)
 	case strings.TrimSpace(d.Namespace) == "":
 		return "namespace: is missing"
-	case d.Kind == kindPolicy && strings.TrimSpace(d.Service) == "":
+	case d.ofService() && strings.TrimSpace(d.Service) == "":
 		return "service: is missing"
-	case d.Kind == kindPolicy && (d.Policy == nil || d.Document != nil):
+	case d.Kind == kindPolicy && d.misplaced():
 		return "policy: what the policy says stands under policy"
-	case d.Kind == kindNamespace && (d.Document == nil || d.Policy != nil || d.Service != ""):
+	case d.Kind == kindUpstreams && d.misplaced():
+		return "upstreams: what the service wants to call, and may, stands under upstreams"
+	case d.Kind == kindNamespace && (d.misplaced() || d.Service != ""):
 		return "document: what is written down of a namespace stands under document, and has no service"
 	}
 	return ""
@@ -91,7 +112,7 @@ func (c *ctl) applyCommand() *cobra.Command {
 	var dryRun bool
 	cmd := &cobra.Command{
 		Use:   "apply -f FILE",
-		Short: "Write policies of services, and what a namespace may hold",
+		Short: "Write policies of services, what they call, and what a namespace may hold",
 		Long: `apply writes the documents of a file, in YAML with --- between them, or in JSON;
 - is stdin. A document is whole: what is not in it is the default. It looks as
 get policy -o yaml prints it:
@@ -102,6 +123,13 @@ get policy -o yaml prints it:
   version: 3            # only if this is still the version; may be left out
   policy:
     protectThreshold: 0.5
+  ---
+  kind: upstreams
+  namespace: prod
+  service: shop
+  upstreams:
+    wants: [orders.prod]
+    may: ["*.prod"]
   ---
   kind: namespace
   namespace: prod
@@ -185,7 +213,7 @@ func unreadable(err error) string {
 	if errors.As(err, &wrong) {
 		text = strings.Join(wrong.Errors, "; ")
 	}
-	return strings.ReplaceAll(text, "not found in type main.document", "is not known: kind, namespace, service, version, policy or document")
+	return strings.ReplaceAll(text, "not found in type main.document", "is not known: kind, namespace, service, version, policy, upstreams or document")
 }
 
 // applied is what became of a document.
@@ -283,9 +311,7 @@ func appliedView(documents []*document, results []applied) view {
 }
 
 func (c *ctl) getPolicyCommand() *cobra.Command {
-	var ref instanceRef
-	var history bool
-	cmd := &cobra.Command{
+	return c.getDocumentCommand(kindPolicy, &cobra.Command{
 		Use:   "policy SERVICE",
 		Short: "Show the policy of a service, or how it came about",
 		Long: `policy shows how a service is to be treated, where that is not by default, and
@@ -294,40 +320,62 @@ YAML or JSON it is a document that apply takes. No policy is exit code 3.`,
 		Example: `  stellmapctl get policy orders -n prod
   stellmapctl get policy orders -o yaml > orders.yaml
   stellmapctl get policy orders --history`,
-		Args: oneService,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			for _, part := range []struct{ flag, text string }{{"SERVICE", args[0]}, {"--namespace", ref.namespace}} {
-				if err := checkSegment(part.flag, part.text); err != nil {
-					return err
-				}
+	})
+}
+
+func (c *ctl) getUpstreamsCommand() *cobra.Command {
+	return c.getDocumentCommand(kindUpstreams, &cobra.Command{
+		Use:   "upstreams SERVICE",
+		Short: "Show what a service wants to call, and may, or how that came about",
+		Long: `upstreams shows what is written down of what a service calls: wants takes the place
+of what its proxies declare, and may bounds it. With --history it shows the last
+edits. In YAML or JSON it is a document that apply takes. Where nothing is written
+down the exit code is 3.`,
+		Example: `  stellmapctl get upstreams shop -n prod
+  stellmapctl get upstreams shop -o yaml > shop.yaml
+  stellmapctl get upstreams shop --history`,
+	})
+}
+
+// getDocumentCommand completes a command that shows a document of a service.
+func (c *ctl) getDocumentCommand(kind string, cmd *cobra.Command) *cobra.Command {
+	var ref instanceRef
+	var history bool
+	cmd.Args = oneService
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		for _, part := range []struct{ flag, text string }{{"SERVICE", args[0]}, {"--namespace", ref.namespace}} {
+			if err := checkSegment(part.flag, part.text); err != nil {
+				return err
 			}
-			if history {
-				return c.getPolicyHistory(cmd.Context(), ref.namespace, args[0])
-			}
-			return c.getPolicy(cmd.Context(), ref.namespace, args[0])
-		},
+		}
+		if history {
+			return c.getDocumentHistory(cmd.Context(), kind, ref.namespace, args[0])
+		}
+		return c.getDocument(cmd.Context(), kind, ref.namespace, args[0])
 	}
 	namespaceFlag(cmd.Flags(), &ref.namespace)
 	cmd.Flags().BoolVar(&history, "history", false, "its last edits, the newest first")
 	return cmd
 }
 
-func (c *ctl) getPolicy(ctx context.Context, namespace, service string) error {
+func (c *ctl) getDocument(ctx context.Context, kind, namespace, service string) error {
 	var found struct {
 		document
-		Policy json.RawMessage `json:"policy"`
+		Policy    json.RawMessage `json:"policy"`
+		Upstreams json.RawMessage `json:"upstreams"`
 	}
-	r := request{doing: "get policy " + namespace + "/" + service, method: http.MethodGet, path: policyPath(namespace, service)}
+	r := request{doing: "get " + kind + " " + namespace + "/" + service, method: http.MethodGet, path: documentPath(kind, namespace, service)}
 	if err := c.call(ctx, r, &found); err != nil {
 		return err
 	}
 	d := found.document
-	d.Kind = kindPolicy
-	if err := json.Unmarshal(found.Policy, &d.Policy); err != nil {
-		return fmt.Errorf("read the policy of %s/%s: %w", namespace, service, err)
+	d.Kind = kind
+	said := cmp.Or(string(found.Policy), string(found.Upstreams))
+	if err := json.Unmarshal([]byte(said), d.said()[kind]); err != nil {
+		return fmt.Errorf("read %s: %w", &d, err)
 	}
 	v := view{whole: d, names: []string{d.String()}, columns: []column{{"FIELD", false}, {"VALUE", false}}}
-	for _, field := range fieldsIn(found.Policy) {
+	for _, field := range fieldsIn(json.RawMessage(said)) {
 		v.rows = append(v.rows, []string{field.Field, string(field.After)})
 	}
 	v.foot = fmt.Sprintf("version %d, changed %s ago by %s", *d.Version, c.ageOf(d.ChangedAt), d.ChangedBy)
@@ -345,13 +393,13 @@ type edit struct {
 	Document json.RawMessage `json:"document,omitempty"`
 }
 
-func (c *ctl) getPolicyHistory(ctx context.Context, namespace, service string) error {
+func (c *ctl) getDocumentHistory(ctx context.Context, kind, namespace, service string) error {
 	var found struct {
 		Namespace string `json:"namespace"`
 		Service   string `json:"service"`
 		History   []edit `json:"history"`
 	}
-	r := request{doing: "get policy " + namespace + "/" + service, method: http.MethodGet, path: policyPath(namespace, service) + "/history"}
+	r := request{doing: "get " + kind + " " + namespace + "/" + service, method: http.MethodGet, path: documentPath(kind, namespace, service) + "/history"}
 	if err := c.call(ctx, r, &found); err != nil {
 		return err
 	}

@@ -22,14 +22,14 @@ func namespaceFlag(flags *pflag.FlagSet, to *string) {
 func (c *ctl) getCommand() *cobra.Command {
 	get := c.group(&cobra.Command{
 		Use:   "get",
-		Short: "List services, instances or namespaces, or show a policy",
+		Short: "List services, instances or namespaces, or show a policy or what a service calls",
 		Long: `get lists what the registry knows, as of the revision in the last line. The
 read is linearizable, unless --stale is given: it shows every write that was
 acknowledged before.`,
 		Example: `  stellmapctl get services
   stellmapctl get instances orders -o wide`,
 	})
-	get.AddCommand(c.getServicesCommand(), c.getInstancesCommand(), c.getNamespacesCommand(), c.getPolicyCommand())
+	get.AddCommand(c.getServicesCommand(), c.getInstancesCommand(), c.getNamespacesCommand(), c.getPolicyCommand(), c.getUpstreamsCommand())
 	return get
 }
 

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,8 +13,8 @@ import (
 	"github.com/stellmap/stellmap/registry"
 )
 
-// Documents are what operators write down: policies of services, and what a
-// namespace may hold. A PUT gives the whole document. Its version is the ETag, and
+// Documents are what operators write down: policies of services, what services
+// call, and what a namespace may hold. A PUT gives the whole document. Its version is the ETag, and
 // an edit may ask for it with If-Match, or for there being none with
 // If-None-Match: *, so that nobody overwrites what he has not seen.
 
@@ -32,6 +33,14 @@ func (a *API) documentRoutes(namespace, service string) []route {
 		}),
 		read(service+"/policy/history", a.v2PolicyHistory).as(operation{
 			id: "getPolicyHistory", says: "Tells the last edits of a policy", query: freshQuery, answers: ok(v2PolicyEdits{}), refuses: []string{"not_found"},
+		}),
+		write(http.MethodPut, service+"/upstreams", a.v2PutUpstreams).as(edit("putUpstreams", "Says what a service wants to call, and may", registry.Upstreams{}, createdOr(v2Edited{}))),
+		write(http.MethodDelete, service+"/upstreams", a.v2DeleteUpstreams).as(edit("deleteUpstreams", "Leaves that to its proxies again", nil, ok(v2Edited{}))),
+		read(service+"/upstreams", a.v2Upstreams).as(operation{
+			id: "getUpstreams", says: "Tells what a service wants to call, and may", query: freshQuery, answers: ok(v2UpstreamsAnswer{}), refuses: []string{"not_found"},
+		}),
+		read(service+"/upstreams/history", a.v2UpstreamsHistory).as(operation{
+			id: "getUpstreamsHistory", says: "Tells the last edits of what a service calls", query: freshQuery, answers: ok(v2UpstreamsEdits{}), refuses: []string{"not_found"},
 		}),
 		write(http.MethodPut, namespace, a.v2PutNamespace).as(edit("putNamespace", "Says what a namespace is for, and what it may hold", registry.Namespace{}, createdOr(v2Edited{}))),
 		write(http.MethodDelete, namespace, a.v2DeleteNamespace).as(edit("deleteNamespace", "Takes that back", nil, ok(v2Edited{}))),
@@ -63,6 +72,13 @@ func noPolicy(k registry.ServiceKey) error {
 	return &missingDocument{
 		what: fmt.Sprintf("service %q in namespace %q has no policy", k.Service, k.Namespace),
 		next: "it is treated as by default, and a PUT to this path writes one",
+	}
+}
+
+func noUpstreams(k registry.ServiceKey) error {
+	return &missingDocument{
+		what: fmt.Sprintf("nothing is written down of what service %q in namespace %q calls", k.Service, k.Namespace),
+		next: "its proxies are told of what they declare themselves, and a PUT to this path writes it down",
 	}
 }
 
@@ -179,6 +195,24 @@ func (a *API) v2DeletePolicy(w http.ResponseWriter, q *http.Request) error {
 	})
 }
 
+func (a *API) v2PutUpstreams(w http.ResponseWriter, q *http.Request) error {
+	var body registry.Upstreams
+	if err := decode(w, q, &body); err != nil {
+		return err
+	}
+	k := pathService(q)
+	return a.edited(w, q, k, &body, func(id string, how registry.Writing) (registry.Edited, error) {
+		return a.registry.PutUpstreams(q.Context(), id, k, body, how)
+	})
+}
+
+func (a *API) v2DeleteUpstreams(w http.ResponseWriter, q *http.Request) error {
+	k := pathService(q)
+	return a.edited(w, q, k, nil, func(id string, how registry.Writing) (registry.Edited, error) {
+		return a.registry.DeleteUpstreams(q.Context(), id, k, how)
+	})
+}
+
 func (a *API) v2PutNamespace(w http.ResponseWriter, q *http.Request) error {
 	var body registry.Namespace
 	if err := decode(w, q, &body); err != nil {
@@ -209,6 +243,20 @@ type (
 		Policy    *registry.Policy  `json:"policy"`
 	}
 	v2PolicyEdits struct {
+		Namespace string   `json:"namespace"`
+		Service   string   `json:"service"`
+		History   []v2Edit `json:"history"`
+	}
+	v2UpstreamsAnswer struct {
+		Namespace string              `json:"namespace"`
+		Service   string              `json:"service"`
+		Version   uint64              `json:"version"`
+		Revision  registry.Revision   `json:"revision"`
+		ChangedAt string              `json:"changedAt"`
+		ChangedBy string              `json:"changedBy"`
+		Upstreams *registry.Upstreams `json:"upstreams"`
+	}
+	v2UpstreamsEdits struct {
 		Namespace string   `json:"namespace"`
 		Service   string   `json:"service"`
 		History   []v2Edit `json:"history"`
@@ -258,8 +306,10 @@ func historyOf[D any](d *registry.Document[D]) []v2Edit {
 	return out
 }
 
-// policy reads the policy that a request is about.
-func (a *API) policy(w http.ResponseWriter, q *http.Request) (*registry.Document[registry.Policy], error) {
+// documentOf reads a document of the service that a request is about.
+func documentOf[D any](a *API, w http.ResponseWriter, q *http.Request, missing func(registry.ServiceKey) error,
+	read func(context.Context, registry.ServiceKey, registry.Consistency) (*registry.Document[D], registry.Revision, error),
+) (*registry.Document[D], error) {
 	p := parametersOf(q)
 	p.only(freshQuery...)
 	fresh := p.freshness(a)
@@ -267,39 +317,71 @@ func (a *API) policy(w http.ResponseWriter, q *http.Request) (*registry.Document
 		return nil, err
 	}
 	k := pathService(q)
-	d, at, err := a.registry.Policy(q.Context(), k, fresh.Consistency)
+	d, at, err := read(q.Context(), k, fresh.Consistency)
 	setRevision(w, at)
 	if at != 0 {
 		fresh.tell(w)
 	}
 	if errors.Is(err, registry.ErrNoDocument) {
-		err = noPolicy(k)
+		err = missing(k)
 	}
 	return d, err
 }
 
+// heldOf is the edit of such a document that holds.
+func heldOf[D any](w http.ResponseWriter, q *http.Request, d *registry.Document[D], missing func(registry.ServiceKey) error) (*registry.Edit[D], error) {
+	if d.Content() == nil {
+		return nil, missing(pathService(q))
+	}
+	setETag(w, d.Version())
+	return &d.Edits[len(d.Edits)-1], nil
+}
+
 func (a *API) v2Policy(w http.ResponseWriter, q *http.Request) error {
-	d, err := a.policy(w, q)
+	d, err := documentOf(a, w, q, noPolicy, a.registry.Policy)
+	if err != nil {
+		return err
+	}
+	last, err := heldOf(w, q, d, noPolicy)
 	if err != nil {
 		return err
 	}
 	k := pathService(q)
-	if d.Content() == nil {
-		return noPolicy(k)
-	}
-	setETag(w, d.Version())
-	last := &d.Edits[len(d.Edits)-1]
 	writeJSON(w, http.StatusOK, typeJSON, &v2PolicyAnswer{k.Namespace, k.Service, last.Version, last.Revision, timeText(time.UnixMilli(last.At)), last.By, last.Content})
 	return nil
 }
 
 func (a *API) v2PolicyHistory(w http.ResponseWriter, q *http.Request) error {
-	d, err := a.policy(w, q)
+	d, err := documentOf(a, w, q, noPolicy, a.registry.Policy)
 	if err != nil {
 		return err
 	}
 	k := pathService(q)
 	writeJSON(w, http.StatusOK, typeJSON, &v2PolicyEdits{k.Namespace, k.Service, historyOf(d)})
+	return nil
+}
+
+func (a *API) v2Upstreams(w http.ResponseWriter, q *http.Request) error {
+	d, err := documentOf(a, w, q, noUpstreams, a.registry.Upstreams)
+	if err != nil {
+		return err
+	}
+	last, err := heldOf(w, q, d, noUpstreams)
+	if err != nil {
+		return err
+	}
+	k := pathService(q)
+	writeJSON(w, http.StatusOK, typeJSON, &v2UpstreamsAnswer{k.Namespace, k.Service, last.Version, last.Revision, timeText(time.UnixMilli(last.At)), last.By, last.Content})
+	return nil
+}
+
+func (a *API) v2UpstreamsHistory(w http.ResponseWriter, q *http.Request) error {
+	d, err := documentOf(a, w, q, noUpstreams, a.registry.Upstreams)
+	if err != nil {
+		return err
+	}
+	k := pathService(q)
+	writeJSON(w, http.StatusOK, typeJSON, &v2UpstreamsEdits{k.Namespace, k.Service, historyOf(d)})
 	return nil
 }
 

@@ -186,6 +186,8 @@ func (r *route) tag() string {
 		return "leases"
 	case strings.Contains(p, "/policy"):
 		return "policies"
+	case strings.Contains(p, "/upstreams"):
+		return "upstreams"
 	case strings.Contains(p, "/instances"), strings.HasSuffix(p, "/batch"):
 		return "instances"
 	case strings.Contains(p, "/services"):
@@ -258,7 +260,7 @@ func (r *route) answer(s *schemas, status int, answer any) *apiAnswer {
 	if slices.Contains(r.operation.query, consistencyName) {
 		out.Headers[ageHeader] = apiHeader{"of a stale answer, in seconds", &schema{Type: []string{"string"}}}
 	}
-	if slices.Contains(r.operation.headers, "If-Match") || strings.HasSuffix(r.pattern, "/policy") || strings.HasSuffix(r.pattern, "/{ns}") {
+	if slices.Contains(r.operation.headers, "If-Match") || strings.HasSuffix(r.pattern, "/policy") || strings.HasSuffix(r.pattern, "/upstreams") || strings.HasSuffix(r.pattern, "/{ns}") {
 		out.Headers["ETag"] = apiHeader{"the version of the document, for If-Match", &schema{Type: []string{"string"}}}
 	}
 	if stream, streams := answer.(eventsAnswer); streams {

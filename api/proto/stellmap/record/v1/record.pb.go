@@ -332,7 +332,7 @@ func (x Result_Code) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Result_Code.Descriptor instead.
 func (Result_Code) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{60, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{63, 0}
 }
 
 type Full_Of int32
@@ -343,6 +343,7 @@ const (
 	Full_OF_INSTANCES   Full_Of = 2 // of a namespace
 	Full_OF_POLICIES    Full_Of = 3 // of all
 	Full_OF_NAMESPACES  Full_Of = 4 // of all, as far as they are documented
+	Full_OF_UPSTREAMS   Full_Of = 5 // documents of what services call, of all
 )
 
 // Enum value maps for Full_Of.
@@ -353,6 +354,7 @@ var (
 		2: "OF_INSTANCES",
 		3: "OF_POLICIES",
 		4: "OF_NAMESPACES",
+		5: "OF_UPSTREAMS",
 	}
 	Full_Of_value = map[string]int32{
 		"OF_UNSPECIFIED": 0,
@@ -360,6 +362,7 @@ var (
 		"OF_INSTANCES":   2,
 		"OF_POLICIES":    3,
 		"OF_NAMESPACES":  4,
+		"OF_UPSTREAMS":   5,
 	}
 )
 
@@ -387,7 +390,7 @@ func (x Full_Of) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Full_Of.Descriptor instead.
 func (Full_Of) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{61, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{64, 0}
 }
 
 // Status says how an instance is.
@@ -452,7 +455,7 @@ func (x InstanceRecord_Status) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use InstanceRecord_Status.Descriptor instead.
 func (InstanceRecord_Status) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{62, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{65, 0}
 }
 
 type EventRecord_Kind int32
@@ -464,6 +467,7 @@ const (
 	EventRecord_KIND_SERVICE_PUT     EventRecord_Kind = 3
 	EventRecord_KIND_SERVICE_DELETE  EventRecord_Kind = 4
 	EventRecord_KIND_POLICY          EventRecord_Kind = 5
+	EventRecord_KIND_UPSTREAMS       EventRecord_Kind = 6
 )
 
 // Enum value maps for EventRecord_Kind.
@@ -475,6 +479,7 @@ var (
 		3: "KIND_SERVICE_PUT",
 		4: "KIND_SERVICE_DELETE",
 		5: "KIND_POLICY",
+		6: "KIND_UPSTREAMS",
 	}
 	EventRecord_Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED":     0,
@@ -483,6 +488,7 @@ var (
 		"KIND_SERVICE_PUT":     3,
 		"KIND_SERVICE_DELETE":  4,
 		"KIND_POLICY":          5,
+		"KIND_UPSTREAMS":       6,
 	}
 )
 
@@ -510,7 +516,7 @@ func (x EventRecord_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use EventRecord_Kind.Descriptor instead.
 func (EventRecord_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{72, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{75, 0}
 }
 
 // Renewal is what became of one renewal.
@@ -569,7 +575,7 @@ func (x Answer_Renewal) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Answer_Renewal.Descriptor instead.
 func (Answer_Renewal) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{84, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{87, 0}
 }
 
 // Command is the data of one log entry. A member that does not know its format
@@ -594,6 +600,7 @@ type Command struct {
 	//	*Command_JudgeReports
 	//	*Command_ImportChanges
 	//	*Command_ControlRegion
+	//	*Command_EditUpstreams
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -778,6 +785,15 @@ func (x *Command) GetControlRegion() *ControlRegion {
 	return nil
 }
 
+func (x *Command) GetEditUpstreams() *EditUpstreams {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_EditUpstreams); ok {
+			return x.EditUpstreams
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -842,6 +858,10 @@ type Command_ControlRegion struct {
 	ControlRegion *ControlRegion `protobuf:"bytes,22,opt,name=control_region,json=controlRegion,proto3,oneof"`
 }
 
+type Command_EditUpstreams struct {
+	EditUpstreams *EditUpstreams `protobuf:"bytes,19,opt,name=edit_upstreams,json=editUpstreams,proto3,oneof"`
+}
+
 func (*Command_Register) isCommand_Kind() {}
 
 func (*Command_Deregister) isCommand_Kind() {}
@@ -871,6 +891,8 @@ func (*Command_JudgeReports) isCommand_Kind() {}
 func (*Command_ImportChanges) isCommand_Kind() {}
 
 func (*Command_ControlRegion) isCommand_Kind() {}
+
+func (*Command_EditUpstreams) isCommand_Kind() {}
 
 type Register struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2868,6 +2890,172 @@ func (x *EditNamespace) GetBy() string {
 	return ""
 }
 
+// EditUpstreams writes down what a service calls, or takes it back.
+type EditUpstreams struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           *ServiceKey            `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Upstreams     *Upstreams             `protobuf:"bytes,2,opt,name=upstreams,proto3" json:"upstreams,omitempty"` // absent = take it back
+	Precondition  *Precondition          `protobuf:"bytes,3,opt,name=precondition,proto3" json:"precondition,omitempty"`
+	By            string                 `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EditUpstreams) Reset() {
+	*x = EditUpstreams{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EditUpstreams) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EditUpstreams) ProtoMessage() {}
+
+func (x *EditUpstreams) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EditUpstreams.ProtoReflect.Descriptor instead.
+func (*EditUpstreams) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *EditUpstreams) GetKey() *ServiceKey {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *EditUpstreams) GetUpstreams() *Upstreams {
+	if x != nil {
+		return x.Upstreams
+	}
+	return nil
+}
+
+func (x *EditUpstreams) GetPrecondition() *Precondition {
+	if x != nil {
+		return x.Precondition
+	}
+	return nil
+}
+
+func (x *EditUpstreams) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+// Upstreams is what a service wants to call, and what it may.
+type Upstreams struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Wants         *UpstreamPatterns      `protobuf:"bytes,1,opt,name=wants,proto3" json:"wants,omitempty"` // absent = its proxies say so themselves
+	May           *UpstreamPatterns      `protobuf:"bytes,2,opt,name=may,proto3" json:"may,omitempty"`     // absent = anything
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Upstreams) Reset() {
+	*x = Upstreams{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Upstreams) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Upstreams) ProtoMessage() {}
+
+func (x *Upstreams) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Upstreams.ProtoReflect.Descriptor instead.
+func (*Upstreams) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *Upstreams) GetWants() *UpstreamPatterns {
+	if x != nil {
+		return x.Wants
+	}
+	return nil
+}
+
+func (x *Upstreams) GetMay() *UpstreamPatterns {
+	if x != nil {
+		return x.May
+	}
+	return nil
+}
+
+type UpstreamPatterns struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Patterns      []string               `protobuf:"bytes,1,rep,name=patterns,proto3" json:"patterns,omitempty"` // sorted
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpstreamPatterns) Reset() {
+	*x = UpstreamPatterns{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpstreamPatterns) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpstreamPatterns) ProtoMessage() {}
+
+func (x *UpstreamPatterns) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpstreamPatterns.ProtoReflect.Descriptor instead.
+func (*UpstreamPatterns) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *UpstreamPatterns) GetPatterns() []string {
+	if x != nil {
+		return x.Patterns
+	}
+	return nil
+}
+
 // Precondition is what has to be true of a document for an edit of it to be
 // made; else the answer is CODE_VERSION_DIFFERS.
 type Precondition struct {
@@ -2881,7 +3069,7 @@ type Precondition struct {
 
 func (x *Precondition) Reset() {
 	*x = Precondition{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[30]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2893,7 +3081,7 @@ func (x *Precondition) String() string {
 func (*Precondition) ProtoMessage() {}
 
 func (x *Precondition) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[30]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2906,7 +3094,7 @@ func (x *Precondition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Precondition.ProtoReflect.Descriptor instead.
 func (*Precondition) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{30}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Precondition) GetVersion() uint64 {
@@ -2955,7 +3143,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[31]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2967,7 +3155,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[31]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2980,7 +3168,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{31}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Policy) GetGraceSeconds() int64 {
@@ -3111,7 +3299,7 @@ type ActiveChecks struct {
 
 func (x *ActiveChecks) Reset() {
 	*x = ActiveChecks{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[32]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3123,7 +3311,7 @@ func (x *ActiveChecks) String() string {
 func (*ActiveChecks) ProtoMessage() {}
 
 func (x *ActiveChecks) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[32]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3136,7 +3324,7 @@ func (x *ActiveChecks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActiveChecks.ProtoReflect.Descriptor instead.
 func (*ActiveChecks) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{32}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ActiveChecks) GetKind() string {
@@ -3199,7 +3387,7 @@ type PolicyDrop struct {
 
 func (x *PolicyDrop) Reset() {
 	*x = PolicyDrop{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[33]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3211,7 +3399,7 @@ func (x *PolicyDrop) String() string {
 func (*PolicyDrop) ProtoMessage() {}
 
 func (x *PolicyDrop) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[33]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3224,7 +3412,7 @@ func (x *PolicyDrop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyDrop.ProtoReflect.Descriptor instead.
 func (*PolicyDrop) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{33}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *PolicyDrop) GetCategory() string {
@@ -3253,7 +3441,7 @@ type PolicySubset struct {
 
 func (x *PolicySubset) Reset() {
 	*x = PolicySubset{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[34]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3265,7 +3453,7 @@ func (x *PolicySubset) String() string {
 func (*PolicySubset) ProtoMessage() {}
 
 func (x *PolicySubset) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[34]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3278,7 +3466,7 @@ func (x *PolicySubset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicySubset.ProtoReflect.Descriptor instead.
 func (*PolicySubset) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{34}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *PolicySubset) GetName() string {
@@ -3318,7 +3506,7 @@ type PolicyRoute struct {
 
 func (x *PolicyRoute) Reset() {
 	*x = PolicyRoute{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[35]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3330,7 +3518,7 @@ func (x *PolicyRoute) String() string {
 func (*PolicyRoute) ProtoMessage() {}
 
 func (x *PolicyRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[35]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3343,7 +3531,7 @@ func (x *PolicyRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyRoute.ProtoReflect.Descriptor instead.
 func (*PolicyRoute) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{35}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *PolicyRoute) GetMatch() *RouteMatch {
@@ -3408,7 +3596,7 @@ type Fault struct {
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[36]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3420,7 +3608,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[36]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3433,7 +3621,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{36}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Fault) GetDelayMs() int64 {
@@ -3477,7 +3665,7 @@ type RouteMatch struct {
 
 func (x *RouteMatch) Reset() {
 	*x = RouteMatch{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[37]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3489,7 +3677,7 @@ func (x *RouteMatch) String() string {
 func (*RouteMatch) ProtoMessage() {}
 
 func (x *RouteMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[37]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3502,7 +3690,7 @@ func (x *RouteMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteMatch.ProtoReflect.Descriptor instead.
 func (*RouteMatch) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{37}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RouteMatch) GetPath() string {
@@ -3545,7 +3733,7 @@ type HeaderMatch struct {
 
 func (x *HeaderMatch) Reset() {
 	*x = HeaderMatch{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[38]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3557,7 +3745,7 @@ func (x *HeaderMatch) String() string {
 func (*HeaderMatch) ProtoMessage() {}
 
 func (x *HeaderMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[38]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3570,7 +3758,7 @@ func (x *HeaderMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeaderMatch.ProtoReflect.Descriptor instead.
 func (*HeaderMatch) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{38}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *HeaderMatch) GetName() string {
@@ -3612,7 +3800,7 @@ type SplitTarget struct {
 
 func (x *SplitTarget) Reset() {
 	*x = SplitTarget{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[39]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3624,7 +3812,7 @@ func (x *SplitTarget) String() string {
 func (*SplitTarget) ProtoMessage() {}
 
 func (x *SplitTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[39]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3637,7 +3825,7 @@ func (x *SplitTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitTarget.ProtoReflect.Descriptor instead.
 func (*SplitTarget) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{39}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *SplitTarget) GetSubset() string {
@@ -3666,7 +3854,7 @@ type Mirror struct {
 
 func (x *Mirror) Reset() {
 	*x = Mirror{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[40]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3678,7 +3866,7 @@ func (x *Mirror) String() string {
 func (*Mirror) ProtoMessage() {}
 
 func (x *Mirror) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[40]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3691,7 +3879,7 @@ func (x *Mirror) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mirror.ProtoReflect.Descriptor instead.
 func (*Mirror) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{40}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Mirror) GetSubset() string {
@@ -3725,7 +3913,7 @@ type RouteTimeouts struct {
 
 func (x *RouteTimeouts) Reset() {
 	*x = RouteTimeouts{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[41]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3737,7 +3925,7 @@ func (x *RouteTimeouts) String() string {
 func (*RouteTimeouts) ProtoMessage() {}
 
 func (x *RouteTimeouts) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[41]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3750,7 +3938,7 @@ func (x *RouteTimeouts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteTimeouts.ProtoReflect.Descriptor instead.
 func (*RouteTimeouts) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{41}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *RouteTimeouts) GetRequestMs() int64 {
@@ -3781,7 +3969,7 @@ type Reports struct {
 
 func (x *Reports) Reset() {
 	*x = Reports{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[42]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3793,7 +3981,7 @@ func (x *Reports) String() string {
 func (*Reports) ProtoMessage() {}
 
 func (x *Reports) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[42]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3806,7 +3994,7 @@ func (x *Reports) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reports.ProtoReflect.Descriptor instead.
 func (*Reports) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{42}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Reports) GetEffect() string {
@@ -3857,7 +4045,7 @@ type SelfPreservation struct {
 
 func (x *SelfPreservation) Reset() {
 	*x = SelfPreservation{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[43]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3869,7 +4057,7 @@ func (x *SelfPreservation) String() string {
 func (*SelfPreservation) ProtoMessage() {}
 
 func (x *SelfPreservation) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[43]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3882,7 +4070,7 @@ func (x *SelfPreservation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SelfPreservation.ProtoReflect.Descriptor instead.
 func (*SelfPreservation) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{43}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *SelfPreservation) GetEnabled() bool {
@@ -3926,7 +4114,7 @@ type LoadBalancing struct {
 
 func (x *LoadBalancing) Reset() {
 	*x = LoadBalancing{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[44]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3938,7 +4126,7 @@ func (x *LoadBalancing) String() string {
 func (*LoadBalancing) ProtoMessage() {}
 
 func (x *LoadBalancing) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[44]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3951,7 +4139,7 @@ func (x *LoadBalancing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadBalancing.ProtoReflect.Descriptor instead.
 func (*LoadBalancing) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{44}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *LoadBalancing) GetAlgorithm() string {
@@ -3992,7 +4180,7 @@ type HashCookie struct {
 
 func (x *HashCookie) Reset() {
 	*x = HashCookie{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[45]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4004,7 +4192,7 @@ func (x *HashCookie) String() string {
 func (*HashCookie) ProtoMessage() {}
 
 func (x *HashCookie) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[45]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4017,7 +4205,7 @@ func (x *HashCookie) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HashCookie.ProtoReflect.Descriptor instead.
 func (*HashCookie) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{45}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *HashCookie) GetName() string {
@@ -4050,7 +4238,7 @@ type OutlierDetection struct {
 
 func (x *OutlierDetection) Reset() {
 	*x = OutlierDetection{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[46]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4062,7 +4250,7 @@ func (x *OutlierDetection) String() string {
 func (*OutlierDetection) ProtoMessage() {}
 
 func (x *OutlierDetection) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[46]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4075,7 +4263,7 @@ func (x *OutlierDetection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutlierDetection.ProtoReflect.Descriptor instead.
 func (*OutlierDetection) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{46}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *OutlierDetection) GetDisabled() bool {
@@ -4141,7 +4329,7 @@ type CircuitBreaking struct {
 
 func (x *CircuitBreaking) Reset() {
 	*x = CircuitBreaking{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[47]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4153,7 +4341,7 @@ func (x *CircuitBreaking) String() string {
 func (*CircuitBreaking) ProtoMessage() {}
 
 func (x *CircuitBreaking) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[47]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4166,7 +4354,7 @@ func (x *CircuitBreaking) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CircuitBreaking.ProtoReflect.Descriptor instead.
 func (*CircuitBreaking) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{47}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *CircuitBreaking) GetMaxConnections() int64 {
@@ -4216,7 +4404,7 @@ type Timeouts struct {
 
 func (x *Timeouts) Reset() {
 	*x = Timeouts{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[48]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4228,7 +4416,7 @@ func (x *Timeouts) String() string {
 func (*Timeouts) ProtoMessage() {}
 
 func (x *Timeouts) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[48]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4241,7 +4429,7 @@ func (x *Timeouts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timeouts.ProtoReflect.Descriptor instead.
 func (*Timeouts) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{48}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Timeouts) GetConnectMs() int64 {
@@ -4277,7 +4465,7 @@ type Retries struct {
 
 func (x *Retries) Reset() {
 	*x = Retries{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[49]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4289,7 +4477,7 @@ func (x *Retries) String() string {
 func (*Retries) ProtoMessage() {}
 
 func (x *Retries) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[49]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4302,7 +4490,7 @@ func (x *Retries) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Retries.ProtoReflect.Descriptor instead.
 func (*Retries) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{49}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Retries) GetAttempts() int64 {
@@ -4336,7 +4524,7 @@ type Failover struct {
 
 func (x *Failover) Reset() {
 	*x = Failover{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[50]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4348,7 +4536,7 @@ func (x *Failover) String() string {
 func (*Failover) ProtoMessage() {}
 
 func (x *Failover) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[50]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4361,7 +4549,7 @@ func (x *Failover) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failover.ProtoReflect.Descriptor instead.
 func (*Failover) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{50}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Failover) GetOverprovisioningPercent() int64 {
@@ -4383,7 +4571,7 @@ type Namespace struct {
 
 func (x *Namespace) Reset() {
 	*x = Namespace{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[51]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4395,7 +4583,7 @@ func (x *Namespace) String() string {
 func (*Namespace) ProtoMessage() {}
 
 func (x *Namespace) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[51]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4408,7 +4596,7 @@ func (x *Namespace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Namespace.ProtoReflect.Descriptor instead.
 func (*Namespace) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{51}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Namespace) GetDescription() string {
@@ -4443,7 +4631,7 @@ type Quota struct {
 
 func (x *Quota) Reset() {
 	*x = Quota{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[52]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4455,7 +4643,7 @@ func (x *Quota) String() string {
 func (*Quota) ProtoMessage() {}
 
 func (x *Quota) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[52]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4468,7 +4656,7 @@ func (x *Quota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Quota.ProtoReflect.Descriptor instead.
 func (*Quota) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{52}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Quota) GetServices() int64 {
@@ -4495,7 +4683,7 @@ type ServiceKey struct {
 
 func (x *ServiceKey) Reset() {
 	*x = ServiceKey{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[53]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4507,7 +4695,7 @@ func (x *ServiceKey) String() string {
 func (*ServiceKey) ProtoMessage() {}
 
 func (x *ServiceKey) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[53]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4520,7 +4708,7 @@ func (x *ServiceKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceKey.ProtoReflect.Descriptor instead.
 func (*ServiceKey) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{53}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ServiceKey) GetNamespace() string {
@@ -4548,7 +4736,7 @@ type InstanceKey struct {
 
 func (x *InstanceKey) Reset() {
 	*x = InstanceKey{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[54]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4560,7 +4748,7 @@ func (x *InstanceKey) String() string {
 func (*InstanceKey) ProtoMessage() {}
 
 func (x *InstanceKey) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[54]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4573,7 +4761,7 @@ func (x *InstanceKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceKey.ProtoReflect.Descriptor instead.
 func (*InstanceKey) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{54}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *InstanceKey) GetNamespace() string {
@@ -4614,7 +4802,7 @@ type InstanceSpec struct {
 
 func (x *InstanceSpec) Reset() {
 	*x = InstanceSpec{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[55]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4626,7 +4814,7 @@ func (x *InstanceSpec) String() string {
 func (*InstanceSpec) ProtoMessage() {}
 
 func (x *InstanceSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[55]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4639,7 +4827,7 @@ func (x *InstanceSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceSpec.ProtoReflect.Descriptor instead.
 func (*InstanceSpec) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{55}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *InstanceSpec) GetGroup() string {
@@ -4708,7 +4896,7 @@ type Pair struct {
 
 func (x *Pair) Reset() {
 	*x = Pair{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[56]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4720,7 +4908,7 @@ func (x *Pair) String() string {
 func (*Pair) ProtoMessage() {}
 
 func (x *Pair) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[56]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4733,7 +4921,7 @@ func (x *Pair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pair.ProtoReflect.Descriptor instead.
 func (*Pair) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{56}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Pair) GetKey() string {
@@ -4764,7 +4952,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[57]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4776,7 +4964,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[57]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4789,7 +4977,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{57}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Endpoint) GetName() string {
@@ -4857,7 +5045,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[58]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4869,7 +5057,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[58]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4882,7 +5070,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{58}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Check) GetName() string {
@@ -4993,7 +5181,7 @@ type Reply struct {
 
 func (x *Reply) Reset() {
 	*x = Reply{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[59]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5005,7 +5193,7 @@ func (x *Reply) String() string {
 func (*Reply) ProtoMessage() {}
 
 func (x *Reply) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[59]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5018,7 +5206,7 @@ func (x *Reply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reply.ProtoReflect.Descriptor instead.
 func (*Reply) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{59}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Reply) GetResults() []*Result {
@@ -5043,7 +5231,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[60]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5055,7 +5243,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[60]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5068,7 +5256,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{60}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Result) GetCode() Result_Code {
@@ -5131,7 +5319,7 @@ type Full struct {
 
 func (x *Full) Reset() {
 	*x = Full{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[61]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5143,7 +5331,7 @@ func (x *Full) String() string {
 func (*Full) ProtoMessage() {}
 
 func (x *Full) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[61]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5156,7 +5344,7 @@ func (x *Full) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Full.ProtoReflect.Descriptor instead.
 func (*Full) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{61}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Full) GetOf() Full_Of {
@@ -5197,7 +5385,7 @@ type InstanceRecord struct {
 
 func (x *InstanceRecord) Reset() {
 	*x = InstanceRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[62]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5209,7 +5397,7 @@ func (x *InstanceRecord) String() string {
 func (*InstanceRecord) ProtoMessage() {}
 
 func (x *InstanceRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[62]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5222,7 +5410,7 @@ func (x *InstanceRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceRecord.ProtoReflect.Descriptor instead.
 func (*InstanceRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{62}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *InstanceRecord) GetFormat() uint32 {
@@ -5345,7 +5533,7 @@ type Imported struct {
 
 func (x *Imported) Reset() {
 	*x = Imported{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[63]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5357,7 +5545,7 @@ func (x *Imported) String() string {
 func (*Imported) ProtoMessage() {}
 
 func (x *Imported) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[63]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5370,7 +5558,7 @@ func (x *Imported) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Imported.ProtoReflect.Descriptor instead.
 func (*Imported) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{63}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Imported) GetRegion() string {
@@ -5429,7 +5617,7 @@ type ToldRecord struct {
 
 func (x *ToldRecord) Reset() {
 	*x = ToldRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[64]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5441,7 +5629,7 @@ func (x *ToldRecord) String() string {
 func (*ToldRecord) ProtoMessage() {}
 
 func (x *ToldRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[64]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5454,7 +5642,7 @@ func (x *ToldRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldRecord.ProtoReflect.Descriptor instead.
 func (*ToldRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{64}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ToldRecord) GetFormat() uint32 {
@@ -5500,7 +5688,7 @@ type ToldClockRecord struct {
 
 func (x *ToldClockRecord) Reset() {
 	*x = ToldClockRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[65]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5512,7 +5700,7 @@ func (x *ToldClockRecord) String() string {
 func (*ToldClockRecord) ProtoMessage() {}
 
 func (x *ToldClockRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[65]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5525,7 +5713,7 @@ func (x *ToldClockRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldClockRecord.ProtoReflect.Descriptor instead.
 func (*ToldClockRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{65}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ToldClockRecord) GetFormat() uint32 {
@@ -5585,7 +5773,7 @@ type LeaseRecord struct {
 
 func (x *LeaseRecord) Reset() {
 	*x = LeaseRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[66]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5597,7 +5785,7 @@ func (x *LeaseRecord) String() string {
 func (*LeaseRecord) ProtoMessage() {}
 
 func (x *LeaseRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[66]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5610,7 +5798,7 @@ func (x *LeaseRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRecord.ProtoReflect.Descriptor instead.
 func (*LeaseRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{66}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *LeaseRecord) GetFormat() uint32 {
@@ -5675,7 +5863,7 @@ type ServiceRecord struct {
 
 func (x *ServiceRecord) Reset() {
 	*x = ServiceRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[67]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5687,7 +5875,7 @@ func (x *ServiceRecord) String() string {
 func (*ServiceRecord) ProtoMessage() {}
 
 func (x *ServiceRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[67]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5700,7 +5888,7 @@ func (x *ServiceRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceRecord.ProtoReflect.Descriptor instead.
 func (*ServiceRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{67}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ServiceRecord) GetFormat() uint32 {
@@ -5791,7 +5979,7 @@ type Override struct {
 
 func (x *Override) Reset() {
 	*x = Override{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[68]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5803,7 +5991,7 @@ func (x *Override) String() string {
 func (*Override) ProtoMessage() {}
 
 func (x *Override) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[68]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5816,7 +6004,7 @@ func (x *Override) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Override.ProtoReflect.Descriptor instead.
 func (*Override) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{68}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *Override) GetId() string {
@@ -5833,8 +6021,8 @@ func (x *Override) GetCondition() *Condition {
 	return nil
 }
 
-// DocumentRecord is the value under /policies/{namespace}/{service} and under
-// /namespaces/{namespace}: the last edits, the newest at the end. That one is what holds.
+// DocumentRecord is the value under /policies/{namespace}/{service},
+// /upstreams/{namespace}/{service} and /namespaces/{namespace}: the last edits, the newest at the end. That one is what holds.
 type DocumentRecord struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
@@ -5845,7 +6033,7 @@ type DocumentRecord struct {
 
 func (x *DocumentRecord) Reset() {
 	*x = DocumentRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[69]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5857,7 +6045,7 @@ func (x *DocumentRecord) String() string {
 func (*DocumentRecord) ProtoMessage() {}
 
 func (x *DocumentRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[69]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5870,7 +6058,7 @@ func (x *DocumentRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DocumentRecord.ProtoReflect.Descriptor instead.
 func (*DocumentRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{69}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *DocumentRecord) GetFormat() uint32 {
@@ -5896,13 +6084,14 @@ type Edit struct {
 	By            string                 `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`
 	Policy        *Policy                `protobuf:"bytes,5,opt,name=policy,proto3" json:"policy,omitempty"`       // of a policy; absent = it was taken back
 	Namespace     *Namespace             `protobuf:"bytes,6,opt,name=namespace,proto3" json:"namespace,omitempty"` // of a namespace; absent = it was taken back
+	Upstreams     *Upstreams             `protobuf:"bytes,7,opt,name=upstreams,proto3" json:"upstreams,omitempty"` // of what a service calls; absent = it was taken back
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Edit) Reset() {
 	*x = Edit{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[70]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5914,7 +6103,7 @@ func (x *Edit) String() string {
 func (*Edit) ProtoMessage() {}
 
 func (x *Edit) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[70]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5927,7 +6116,7 @@ func (x *Edit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Edit.ProtoReflect.Descriptor instead.
 func (*Edit) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{70}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *Edit) GetVersion() uint64 {
@@ -5972,6 +6161,13 @@ func (x *Edit) GetNamespace() *Namespace {
 	return nil
 }
 
+func (x *Edit) GetUpstreams() *Upstreams {
+	if x != nil {
+		return x.Upstreams
+	}
+	return nil
+}
+
 // EventsRecord is the value under /events/{revision}: what the revision has
 // changed. The events stand last, so that the rest can be read without them.
 type EventsRecord struct {
@@ -5986,7 +6182,7 @@ type EventsRecord struct {
 
 func (x *EventsRecord) Reset() {
 	*x = EventsRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[71]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5998,7 +6194,7 @@ func (x *EventsRecord) String() string {
 func (*EventsRecord) ProtoMessage() {}
 
 func (x *EventsRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[71]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6011,7 +6207,7 @@ func (x *EventsRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRecord.ProtoReflect.Descriptor instead.
 func (*EventsRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{71}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *EventsRecord) GetFormat() uint32 {
@@ -6058,7 +6254,7 @@ type EventRecord struct {
 
 func (x *EventRecord) Reset() {
 	*x = EventRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[72]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6070,7 +6266,7 @@ func (x *EventRecord) String() string {
 func (*EventRecord) ProtoMessage() {}
 
 func (x *EventRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[72]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6083,7 +6279,7 @@ func (x *EventRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventRecord.ProtoReflect.Descriptor instead.
 func (*EventRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{72}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *EventRecord) GetKind() EventRecord_Kind {
@@ -6146,7 +6342,7 @@ type HistoryRecord struct {
 
 func (x *HistoryRecord) Reset() {
 	*x = HistoryRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[73]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6158,7 +6354,7 @@ func (x *HistoryRecord) String() string {
 func (*HistoryRecord) ProtoMessage() {}
 
 func (x *HistoryRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[73]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6171,7 +6367,7 @@ func (x *HistoryRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryRecord.ProtoReflect.Descriptor instead.
 func (*HistoryRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{73}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *HistoryRecord) GetFormat() uint32 {
@@ -6198,7 +6394,7 @@ type ServiceEndpoint struct {
 
 func (x *ServiceEndpoint) Reset() {
 	*x = ServiceEndpoint{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[74]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6210,7 +6406,7 @@ func (x *ServiceEndpoint) String() string {
 func (*ServiceEndpoint) ProtoMessage() {}
 
 func (x *ServiceEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[74]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6223,7 +6419,7 @@ func (x *ServiceEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceEndpoint.ProtoReflect.Descriptor instead.
 func (*ServiceEndpoint) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{74}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *ServiceEndpoint) GetName() string {
@@ -6256,7 +6452,7 @@ type Ask struct {
 
 func (x *Ask) Reset() {
 	*x = Ask{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[75]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6268,7 +6464,7 @@ func (x *Ask) String() string {
 func (*Ask) ProtoMessage() {}
 
 func (x *Ask) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[75]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6281,7 +6477,7 @@ func (x *Ask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask.ProtoReflect.Descriptor instead.
 func (*Ask) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{75}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *Ask) GetFormat() uint32 {
@@ -6357,7 +6553,7 @@ type RenewLeases struct {
 
 func (x *RenewLeases) Reset() {
 	*x = RenewLeases{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[76]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6369,7 +6565,7 @@ func (x *RenewLeases) String() string {
 func (*RenewLeases) ProtoMessage() {}
 
 func (x *RenewLeases) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[76]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6382,7 +6578,7 @@ func (x *RenewLeases) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeases.ProtoReflect.Descriptor instead.
 func (*RenewLeases) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{76}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *RenewLeases) GetItems() []*RenewItem {
@@ -6402,7 +6598,7 @@ type ShareChecks struct {
 
 func (x *ShareChecks) Reset() {
 	*x = ShareChecks{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[77]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6414,7 +6610,7 @@ func (x *ShareChecks) String() string {
 func (*ShareChecks) ProtoMessage() {}
 
 func (x *ShareChecks) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[77]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6427,7 +6623,7 @@ func (x *ShareChecks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShareChecks.ProtoReflect.Descriptor instead.
 func (*ShareChecks) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{77}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *ShareChecks) GetMember() uint64 {
@@ -6449,7 +6645,7 @@ type TellReports struct {
 
 func (x *TellReports) Reset() {
 	*x = TellReports{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[78]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6461,7 +6657,7 @@ func (x *TellReports) String() string {
 func (*TellReports) ProtoMessage() {}
 
 func (x *TellReports) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[78]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6474,7 +6670,7 @@ func (x *TellReports) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TellReports.ProtoReflect.Descriptor instead.
 func (*TellReports) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{78}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *TellReports) GetItems() []*Report {
@@ -6505,7 +6701,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[79]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6517,7 +6713,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[79]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6530,7 +6726,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{79}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *Report) GetKey() *InstanceKey {
@@ -6579,7 +6775,7 @@ type ToldReports struct {
 
 func (x *ToldReports) Reset() {
 	*x = ToldReports{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[80]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6591,7 +6787,7 @@ func (x *ToldReports) String() string {
 func (*ToldReports) ProtoMessage() {}
 
 func (x *ToldReports) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[80]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6604,7 +6800,7 @@ func (x *ToldReports) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldReports.ProtoReflect.Descriptor instead.
 func (*ToldReports) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{80}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *ToldReports) GetOutcomes() []*ToldReport {
@@ -6632,7 +6828,7 @@ type ToldReport struct {
 
 func (x *ToldReport) Reset() {
 	*x = ToldReport{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[81]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6644,7 +6840,7 @@ func (x *ToldReport) String() string {
 func (*ToldReport) ProtoMessage() {}
 
 func (x *ToldReport) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[81]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6657,7 +6853,7 @@ func (x *ToldReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldReport.ProtoReflect.Descriptor instead.
 func (*ToldReport) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{81}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *ToldReport) GetFound() bool {
@@ -6687,7 +6883,7 @@ type ReportedInstance struct {
 
 func (x *ReportedInstance) Reset() {
 	*x = ReportedInstance{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[82]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6699,7 +6895,7 @@ func (x *ReportedInstance) String() string {
 func (*ReportedInstance) ProtoMessage() {}
 
 func (x *ReportedInstance) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[82]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6712,7 +6908,7 @@ func (x *ReportedInstance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportedInstance.ProtoReflect.Descriptor instead.
 func (*ReportedInstance) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{82}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *ReportedInstance) GetId() string {
@@ -6756,7 +6952,7 @@ type ReportedBy struct {
 
 func (x *ReportedBy) Reset() {
 	*x = ReportedBy{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[83]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6768,7 +6964,7 @@ func (x *ReportedBy) String() string {
 func (*ReportedBy) ProtoMessage() {}
 
 func (x *ReportedBy) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[83]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6781,7 +6977,7 @@ func (x *ReportedBy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportedBy.ProtoReflect.Descriptor instead.
 func (*ReportedBy) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{83}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *ReportedBy) GetReporter() string {
@@ -6832,7 +7028,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[84]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6844,7 +7040,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[84]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6857,7 +7053,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{84}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *Answer) GetRenewals() []Answer_Renewal {
@@ -6892,7 +7088,7 @@ var File_stellmap_record_v1_record_proto protoreflect.FileDescriptor
 
 const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x1fstellmap/record/v1/record.proto\x12\x12stellmap.record.v1\"\x80\b\n" +
+	"\x1fstellmap/record/v1/record.proto\x12\x12stellmap.record.v1\"\xcc\b\n" +
 	"\aCommand\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12:\n" +
 	"\bregister\x18\x02 \x01(\v2\x1c.stellmap.record.v1.RegisterH\x00R\bregister\x12@\n" +
@@ -6915,7 +7111,8 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\aprotect\x18\r \x01(\v2\x1b.stellmap.record.v1.ProtectH\x00R\aprotect\x12G\n" +
 	"\rjudge_reports\x18\x12 \x01(\v2 .stellmap.record.v1.JudgeReportsH\x00R\fjudgeReports\x12J\n" +
 	"\x0eimport_changes\x18\x15 \x01(\v2!.stellmap.record.v1.ImportChangesH\x00R\rimportChanges\x12J\n" +
-	"\x0econtrol_region\x18\x16 \x01(\v2!.stellmap.record.v1.ControlRegionH\x00R\rcontrolRegionB\x06\n" +
+	"\x0econtrol_region\x18\x16 \x01(\v2!.stellmap.record.v1.ControlRegionH\x00R\rcontrolRegion\x12J\n" +
+	"\x0eedit_upstreams\x18\x13 \x01(\v2!.stellmap.record.v1.EditUpstreamsH\x00R\reditUpstreamsB\x06\n" +
 	"\x04kind\"B\n" +
 	"\bRegister\x126\n" +
 	"\x05items\x18\x01 \x03(\v2 .stellmap.record.v1.RegisterItemR\x05items\"\xbe\x01\n" +
@@ -7101,7 +7298,17 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x129\n" +
 	"\bdocument\x18\x02 \x01(\v2\x1d.stellmap.record.v1.NamespaceR\bdocument\x12D\n" +
 	"\fprecondition\x18\x03 \x01(\v2 .stellmap.record.v1.PreconditionR\fprecondition\x12\x0e\n" +
-	"\x02by\x18\x04 \x01(\tR\x02by\"k\n" +
+	"\x02by\x18\x04 \x01(\tR\x02by\"\xd4\x01\n" +
+	"\rEditUpstreams\x120\n" +
+	"\x03key\x18\x01 \x01(\v2\x1e.stellmap.record.v1.ServiceKeyR\x03key\x12;\n" +
+	"\tupstreams\x18\x02 \x01(\v2\x1d.stellmap.record.v1.UpstreamsR\tupstreams\x12D\n" +
+	"\fprecondition\x18\x03 \x01(\v2 .stellmap.record.v1.PreconditionR\fprecondition\x12\x0e\n" +
+	"\x02by\x18\x04 \x01(\tR\x02by\"\x7f\n" +
+	"\tUpstreams\x12:\n" +
+	"\x05wants\x18\x01 \x01(\v2$.stellmap.record.v1.UpstreamPatternsR\x05wants\x126\n" +
+	"\x03may\x18\x02 \x01(\v2$.stellmap.record.v1.UpstreamPatternsR\x03may\".\n" +
+	"\x10UpstreamPatterns\x12\x1a\n" +
+	"\bpatterns\x18\x01 \x03(\tR\bpatterns\"k\n" +
 	"\fPrecondition\x12\x1d\n" +
 	"\aversion\x18\x01 \x01(\x04H\x00R\aversion\x88\x01\x01\x12\x18\n" +
 	"\apresent\x18\x02 \x01(\bR\apresent\x12\x16\n" +
@@ -7359,16 +7566,17 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\x0fCODE_QUOTA_FULL\x10\v\x12\x17\n" +
 	"\x13CODE_CURSOR_DIFFERS\x10\x15\x12\x16\n" +
 	"\x12CODE_REGION_PAUSED\x10\x16\x12\x14\n" +
-	"\x10CODE_REGION_FULL\x10\x17\"\xaa\x01\n" +
+	"\x10CODE_REGION_FULL\x10\x17\"\xbc\x01\n" +
 	"\x04Full\x12+\n" +
 	"\x02of\x18\x01 \x01(\x0e2\x1b.stellmap.record.v1.Full.OfR\x02of\x12\x14\n" +
-	"\x05limit\x18\x02 \x01(\x03R\x05limit\"_\n" +
+	"\x05limit\x18\x02 \x01(\x03R\x05limit\"q\n" +
 	"\x02Of\x12\x12\n" +
 	"\x0eOF_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vOF_SERVICES\x10\x01\x12\x10\n" +
 	"\fOF_INSTANCES\x10\x02\x12\x0f\n" +
 	"\vOF_POLICIES\x10\x03\x12\x11\n" +
-	"\rOF_NAMESPACES\x10\x04\"\x83\x06\n" +
+	"\rOF_NAMESPACES\x10\x04\x12\x10\n" +
+	"\fOF_UPSTREAMS\x10\x05\"\x83\x06\n" +
 	"\x0eInstanceRecord\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x124\n" +
 	"\x04spec\x18\x02 \x01(\v2 .stellmap.record.v1.InstanceSpecR\x04spec\x12(\n" +
@@ -7447,19 +7655,20 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\tcondition\x18\x02 \x01(\v2\x1d.stellmap.record.v1.ConditionR\tcondition\"X\n" +
 	"\x0eDocumentRecord\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12.\n" +
-	"\x05edits\x18\x02 \x03(\v2\x18.stellmap.record.v1.EditR\x05edits\"\xd2\x01\n" +
+	"\x05edits\x18\x02 \x03(\v2\x18.stellmap.record.v1.EditR\x05edits\"\x8f\x02\n" +
 	"\x04Edit\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x13\n" +
 	"\x05at_ms\x18\x03 \x01(\x03R\x04atMs\x12\x0e\n" +
 	"\x02by\x18\x04 \x01(\tR\x02by\x122\n" +
 	"\x06policy\x18\x05 \x01(\v2\x1a.stellmap.record.v1.PolicyR\x06policy\x12;\n" +
-	"\tnamespace\x18\x06 \x01(\v2\x1d.stellmap.record.v1.NamespaceR\tnamespace\"\x8e\x01\n" +
+	"\tnamespace\x18\x06 \x01(\v2\x1d.stellmap.record.v1.NamespaceR\tnamespace\x12;\n" +
+	"\tupstreams\x18\a \x01(\v2\x1d.stellmap.record.v1.UpstreamsR\tupstreams\"\x8e\x01\n" +
 	"\fEventsRecord\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x17\n" +
 	"\atime_ms\x18\x02 \x01(\x03R\x06timeMs\x12\x14\n" +
 	"\x05count\x18\x03 \x01(\rR\x05count\x127\n" +
-	"\x06events\x18\x04 \x03(\v2\x1f.stellmap.record.v1.EventRecordR\x06events\"\xe6\x03\n" +
+	"\x06events\x18\x04 \x03(\v2\x1f.stellmap.record.v1.EventRecordR\x06events\"\xfa\x03\n" +
 	"\vEventRecord\x128\n" +
 	"\x04kind\x18\x01 \x01(\x0e2$.stellmap.record.v1.EventRecord.KindR\x04kind\x128\n" +
 	"\aservice\x18\x02 \x01(\v2\x1e.stellmap.record.v1.ServiceKeyR\aservice\x12\x0e\n" +
@@ -7468,14 +7677,15 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\bprevious\x18\x05 \x01(\v2\".stellmap.record.v1.InstanceRecordR\bprevious\x12\x1d\n" +
 	"\n" +
 	"handed_out\x18\x06 \x01(\bR\thandedOut\x12$\n" +
-	"\x0ewas_handed_out\x18\a \x01(\bR\fwasHandedOut\"\x8d\x01\n" +
+	"\x0ewas_handed_out\x18\a \x01(\bR\fwasHandedOut\"\xa1\x01\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11KIND_INSTANCE_PUT\x10\x01\x12\x18\n" +
 	"\x14KIND_INSTANCE_DELETE\x10\x02\x12\x14\n" +
 	"\x10KIND_SERVICE_PUT\x10\x03\x12\x17\n" +
 	"\x13KIND_SERVICE_DELETE\x10\x04\x12\x0f\n" +
-	"\vKIND_POLICY\x10\x05\"=\n" +
+	"\vKIND_POLICY\x10\x05\x12\x12\n" +
+	"\x0eKIND_UPSTREAMS\x10\x06\"=\n" +
 	"\rHistoryRecord\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x14\n" +
 	"\x05floor\x18\x02 \x01(\x04R\x05floor\"A\n" +
@@ -7547,7 +7757,7 @@ func file_stellmap_record_v1_record_proto_rawDescGZIP() []byte {
 }
 
 var file_stellmap_record_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
-var file_stellmap_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 85)
+var file_stellmap_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 88)
 var file_stellmap_record_v1_record_proto_goTypes = []any{
 	(ProtectionScope_Kind)(0),  // 0: stellmap.record.v1.ProtectionScope.Kind
 	(ImportChanges_Step)(0),    // 1: stellmap.record.v1.ImportChanges.Step
@@ -7588,61 +7798,64 @@ var file_stellmap_record_v1_record_proto_goTypes = []any{
 	(*LeaseNumbers)(nil),       // 36: stellmap.record.v1.LeaseNumbers
 	(*EditPolicy)(nil),         // 37: stellmap.record.v1.EditPolicy
 	(*EditNamespace)(nil),      // 38: stellmap.record.v1.EditNamespace
-	(*Precondition)(nil),       // 39: stellmap.record.v1.Precondition
-	(*Policy)(nil),             // 40: stellmap.record.v1.Policy
-	(*ActiveChecks)(nil),       // 41: stellmap.record.v1.ActiveChecks
-	(*PolicyDrop)(nil),         // 42: stellmap.record.v1.PolicyDrop
-	(*PolicySubset)(nil),       // 43: stellmap.record.v1.PolicySubset
-	(*PolicyRoute)(nil),        // 44: stellmap.record.v1.PolicyRoute
-	(*Fault)(nil),              // 45: stellmap.record.v1.Fault
-	(*RouteMatch)(nil),         // 46: stellmap.record.v1.RouteMatch
-	(*HeaderMatch)(nil),        // 47: stellmap.record.v1.HeaderMatch
-	(*SplitTarget)(nil),        // 48: stellmap.record.v1.SplitTarget
-	(*Mirror)(nil),             // 49: stellmap.record.v1.Mirror
-	(*RouteTimeouts)(nil),      // 50: stellmap.record.v1.RouteTimeouts
-	(*Reports)(nil),            // 51: stellmap.record.v1.Reports
-	(*SelfPreservation)(nil),   // 52: stellmap.record.v1.SelfPreservation
-	(*LoadBalancing)(nil),      // 53: stellmap.record.v1.LoadBalancing
-	(*HashCookie)(nil),         // 54: stellmap.record.v1.HashCookie
-	(*OutlierDetection)(nil),   // 55: stellmap.record.v1.OutlierDetection
-	(*CircuitBreaking)(nil),    // 56: stellmap.record.v1.CircuitBreaking
-	(*Timeouts)(nil),           // 57: stellmap.record.v1.Timeouts
-	(*Retries)(nil),            // 58: stellmap.record.v1.Retries
-	(*Failover)(nil),           // 59: stellmap.record.v1.Failover
-	(*Namespace)(nil),          // 60: stellmap.record.v1.Namespace
-	(*Quota)(nil),              // 61: stellmap.record.v1.Quota
-	(*ServiceKey)(nil),         // 62: stellmap.record.v1.ServiceKey
-	(*InstanceKey)(nil),        // 63: stellmap.record.v1.InstanceKey
-	(*InstanceSpec)(nil),       // 64: stellmap.record.v1.InstanceSpec
-	(*Pair)(nil),               // 65: stellmap.record.v1.Pair
-	(*Endpoint)(nil),           // 66: stellmap.record.v1.Endpoint
-	(*Check)(nil),              // 67: stellmap.record.v1.Check
-	(*Reply)(nil),              // 68: stellmap.record.v1.Reply
-	(*Result)(nil),             // 69: stellmap.record.v1.Result
-	(*Full)(nil),               // 70: stellmap.record.v1.Full
-	(*InstanceRecord)(nil),     // 71: stellmap.record.v1.InstanceRecord
-	(*Imported)(nil),           // 72: stellmap.record.v1.Imported
-	(*ToldRecord)(nil),         // 73: stellmap.record.v1.ToldRecord
-	(*ToldClockRecord)(nil),    // 74: stellmap.record.v1.ToldClockRecord
-	(*LeaseRecord)(nil),        // 75: stellmap.record.v1.LeaseRecord
-	(*ServiceRecord)(nil),      // 76: stellmap.record.v1.ServiceRecord
-	(*Override)(nil),           // 77: stellmap.record.v1.Override
-	(*DocumentRecord)(nil),     // 78: stellmap.record.v1.DocumentRecord
-	(*Edit)(nil),               // 79: stellmap.record.v1.Edit
-	(*EventsRecord)(nil),       // 80: stellmap.record.v1.EventsRecord
-	(*EventRecord)(nil),        // 81: stellmap.record.v1.EventRecord
-	(*HistoryRecord)(nil),      // 82: stellmap.record.v1.HistoryRecord
-	(*ServiceEndpoint)(nil),    // 83: stellmap.record.v1.ServiceEndpoint
-	(*Ask)(nil),                // 84: stellmap.record.v1.Ask
-	(*RenewLeases)(nil),        // 85: stellmap.record.v1.RenewLeases
-	(*ShareChecks)(nil),        // 86: stellmap.record.v1.ShareChecks
-	(*TellReports)(nil),        // 87: stellmap.record.v1.TellReports
-	(*Report)(nil),             // 88: stellmap.record.v1.Report
-	(*ToldReports)(nil),        // 89: stellmap.record.v1.ToldReports
-	(*ToldReport)(nil),         // 90: stellmap.record.v1.ToldReport
-	(*ReportedInstance)(nil),   // 91: stellmap.record.v1.ReportedInstance
-	(*ReportedBy)(nil),         // 92: stellmap.record.v1.ReportedBy
-	(*Answer)(nil),             // 93: stellmap.record.v1.Answer
+	(*EditUpstreams)(nil),      // 39: stellmap.record.v1.EditUpstreams
+	(*Upstreams)(nil),          // 40: stellmap.record.v1.Upstreams
+	(*UpstreamPatterns)(nil),   // 41: stellmap.record.v1.UpstreamPatterns
+	(*Precondition)(nil),       // 42: stellmap.record.v1.Precondition
+	(*Policy)(nil),             // 43: stellmap.record.v1.Policy
+	(*ActiveChecks)(nil),       // 44: stellmap.record.v1.ActiveChecks
+	(*PolicyDrop)(nil),         // 45: stellmap.record.v1.PolicyDrop
+	(*PolicySubset)(nil),       // 46: stellmap.record.v1.PolicySubset
+	(*PolicyRoute)(nil),        // 47: stellmap.record.v1.PolicyRoute
+	(*Fault)(nil),              // 48: stellmap.record.v1.Fault
+	(*RouteMatch)(nil),         // 49: stellmap.record.v1.RouteMatch
+	(*HeaderMatch)(nil),        // 50: stellmap.record.v1.HeaderMatch
+	(*SplitTarget)(nil),        // 51: stellmap.record.v1.SplitTarget
+	(*Mirror)(nil),             // 52: stellmap.record.v1.Mirror
+	(*RouteTimeouts)(nil),      // 53: stellmap.record.v1.RouteTimeouts
+	(*Reports)(nil),            // 54: stellmap.record.v1.Reports
+	(*SelfPreservation)(nil),   // 55: stellmap.record.v1.SelfPreservation
+	(*LoadBalancing)(nil),      // 56: stellmap.record.v1.LoadBalancing
+	(*HashCookie)(nil),         // 57: stellmap.record.v1.HashCookie
+	(*OutlierDetection)(nil),   // 58: stellmap.record.v1.OutlierDetection
+	(*CircuitBreaking)(nil),    // 59: stellmap.record.v1.CircuitBreaking
+	(*Timeouts)(nil),           // 60: stellmap.record.v1.Timeouts
+	(*Retries)(nil),            // 61: stellmap.record.v1.Retries
+	(*Failover)(nil),           // 62: stellmap.record.v1.Failover
+	(*Namespace)(nil),          // 63: stellmap.record.v1.Namespace
+	(*Quota)(nil),              // 64: stellmap.record.v1.Quota
+	(*ServiceKey)(nil),         // 65: stellmap.record.v1.ServiceKey
+	(*InstanceKey)(nil),        // 66: stellmap.record.v1.InstanceKey
+	(*InstanceSpec)(nil),       // 67: stellmap.record.v1.InstanceSpec
+	(*Pair)(nil),               // 68: stellmap.record.v1.Pair
+	(*Endpoint)(nil),           // 69: stellmap.record.v1.Endpoint
+	(*Check)(nil),              // 70: stellmap.record.v1.Check
+	(*Reply)(nil),              // 71: stellmap.record.v1.Reply
+	(*Result)(nil),             // 72: stellmap.record.v1.Result
+	(*Full)(nil),               // 73: stellmap.record.v1.Full
+	(*InstanceRecord)(nil),     // 74: stellmap.record.v1.InstanceRecord
+	(*Imported)(nil),           // 75: stellmap.record.v1.Imported
+	(*ToldRecord)(nil),         // 76: stellmap.record.v1.ToldRecord
+	(*ToldClockRecord)(nil),    // 77: stellmap.record.v1.ToldClockRecord
+	(*LeaseRecord)(nil),        // 78: stellmap.record.v1.LeaseRecord
+	(*ServiceRecord)(nil),      // 79: stellmap.record.v1.ServiceRecord
+	(*Override)(nil),           // 80: stellmap.record.v1.Override
+	(*DocumentRecord)(nil),     // 81: stellmap.record.v1.DocumentRecord
+	(*Edit)(nil),               // 82: stellmap.record.v1.Edit
+	(*EventsRecord)(nil),       // 83: stellmap.record.v1.EventsRecord
+	(*EventRecord)(nil),        // 84: stellmap.record.v1.EventRecord
+	(*HistoryRecord)(nil),      // 85: stellmap.record.v1.HistoryRecord
+	(*ServiceEndpoint)(nil),    // 86: stellmap.record.v1.ServiceEndpoint
+	(*Ask)(nil),                // 87: stellmap.record.v1.Ask
+	(*RenewLeases)(nil),        // 88: stellmap.record.v1.RenewLeases
+	(*ShareChecks)(nil),        // 89: stellmap.record.v1.ShareChecks
+	(*TellReports)(nil),        // 90: stellmap.record.v1.TellReports
+	(*Report)(nil),             // 91: stellmap.record.v1.Report
+	(*ToldReports)(nil),        // 92: stellmap.record.v1.ToldReports
+	(*ToldReport)(nil),         // 93: stellmap.record.v1.ToldReport
+	(*ReportedInstance)(nil),   // 94: stellmap.record.v1.ReportedInstance
+	(*ReportedBy)(nil),         // 95: stellmap.record.v1.ReportedBy
+	(*Answer)(nil),             // 96: stellmap.record.v1.Answer
 }
 var file_stellmap_record_v1_record_proto_depIdxs = []int32{
 	10,  // 0: stellmap.record.v1.Command.register:type_name -> stellmap.record.v1.Register
@@ -7660,113 +7873,120 @@ var file_stellmap_record_v1_record_proto_depIdxs = []int32{
 	27,  // 12: stellmap.record.v1.Command.judge_reports:type_name -> stellmap.record.v1.JudgeReports
 	29,  // 13: stellmap.record.v1.Command.import_changes:type_name -> stellmap.record.v1.ImportChanges
 	32,  // 14: stellmap.record.v1.Command.control_region:type_name -> stellmap.record.v1.ControlRegion
-	11,  // 15: stellmap.record.v1.Register.items:type_name -> stellmap.record.v1.RegisterItem
-	63,  // 16: stellmap.record.v1.RegisterItem.key:type_name -> stellmap.record.v1.InstanceKey
-	64,  // 17: stellmap.record.v1.RegisterItem.spec:type_name -> stellmap.record.v1.InstanceSpec
-	63,  // 18: stellmap.record.v1.Deregister.keys:type_name -> stellmap.record.v1.InstanceKey
-	14,  // 19: stellmap.record.v1.Renew.items:type_name -> stellmap.record.v1.RenewItem
-	63,  // 20: stellmap.record.v1.RenewItem.key:type_name -> stellmap.record.v1.InstanceKey
-	16,  // 21: stellmap.record.v1.Expire.items:type_name -> stellmap.record.v1.ExpireItem
-	63,  // 22: stellmap.record.v1.ExpireItem.key:type_name -> stellmap.record.v1.InstanceKey
-	62,  // 23: stellmap.record.v1.Reap.services:type_name -> stellmap.record.v1.ServiceKey
-	21,  // 24: stellmap.record.v1.SetConditions.items:type_name -> stellmap.record.v1.ConditionItem
-	63,  // 25: stellmap.record.v1.ConditionItem.key:type_name -> stellmap.record.v1.InstanceKey
-	34,  // 26: stellmap.record.v1.ConditionItem.condition:type_name -> stellmap.record.v1.Condition
-	6,   // 27: stellmap.record.v1.ConditionItem.seen:type_name -> stellmap.record.v1.InstanceRecord.Status
-	23,  // 28: stellmap.record.v1.Protect.items:type_name -> stellmap.record.v1.ProtectItem
-	24,  // 29: stellmap.record.v1.ProtectItem.begin:type_name -> stellmap.record.v1.Protection
-	25,  // 30: stellmap.record.v1.ProtectItem.end:type_name -> stellmap.record.v1.ProtectionScope
-	16,  // 31: stellmap.record.v1.ProtectItem.keep:type_name -> stellmap.record.v1.ExpireItem
-	25,  // 32: stellmap.record.v1.Protection.scope:type_name -> stellmap.record.v1.ProtectionScope
-	0,   // 33: stellmap.record.v1.ProtectionScope.kind:type_name -> stellmap.record.v1.ProtectionScope.Kind
-	62,  // 34: stellmap.record.v1.ProtectionScope.service:type_name -> stellmap.record.v1.ServiceKey
-	24,  // 35: stellmap.record.v1.ProtectionRecord.protection:type_name -> stellmap.record.v1.Protection
-	28,  // 36: stellmap.record.v1.JudgeReports.items:type_name -> stellmap.record.v1.ReportVerdict
-	63,  // 37: stellmap.record.v1.ReportVerdict.key:type_name -> stellmap.record.v1.InstanceKey
-	1,   // 38: stellmap.record.v1.ImportChanges.step:type_name -> stellmap.record.v1.ImportChanges.Step
-	30,  // 39: stellmap.record.v1.ImportChanges.after:type_name -> stellmap.record.v1.ImportCursor
-	30,  // 40: stellmap.record.v1.ImportChanges.upto:type_name -> stellmap.record.v1.ImportCursor
-	31,  // 41: stellmap.record.v1.ImportChanges.items:type_name -> stellmap.record.v1.ImportItem
-	63,  // 42: stellmap.record.v1.ImportItem.key:type_name -> stellmap.record.v1.InstanceKey
-	71,  // 43: stellmap.record.v1.ImportItem.put:type_name -> stellmap.record.v1.InstanceRecord
-	2,   // 44: stellmap.record.v1.ControlRegion.action:type_name -> stellmap.record.v1.ControlRegion.Action
-	30,  // 45: stellmap.record.v1.RegionRecord.cursor:type_name -> stellmap.record.v1.ImportCursor
-	3,   // 46: stellmap.record.v1.Condition.source:type_name -> stellmap.record.v1.Condition.Source
-	6,   // 47: stellmap.record.v1.Condition.status:type_name -> stellmap.record.v1.InstanceRecord.Status
-	36,  // 48: stellmap.record.v1.Checkpoint.heard:type_name -> stellmap.record.v1.LeaseNumbers
-	36,  // 49: stellmap.record.v1.Checkpoint.overdue:type_name -> stellmap.record.v1.LeaseNumbers
-	62,  // 50: stellmap.record.v1.EditPolicy.key:type_name -> stellmap.record.v1.ServiceKey
-	40,  // 51: stellmap.record.v1.EditPolicy.policy:type_name -> stellmap.record.v1.Policy
-	39,  // 52: stellmap.record.v1.EditPolicy.precondition:type_name -> stellmap.record.v1.Precondition
-	60,  // 53: stellmap.record.v1.EditNamespace.document:type_name -> stellmap.record.v1.Namespace
-	39,  // 54: stellmap.record.v1.EditNamespace.precondition:type_name -> stellmap.record.v1.Precondition
-	83,  // 55: stellmap.record.v1.Policy.primary_endpoint:type_name -> stellmap.record.v1.ServiceEndpoint
-	53,  // 56: stellmap.record.v1.Policy.load_balancing:type_name -> stellmap.record.v1.LoadBalancing
-	55,  // 57: stellmap.record.v1.Policy.outlier_detection:type_name -> stellmap.record.v1.OutlierDetection
-	56,  // 58: stellmap.record.v1.Policy.circuit_breaking:type_name -> stellmap.record.v1.CircuitBreaking
-	57,  // 59: stellmap.record.v1.Policy.timeouts:type_name -> stellmap.record.v1.Timeouts
-	58,  // 60: stellmap.record.v1.Policy.retries:type_name -> stellmap.record.v1.Retries
-	59,  // 61: stellmap.record.v1.Policy.failover:type_name -> stellmap.record.v1.Failover
-	51,  // 62: stellmap.record.v1.Policy.reports:type_name -> stellmap.record.v1.Reports
-	52,  // 63: stellmap.record.v1.Policy.self_preservation:type_name -> stellmap.record.v1.SelfPreservation
-	43,  // 64: stellmap.record.v1.Policy.subsets:type_name -> stellmap.record.v1.PolicySubset
-	44,  // 65: stellmap.record.v1.Policy.routes:type_name -> stellmap.record.v1.PolicyRoute
-	41,  // 66: stellmap.record.v1.Policy.checks:type_name -> stellmap.record.v1.ActiveChecks
-	42,  // 67: stellmap.record.v1.Policy.drops:type_name -> stellmap.record.v1.PolicyDrop
-	65,  // 68: stellmap.record.v1.PolicySubset.labels:type_name -> stellmap.record.v1.Pair
-	46,  // 69: stellmap.record.v1.PolicyRoute.match:type_name -> stellmap.record.v1.RouteMatch
-	48,  // 70: stellmap.record.v1.PolicyRoute.split:type_name -> stellmap.record.v1.SplitTarget
-	49,  // 71: stellmap.record.v1.PolicyRoute.mirror:type_name -> stellmap.record.v1.Mirror
-	50,  // 72: stellmap.record.v1.PolicyRoute.timeouts:type_name -> stellmap.record.v1.RouteTimeouts
-	58,  // 73: stellmap.record.v1.PolicyRoute.retries:type_name -> stellmap.record.v1.Retries
-	45,  // 74: stellmap.record.v1.PolicyRoute.fault:type_name -> stellmap.record.v1.Fault
-	47,  // 75: stellmap.record.v1.RouteMatch.headers:type_name -> stellmap.record.v1.HeaderMatch
-	54,  // 76: stellmap.record.v1.LoadBalancing.hash_cookie:type_name -> stellmap.record.v1.HashCookie
-	65,  // 77: stellmap.record.v1.Namespace.labels:type_name -> stellmap.record.v1.Pair
-	61,  // 78: stellmap.record.v1.Namespace.quota:type_name -> stellmap.record.v1.Quota
-	65,  // 79: stellmap.record.v1.InstanceSpec.labels:type_name -> stellmap.record.v1.Pair
-	65,  // 80: stellmap.record.v1.InstanceSpec.metadata:type_name -> stellmap.record.v1.Pair
-	66,  // 81: stellmap.record.v1.InstanceSpec.endpoints:type_name -> stellmap.record.v1.Endpoint
-	67,  // 82: stellmap.record.v1.InstanceSpec.checks:type_name -> stellmap.record.v1.Check
-	6,   // 83: stellmap.record.v1.Check.initial:type_name -> stellmap.record.v1.InstanceRecord.Status
-	69,  // 84: stellmap.record.v1.Reply.results:type_name -> stellmap.record.v1.Result
-	4,   // 85: stellmap.record.v1.Result.code:type_name -> stellmap.record.v1.Result.Code
-	70,  // 86: stellmap.record.v1.Result.full:type_name -> stellmap.record.v1.Full
-	5,   // 87: stellmap.record.v1.Full.of:type_name -> stellmap.record.v1.Full.Of
-	64,  // 88: stellmap.record.v1.InstanceRecord.spec:type_name -> stellmap.record.v1.InstanceSpec
-	6,   // 89: stellmap.record.v1.InstanceRecord.status:type_name -> stellmap.record.v1.InstanceRecord.Status
-	34,  // 90: stellmap.record.v1.InstanceRecord.conditions:type_name -> stellmap.record.v1.Condition
-	72,  // 91: stellmap.record.v1.InstanceRecord.imported:type_name -> stellmap.record.v1.Imported
-	83,  // 92: stellmap.record.v1.ServiceRecord.endpoints:type_name -> stellmap.record.v1.ServiceEndpoint
-	77,  // 93: stellmap.record.v1.ServiceRecord.overrides:type_name -> stellmap.record.v1.Override
-	24,  // 94: stellmap.record.v1.ServiceRecord.protections:type_name -> stellmap.record.v1.Protection
-	83,  // 95: stellmap.record.v1.ServiceRecord.imported_endpoints:type_name -> stellmap.record.v1.ServiceEndpoint
-	34,  // 96: stellmap.record.v1.Override.condition:type_name -> stellmap.record.v1.Condition
-	79,  // 97: stellmap.record.v1.DocumentRecord.edits:type_name -> stellmap.record.v1.Edit
-	40,  // 98: stellmap.record.v1.Edit.policy:type_name -> stellmap.record.v1.Policy
-	60,  // 99: stellmap.record.v1.Edit.namespace:type_name -> stellmap.record.v1.Namespace
-	81,  // 100: stellmap.record.v1.EventsRecord.events:type_name -> stellmap.record.v1.EventRecord
-	7,   // 101: stellmap.record.v1.EventRecord.kind:type_name -> stellmap.record.v1.EventRecord.Kind
-	62,  // 102: stellmap.record.v1.EventRecord.service:type_name -> stellmap.record.v1.ServiceKey
-	71,  // 103: stellmap.record.v1.EventRecord.instance:type_name -> stellmap.record.v1.InstanceRecord
-	71,  // 104: stellmap.record.v1.EventRecord.previous:type_name -> stellmap.record.v1.InstanceRecord
-	85,  // 105: stellmap.record.v1.Ask.renew_leases:type_name -> stellmap.record.v1.RenewLeases
-	86,  // 106: stellmap.record.v1.Ask.share_checks:type_name -> stellmap.record.v1.ShareChecks
-	87,  // 107: stellmap.record.v1.Ask.tell_reports:type_name -> stellmap.record.v1.TellReports
-	14,  // 108: stellmap.record.v1.RenewLeases.items:type_name -> stellmap.record.v1.RenewItem
-	88,  // 109: stellmap.record.v1.TellReports.items:type_name -> stellmap.record.v1.Report
-	62,  // 110: stellmap.record.v1.TellReports.show:type_name -> stellmap.record.v1.ServiceKey
-	63,  // 111: stellmap.record.v1.Report.key:type_name -> stellmap.record.v1.InstanceKey
-	90,  // 112: stellmap.record.v1.ToldReports.outcomes:type_name -> stellmap.record.v1.ToldReport
-	91,  // 113: stellmap.record.v1.ToldReports.instances:type_name -> stellmap.record.v1.ReportedInstance
-	92,  // 114: stellmap.record.v1.ReportedInstance.by:type_name -> stellmap.record.v1.ReportedBy
-	8,   // 115: stellmap.record.v1.Answer.renewals:type_name -> stellmap.record.v1.Answer.Renewal
-	89,  // 116: stellmap.record.v1.Answer.told_reports:type_name -> stellmap.record.v1.ToldReports
-	117, // [117:117] is the sub-list for method output_type
-	117, // [117:117] is the sub-list for method input_type
-	117, // [117:117] is the sub-list for extension type_name
-	117, // [117:117] is the sub-list for extension extendee
-	0,   // [0:117] is the sub-list for field type_name
+	39,  // 15: stellmap.record.v1.Command.edit_upstreams:type_name -> stellmap.record.v1.EditUpstreams
+	11,  // 16: stellmap.record.v1.Register.items:type_name -> stellmap.record.v1.RegisterItem
+	66,  // 17: stellmap.record.v1.RegisterItem.key:type_name -> stellmap.record.v1.InstanceKey
+	67,  // 18: stellmap.record.v1.RegisterItem.spec:type_name -> stellmap.record.v1.InstanceSpec
+	66,  // 19: stellmap.record.v1.Deregister.keys:type_name -> stellmap.record.v1.InstanceKey
+	14,  // 20: stellmap.record.v1.Renew.items:type_name -> stellmap.record.v1.RenewItem
+	66,  // 21: stellmap.record.v1.RenewItem.key:type_name -> stellmap.record.v1.InstanceKey
+	16,  // 22: stellmap.record.v1.Expire.items:type_name -> stellmap.record.v1.ExpireItem
+	66,  // 23: stellmap.record.v1.ExpireItem.key:type_name -> stellmap.record.v1.InstanceKey
+	65,  // 24: stellmap.record.v1.Reap.services:type_name -> stellmap.record.v1.ServiceKey
+	21,  // 25: stellmap.record.v1.SetConditions.items:type_name -> stellmap.record.v1.ConditionItem
+	66,  // 26: stellmap.record.v1.ConditionItem.key:type_name -> stellmap.record.v1.InstanceKey
+	34,  // 27: stellmap.record.v1.ConditionItem.condition:type_name -> stellmap.record.v1.Condition
+	6,   // 28: stellmap.record.v1.ConditionItem.seen:type_name -> stellmap.record.v1.InstanceRecord.Status
+	23,  // 29: stellmap.record.v1.Protect.items:type_name -> stellmap.record.v1.ProtectItem
+	24,  // 30: stellmap.record.v1.ProtectItem.begin:type_name -> stellmap.record.v1.Protection
+	25,  // 31: stellmap.record.v1.ProtectItem.end:type_name -> stellmap.record.v1.ProtectionScope
+	16,  // 32: stellmap.record.v1.ProtectItem.keep:type_name -> stellmap.record.v1.ExpireItem
+	25,  // 33: stellmap.record.v1.Protection.scope:type_name -> stellmap.record.v1.ProtectionScope
+	0,   // 34: stellmap.record.v1.ProtectionScope.kind:type_name -> stellmap.record.v1.ProtectionScope.Kind
+	65,  // 35: stellmap.record.v1.ProtectionScope.service:type_name -> stellmap.record.v1.ServiceKey
+	24,  // 36: stellmap.record.v1.ProtectionRecord.protection:type_name -> stellmap.record.v1.Protection
+	28,  // 37: stellmap.record.v1.JudgeReports.items:type_name -> stellmap.record.v1.ReportVerdict
+	66,  // 38: stellmap.record.v1.ReportVerdict.key:type_name -> stellmap.record.v1.InstanceKey
+	1,   // 39: stellmap.record.v1.ImportChanges.step:type_name -> stellmap.record.v1.ImportChanges.Step
+	30,  // 40: stellmap.record.v1.ImportChanges.after:type_name -> stellmap.record.v1.ImportCursor
+	30,  // 41: stellmap.record.v1.ImportChanges.upto:type_name -> stellmap.record.v1.ImportCursor
+	31,  // 42: stellmap.record.v1.ImportChanges.items:type_name -> stellmap.record.v1.ImportItem
+	66,  // 43: stellmap.record.v1.ImportItem.key:type_name -> stellmap.record.v1.InstanceKey
+	74,  // 44: stellmap.record.v1.ImportItem.put:type_name -> stellmap.record.v1.InstanceRecord
+	2,   // 45: stellmap.record.v1.ControlRegion.action:type_name -> stellmap.record.v1.ControlRegion.Action
+	30,  // 46: stellmap.record.v1.RegionRecord.cursor:type_name -> stellmap.record.v1.ImportCursor
+	3,   // 47: stellmap.record.v1.Condition.source:type_name -> stellmap.record.v1.Condition.Source
+	6,   // 48: stellmap.record.v1.Condition.status:type_name -> stellmap.record.v1.InstanceRecord.Status
+	36,  // 49: stellmap.record.v1.Checkpoint.heard:type_name -> stellmap.record.v1.LeaseNumbers
+	36,  // 50: stellmap.record.v1.Checkpoint.overdue:type_name -> stellmap.record.v1.LeaseNumbers
+	65,  // 51: stellmap.record.v1.EditPolicy.key:type_name -> stellmap.record.v1.ServiceKey
+	43,  // 52: stellmap.record.v1.EditPolicy.policy:type_name -> stellmap.record.v1.Policy
+	42,  // 53: stellmap.record.v1.EditPolicy.precondition:type_name -> stellmap.record.v1.Precondition
+	63,  // 54: stellmap.record.v1.EditNamespace.document:type_name -> stellmap.record.v1.Namespace
+	42,  // 55: stellmap.record.v1.EditNamespace.precondition:type_name -> stellmap.record.v1.Precondition
+	65,  // 56: stellmap.record.v1.EditUpstreams.key:type_name -> stellmap.record.v1.ServiceKey
+	40,  // 57: stellmap.record.v1.EditUpstreams.upstreams:type_name -> stellmap.record.v1.Upstreams
+	42,  // 58: stellmap.record.v1.EditUpstreams.precondition:type_name -> stellmap.record.v1.Precondition
+	41,  // 59: stellmap.record.v1.Upstreams.wants:type_name -> stellmap.record.v1.UpstreamPatterns
+	41,  // 60: stellmap.record.v1.Upstreams.may:type_name -> stellmap.record.v1.UpstreamPatterns
+	86,  // 61: stellmap.record.v1.Policy.primary_endpoint:type_name -> stellmap.record.v1.ServiceEndpoint
+	56,  // 62: stellmap.record.v1.Policy.load_balancing:type_name -> stellmap.record.v1.LoadBalancing
+	58,  // 63: stellmap.record.v1.Policy.outlier_detection:type_name -> stellmap.record.v1.OutlierDetection
+	59,  // 64: stellmap.record.v1.Policy.circuit_breaking:type_name -> stellmap.record.v1.CircuitBreaking
+	60,  // 65: stellmap.record.v1.Policy.timeouts:type_name -> stellmap.record.v1.Timeouts
+	61,  // 66: stellmap.record.v1.Policy.retries:type_name -> stellmap.record.v1.Retries
+	62,  // 67: stellmap.record.v1.Policy.failover:type_name -> stellmap.record.v1.Failover
+	54,  // 68: stellmap.record.v1.Policy.reports:type_name -> stellmap.record.v1.Reports
+	55,  // 69: stellmap.record.v1.Policy.self_preservation:type_name -> stellmap.record.v1.SelfPreservation
+	46,  // 70: stellmap.record.v1.Policy.subsets:type_name -> stellmap.record.v1.PolicySubset
+	47,  // 71: stellmap.record.v1.Policy.routes:type_name -> stellmap.record.v1.PolicyRoute
+	44,  // 72: stellmap.record.v1.Policy.checks:type_name -> stellmap.record.v1.ActiveChecks
+	45,  // 73: stellmap.record.v1.Policy.drops:type_name -> stellmap.record.v1.PolicyDrop
+	68,  // 74: stellmap.record.v1.PolicySubset.labels:type_name -> stellmap.record.v1.Pair
+	49,  // 75: stellmap.record.v1.PolicyRoute.match:type_name -> stellmap.record.v1.RouteMatch
+	51,  // 76: stellmap.record.v1.PolicyRoute.split:type_name -> stellmap.record.v1.SplitTarget
+	52,  // 77: stellmap.record.v1.PolicyRoute.mirror:type_name -> stellmap.record.v1.Mirror
+	53,  // 78: stellmap.record.v1.PolicyRoute.timeouts:type_name -> stellmap.record.v1.RouteTimeouts
+	61,  // 79: stellmap.record.v1.PolicyRoute.retries:type_name -> stellmap.record.v1.Retries
+	48,  // 80: stellmap.record.v1.PolicyRoute.fault:type_name -> stellmap.record.v1.Fault
+	50,  // 81: stellmap.record.v1.RouteMatch.headers:type_name -> stellmap.record.v1.HeaderMatch
+	57,  // 82: stellmap.record.v1.LoadBalancing.hash_cookie:type_name -> stellmap.record.v1.HashCookie
+	68,  // 83: stellmap.record.v1.Namespace.labels:type_name -> stellmap.record.v1.Pair
+	64,  // 84: stellmap.record.v1.Namespace.quota:type_name -> stellmap.record.v1.Quota
+	68,  // 85: stellmap.record.v1.InstanceSpec.labels:type_name -> stellmap.record.v1.Pair
+	68,  // 86: stellmap.record.v1.InstanceSpec.metadata:type_name -> stellmap.record.v1.Pair
+	69,  // 87: stellmap.record.v1.InstanceSpec.endpoints:type_name -> stellmap.record.v1.Endpoint
+	70,  // 88: stellmap.record.v1.InstanceSpec.checks:type_name -> stellmap.record.v1.Check
+	6,   // 89: stellmap.record.v1.Check.initial:type_name -> stellmap.record.v1.InstanceRecord.Status
+	72,  // 90: stellmap.record.v1.Reply.results:type_name -> stellmap.record.v1.Result
+	4,   // 91: stellmap.record.v1.Result.code:type_name -> stellmap.record.v1.Result.Code
+	73,  // 92: stellmap.record.v1.Result.full:type_name -> stellmap.record.v1.Full
+	5,   // 93: stellmap.record.v1.Full.of:type_name -> stellmap.record.v1.Full.Of
+	67,  // 94: stellmap.record.v1.InstanceRecord.spec:type_name -> stellmap.record.v1.InstanceSpec
+	6,   // 95: stellmap.record.v1.InstanceRecord.status:type_name -> stellmap.record.v1.InstanceRecord.Status
+	34,  // 96: stellmap.record.v1.InstanceRecord.conditions:type_name -> stellmap.record.v1.Condition
+	75,  // 97: stellmap.record.v1.InstanceRecord.imported:type_name -> stellmap.record.v1.Imported
+	86,  // 98: stellmap.record.v1.ServiceRecord.endpoints:type_name -> stellmap.record.v1.ServiceEndpoint
+	80,  // 99: stellmap.record.v1.ServiceRecord.overrides:type_name -> stellmap.record.v1.Override
+	24,  // 100: stellmap.record.v1.ServiceRecord.protections:type_name -> stellmap.record.v1.Protection
+	86,  // 101: stellmap.record.v1.ServiceRecord.imported_endpoints:type_name -> stellmap.record.v1.ServiceEndpoint
+	34,  // 102: stellmap.record.v1.Override.condition:type_name -> stellmap.record.v1.Condition
+	82,  // 103: stellmap.record.v1.DocumentRecord.edits:type_name -> stellmap.record.v1.Edit
+	43,  // 104: stellmap.record.v1.Edit.policy:type_name -> stellmap.record.v1.Policy
+	63,  // 105: stellmap.record.v1.Edit.namespace:type_name -> stellmap.record.v1.Namespace
+	40,  // 106: stellmap.record.v1.Edit.upstreams:type_name -> stellmap.record.v1.Upstreams
+	84,  // 107: stellmap.record.v1.EventsRecord.events:type_name -> stellmap.record.v1.EventRecord
+	7,   // 108: stellmap.record.v1.EventRecord.kind:type_name -> stellmap.record.v1.EventRecord.Kind
+	65,  // 109: stellmap.record.v1.EventRecord.service:type_name -> stellmap.record.v1.ServiceKey
+	74,  // 110: stellmap.record.v1.EventRecord.instance:type_name -> stellmap.record.v1.InstanceRecord
+	74,  // 111: stellmap.record.v1.EventRecord.previous:type_name -> stellmap.record.v1.InstanceRecord
+	88,  // 112: stellmap.record.v1.Ask.renew_leases:type_name -> stellmap.record.v1.RenewLeases
+	89,  // 113: stellmap.record.v1.Ask.share_checks:type_name -> stellmap.record.v1.ShareChecks
+	90,  // 114: stellmap.record.v1.Ask.tell_reports:type_name -> stellmap.record.v1.TellReports
+	14,  // 115: stellmap.record.v1.RenewLeases.items:type_name -> stellmap.record.v1.RenewItem
+	91,  // 116: stellmap.record.v1.TellReports.items:type_name -> stellmap.record.v1.Report
+	65,  // 117: stellmap.record.v1.TellReports.show:type_name -> stellmap.record.v1.ServiceKey
+	66,  // 118: stellmap.record.v1.Report.key:type_name -> stellmap.record.v1.InstanceKey
+	93,  // 119: stellmap.record.v1.ToldReports.outcomes:type_name -> stellmap.record.v1.ToldReport
+	94,  // 120: stellmap.record.v1.ToldReports.instances:type_name -> stellmap.record.v1.ReportedInstance
+	95,  // 121: stellmap.record.v1.ReportedInstance.by:type_name -> stellmap.record.v1.ReportedBy
+	8,   // 122: stellmap.record.v1.Answer.renewals:type_name -> stellmap.record.v1.Answer.Renewal
+	92,  // 123: stellmap.record.v1.Answer.told_reports:type_name -> stellmap.record.v1.ToldReports
+	124, // [124:124] is the sub-list for method output_type
+	124, // [124:124] is the sub-list for method input_type
+	124, // [124:124] is the sub-list for extension type_name
+	124, // [124:124] is the sub-list for extension extendee
+	0,   // [0:124] is the sub-list for field type_name
 }
 
 func init() { file_stellmap_record_v1_record_proto_init() }
@@ -7790,28 +8010,29 @@ func file_stellmap_record_v1_record_proto_init() {
 		(*Command_JudgeReports)(nil),
 		(*Command_ImportChanges)(nil),
 		(*Command_ControlRegion)(nil),
+		(*Command_EditUpstreams)(nil),
 	}
 	file_stellmap_record_v1_record_proto_msgTypes[14].OneofWrappers = []any{
 		(*ProtectItem_Begin)(nil),
 		(*ProtectItem_End)(nil),
 		(*ProtectItem_Keep)(nil),
 	}
-	file_stellmap_record_v1_record_proto_msgTypes[30].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[31].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[32].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[36].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[40].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[41].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[42].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[33].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[34].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[35].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[39].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[43].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[44].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[45].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[46].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[47].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[48].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[49].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[50].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[51].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[52].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[75].OneofWrappers = []any{
+	file_stellmap_record_v1_record_proto_msgTypes[53].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[55].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[78].OneofWrappers = []any{
 		(*Ask_RenewLeases)(nil),
 		(*Ask_ShareChecks)(nil),
 		(*Ask_TellReports)(nil),
@@ -7822,7 +8043,7 @@ func file_stellmap_record_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stellmap_record_v1_record_proto_rawDesc), len(file_stellmap_record_v1_record_proto_rawDesc)),
 			NumEnums:      9,
-			NumMessages:   85,
+			NumMessages:   88,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
