@@ -35,6 +35,7 @@ type cache struct {
 	resources map[resourceKey]*resource
 	byCluster map[string][]*resource // what is of one cluster, by its name
 	scopes    scopes
+	callers   callers
 	followed  registry.Revision // up to here changes have been told to the streams
 	moved     chan struct{}     // closed when followed moves
 	loaded    bool              // the directory has been filled
@@ -48,6 +49,7 @@ func newCache(m *registry.Machine, incarnation func() string, counters *metrics)
 		resources: make(map[resourceKey]*resource),
 		byCluster: make(map[string][]*resource),
 		scopes:    newScopes(),
+		callers:   make(callers),
 		moved:     make(chan struct{}),
 	}
 }

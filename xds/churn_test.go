@@ -35,7 +35,7 @@ func TestClientsConverge(t *testing.T) {
 	var proxies []*proxy
 	for n := range 12 {
 		upstreams := [][]any{{"*.prod"}, {"orders.prod", "ledger.prod"}, {"*.prod", "*.test"}}[n%3]
-		p := &proxy{m: m, delta: n%2 == 0, node: nodeOf(t, metadataUpstreams, upstreams)}
+		p := &proxy{m: m, delta: n%2 == 0, node: nodeOf(t, metadataUpstreams, upstreams, metadataService, []string{"shop", "desk"}[n/4%2])}
 		p.node.Locality = &corev3.Locality{Region: []string{"here", "west"}[n/2%2]}
 		p.connect()
 		proxies = append(proxies, p)
@@ -68,7 +68,8 @@ func (c *cache) shouldHave(t *testing.T, n *corev3.Node) have {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &stream{node: parsed, scope: c.openScope(parsed.kind, parsed.retries, parsed.upstreams)}
+	k, _ := parsed.caller()
+	s := &stream{node: parsed, scope: c.openScope(parsed.kind, parsed.retries, c.machine.Upstreams(k).Content().Of(parsed.upstreams))}
 	var out have
 	names := [typeCount][]string{typeCluster: c.clustersIn(s.scope), typeListener: {egressName}, typeRoutes: {egressName}}
 	names[typeEndpoints] = names[typeCluster]
@@ -94,8 +95,12 @@ type churn struct {
 func (c *churn) pick(of ...string) string { return of[c.random.IntN(len(of))] }
 
 func (c *churn) step() {
-	if c.random.IntN(6) == 0 {
+	switch c.random.IntN(12) {
+	case 0, 1:
 		c.policy()
+		return
+	case 2:
+		c.upstreams()
 		return
 	}
 	k := registry.InstanceKey{
@@ -120,6 +125,19 @@ func (c *churn) step() {
 	}
 	c.m.register(r)
 	c.live[k] = true
+}
+
+// upstreams says what the proxies' service wants to call and may, or leaves it to them.
+func (c *churn) upstreams() {
+	k := registry.ServiceKey{Namespace: "prod", Service: "shop"}
+	lists := [][]string{nil, {}, {"*.prod"}, {"orders.prod", "ledger.prod", "admin--orders.prod"}, {"*.prod", "*.test"}}
+	u := registry.Upstreams{Wants: lists[c.random.IntN(len(lists))]}
+	if u.Wants == nil || c.random.IntN(2) == 0 {
+		u.May = slices.Clone(append(lists[1+c.random.IntN(len(lists)-1)], u.Wants...))
+	}
+	if _, err := c.m.registry.PutUpstreams(context.Background(), "", k, u, registry.Writing{}); err != nil {
+		c.m.tb.Fatalf("upstreams %+v: %v", u, err)
+	}
 }
 
 // policy gives a service subsets, and routes to them and to copies, or takes them back.

@@ -119,6 +119,10 @@ func (b *subscription) composeGone(r *response, name string, force bool, now tim
 		r.remove(name)
 	}
 	if b.names[name] != nil && (force || had && !b.stream.delta && !b.typ.whole()) {
+		if !b.stream.allows(b.names[name].key) {
+			r.explain(name, codes.PermissionDenied, b.stream.denied())
+			return
+		}
 		r.explain(name, codes.NotFound, "nothing of that name is registered and can be shown to proxies")
 	}
 }

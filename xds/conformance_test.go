@@ -24,6 +24,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/stellmap/stellmap/registry"
 )
 
 // TestConformance plays the cases of docs/xds-conformance.md: what a raw client
@@ -59,7 +61,7 @@ type play struct {
 
 func (p *play) command() string {
 	commands := map[string]func(){
-		"member": p.start, "add": p.add, "drop": p.drop, "remove": p.remove, "wait": p.wait,
+		"member": p.start, "add": p.add, "drop": p.drop, "remove": p.remove, "wait": p.wait, "call": p.call,
 		"open": p.open, "close": p.close, "send": p.send, "ack": p.ack, "nack": p.nack,
 	}
 	if p.member == nil && p.d.Cmd != "member" {
@@ -133,6 +135,20 @@ func (p *play) remove() {
 	})
 }
 
+// call writes down what shop wants to call and may; a list that is not given says nothing.
+func (p *play) call() {
+	var u registry.Upstreams
+	for _, arg := range p.d.CmdArgs {
+		switch arg.Key {
+		case "wants":
+			u.Wants = append([]string{}, arg.Vals...)
+		case "may":
+			u.May = append([]string{}, arg.Vals...)
+		}
+	}
+	p.member.calls(u)
+}
+
 func (p *play) wait() {
 	d, err := time.ParseDuration(p.d.CmdArgs[0].Key)
 	if err != nil {
@@ -162,6 +178,8 @@ func (p *play) open() {
 		switch arg.Key {
 		case "upstreams":
 			metadata = append(metadata, metadataUpstreams, strings.Join(arg.Vals, ","))
+		case "service":
+			metadata = append(metadata, metadataService, arg.Vals[0])
 		case "region":
 			region = arg.Vals[0]
 		case "agent":

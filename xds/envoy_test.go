@@ -29,7 +29,7 @@ node:
   id: web-1
   cluster: web
   locality: {region: here}
-  metadata: {stellmap.namespace: prod, stellmap.egress_port: %[2]d}
+  metadata: {stellmap.namespace: prod, stellmap.service: shop, stellmap.egress_port: %[2]d}
 admin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}
 dynamic_resources:
   ads_config:
@@ -322,4 +322,35 @@ func tellName(conn net.Conn, name string) error {
 		_, err = fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(name), name)
 	}
 	return errors.Join(err, conn.Close())
+}
+
+// What a service wants to call is edited while its Envoy runs: that calls the new
+// upstream and no longer the old, on the stream that it had.
+func TestRealEnvoyFollowsItsUpstreams(t *testing.T) {
+	for _, api := range []string{"DELTA_GRPC", "GRPC"} {
+		t.Run(api, func(t *testing.T) {
+			m := newMember(t, func(_ *Config, l *limits) { l.hold = holdMax })
+			m.add("orders", 1, upstream(t, "first"))
+			m.add("ledger", 1, upstream(t, "second"))
+			m.calls(registry.Upstreams{Wants: []string{"orders.prod"}})
+			e := startEnvoy(t, m, api)
+			e.serves("orders.prod", "first")
+			if a := e.call("ledger.prod"); a.status != "404" || a.reason != reasonUnknown {
+				t.Errorf("what is not wanted answers %+v", a)
+			}
+			began := m.server.Proxies()[0].Number
+			m.calls(registry.Upstreams{Wants: []string{"ledger.prod"}})
+			e.serves("ledger.prod", "second")
+			if a := e.call("orders.prod"); a.status != "404" || a.reason != reasonUnknown {
+				t.Errorf("what is not wanted any more answers %+v", a)
+			}
+			e.healthy(m)
+			if p := m.server.Proxies()[0]; p.Number != began {
+				t.Errorf("it has come back as number %d, and began as %d", p.Number, began)
+			}
+			eventually(t, "Envoy has dropped the cluster", func() bool {
+				return !strings.Contains(e.get(e.admin, "/clusters", "envoy").body, "orders.prod::")
+			})
+		})
+	}
 }

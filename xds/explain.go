@@ -162,10 +162,14 @@ func (c *cache) told(of *claim, p *ProxyStatus, e *ClusterExplanation) (bool, st
 	}
 	stem := primaryStem(of.listing.key)
 	pattern := allOf + strings.ToLower(of.listing.key.Namespace)
+	caller := registry.ServiceKey{Namespace: p.Namespace, Service: p.Service}
+	if d := c.machine.Upstreams(caller); p.Service != "" && !d.Content().Allows(stem) {
+		return false, reasonNotAllowed(caller, d.Version()) + ": add " + stem + " to what it may"
+	}
 	at := slices.IndexFunc(p.Upstreams, func(u string) bool { return u == stem || u == pattern })
 	switch {
 	case (e.Cluster != nil || e.Endpoints != nil) && at >= 0:
-		return true, fmt.Sprintf("it is in the proxy's scope by its upstream %s", p.Upstreams[at])
+		return true, fmt.Sprintf("it is in the proxy's scope by its upstream %s", p.Upstreams[at]) + byDocument(p)
 	case e.Cluster != nil || e.Endpoints != nil:
 		return true, "the proxy asks for it by name"
 	case p.Kind == kindGRPC.String():
@@ -173,11 +177,25 @@ func (c *cache) told(of *claim, p *ProxyStatus, e *ClusterExplanation) (bool, st
 	case at >= 0:
 		return false, fmt.Sprintf("it is in the proxy's scope by its upstream %s, and the proxy does not ask for clusters on this stream", p.Upstreams[at])
 	}
-	return false, fmt.Sprintf("it is out of the proxy's scope, which has %s: add %s, or %s for all of the namespace, to %s in the metadata of its node",
-		upstreamText(p), stem, pattern, metadataUpstreams)
+	where := metadataUpstreams + " in the metadata of its node"
+	if p.UpstreamsFrom == UpstreamsByDocument {
+		where = fmt.Sprintf("what service %s in namespace %s wants by its upstreams", p.Service, p.Namespace)
+	}
+	return false, fmt.Sprintf("it is out of the proxy's scope, which has %s: add %s, or %s for all of the namespace, to %s", upstreamText(p), stem, pattern, where)
+}
+
+// byDocument names the document that a proxy's scope is from, where it is from one.
+func byDocument(p *ProxyStatus) string {
+	if p.UpstreamsFrom != UpstreamsByDocument {
+		return ""
+	}
+	return fmt.Sprintf(", which version %d of the upstreams of service %s in namespace %s wants", p.UpstreamsVersion, p.Service, p.Namespace)
 }
 
 func upstreamText(p *ProxyStatus) string {
+	if p.UpstreamCount == 0 {
+		return "nothing"
+	}
 	text := strings.Join(p.Upstreams, ", ")
 	if more := p.UpstreamCount - len(p.Upstreams); more > 0 {
 		text += fmt.Sprintf(" and %d more", more)

@@ -36,6 +36,7 @@ type round struct {
 	listed  map[registry.ServiceKey]struct{} // services whose names may have changed
 	moved   map[registry.ServiceKey]struct{} // whose hosts may have
 	checked map[registry.ServiceKey]struct{} // whose active check may have, or whose policy
+	calling map[registry.ServiceKey]struct{} // of which it was written down what they call
 
 	resources map[*resource]struct{} // to be built anew
 	joined    map[*scope][]string    // clusters that came to a scope or left it
@@ -46,6 +47,7 @@ func newRound() *round {
 		listed:    make(map[registry.ServiceKey]struct{}),
 		moved:     make(map[registry.ServiceKey]struct{}),
 		checked:   make(map[registry.ServiceKey]struct{}),
+		calling:   make(map[registry.ServiceKey]struct{}),
 		resources: make(map[*resource]struct{}),
 		joined:    make(map[*scope][]string),
 	}
@@ -54,6 +56,10 @@ func newRound() *round {
 // note sorts an event. An instance that comes or goes moves hosts only; its
 // cluster stays as it is unless the path of the active check is at stake.
 func (r *round) note(e *registry.Event) {
+	if e.Kind == registry.EventUpstreams { // which leaves those that call the service as they are
+		r.calling[e.Service] = struct{}{}
+		return
+	}
 	r.moved[e.Service] = struct{}{}
 	switch e.Kind {
 	case registry.EventServicePut, registry.EventServiceDelete:
@@ -177,6 +183,11 @@ func (c *cache) publish(r *round, revision registry.Revision, at time.Time) {
 			s.mark(res.key.name, n)
 		}
 	}
+	for k := range r.calling {
+		for s := range c.callers[k] {
+			s.rewrite(n)
+		}
+	}
 	for s, names := range r.joined {
 		for _, name := range names {
 			s.mark(name, n)
@@ -209,6 +220,9 @@ func (c *cache) reload(at time.Time) registry.Revision {
 	}
 	for _, res := range c.resources {
 		r.resources[res] = struct{}{}
+	}
+	for k := range c.callers {
+		r.calling[k] = struct{}{}
 	}
 	c.mu.Unlock()
 	c.publish(r, revision, at)

@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -10,6 +11,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/stellmap/stellmap/registry"
 )
 
 // kind says what sort of client a node is.
@@ -66,6 +69,7 @@ type node struct {
 	kind         kind
 	retries      retriesAt
 	upstreams    []string // patterns, sorted, in lower case
+	declared     bool     // it named them
 	egressPort   uint32
 }
 
@@ -100,7 +104,8 @@ func parseNode(n *corev3.Node, region string) (*node, error) {
 	if err := out.checkTexts(); err != nil {
 		return nil, err
 	}
-	if len(out.upstreams) == 0 {
+	out.declared = len(out.upstreams) > 0
+	if !out.declared {
 		out.upstreams = []string{allOf + strings.ToLower(out.namespace)}
 	}
 	return out, nil
@@ -198,13 +203,12 @@ func (n *node) readUpstreams(v *structpb.Value) error {
 
 func (n *node) setUpstreams(names []string) error {
 	for _, name := range names {
-		p := strings.ToLower(strings.TrimSpace(name))
+		p, ok := registry.UpstreamPattern(name)
 		if p == "" {
 			continue
 		}
-		dot := strings.LastIndexByte(p, '.')
-		if dot <= 0 || dot == len(p)-1 || strings.Contains(p[1:], "*") || p[0] == '*' && dot != 1 {
-			return fmt.Errorf("%q is not an upstream: {service}.{namespace}, or *.{namespace} for all of a namespace", name)
+		if !ok {
+			return errors.New(registry.NotUpstream(name))
 		}
 		n.upstreams = append(n.upstreams, p)
 	}

@@ -23,9 +23,18 @@ type ProxyStatus struct {
 	Connected time.Time
 	Types     []TypeStatus // in the order CDS, EDS, LDS, RDS; those subscribed to
 
-	UpstreamCount int
-	Upstreams     []string // the first of them
+	UpstreamCount    int
+	Upstreams        []string // the first of them
+	UpstreamsFrom    string   // one of the words below
+	UpstreamsVersion uint64   // of the document of the proxy's service, which bounds them; 0 = there is none
 }
+
+// What the upstreams of a proxy are from.
+const (
+	UpstreamsByDefault  = "default"  // all of its namespace
+	UpstreamsByNode     = "node"     // its metadata
+	UpstreamsByDocument = "document" // what is written down that its service wants
+)
 
 // What is told of a proxy's lists; the rest is counted.
 const (
@@ -174,7 +183,8 @@ func (s *stream) report() {
 	p := &ProxyStatus{
 		Node: n.id, Number: s.number, Cluster: n.cluster, Service: n.service, Namespace: n.namespace, Region: n.region, Zone: n.zone,
 		Kind: n.kind.String(), Protocol: "sotw", Peer: s.peer, Connected: s.connected,
-		UpstreamCount: len(n.upstreams), Upstreams: n.upstreams[:min(len(n.upstreams), upstreamsShown)],
+		UpstreamCount: len(s.scope.patterns), Upstreams: s.scope.patterns[:min(len(s.scope.patterns), upstreamsShown)],
+		UpstreamsFrom: s.upstreamsFrom(), UpstreamsVersion: s.upstreamsVersion,
 	}
 	if s.delta {
 		p.Protocol = "delta"

@@ -33,12 +33,14 @@ type stream struct {
 	connected time.Time
 	number    uint64 // of the server's streams, in the order of their coming
 
-	node     *node
-	scope    *scope
-	subs     [typeCount]*subscription
-	sequence uint64 // of the last response
-	answered uint64 // of the latest that the client has answered
-	round    uint64 // of changes, up to which the marks have been taken
+	node             *node
+	scope            *scope
+	upstreams        *registry.Upstreams // what its service is written down to call; nil = nothing is
+	upstreamsVersion uint64              // of that document; 0 = it says nothing
+	subs             [typeCount]*subscription
+	sequence         uint64 // of the last response
+	answered         uint64 // of the latest that the client has answered
+	round            uint64 // of changes, up to which the marks have been taken
 
 	ends     time.Time     // when it has reached its age; zero = never
 	sentAway chan struct{} // closed when it has to go
@@ -48,6 +50,7 @@ type stream struct {
 
 	mu        sync.Mutex // guards what follows and what the follower marks
 	marked    bool       // noted to be woken
+	rewritten time.Time  // when an edit of upstreams was seen; zero = none that it has not followed
 	questions []*question
 	looks     []*look
 	gone      bool // it has ended, and answers no questions any more
@@ -147,6 +150,7 @@ func (s *stream) close() {
 	}
 	if s.scope != nil {
 		s.server.cache.closeScope(s.scope)
+		s.server.cache.leaveCaller(s)
 	}
 }
 
@@ -219,8 +223,10 @@ func (s *stream) begin(ctx context.Context, r *request) error {
 	if err := s.server.turn(ctx); err != nil {
 		return err
 	}
-	s.scope = s.server.cache.openScope(n.kind, n.retries, n.upstreams)
 	s.node = n
+	s.server.cache.enterCaller(s) // before it reads, so that it misses no edit
+	s.readUpstreams()
+	s.scope = s.server.cache.openScope(n.kind, n.retries, s.upstreams.Of(n.upstreams))
 	return nil
 }
 
@@ -281,6 +287,7 @@ func (s *stream) flush(ctx context.Context) (time.Duration, error) {
 	now := s.server.now()
 	for again := true; again; {
 		again = false
+		s.rescope()
 		s.take()
 		for _, b := range s.subs {
 			if b == nil {

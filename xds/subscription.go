@@ -202,7 +202,7 @@ func (b *subscription) resource(name string) *resource {
 // wanted is what the client should have under a name; absent if nothing.
 func (b *subscription) wanted(name string) *entry {
 	r := b.resource(name)
-	if r == nil {
+	if r == nil || !b.stream.allows(r.key) {
 		return nil
 	}
 	return b.stream.server.cache.entry(r)

@@ -16,22 +16,24 @@ const proxyPageItems = 250
 
 // A proxy is one stream of an xDS client.
 type proxy struct {
-	Node          string      `json:"node"`
-	Member        uint64      `json:"member"`
-	Number        uint64      `json:"number"`
-	Kind          string      `json:"kind"`
-	State         string      `json:"state"`
-	Region        string      `json:"region"`
-	Zone          string      `json:"zone,omitempty"`
-	Namespace     string      `json:"namespace"`
-	Service       string      `json:"service,omitempty"`
-	Cluster       string      `json:"cluster,omitempty"`
-	Protocol      string      `json:"protocol"`
-	Peer          string      `json:"peer"`
-	ConnectedAt   string      `json:"connectedAt"`
-	UpstreamCount int         `json:"upstreamCount"`
-	Upstreams     []string    `json:"upstreams,omitempty"`
-	Types         []proxyType `json:"types,omitempty"`
+	Node             string      `json:"node"`
+	Member           uint64      `json:"member"`
+	Number           uint64      `json:"number"`
+	Kind             string      `json:"kind"`
+	State            string      `json:"state"`
+	Region           string      `json:"region"`
+	Zone             string      `json:"zone,omitempty"`
+	Namespace        string      `json:"namespace"`
+	Service          string      `json:"service,omitempty"`
+	Cluster          string      `json:"cluster,omitempty"`
+	Protocol         string      `json:"protocol"`
+	Peer             string      `json:"peer"`
+	ConnectedAt      string      `json:"connectedAt"`
+	UpstreamCount    int         `json:"upstreamCount"`
+	Upstreams        []string    `json:"upstreams,omitempty"`
+	UpstreamsFrom    string      `json:"upstreamsFrom,omitempty"`
+	UpstreamsVersion uint64      `json:"upstreamsVersion,omitempty"`
+	Types            []proxyType `json:"types,omitempty"`
 }
 
 type proxyType struct {
@@ -217,6 +219,9 @@ func (p *proxy) upstreams() string {
 	text := strings.Join(p.Upstreams, ",")
 	if more := p.UpstreamCount - len(p.Upstreams); more > 0 {
 		text += fmt.Sprintf(" and %d more", more)
+	}
+	if p.UpstreamsVersion > 0 {
+		text += fmt.Sprintf(" by version %d of its service's", p.UpstreamsVersion)
 	}
 	return text
 }

@@ -79,6 +79,7 @@ func proxyOf(s *xds.ProxyStatus) httpapi.Proxy {
 	out := httpapi.Proxy{
 		Number: s.Number, Node: s.Node, Cluster: s.Cluster, Service: s.Service, Namespace: s.Namespace, Region: s.Region, Zone: s.Zone,
 		Kind: s.Kind, Protocol: s.Protocol, Peer: s.Peer, State: s.State(), Connected: s.Connected, UpstreamCount: s.UpstreamCount, Upstreams: s.Upstreams,
+		UpstreamsFrom: s.UpstreamsFrom, UpstreamsVersion: s.UpstreamsVersion,
 	}
 	for _, t := range s.Types {
 		one := httpapi.ProxyType{

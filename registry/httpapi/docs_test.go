@@ -110,6 +110,11 @@ func TestTheExamplesOfThePolicyDocs(t *testing.T) {
 	m.tryExamples("../../docs/policies.md", 11)
 }
 
+// TestTheExamplesOfTheScopeDocs does what docs/scopes.md shows.
+func TestTheExamplesOfTheScopeDocs(t *testing.T) {
+	newMember(t, nil).tryExamples("../../docs/scopes.md", 3)
+}
+
 // TestTheExamplesOfTheProtectionDocs asks for what docs/protection.md shows.
 func TestTheExamplesOfTheProtectionDocs(t *testing.T) {
 	m := newMember(t, nil)

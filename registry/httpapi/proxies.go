@@ -91,6 +91,8 @@ type Proxy struct {
 	Connected                                                                    time.Time
 	UpstreamCount                                                                int
 	Upstreams                                                                    []string // the first of them
+	UpstreamsFrom                                                                string   // default, node or document
+	UpstreamsVersion                                                             uint64   // of the document; 0 = none holds
 	Types                                                                        []ProxyType
 }
 
@@ -325,22 +327,24 @@ func (p *parameters) wait(most time.Duration) time.Duration {
 }
 
 type v2Proxy struct {
-	Node          string        `json:"node"`
-	Member        uint64        `json:"member"`
-	Number        uint64        `json:"number"` // of the member's proxies
-	Kind          string        `json:"kind"`
-	State         string        `json:"state"`
-	Region        string        `json:"region"`
-	Zone          string        `json:"zone,omitempty"`
-	Namespace     string        `json:"namespace"`
-	Service       string        `json:"service,omitempty"`
-	Cluster       string        `json:"cluster,omitempty"`
-	Protocol      string        `json:"protocol"`
-	Peer          string        `json:"peer"`
-	ConnectedAt   string        `json:"connectedAt"`
-	UpstreamCount int           `json:"upstreamCount"`
-	Upstreams     []string      `json:"upstreams,omitempty"`
-	Types         []v2ProxyType `json:"types,omitempty"`
+	Node             string        `json:"node"`
+	Member           uint64        `json:"member"`
+	Number           uint64        `json:"number"` // of the member's proxies
+	Kind             string        `json:"kind"`
+	State            string        `json:"state"`
+	Region           string        `json:"region"`
+	Zone             string        `json:"zone,omitempty"`
+	Namespace        string        `json:"namespace"`
+	Service          string        `json:"service,omitempty"`
+	Cluster          string        `json:"cluster,omitempty"`
+	Protocol         string        `json:"protocol"`
+	Peer             string        `json:"peer"`
+	ConnectedAt      string        `json:"connectedAt"`
+	UpstreamCount    int           `json:"upstreamCount"`
+	Upstreams        []string      `json:"upstreams,omitempty"`
+	UpstreamsFrom    string        `json:"upstreamsFrom,omitempty"`    // default, node or document
+	UpstreamsVersion uint64        `json:"upstreamsVersion,omitempty"` // of the document of the proxy's service
+	Types            []v2ProxyType `json:"types,omitempty"`
 }
 
 type v2ProxyType struct {
@@ -432,6 +436,7 @@ func (p *Proxy) shown(member uint64) v2Proxy {
 	out := v2Proxy{
 		Node: p.Node, Member: member, Number: p.Number, Kind: p.Kind, State: p.State, Region: p.Region, Zone: p.Zone, Namespace: p.Namespace, Service: p.Service, Cluster: p.Cluster,
 		Protocol: p.Protocol, Peer: p.Peer, ConnectedAt: timeText(p.Connected), UpstreamCount: p.UpstreamCount, Upstreams: p.Upstreams,
+		UpstreamsFrom: p.UpstreamsFrom, UpstreamsVersion: p.UpstreamsVersion,
 	}
 	for _, t := range p.Types {
 		one := v2ProxyType{

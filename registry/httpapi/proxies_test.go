@@ -53,7 +53,7 @@ func newFakeProxies() *fakeProxies {
 		all: map[uint64][]Proxy{
 			1: {{
 				Number: 7, Node: "web-1", Cluster: "web", Service: "shop", Namespace: "prod", Region: "here", Zone: "a", Kind: "envoy", Protocol: "delta",
-				Peer: "10.1.0.1:4711", State: "synced", Connected: at, UpstreamCount: 1, Upstreams: []string{"*.prod"},
+				Peer: "10.1.0.1:4711", State: "synced", Connected: at, UpstreamCount: 1, Upstreams: []string{"*.prod"}, UpstreamsFrom: "document", UpstreamsVersion: 3,
 				Types: []ProxyType{{Type: "cds", State: "synced", Since: at, AckedAt: at, Wildcard: true, Resources: 4, Sent: 40, Acked: 40, InSync: true}},
 			}},
 			2: {{

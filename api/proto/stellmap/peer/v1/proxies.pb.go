@@ -778,8 +778,12 @@ type Proxy struct {
 	UpstreamCount uint64       `protobuf:"varint,14,opt,name=upstream_count,json=upstreamCount,proto3" json:"upstream_count,omitempty"`
 	ConnectedMs   int64        `protobuf:"varint,12,opt,name=connected_ms,json=connectedMs,proto3" json:"connected_ms,omitempty"`
 	Types         []*ProxyType `protobuf:"bytes,13,rep,name=types,proto3" json:"types,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// What the upstreams are from: default, node or document.
+	UpstreamsFrom string `protobuf:"bytes,15,opt,name=upstreams_from,json=upstreamsFrom,proto3" json:"upstreams_from,omitempty"`
+	// Of the document of the proxy's service; 0 where it has none.
+	UpstreamsVersion uint64 `protobuf:"varint,16,opt,name=upstreams_version,json=upstreamsVersion,proto3" json:"upstreams_version,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Proxy) Reset() {
@@ -908,6 +912,20 @@ func (x *Proxy) GetTypes() []*ProxyType {
 		return x.Types
 	}
 	return nil
+}
+
+func (x *Proxy) GetUpstreamsFrom() string {
+	if x != nil {
+		return x.UpstreamsFrom
+	}
+	return ""
+}
+
+func (x *Proxy) GetUpstreamsVersion() uint64 {
+	if x != nil {
+		return x.UpstreamsVersion
+	}
+	return 0
 }
 
 type ProxyType struct {
@@ -1931,7 +1949,7 @@ const file_stellmap_peer_v1_proxies_proto_rawDesc = "" +
 	"\x0fProxyListAnswer\x121\n" +
 	"\aproxies\x18\x01 \x03(\v2\x17.stellmap.peer.v1.ProxyR\aproxies\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x04R\x05count\x12\x12\n" +
-	"\x04more\x18\x03 \x01(\bR\x04more\"\x90\x03\n" +
+	"\x04more\x18\x03 \x01(\bR\x04more\"\xe4\x03\n" +
 	"\x05Proxy\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x04R\x06number\x12\x18\n" +
@@ -1947,7 +1965,9 @@ const file_stellmap_peer_v1_proxies_proto_rawDesc = "" +
 	"\tupstreams\x18\v \x03(\tR\tupstreams\x12%\n" +
 	"\x0eupstream_count\x18\x0e \x01(\x04R\rupstreamCount\x12!\n" +
 	"\fconnected_ms\x18\f \x01(\x03R\vconnectedMs\x121\n" +
-	"\x05types\x18\r \x03(\v2\x1b.stellmap.peer.v1.ProxyTypeR\x05types\"\xef\x02\n" +
+	"\x05types\x18\r \x03(\v2\x1b.stellmap.peer.v1.ProxyTypeR\x05types\x12%\n" +
+	"\x0eupstreams_from\x18\x0f \x01(\tR\rupstreamsFrom\x12+\n" +
+	"\x11upstreams_version\x18\x10 \x01(\x04R\x10upstreamsVersion\"\xef\x02\n" +
 	"\tProxyType\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x1a\n" +
 	"\bwildcard\x18\x02 \x01(\bR\bwildcard\x12\x1e\n" +
