@@ -60,6 +60,7 @@ type fleet struct {
 	readers  sync.WaitGroup
 	received atomic.Int64 // responses since all were in sync
 	bytes    atomic.Int64 // of those
+	tables   atomic.Int64 // of those, the bytes of route tables
 	took     time.Duration
 	close    func()
 
@@ -180,6 +181,9 @@ func (f *fleet) arrived(in *frame) {
 	now := time.Now()
 	f.received.Add(1)
 	f.bytes.Add(int64(in.bytes))
+	if in.typ == routeType {
+		f.tables.Add(int64(in.bytes))
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, name := range in.names {

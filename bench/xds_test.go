@@ -219,7 +219,7 @@ func (r *results) all(b *testing.B, c contestant) {
 		changes := float64(len(inClusters))
 		more += fmt.Sprintf(", %.1f clusters and %.1f routes built for a change", (built("cds")-clusters)/changes, (built("rds")-routes)/changes)
 	}
-	bytes := perResponse(f.bytes.Load(), f.received.Load())
+	bytes := perResponse(f.tables.Load(), int64(len(inRoutes)*n))
 	elsewhere := float64(f.received.Load())/float64(len(inClusters)) - 2*float64(n)
 	r.rows = append(r.rows,
 		result{"P11", "a new service: its cluster", c.name, spreadOf(inClusters), elsewhere, math.NaN(), cpu, more},

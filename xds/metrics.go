@@ -37,6 +37,10 @@ type metrics struct {
 	loadReports        atomic.Uint64
 	loadRefused        [loadRefusals]atomic.Uint64 // what of them is not kept
 
+	tablesWaiting atomic.Int64  // streams
+	tablesDelayed atomic.Uint64 // times that one had to wait
+	tablesOverdue atomic.Uint64 // turns that ended without an answer
+
 	inquiries        atomic.Int64 // who ask how far a change has come
 	inquiriesRefused atomic.Uint64
 
@@ -64,6 +68,7 @@ func (m *metrics) register(r prometheus.Registerer, rejectedNow func(resourceTyp
 	}
 	collectors := []prometheus.Collector{m.changes,
 		gaugeOf("stellmap_xds_streams", "Open xDS streams.", &m.streams),
+		gaugeOf("stellmap_xds_tables_waiting", "Streams whose route table waits for others to be sent.", &m.tablesWaiting),
 		gaugeOf("stellmap_xds_inquiries", "Callers who ask how far a change has come, or wait for it.", &m.inquiries),
 	}
 	single := func(name, help string, n *atomic.Uint64) {
@@ -77,6 +82,8 @@ func (m *metrics) register(r prometheus.Registerer, rejectedNow func(resourceTyp
 	single("stellmap_xds_streams_cut_total", "Streams ended because the client took no response.", &m.cut)
 	single("stellmap_xds_requests_unsupported_total", "Requests for types that are not served.", &m.unsupported)
 	single("stellmap_xds_reloads_total", "Full comparisons after falling behind the change stream.", &m.reloads)
+	single("stellmap_xds_tables_delayed_total", "Times that a large route table had to wait for others to be sent.", &m.tablesDelayed)
+	single("stellmap_xds_tables_overdue_total", "Large route tables that were not answered before it was the next one's turn.", &m.tablesOverdue)
 	single("stellmap_xds_inquiries_refused_total", "Questions how far a change has come that were refused because there were too many.", &m.inquiriesRefused)
 	for t := range typeCount {
 		labels := prometheus.Labels{"type": t.String()}

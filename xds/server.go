@@ -46,6 +46,7 @@ type Server struct {
 
 	age       time.Duration // of a stream, about; 0 = any
 	turnstile turnstile     // of streams that begin
+	passage   passage       // of large route tables
 	random    func() float64
 	sleep     func(context.Context, time.Duration) error
 
@@ -84,19 +85,25 @@ const (
 
 // limits are the bounds that tests make smaller.
 type limits struct {
-	hold, send, catchUp    time.Duration
-	turn                   time.Duration
-	streams, responseBytes int
+	hold, send, catchUp     time.Duration
+	turn                    time.Duration
+	streams, responseBytes  int
+	tablesBytes, tableBytes int
+	tableTurn               time.Duration
 }
 
 // New makes a server.
 func New(c Config) *Server {
 	s := &Server{
 		region: c.Region, caughtUp: c.CaughtUp, now: c.Now, log: c.Logger,
-		limits:  limits{hold: holdMax, send: sendMax, catchUp: catchUpMax, turn: turnMax, streams: streamsMax, responseBytes: responseBytesMax},
+		limits: limits{
+			hold: holdMax, send: sendMax, catchUp: catchUpMax, turn: turnMax, streams: streamsMax, responseBytes: responseBytesMax,
+			tablesBytes: tablesBytes, tableBytes: tableBytesMin, tableTurn: tableTurn,
+		},
 		metrics: newMetrics(), stopped: make(chan struct{}), leaving: make(chan struct{}), streams: make(map[*stream]struct{}),
 		age: c.StreamAge, turnstile: turnstile{rate: c.FirstResponses}, random: c.Random, sleep: sleep,
 	}
+	s.passage = passage{server: s, inside: make(map[*stream]turn)}
 	if s.random == nil {
 		s.random = draw
 	}

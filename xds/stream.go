@@ -42,6 +42,9 @@ type stream struct {
 	answered         uint64 // of the latest that the client has answered
 	round            uint64 // of changes, up to which the marks have been taken
 
+	inLine     bool // for its turn to send a table; guarded by passage.mu
+	tableBytes int  // of that table; guarded by passage.mu
+
 	ends     time.Time     // when it has reached its age; zero = never
 	sentAway chan struct{} // closed when it has to go
 
@@ -143,6 +146,7 @@ func (s *stream) receive(ctx context.Context, requests chan<- *request, failure 
 
 func (s *stream) close() {
 	s.leave()
+	s.server.passage.leave(s)
 	for _, b := range s.subs {
 		if b != nil {
 			b.close()
@@ -269,6 +273,9 @@ func (b *subscription) settle(r *request) bool {
 func (b *subscription) answered(p *response, r *request) {
 	s := b.stream
 	s.answered = max(s.answered, p.sequence)
+	if s.server.isTable(p) {
+		s.server.passage.leave(s)
+	}
 	b.heard = max(b.heard, p.sequence)
 	if r.failed {
 		s.server.rejected(b, p, r.reason)
@@ -343,6 +350,10 @@ func (s *stream) push(ctx context.Context, b *subscription, now time.Time) error
 	if b.typ >= typeListener && s.unsettled() {
 		b.takeBack(r)
 		s.server.cache.awaitRound(s)
+		return nil
+	}
+	if s.server.isTable(r) && !s.server.passage.enter(s, r.size) {
+		b.takeBack(r)
 		return nil
 	}
 	s.sequence++

@@ -263,14 +263,17 @@ func (b *subscription) sending(r *response) {
 	b.pending, b.nonce, b.answer, b.last = r, r.nonce, false, r.revision
 }
 
-// takeBack undoes the composing of a response. The state has moved meanwhile, so
-// that its routes may name clusters which have to go first.
+// takeBack undoes the composing of a response that may not be sent yet: the state has moved
+// meanwhile, so that its routes may name clusters which have to go first, or it has to take turns.
 func (b *subscription) takeBack(r *response) {
 	for _, e := range r.entries {
 		b.want(e.name, true)
 	}
 	for _, name := range r.removed {
 		b.want(name, true)
+	}
+	for _, e := range r.errors { // which is how routes are gone as state of the world
+		b.want(e.name, true)
 	}
 }
 
