@@ -67,9 +67,8 @@ func TestAScopeIsEditedUnderAStream(t *testing.T) {
 	m.settled()
 	other.quiet()
 	c.quiet()
-	p := m.server.Proxies()[0]
 	eventually(t, "the proxy says what it is told of", func() bool {
-		p = m.server.Proxies()[0]
+		p := m.server.Proxies()[0]
 		return fmt.Sprint(p.Upstreams) == "[ledger.prod]" && p.UpstreamsFrom == UpstreamsByDocument && p.UpstreamsVersion == 1
 	})
 	if p := m.server.Proxies()[1]; p.UpstreamsFrom != UpstreamsByNode || p.UpstreamsVersion != 0 {
@@ -159,8 +158,8 @@ func TestADocumentHoldsFromTheBeginning(t *testing.T) {
 	c.subscribe(typeCluster)
 	c.ack(c.wants(typeCluster, "ledger.prod"))
 	eventually(t, "the proxy says so", func() bool {
-		p := m.server.Proxies()[0]
-		return fmt.Sprint(p.Upstreams) == "[ledger.prod]" && p.UpstreamsFrom == UpstreamsByDefault && p.UpstreamsVersion == 1
+		all := m.server.Proxies() // there is none until it has been answered
+		return len(all) == 1 && fmt.Sprint(all[0].Upstreams) == "[ledger.prod]" && all[0].UpstreamsFrom == UpstreamsByDefault && all[0].UpstreamsVersion == 1
 	})
 	m.explains(`orders.prod told=false: service shop in namespace prod may not call it, by version 1 of its upstreams: add orders.prod to what it may
 `)
