@@ -39,21 +39,36 @@ func (s started) print(w io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s   node %d, %s, cluster %d, region %s\n", name, version.Number, c.Node.ID, of, c.Node.ClusterID, c.Node.Region)
 	for _, row := range [][3]string{
-		{"HTTP", "http://" + c.Server.AdvertiseHTTPAddr, "registry, /readyz, /metrics"},
+		{"HTTP", c.scheme() + c.Server.AdvertiseHTTPAddr, "registry, /readyz, /metrics"},
 		{"xDS", c.Server.AdvertiseXDSAddr, "ADS for Envoy, the registry over gRPC"},
 		{"peers", c.Server.AdvertiseGRPCAddr, "the other members"},
-		{"admin", "http://" + c.Server.AdvertiseAdminAddr, admin},
+		{"admin", c.scheme() + c.Server.AdvertiseAdminAddr, admin},
 		{"data", c.Node.DataDir, keep + "; " + s.replayed},
 	} {
 		fmt.Fprintf(&b, "  %-6s %-28s %s\n", row[0], row[1], row[2])
 	}
-	b.WriteString("  authentication is OFF: all listeners are on loopback, whoever reaches them may register and read\n")
+	b.WriteString("  " + c.guarded() + "\n")
 	flag := ""
-	if c.Server.AdvertiseHTTPAddr != "127.0.0.1:8080" {
+	if c.TLS.CertFile != "" {
+		flag = " --server https://" + c.Server.AdvertiseHTTPAddr + " --ca CA --cert CERT --key KEY"
+	} else if c.Server.AdvertiseHTTPAddr != "127.0.0.1:8080" {
 		flag = " --server http://" + c.Server.AdvertiseHTTPAddr
 	}
 	fmt.Fprintf(&b, "Next: stellmapctl%s register orders --id orders-1 --addr 127.0.0.1:9001 --keep\n", flag)
 	fmt.Fprintf(&b, "      stellmapctl%s bootstrap envoy --node web-1 > envoy.yaml\n", flag)
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// guarded says who may come.
+func (c *Config) guarded() string {
+	switch {
+	case c.TLS.CertFile != "" && c.TLS.HTTPClientAuth == require && c.TLS.XDSClientAuth == require:
+		return "TLS is on: whoever has a certificate of a workload or an operator may register and read"
+	case c.TLS.CertFile != "":
+		return "TLS is on; whoever reaches a port whose client_auth is optional may register and read"
+	case !c.atHome():
+		return "INSECURE: no TLS, no authentication, and not all listeners are on loopback: whoever reaches them may do anything but administer"
+	}
+	return "authentication is OFF: all listeners are on loopback, whoever reaches them may register and read"
 }

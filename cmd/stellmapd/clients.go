@@ -24,7 +24,7 @@ func (n *node) makeClientGRPC() error {
 	if err != nil {
 		return err
 	}
-	n.xdsGRPC = grpc.NewServer(xds.ServerOptions()...)
+	n.xdsGRPC = grpc.NewServer(append(xds.ServerOptions(), n.clientOptions()...)...)
 	n.xds.Register(n.xdsGRPC)
 	n.grpcAPI.Register(n.xdsGRPC)
 	n.xdsHealth = health.NewServer()

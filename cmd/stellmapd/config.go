@@ -37,11 +37,22 @@ type Config struct {
 		AdvertiseGRPCAddr  string `mapstructure:"advertise_grpc_addr"`
 		AdvertiseAdminAddr string `mapstructure:"advertise_admin_addr"`
 
+		InsecureBeyondLoopback string `mapstructure:"insecure_beyond_loopback_without_tls_or_authentication"`
+
 		WatchesPerAddress string `mapstructure:"watches_per_address"`
 	} `mapstructure:"server"`
 	Auth struct {
 		ReplicationToken string `mapstructure:"replication_token"`
 	} `mapstructure:"auth"`
+	TLS struct {
+		CertFile        string `mapstructure:"cert_file"`
+		KeyFile         string `mapstructure:"key_file"`
+		CAFile          string `mapstructure:"ca_file"`
+		CRLFile         string `mapstructure:"crl_file"`
+		HTTPClientAuth  string `mapstructure:"http_client_auth"`
+		XDSClientAuth   string `mapstructure:"xds_client_auth"`
+		AdminClientAuth string `mapstructure:"admin_client_auth"`
+	} `mapstructure:"tls"`
 	Cluster struct {
 		Members    []MemberConfig `mapstructure:"members"`
 		Join       []string       `mapstructure:"join"`
@@ -259,6 +270,8 @@ func (l *loader) checkValues() {
 		}
 		if reason := s.kind.check(l.text(s)); reason != "" {
 			l.add(l.origin(s), "%s: %s", s.key, reason)
+		} else if reason := l.beyond(s); reason != "" {
+			l.add(l.origin(s), "%s: %s", s.key, reason)
 		}
 	}
 	l.checkMembers()
@@ -352,6 +365,7 @@ func (c *Config) self() MemberConfig {
 // checkTogether looks at what only several settings together can get wrong.
 func (l *loader) checkTogether(c Config) {
 	l.checkListeners(c)
+	l.checkTLS(c)
 	l.checkHealth(c)
 	if len(c.Cluster.Join) > 0 {
 		l.checkJoin()

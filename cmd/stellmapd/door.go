@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/stellmap/stellmap/access"
 	"github.com/stellmap/stellmap/registry/httpapi"
 )
 
@@ -25,6 +26,7 @@ func openDoor(l net.Listener, first http.Handler, logger *slog.Logger) *door {
 	d := &door{ended: make(chan error, 1)}
 	d.show(first)
 	d.server = httpapi.NewServer(d, logger)
+	d.server.ConnContext = access.ConnContext
 	go func() {
 		d.ended <- serveHTTP(d.server, l)
 		close(d.ended)

@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"time"
 
+	"github.com/stellmap/stellmap/access"
 	"github.com/stellmap/stellmap/consensus"
 	"github.com/stellmap/stellmap/storage"
 )
@@ -35,6 +37,11 @@ type joiner struct {
 // One that was taken in before and has no state yet asks again.
 func (n *node) join(ctx context.Context, file consensus.IdentityFile, id storage.Identity) (storage.Identity, error) {
 	transport := &http.Transport{}
+	if n.tls != nil {
+		transport.DialTLSContext = func(ctx context.Context, _, address string) (net.Conn, error) {
+			return n.tls.Dial(ctx, address, access.AnyPeer(n.config.Node.Region))
+		}
+	}
 	defer transport.CloseIdleConnections()
 	j := joiner{config: n.config, uuid: id.UUID, client: &http.Client{Transport: transport, Timeout: joinTimeout}, logger: n.logger}
 	var err error
@@ -105,7 +112,7 @@ func (j *joiner) askOne(ctx context.Context, address string) (consensus.Joining,
 	if err != nil {
 		return consensus.Joining{}, fmt.Errorf("encode the request: %w", err)
 	}
-	q, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+address+"/admin/v1/members/join", bytes.NewReader(body))
+	q, err := http.NewRequestWithContext(ctx, http.MethodPost, j.config.scheme()+address+"/admin/v1/members/join", bytes.NewReader(body))
 	if err != nil {
 		return consensus.Joining{}, err
 	}

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
 
+	"github.com/stellmap/stellmap/access"
 	"github.com/stellmap/stellmap/consensus"
 	"github.com/stellmap/stellmap/consensus/peer"
 	"github.com/stellmap/stellmap/federation"
@@ -53,6 +54,7 @@ type node struct {
 	metrics   *prometheus.Registry
 	failed    chan error // what must not happen happened, outside any Run; one is enough
 
+	tls       *access.Source // nil = no TLS
 	space     *storage.Space
 	rebuilt   *storage.Rebuilt  // nil when the state was whole
 	joining   consensus.Joining // what a node was told that has just been taken in
@@ -107,6 +109,9 @@ func (n *node) open(ctx context.Context) error {
 	if n.space, err = openSpace(n.config, vfs.Default, n.logger, n.metrics); err != nil {
 		return err
 	}
+	if err := n.openTLS(); err != nil {
+		return err
+	}
 	if n.listeners, err = listen(&n.config); err != nil {
 		return err
 	}
@@ -130,7 +135,7 @@ func (n *node) open(ctx context.Context) error {
 // members wait for it by themselves, and not for long.
 func (n *node) answerAtOnce() {
 	public, admin := httpapi.Starting(n.config.Node.ID, n.logger)
-	n.public, n.admin = openDoor(n.listeners.http, public, n.logger), openDoor(n.listeners.admin, admin, n.logger)
+	n.public, n.admin = openDoor(n.secured(n.listeners.http, access.HTTP), public, n.logger), openDoor(n.secured(n.listeners.admin, access.Admin), admin, n.logger)
 	n.xdsClosed = turnAway(n.listeners.xds)
 	n.opened = append(n.opened, n.public, n.admin, n.xdsClosed)
 }
@@ -153,7 +158,7 @@ func (n *node) openGroup(ctx context.Context, dir string) (*registry.Machine, er
 		return nil, err
 	}
 	n.opened = append(n.opened, store)
-	n.transport, err = peer.New(peer.Config{Address: n.addressBook(), Logger: n.logger, Registerer: n.metrics, Random: rand.Int64N})
+	n.transport, err = peer.New(peer.Config{Address: n.addressBook(), Credentials: n.toMember(), Proves: n.provesMember(), Logger: n.logger, Registerer: n.metrics, Random: rand.Int64N})
 	if err != nil {
 		return nil, err
 	}
@@ -250,7 +255,7 @@ func (n *node) makeServers(machine *registry.Machine, token string) error {
 		return err
 	}
 	n.transport.Inform(n.xds)
-	n.peerGRPC = grpc.NewServer(peer.ServerOptions(nil)...)
+	n.peerGRPC = grpc.NewServer(peer.ServerOptions(n.credentials(access.Peers))...)
 	n.transport.Register(n.peerGRPC)
 	n.exporter.Register(n.peerGRPC)
 	return nil
@@ -275,6 +280,7 @@ func (n *node) run(ctx context.Context) error {
 	inner.Go(func() error { return n.registry.Run(broken) })
 	inner.Go(func() error { return n.prober.Run(broken) })
 	inner.Go(func() error { return n.space.Run(broken) })
+	inner.Go(func() error { return n.runTLS(broken) })
 	inner.Go(func() error { return serveGRPC(n.peerGRPC, n.listeners.grpc) })
 	inner.Go(func() error {
 		select {

@@ -4,7 +4,6 @@ import (
 	"crypto/x509"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -51,8 +50,7 @@ func (l *loader) checkHealth(c Config) {
 // atHome says that all listeners are on loopback.
 func (c *Config) atHome() bool {
 	for _, addr := range []string{c.Server.HTTPAddr, c.Server.XDSAddr, c.Server.GRPCAddr, c.Server.AdminAddr} {
-		host, _, err := net.SplitHostPort(addr)
-		if ip := net.ParseIP(host); err != nil || host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		if !onLoopback(addr) {
 			return false
 		}
 	}

@@ -6,10 +6,11 @@ import (
 )
 
 // makeExporter makes what tells other regions of this one, on the port of the members.
-// Without a token it answers where anonymous callers may read, too.
+// Without a token it answers where anonymous callers may read, too, and those who have
+// proved by a certificate that they may come to this port.
 func (n *node) makeExporter() (err error) {
 	n.exporter, err = federation.NewExporter(federation.Config{
-		Registry: n.registry, Identity: n.identity, Token: n.config.Auth.ReplicationToken, Open: n.config.atHome(),
+		Registry: n.registry, Identity: n.identity, Token: n.config.Auth.ReplicationToken, Open: n.config.atHome() || n.tls != nil,
 		Logger: n.logger, Registerer: n.metrics,
 	})
 	return err

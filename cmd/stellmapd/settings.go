@@ -37,6 +37,7 @@ const (
 	kindSecret
 	kindRoom
 	kindInterval
+	kindClientAuth
 )
 
 // setting is one key that a file, a variable and a flag can give.
@@ -64,6 +65,14 @@ var settings = [...]setting{
 	{"server.advertise_grpc_addr", kindAdvertise, "", "what others use instead of grpc_addr"},
 	{"server.advertise_admin_addr", kindAdvertise, "", "what others use instead of admin_addr"},
 	{"auth.replication_token", kindSecret, "", "what other regions and mirrors present that follow this one over grpc_addr, at least 16 characters; empty = whoever reaches it may follow if all listeners are on loopback, and else nobody"},
+	{beyondKey, kindSwitch, off, "on = whoever reaches an address that is not on loopback may read and write the registry, join the cluster and read what members say to each other, as far as [tls] does not prevent it"},
+	{"tls.cert_file", kindFile, "", "PEM file of this member's certificate, with the URI spiffe://<trust domain>/region/<node.region>/peer/<node.id>, for servers and clients; empty = no TLS on any port"},
+	{"tls.key_file", kindFile, "", "PEM file of its key"},
+	{"tls.ca_file", kindFile, "", "PEM file of the authorities whose certificates this member trusts, on all ports"},
+	{"tls.crl_file", kindFile, "", "PEM file of revocation lists of these authorities; whoever stands in one is cut off"},
+	{"tls.http_client_auth", kindClientAuth, require, "whether those who come to http_addr must bring a certificate, require or optional"},
+	{"tls.xds_client_auth", kindClientAuth, require, "the same for xds_addr"},
+	{"tls.admin_client_auth", kindClientAuth, require, "the same for admin_addr; grpc_addr always requires one"},
 	{"server.watches_per_address", kindRoom, auto, "how many watches an address may have open on this member; auto = 1000, and any number from this machine"},
 	{joinKey, kindJoin, "", "admin addresses, host:port, of members of the cluster that this node enters at its first start; several with commas, or as several flags"},
 	{"cluster.check_every", kindDuration, "1m", "how often the members compare their states, if something has changed, 1s to 1h"},
@@ -97,6 +106,15 @@ const (
 	off = "off"
 )
 
+// The values of a client_auth.
+const (
+	require  = "require"
+	optional = "optional"
+)
+
+// beyondKey is what has ports beyond loopback open without what should guard them.
+const beyondKey = "server.insecure_beyond_loopback_without_tls_or_authentication"
+
 // joinKey is whom a node asks that did not found the cluster.
 const joinKey = "cluster.join"
 
@@ -116,7 +134,7 @@ var memberKeys = [...]setting{
 func (s setting) flag() string {
 	section, name, _ := strings.Cut(s.key, ".")
 	name = strings.ReplaceAll(name, "_", "-")
-	if section == "xds" || section == "log" || section == "storage" || section == "snapshot" || section == "health" || name == "id" {
+	if section == "xds" || section == "tls" || section == "log" || section == "storage" || section == "snapshot" || section == "health" || name == "id" {
 		return section + "-" + name
 	}
 	return name
@@ -257,6 +275,8 @@ func (k kind) check(value string) string {
 		return oneOf(value, "text", "json")
 	case kindSwitch:
 		return oneOf(value, on, off)
+	case kindClientAuth:
+		return oneOf(value, require, optional)
 	case kindSecret:
 		return checkSecret(value)
 	case kindRoom:
@@ -369,20 +389,22 @@ func parsePrefixes(value string) ([]netip.Prefix, error) {
 	return out, nil
 }
 
-// checkListen allows loopback only: without TLS and authentication nothing
-// else may listen.
 func checkListen(value string) string {
-	host, port, err := net.SplitHostPort(value)
+	_, port, err := net.SplitHostPort(value)
 	if err != nil {
 		return fmt.Sprintf("%q is not host:port", value)
 	}
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
 		return fmt.Sprintf("%q: the port is not a number from 0 to 65535", value)
 	}
-	if ip := net.ParseIP(host); host == "localhost" || (ip != nil && ip.IsLoopback()) {
-		return ""
-	}
-	return fmt.Sprintf("%q is not on loopback (127.0.0.0/8, ::1, localhost); beyond it this version, which has no TLS, does not listen", value)
+	return ""
+}
+
+// onLoopback tells of an address that is host:port.
+func onLoopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	ip := net.ParseIP(host)
+	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
 }
 
 // nearest is the known key that a typing error is closest to, or "".

@@ -84,6 +84,9 @@ func (g *target) reach(ctx context.Context) (peerv1.PeerServiceClient, error) {
 
 // Ask answers another member.
 func (s *service) Ask(ctx context.Context, r *peerv1.AskRequest) (*peerv1.AskResponse, error) {
+	if err := s.proved(ctx, r.GetFrom()); err != nil {
+		return nil, err
+	}
 	if r.GetClusterId() != s.transport.group.Introduce().ClusterID || !s.transport.group.Known(r.GetFrom(), r.GetUuid()) {
 		return &peerv1.AskResponse{Refusal: errNotIntroduced.Error()}, nil
 	}

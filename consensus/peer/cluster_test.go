@@ -32,6 +32,7 @@ type cluster struct {
 	tick            time.Duration
 	intercept       grpc.StreamServerInterceptor
 	informs         func(id uint64) Answerer // nil = members tell nothing of themselves
+	proves          func(ctx context.Context, id uint64) error
 	t               *testing.T
 	members         []consensus.Member
 	addresses       sync.Map // id → address, where it is not the listener's
@@ -139,7 +140,7 @@ func (c *cluster) open(id uint64, fs vfs.FS, via *member) *member {
 	})
 	must(c.t, err)
 	m.store = store
-	m.transport, err = New(Config{Address: c.address, Registerer: m.metrics, Random: rand.Int64N})
+	m.transport, err = New(Config{Address: c.address, Proves: c.proves, Registerer: m.metrics, Random: rand.Int64N})
 	must(c.t, err)
 	m.transport.chunk = cmp.Or(c.chunk, snapshotChunkBytes)
 	m.Group, err = consensus.Open(consensus.Config{

@@ -20,20 +20,35 @@ type service struct {
 
 // Hello answers a member's introduction with this one's, and with why not when
 // it is refused.
-func (s *service) Hello(_ context.Context, r *peerv1.HelloRequest) (*peerv1.HelloResponse, error) {
+func (s *service) Hello(ctx context.Context, r *peerv1.HelloRequest) (*peerv1.HelloResponse, error) {
+	if err := s.proved(ctx, r.GetIntroduction().GetMember().GetId()); err != nil {
+		return nil, err
+	}
 	own := s.transport.group.Introduce()
 	answer := &peerv1.HelloResponse{Introduction: introductionTo(own)}
 	if r.GetTo() != own.Member.ID {
 		answer.Refusal = &peerv1.Refusal{Reason: peerv1.Refusal_REASON_ID, Text: "another node was meant"}
 		return answer, nil
 	}
-	refusal, err := s.greet(r.GetIntroduction())
+	refusal, err := s.greet(ctx, r.GetIntroduction())
 	answer.Refusal = refusal
 	return answer, err
 }
 
+// proved looks at who calls before anything is done for it, or told to it.
+func (s *service) proved(ctx context.Context, id uint64) error {
+	if err := s.transport.config.Proves(ctx, id); err != nil {
+		s.transport.log.Warn("a caller is not the node that it says", "node", id, "error", err)
+		return status.Error(codes.PermissionDenied, err.Error())
+	}
+	return nil
+}
+
 // greet tells a refusal from a fault of this member.
-func (s *service) greet(i *peerv1.Introduction) (*peerv1.Refusal, error) {
+func (s *service) greet(ctx context.Context, i *peerv1.Introduction) (*peerv1.Refusal, error) {
+	if err := s.proved(ctx, i.GetMember().GetId()); err != nil {
+		return nil, err
+	}
 	err := s.transport.group.Greet(introductionOf(i))
 	var r *consensus.Refusal
 	switch {
@@ -54,7 +69,7 @@ func (s *service) Messages(stream grpc.ClientStreamingServer[peerv1.MessagesRequ
 	if err != nil {
 		return err
 	}
-	refusal, err := s.greet(first.GetIntroduction())
+	refusal, err := s.greet(stream.Context(), first.GetIntroduction())
 	if err != nil {
 		return err
 	}
@@ -79,6 +94,9 @@ func (s *service) Messages(stream grpc.ClientStreamingServer[peerv1.MessagesRequ
 
 // Forward does what a follower asks of its leader.
 func (s *service) Forward(ctx context.Context, r *peerv1.ForwardRequest) (*peerv1.ForwardResponse, error) {
+	if err := s.proved(ctx, r.GetFrom()); err != nil {
+		return nil, err
+	}
 	if r.GetClusterId() != s.transport.group.Introduce().ClusterID || !s.transport.group.Known(r.GetFrom(), r.GetUuid()) {
 		return &peerv1.ForwardResponse{Code: peerv1.ForwardResponse_CODE_NOT_LEADER, Text: "the caller was not introduced"}, nil
 	}

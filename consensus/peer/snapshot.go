@@ -218,7 +218,7 @@ func (s *service) Snapshot(stream grpc.BidiStreamingServer[peerv1.SnapshotReques
 		return err
 	}
 	offer := first.GetOffer()
-	refusal, err := s.greet(offer.GetIntroduction())
+	refusal, err := s.greet(stream.Context(), offer.GetIntroduction())
 	if err != nil {
 		return err
 	}

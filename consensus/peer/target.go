@@ -203,7 +203,7 @@ func (g *target) connect() (peerv1.PeerServiceClient, error) {
 	}
 	if g.conn == nil || g.conn.Target() != "passthrough:///"+address {
 		g.disconnect()
-		conn, err := grpc.NewClient("passthrough:///"+address, g.transport.dialOptions()...)
+		conn, err := grpc.NewClient("passthrough:///"+address, g.transport.dialOptions(g.id)...)
 		if err != nil {
 			return nil, fmt.Errorf("dial %s: %w", address, err)
 		}

@@ -66,10 +66,13 @@ type Group interface {
 type Config struct {
 	// Address is where a member's gRPC port is, or "" when that is not known.
 	// It is asked before each connection.
-	Address     func(id uint64) string
-	Credentials credentials.TransportCredentials // to dial with; nil = plain text
-	Logger      *slog.Logger                     // nil = none
-	Registerer  prometheus.Registerer            // nil = none
+	Address func(id uint64) string
+	// Credentials are what a member is dialled with: they take nobody else for it. Nil = plain text.
+	Credentials func(id uint64) credentials.TransportCredentials
+	// Proves says whether a caller has proved to be that member. Nil = its word is taken.
+	Proves     func(ctx context.Context, id uint64) error
+	Logger     *slog.Logger          // nil = none
+	Registerer prometheus.Registerer // nil = none
 	// Random spreads the pauses between attempts: a number below n. Nil = no spread.
 	Random func(n int64) int64
 	// SnapshotRate is how many bytes of snapshots are sent in a second, to all
@@ -104,7 +107,10 @@ func New(c Config) (*Transport, error) {
 		return nil, errors.New("peer: without addresses nobody can be reached")
 	}
 	if c.Credentials == nil {
-		c.Credentials = insecure.NewCredentials()
+		c.Credentials = func(uint64) credentials.TransportCredentials { return insecure.NewCredentials() }
+	}
+	if c.Proves == nil {
+		c.Proves = func(context.Context, uint64) error { return nil }
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -147,9 +153,9 @@ func ServerOptions(c credentials.TransportCredentials) []grpc.ServerOption {
 	}
 }
 
-func (t *Transport) dialOptions() []grpc.DialOption {
+func (t *Transport) dialOptions(id uint64) []grpc.DialOption {
 	return []grpc.DialOption{
-		grpc.WithTransportCredentials(t.config.Credentials),
+		grpc.WithTransportCredentials(t.config.Credentials(id)),
 		grpc.WithDisableRetry(), // a proposal is sent at most once
 		grpc.WithDisableServiceConfig(),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(receiveBytesMax)),

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	"github.com/stellmap/stellmap/access"
+)
+
+// clientAuthKeys are what says of a port whether its clients must prove who they are.
+// That of the members has none: they always must.
+var clientAuthKeys = map[string]string{
+	"server.http_addr": "tls.http_client_auth", "server.xds_addr": "tls.xds_client_auth", "server.admin_addr": "tls.admin_client_auth",
+}
+
+// beyond says why a port may not listen where it is to, or "". Beyond loopback nobody is
+// let in who has not proved who it is.
+func (l *loader) beyond(s setting) string {
+	address := l.text(s)
+	if s.kind != kindListen || onLoopback(address) || l.viper.GetString(beyondKey) == on {
+		return ""
+	}
+	if l.viper.GetString("tls.cert_file") == "" {
+		return fmt.Sprintf("%q is not on loopback (127.0.0.0/8, ::1, localhost); beyond it nothing listens without TLS and authentication: give tls.cert_file, tls.key_file and tls.ca_file", address)
+	}
+	if key := clientAuthKeys[s.key]; key != "" && l.viper.GetString(key) != require {
+		return fmt.Sprintf("%q is not on loopback (127.0.0.0/8, ::1, localhost); beyond it nothing listens without authentication: set %s to %q", address, key, require)
+	}
+	return ""
+}
+
+// checkTLS: the certificate, its key and the authorities belong together, and the rest to them.
+func (l *loader) checkTLS(c Config) {
+	given := map[string]string{"tls.cert_file": c.TLS.CertFile, "tls.key_file": c.TLS.KeyFile, "tls.ca_file": c.TLS.CAFile}
+	some := c.TLS.CertFile+c.TLS.KeyFile+c.TLS.CAFile != ""
+	for _, s := range settings {
+		switch value, needed := given[s.key]; {
+		case needed && some && value == "":
+			l.add(l.origin(s), "%s: missing; tls.cert_file, tls.key_file and tls.ca_file are given together", s.key)
+		case !some && l.origin(s) != "default" && (s.key == "tls.crl_file" && c.TLS.CRLFile != "" || s.kind == kindClientAuth):
+			l.add(l.origin(s), "%s: without tls.cert_file there is no TLS and nobody to ask for a certificate", s.key)
+		}
+	}
+}
+
+// openTLS reads what all ports go by; without [tls] there is none.
+func (n *node) openTLS() (err error) {
+	c := n.config.TLS
+	if n.config.Server.InsecureBeyondLoopback == on && !n.config.atHome() {
+		n.logger.Warn("INSECURE: ports beyond loopback are open to whoever reaches them, as "+beyondKey+" says", "tls", c.CertFile != "")
+	}
+	if c.CertFile == "" {
+		return nil
+	}
+	n.tls, err = access.Open(access.Config{
+		Files:  access.Files{Cert: c.CertFile, Key: c.KeyFile, CA: c.CAFile, CRL: c.CRLFile},
+		Self:   access.Peer(n.config.Node.Region, n.config.Node.ID),
+		Logger: n.logger, Registerer: n.metrics,
+	})
+	if err != nil {
+		return fmt.Errorf("[tls]: %w", err)
+	}
+	return nil
+}
+
+// door is what a port asks of those who come, by its client_auth.
+func (c *Config) door(d access.Door) access.Door {
+	d.Anonymous = map[string]string{
+		access.HTTP.Port: c.TLS.HTTPClientAuth, access.XDS.Port: c.TLS.XDSClientAuth, access.Admin.Port: c.TLS.AdminClientAuth,
+	}[d.Port] == optional
+	return d
+}
+
+// secured is a port for HTTP with TLS, where there is any.
+func (n *node) secured(l net.Listener, d access.Door) net.Listener {
+	if n.tls == nil {
+		return l
+	}
+	return n.tls.Listener(l, n.config.door(d))
+}
+
+// credentials are those of a gRPC port; nil = plain text.
+func (n *node) credentials(d access.Door) credentials.TransportCredentials {
+	if n.tls == nil {
+		return nil
+	}
+	return n.tls.Server(n.config.door(d))
+}
+
+// clientOptions are added to those of the port for proxies and clients.
+func (n *node) clientOptions() []grpc.ServerOption {
+	if n.tls == nil {
+		return nil
+	}
+	return []grpc.ServerOption{grpc.Creds(n.credentials(access.XDS))}
+}
+
+// toMember is what a member is dialled with: nobody is taken for it who has not its certificate.
+func (n *node) toMember() func(id uint64) credentials.TransportCredentials {
+	if n.tls == nil {
+		return nil
+	}
+	return func(id uint64) credentials.TransportCredentials {
+		return n.tls.Client(access.Peer(n.config.Node.Region, id))
+	}
+}
+
+// provesMember holds a caller on the members' port to its certificate: the id in it is the
+// one that it says, and the region is this one. Whether such a member is in the cluster, the
+// cluster decides.
+func (n *node) provesMember() func(context.Context, uint64) error {
+	if n.tls == nil {
+		return nil
+	}
+	return func(ctx context.Context, id uint64) error {
+		who, ok := access.FromContext(ctx)
+		if !ok {
+			return errors.New("the caller has proved nothing")
+		}
+		return access.Peer(n.config.Node.Region, id)(who)
+	}
+}
+
+// runTLS keeps what the ports go by current.
+func (n *node) runTLS(ctx context.Context) error {
+	if n.tls == nil {
+		return nil
+	}
+	return n.tls.Run(ctx)
+}
+
+// scheme is what the URLs of the HTTP ports begin with.
+func (c *Config) scheme() string {
+	if c.TLS.CertFile != "" {
+		return "https://"
+	}
+	return "http://"
+}
