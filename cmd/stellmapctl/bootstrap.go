@@ -43,6 +43,25 @@ type proxyNode struct {
 	ID, Service, Namespace string
 	Region, Zone           string
 	XDS                    []xdsAddress
+	TLS                    xdsTLS
+}
+
+// xdsTLS are the files, on the client's machine, by which it knows the xDS servers and
+// they know it. Without authorities there is no TLS.
+type xdsTLS struct{ CA, Cert, Key string }
+
+// MemberURI is who an xDS server may be: a member of any region. That it has some
+// certificate of the authorities is not enough, workloads have, too.
+func (xdsTLS) MemberURI() string { return `spiffe://[^/]+/region/[^/]+/peer/[0-9]+` }
+
+func (t xdsTLS) check() error {
+	switch {
+	case (t.Cert == "") != (t.Key == ""):
+		return usagef("--tls-cert and --tls-key: a certificate is of no use without its key, give both or neither")
+	case t.Cert != "" && t.CA == "":
+		return usagef("--tls-ca: is missing: without it there is no TLS")
+	}
+	return nil
 }
 
 // envoyNode is what an Envoy adds.
@@ -95,7 +114,8 @@ Envoy goes on with another one when the one that it listens to fails.
 makes a small proxy: each service costs it some 80 kB.`,
 		Example: `  stellmapctl bootstrap envoy --node web-1 > envoy.yaml
   stellmapctl bootstrap envoy --node web-1 --service web --namespace prod --region cn-bj --zone a
-  stellmapctl bootstrap envoy --node web-1 --upstreams orders.prod,'*.shared' --xds 10.0.0.1:18000,10.0.0.2:18000`,
+  stellmapctl bootstrap envoy --node web-1 --upstreams orders.prod,'*.shared' --xds 10.0.0.1:18000,10.0.0.2:18000
+  stellmapctl bootstrap envoy --node web-1 --tls-ca /etc/web/ca.pem --tls-cert /etc/web/cert.pem --tls-key /etc/web/key.pem`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cmd.Flags().Changed("output") && c.output != formatYAML {
@@ -131,6 +151,9 @@ func (n *proxyNode) flags(flags *pflag.FlagSet, addresses *[]string) {
 	flags.StringVarP(&n.Namespace, "namespace", "n", namespaceDefault, "the service's namespace")
 	flags.StringVar(&n.Region, "region", "", "the region that it stands in (default: the xDS server's)")
 	flags.StringVar(&n.Zone, "zone", "", "the zone that it stands in")
+	flags.StringVar(&n.TLS.CA, "tls-ca", "", "the file, on its machine, of the authorities that it trusts for xDS servers (default: no TLS)")
+	flags.StringVar(&n.TLS.Cert, "tls-cert", "", "the file of the certificate that proves to them who it is")
+	flags.StringVar(&n.TLS.Key, "tls-key", "", "the file of its key")
 	flags.StringSliceVar(addresses, "xds", nil, "the xDS servers as host:port, with commas between (default: what --server lists)")
 }
 
@@ -181,7 +204,7 @@ func (n proxyNode) check() error {
 	case !isText(n.Zone):
 		return usagef("--zone: %q is not allowed: %s", n.Zone, textRule)
 	}
-	return nil
+	return n.TLS.check()
 }
 
 func (n envoyNode) check() error {

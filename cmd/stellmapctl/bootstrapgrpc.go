@@ -24,7 +24,22 @@ type grpcServer struct {
 }
 
 type grpcCreds struct {
-	Type string `json:"type"`
+	Type   string         `json:"type"`
+	Config *grpcTLSConfig `json:"config,omitempty"`
+}
+
+type grpcTLSConfig struct {
+	CA   string `json:"ca_certificate_file"`
+	Cert string `json:"certificate_file,omitempty"`
+	Key  string `json:"private_key_file,omitempty"`
+}
+
+// grpc is TLS as the bootstrap of gRPC says it. Clients know the server by its host name.
+func (t xdsTLS) grpc() grpcCreds {
+	if t.CA == "" {
+		return grpcCreds{Type: "insecure"}
+	}
+	return grpcCreds{Type: "tls", Config: &grpcTLSConfig{CA: t.CA, Cert: t.Cert, Key: t.Key}}
 }
 
 type grpcNode struct {
@@ -105,7 +120,7 @@ func (n proxyNode) grpc() grpcBootstrap {
 	for _, a := range n.XDS {
 		b.Servers = append(b.Servers, grpcServer{
 			URI:         net.JoinHostPort(a.Host, strconv.Itoa(a.Port)),
-			Credentials: []grpcCreds{{Type: "insecure"}},
+			Credentials: []grpcCreds{n.TLS.grpc()},
 			Features:    []string{"xds_v3"},
 		})
 	}

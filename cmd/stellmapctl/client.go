@@ -137,6 +137,9 @@ func noAnswer(ctx context.Context, r request, base string, patience time.Duratio
 		f.exit, f.code, f.why = exitTimeout, "timeout", fmt.Sprintf("no answer from %s within %v", base, patience)
 		f.next = "--timeout waits longer; --server asks another member"
 	}
+	if next := untrusted(err); next != "" {
+		f.next = next
+	}
 	var dial *net.OpError
 	if r.writes() && !(errors.As(err, &dial) && dial.Op == "dial") {
 		f.next = perhapsDone

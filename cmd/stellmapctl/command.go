@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net/http"
@@ -26,6 +27,7 @@ type ctl struct {
 	lookup         func(string) (string, bool) // the environment
 	stdout, stderr io.Writer
 	transport      http.RoundTripper
+	secure         func(*tls.Config) // has the transport use it
 	now            func() time.Time
 	after          func(time.Duration) <-chan time.Time
 	newToken       func() string // a lease token that nobody can guess
@@ -35,6 +37,7 @@ type ctl struct {
 	// What the global flags say, or their variables.
 	server, serverFrom string // serverFrom is how to name it in an error
 	token              string
+	proof              proof
 	output             format
 	noHeaders          bool
 	timeout            time.Duration
@@ -49,7 +52,7 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 func run(ctx context.Context, args []string, lookup func(string) (string, bool), stdout, stderr io.Writer) int {
 	transport := &http.Transport{TLSHandshakeTimeout: timeoutDefault, MaxIdleConnsPerHost: 1}
 	defer transport.CloseIdleConnections()
-	c := &ctl{lookup: lookup, stdout: stdout, stderr: stderr, transport: transport, now: time.Now, after: time.After, newToken: rand.Text}
+	c := &ctl{lookup: lookup, stdout: stdout, stderr: stderr, transport: transport, secure: func(t *tls.Config) { transport.TLSClientConfig = t }, now: time.Now, after: time.After, newToken: rand.Text}
 	return c.run(ctx, args)
 }
 
@@ -101,6 +104,7 @@ Exit codes: 0 ok, 1 failed check or other failure, 2 usage, 3 not found,
 	flags := root.PersistentFlags()
 	flags.StringVar(&c.server, "server", serverDefault, "the member to ask; also "+serverVariable)
 	flags.StringVar(&c.token, "token", "", "what proves who you are; also "+tokenVariable+", which no list of processes shows")
+	c.proof.flags(flags)
 	flags.DurationVar(&c.timeout, "timeout", timeoutDefault, "how long to wait for an answer")
 	flags.StringVarP((*string)(&c.output), "output", "o", string(formatTable), oneOf(formats))
 	flags.BoolVar(&c.noHeaders, "no-headers", false, "tables with rows only: no titles, no revision")
@@ -109,7 +113,7 @@ Exit codes: 0 ok, 1 failed check or other failure, 2 usage, 3 not found,
 	}
 	root.AddCommand(c.statusCommand(), c.getCommand(), c.watchCommand(), c.describeCommand(), c.registerCommand(), c.deregisterCommand(), c.drainCommand(), c.undrainCommand(),
 		c.overrideCommand(), c.reportCommand(), c.proxyCommand(), c.applyCommand(), c.bootstrapCommand(),
-		c.memberCommand(), c.leaderCommand(), c.snapshotCommand(), c.debugCommand(), c.versionCommand())
+		c.memberCommand(), c.leaderCommand(), c.snapshotCommand(), c.debugCommand(), c.certCommand(), c.versionCommand())
 	return root
 }
 
@@ -165,6 +169,14 @@ func (c *ctl) settle(cmd *cobra.Command, _ []string) error {
 		given := c.output
 		c.output = formatTable
 		return usagef("--output: %q is none of %s", given, oneOf(formats))
+	}
+	c.proof.settle(flags, c.lookup)
+	secure, err := c.proof.config()
+	if err != nil {
+		return err
+	}
+	if secure != nil {
+		c.secure(secure)
 	}
 	if c.timeout <= 0 {
 		return usagef("--timeout: %v is no time to wait, such as 5s", c.timeout)

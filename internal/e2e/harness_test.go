@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -137,14 +138,23 @@ type member struct {
 	host    string // its address
 	dir     string // of config, data and log
 	config  string
-	ports   [4]int   // HTTP, xDS, peers, admin
-	command []string // what runs it; its configuration comes last
+	ports   [4]int      // HTTP, xDS, peers, admin
+	trust   *tls.Config // what the cluster's client needs to speak with it; nil = it has no TLS
+	command []string    // what runs it; its configuration comes last
 	proc    *process.Process
 }
 
 func (m *member) name() string    { return fmt.Sprintf("n%d", m.id) }
-func (m *member) url() string     { return "http://" + m.address(0) }
+func (m *member) url() string     { return m.urlOf(0) }
 func (m *member) dataDir() string { return filepath.Join(m.dir, "data") }
+
+// urlOf is that of one of its HTTP ports, by the index of the port.
+func (m *member) urlOf(i int) string {
+	if m.trust != nil {
+		return "https://" + m.address(i)
+	}
+	return "http://" + m.address(i)
+}
 
 // address is that of one of its listeners, by the index of its port.
 func (m *member) address(i int) string { return fmt.Sprintf("%s:%d", m.host, m.ports[i]) }
@@ -243,6 +253,9 @@ func (c *cluster) configOf(m *member) string {
 // start starts a member; the test's end kills it.
 func (c *cluster) start(m *member) {
 	c.t.Helper()
+	if m.trust != nil {
+		c.client.Transport.(*http.Transport).TLSClientConfig = m.trust
+	}
 	args := append(slices.Clone(m.command[1:]), "--config", m.config)
 	p, err := process.Start(process.Options{Name: m.name(), Path: m.command[0], Args: args, Dir: m.dir, Logs: m.dir})
 	if err != nil {

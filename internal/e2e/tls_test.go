@@ -1,0 +1,349 @@
+package e2e
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stellmap/stellmap/internal/process"
+)
+
+// authority is a development authority as stellmapctl makes it, and what it has issued.
+type authority struct {
+	t   *testing.T
+	dir string
+}
+
+func newAuthority(t *testing.T) authority {
+	t.Helper()
+	a := authority{t, filepath.Join(t.TempDir(), "tls")}
+	a.cert("ca")
+	return a
+}
+
+func (a authority) file(name string) string { return filepath.Join(a.dir, name) }
+
+// cert runs stellmapctl cert.
+func (a authority) cert(command string, args ...string) {
+	a.t.Helper()
+	cmd := exec.Command(filepath.Join(bin, "stellmapctl"), append([]string{"cert", command, "--dir", a.dir}, args...)...)
+	cmd.Env = process.Environment()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		a.t.Fatalf("stellmapctl cert %s %v: %v\n%s", command, args, err, out)
+	}
+}
+
+// client is a certificate for somebody who takes no connections, and the settings to come with it.
+func (a authority) client(name, path string) *tls.Config {
+	a.t.Helper()
+	a.cert("issue", "--name", name, "--uri", "spiffe://dev.example/"+path)
+	pair, err := tls.LoadX509KeyPair(a.file(name+".pem"), a.file(name+"-key.pem"))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	c := a.anonymous()
+	c.Certificates = []tls.Certificate{pair}
+	return c
+}
+
+func (a authority) anonymous() *tls.Config {
+	a.t.Helper()
+	ca, err := os.ReadFile(a.file("ca.pem"))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca)
+	return &tls.Config{RootCAs: roots}
+}
+
+// member is a certificate for a member, anew where it has one.
+func (a authority) member(m *member) {
+	a.t.Helper()
+	a.cert("issue", "--name", m.name(), "--uri", fmt.Sprintf("spiffe://dev.example/region/local/peer/%d", m.id), "--host", m.host, "--overwrite")
+}
+
+// prepare has a member speak TLS on all ports. The revocation list is each member's own file, empty at first.
+func (a authority) prepare(trust *tls.Config) func(*member) {
+	return func(m *member) {
+		a.t.Helper()
+		a.member(m)
+		m.trust = trust
+		config, err := os.ReadFile(m.config)
+		if err == nil {
+			config = fmt.Appendf(config, "[tls]\ncert_file = %q\nkey_file = %q\nca_file = %q\ncrl_file = %q\n",
+				a.file(m.name()+".pem"), a.file(m.name()+"-key.pem"), a.file("ca.pem"), m.crl())
+			err = errors.Join(os.WriteFile(m.config, config, 0o644), os.WriteFile(m.crl(), nil, 0o644))
+		}
+		if err != nil {
+			a.t.Fatal(err)
+		}
+	}
+}
+
+func (m *member) crl() string { return filepath.Join(m.dir, "crl.pem") }
+
+// revoke puts certificates into the list and gives it to members.
+func (a authority) revoke(to []*member, names ...string) {
+	a.t.Helper()
+	for _, name := range names {
+		a.cert("revoke", a.file(name+".pem"))
+	}
+	list, err := os.ReadFile(a.file("crl.pem"))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	for _, m := range to {
+		if err := os.WriteFile(m.crl(), list, 0o644); err != nil {
+			a.t.Fatal(err)
+		}
+	}
+}
+
+// get asks once, over a connection of its own.
+func get(t *testing.T, with *tls.Config, url string) error {
+	t.Helper()
+	transport := &http.Transport{TLSClientConfig: with.Clone()}
+	defer transport.CloseIdleConnections()
+	response, err := (&http.Client{Timeout: callTime, Transport: transport}).Get(url)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("answered %d", response.StatusCode)
+	}
+	return nil
+}
+
+// shake makes a TLS connection and waits a moment for the other side to end it: with TLS 1.3 a client learns so that it was refused.
+func shake(t *testing.T, with *tls.Config, address string) error {
+	t.Helper()
+	with = with.Clone()
+	with.NextProtos = []string{"h2", "http/1.1"}
+	conn, err := tls.Dial("tcp", address, with)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := conn.SetReadDeadline(time.Now().Add(callTime)); err != nil {
+		t.Fatal(err)
+	}
+	_, err = conn.Read(make([]byte, 1)) // of gRPC: its settings
+	return err
+}
+
+// Three members speak TLS on every port, with nobody who has not proved who it is, and on each with those only who have business there.
+func TestEveryPortAsksWhoComes(t *testing.T) {
+	a := newAuthority(t)
+	workload, operator := a.client("orders", "ns/default/sa/orders"), a.client("lin", "operator/lin")
+	c := newClusterWith(t, 3, a.prepare(workload))
+	c.must(http.MethodPut, instanceURL(c.members[0], "orders", "a"), registration(9000, "1"), http.StatusCreated)
+	c.expect(c.members[1], "orders", "a", "1")
+
+	strangers := newAuthority(t)
+	stranger := strangers.client("orders", "ns/default/sa/orders")
+	stranger.RootCAs = workload.RootCAs
+	m := c.members[0]
+	for _, one := range []struct {
+		name string
+		with *tls.Config
+		want [4]bool // by port: HTTP, xDS, peers, admin
+	}{
+		{"anonymous", a.anonymous(), [4]bool{}},
+		{"of another authority", stranger, [4]bool{}},
+		{"a workload", workload, [4]bool{true, true, false, false}},
+		{"an operator", operator, [4]bool{true, true, false, true}},
+		{"a replicator", a.client("copy", "replicator/cn-sh"), [4]bool{false, false, true, false}},
+	} {
+		for port, want := range one.want {
+			var err error
+			if port == 0 || port == 3 {
+				err = get(t, one.with, m.urlOf(port)+"/livez")
+			} else {
+				err = shake(t, one.with, m.address(port))
+			}
+			if (err == nil) != want {
+				t.Errorf("%s at port %d: %v, let in should be %v", one.name, port, err, want)
+			}
+		}
+	}
+	if err := get(t, a.anonymous(), "http://"+m.address(0)+"/livez"); err == nil {
+		t.Error("it answers without TLS, too")
+	}
+	env := []string{"--server", m.url(), "--ca", a.file("ca.pem"), "--cert", a.file("lin.pem"), "--key", a.file("lin-key.pem")}
+	if code, out, errs := ctl(t, m.url(), append(env, "status")...); code != 0 || !strings.Contains(out, "leader") {
+		t.Errorf("stellmapctl status: exit code %d\n%s%s", code, out, errs)
+	}
+}
+
+// All members get other certificates, one after the other, while clients write: over connections that stay, and over a new one for each
+// call. No request fails.
+func TestCertificatesAreReplacedUnderLoad(t *testing.T) {
+	a := newAuthority(t)
+	trust := a.client("orders", "ns/default/sa/orders")
+	c := newClusterWith(t, 3, a.prepare(trust))
+	c.leader(c.members...)
+	fresh := &cluster{t: t, client: &http.Client{Timeout: callTime, Transport: &http.Transport{TLSClientConfig: trust, DisableKeepAlives: true}}}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var writers sync.WaitGroup
+	var done atomic.Int64
+	for i, by := range []*cluster{c, fresh, c, fresh, c, fresh} {
+		m := c.members[i%3]
+		writers.Go(func() {
+			for n := 0; ctx.Err() == nil; n++ {
+				answer, err := by.call(context.Background(), http.MethodPut, instanceURL(m, "orders", fmt.Sprint("i-", i)), registration(9000, fmt.Sprint(n)))
+				if err == nil {
+					err = answer.want(http.StatusOK, http.StatusCreated)
+				}
+				if err != nil {
+					t.Errorf("at %s: %v", m.name(), err)
+					return
+				}
+				done.Add(1)
+			}
+		})
+	}
+	progress := func() {
+		t.Helper()
+		from := done.Load()
+		if _, err := process.Within(t.Context(), readyTime, "writes", func() error {
+			if done.Load() < from+60 {
+				return errors.New("not yet")
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, m := range c.members {
+		progress()
+		a.member(m)
+		c.shows(m, `stellmap_tls_reloads_total{result="done"} 1`)
+	}
+	progress()
+	stop()
+	writers.Wait()
+	t.Logf("%d writes, none failed", done.Load())
+}
+
+// shows waits until a member's metrics have a line.
+func (c *cluster) shows(m *member, line string) time.Duration {
+	c.t.Helper()
+	took, err := process.Within(c.t.Context(), readyTime, m.name()+" to show "+line, func() error {
+		a, err := c.call(c.t.Context(), http.MethodGet, m.url()+"/metrics", "")
+		if err != nil {
+			return err
+		}
+		if !slices.Contains(strings.Split(string(a.body), "\n"), line) {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return took
+}
+
+// A member whose certificate is revoked is cut off from the others within seconds, and a workload from its watch; the others go on.
+func TestWhoIsRevokedIsCutOff(t *testing.T) {
+	a := newAuthority(t)
+	c := newClusterWith(t, 3, a.prepare(a.client("orders", "ns/default/sa/orders")))
+	victim := c.leader(c.members...) // the worst to lose
+	rest := slices.DeleteFunc(slices.Clone(c.members), func(m *member) bool { return m == victim })
+	watcher := &http.Client{Transport: &http.Transport{TLSClientConfig: a.client("thief", "ns/default/sa/thief")}}
+	watch, err := watcher.Get(rest[0].url() + "/api/v2/watch")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer watch.Body.Close()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(io.Discard, watch.Body)
+		ended <- err
+	}()
+
+	began := time.Now()
+	a.revoke(rest, victim.name(), "thief")
+	for _, m := range rest {
+		c.shows(m, fmt.Sprintf(`stellmap_peer_connected{peer="%d"} 0`, victim.id))
+	}
+	t.Logf("the member is cut off from all others after %v", time.Since(began).Round(10*time.Millisecond))
+	select {
+	case <-ended:
+		t.Logf("and the watch after %v", time.Since(began).Round(10*time.Millisecond))
+	case <-time.After(readyTime):
+		t.Fatal("the watch of a revoked workload goes on")
+	}
+	c.writeAgain("after", rest...)
+	c.expect(rest[0], "orders", "after", "after")
+	c.expect(rest[1], "orders", "after", "after")
+	for _, m := range rest {
+		c.shows(m, fmt.Sprintf(`stellmap_peer_connected{peer="%d"} 0`, victim.id))
+	}
+	if err := get(t, c.client.Transport.(*http.Transport).TLSClientConfig, rest[0].url()+"/readyz"); err != nil {
+		t.Errorf("the others are not ready: %v", err)
+	}
+}
+
+// A real Envoy gets its configuration over mutual TLS, and one with a certificate of another authority, or none, gets nothing.
+func TestEnvoyOverMutualTLS(t *testing.T) {
+	path := envoyPath(t)
+	a := newAuthority(t)
+	c := newClusterWith(t, 1, a.prepare(a.client("orders", "ns/default/sa/orders")))
+	a.client("web", "ns/default/sa/web")
+	c.must(http.MethodPut, instanceURL(c.members[0], "orders", "a"), registration(9000, "1"), http.StatusCreated)
+	xds := []string{"--xds", c.members[0].address(1), "--tls-ca", a.file("ca.pem")}
+	e := c.startEnvoy(append(xds, "--tls-cert", a.file("web.pem"), "--tls-key", a.file("web-key.pem"))...)
+	e.has(map[string]map[string]string{"orders.default": {"127.0.0.1:9000": "HEALTHY"}})
+	e.noNACK()
+
+	strangers := newAuthority(t)
+	strangers.client("web", "ns/default/sa/web")
+	ports, err := process.FreePorts(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := c.layEnvoy(ports, append(xds, "--tls-cert", strangers.file("web.pem"), "--tls-key", strangers.file("web-key.pem"))...)
+	if out, err := exec.Command(path, "--mode", "validate", "-c", file).CombinedOutput(); err != nil {
+		t.Fatalf("envoy --mode validate: %v\n%s", err, out)
+	}
+	wrong := c.launchEnvoy(file, ports, 1)
+	if _, err := process.Within(t.Context(), readyTime, "three refusals", func() error {
+		answer, err := c.call(t.Context(), http.MethodGet, c.members[0].url()+"/metrics", "")
+		if err != nil {
+			return err
+		}
+		var refused float64
+		for line := range strings.Lines(string(answer.body)) {
+			if after, ok := strings.CutPrefix(line, `stellmap_tls_certificates_refused_total{port="xds"} `); ok {
+				fmt.Sscan(after, &refused)
+			}
+		}
+		if refused < 3 {
+			return fmt.Errorf("%v so far", refused)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	taken, _, err := wrong.admin.Updates(t.Context())
+	if err != nil || taken != 0 {
+		t.Errorf("the Envoy with a wrong certificate took %d updates (%v)", taken, err)
+	}
+}
