@@ -81,8 +81,9 @@ type material struct {
 	revoked     revocations
 }
 
-// parse makes material of files, all of it or none.
-func (f Files) parse(c *contents, now time.Time) (*material, error) {
+// parse makes material of files, all of it or none; before is what is in force, nil for
+// nothing.
+func (f Files) parse(c *contents, before *material, now time.Time) (*material, error) {
 	m := new(material)
 	var err error
 	if m.certificate, err = tls.X509KeyPair(c.cert, c.key); err != nil {
@@ -98,6 +99,11 @@ func (f Files) parse(c *contents, now time.Time) (*material, error) {
 	}
 	if m.revoked, err = parseRevocations(c.crl, authorities); err != nil {
 		return nil, fmt.Errorf("revocation list %s: %w", f.CRL, err)
+	}
+	if before != nil {
+		if err := m.revoked.follows(before.revoked, authorities); err != nil {
+			return nil, fmt.Errorf("revocation list %s: %w", f.CRL, err)
+		}
 	}
 	if err := m.introduce(now); err != nil {
 		return nil, fmt.Errorf("certificate %s: %w", f.Cert, err)
@@ -238,6 +244,18 @@ func (r *revocations) add(list *x509.RevocationList) {
 	if r.next.IsZero() || list.NextUpdate.Before(r.next) {
 		r.next = list.NextUpdate
 	}
+}
+
+// follows refuses to lose the list of an authority that is still trusted: a file that is
+// just being written may be empty, and nobody shall come in by that.
+func (r revocations) follows(before revocations, authorities []*x509.Certificate) error {
+	for _, a := range authorities {
+		_, was := before.serials[string(a.RawSubject)]
+		if _, is := r.serials[string(a.RawSubject)]; was && !is {
+			return fmt.Errorf("has no list of %q any more, and that is still an authority", a.Subject)
+		}
+	}
+	return nil
 }
 
 func keyOf(serial *big.Int) string { return string(serial.Bytes()) }

@@ -110,7 +110,7 @@ func (s *Source) reload() (changed bool, err error) {
 		return false, err
 	}
 	s.last = c
-	m, err := s.config.Files.parse(c, s.config.Now())
+	m, err := s.config.Files.parse(c, s.current.Load(), s.config.Now())
 	if err == nil && s.config.Self != nil {
 		err = s.config.Self(m.self)
 	}

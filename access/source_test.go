@@ -163,6 +163,11 @@ func TestARevokedCertificateIsCutOffEverywhere(t *testing.T) {
 		}
 	}
 	mustEnd(t, "to a revoked member", out)
+	h.put(h.files.CRL, nil) // as a file is that is just being written
+	until(t, "the empty list to be noticed", func() bool { return r.metric("stellmap_tls_reloads_total", "failed") == 1 })
+	if _, err := visit(t, visitors["http"].address, caOf(t, ours), bad["http"].tls(t)); err == nil {
+		t.Error("an empty list lets the revoked in again")
+	}
 	t.Logf("all cut %v after the list was written", time.Since(began).Round(time.Millisecond))
 	if _, err := r.Dial(t.Context(), run(t, their).echo(Peers), Peer("cn-bj", 2)); !errors.Is(err, errRevoked) {
 		t.Errorf("a revoked member is dialled: %v", err)
@@ -253,8 +258,8 @@ func TestBrokenFilesChangeNothing(t *testing.T) {
 		if _, err := visit(t, address, caOf(t, ours), who); err != nil {
 			t.Errorf("%s: nobody is let in any more: %v", c.name, err)
 		}
-		h.put(c.path, before)
 		done := r.metric("stellmap_tls_reloads_total", "done")
+		h.put(c.path, before)
 		until(t, "what was there before", func() bool { return r.metric("stellmap_tls_reloads_total", "done") > done })
 		if failed := r.metric("stellmap_tls_reloads_total", "failed"); failed > failures+1 {
 			t.Errorf("%s is told of %v times", c.name, failed-failures+1)
