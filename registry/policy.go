@@ -35,8 +35,10 @@ type Policy struct {
 	SelfPreservation *SelfPreservation `json:"selfPreservation,omitempty"`
 	Checks           *ActiveChecks     `json:"checks,omitempty"`
 	Drops            []Drop            `json:"drops,omitempty"`
-	Subsets          []Subset          `json:"subsets,omitempty"`
-	Routes           []Route           `json:"routes,omitempty"` // in their order, see policyroute.go
+	// LocalPort is where proxies of those who call the service take connections and pass them on to it, whatever it speaks.
+	LocalPort *int64   `json:"localPort,omitempty"`
+	Subsets   []Subset `json:"subsets,omitempty"`
+	Routes    []Route  `json:"routes,omitempty"` // in their order, see policyroute.go
 }
 
 // PrimaryEndpoint is the endpoint that a service's own name leads to. Instances
@@ -144,6 +146,8 @@ const (
 	policyMsMax         = int64(time.Hour / time.Millisecond)
 	policyFailuresMax   = 10_000
 	policyLimitMax      = 1_000_000
+	localPortMin        = 1024 // below it a proxy would have to be privileged
+	localPortMax        = 65_535
 	attemptsMax         = 10
 	retryStatusesMax    = 16
 	overprovisioningMax = 1_000
@@ -189,6 +193,7 @@ func (p Policy) normalize(bad *problems) Policy {
 	p.SelfPreservation.check(bad)
 	p.Checks = p.Checks.normalize(bad)
 	p.Drops = normalizeDrops(p.Drops, bad)
+	within(p.LocalPort, "localPort", localPortMin, localPortMax, bad)
 	p.Subsets = normalizeSubsets(p.Subsets, bad)
 	p.Routes = p.normalizeRoutes(bad)
 	p.contradictions(bad)

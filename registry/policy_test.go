@@ -16,6 +16,8 @@ func TestAPolicyIsToldAllThatIsWrongWithIt(t *testing.T) {
 	for text, want := range map[string][]string{
 		`{"graceSeconds":0}`:                                   {"graceSeconds: 0 is not allowed: 1 to 86400"},
 		`{"graceSeconds":86401}`:                               {"graceSeconds: 86401 is not allowed"},
+		`{"localPort":1023}`:                                   {"localPort: 1023 is not allowed: 1024 to 65535"},
+		`{"localPort":65536}`:                                  {"localPort: 65536 is not allowed"},
 		`{"primaryEndpoint":{}}`:                               {`primaryEndpoint.name: "" is not allowed`, `primaryEndpoint.protocol: "" is not allowed`},
 		`{"primaryEndpoint":{"name":"a b","protocol":"HTTP"}}`: {`primaryEndpoint.name: "a b" is not allowed`},
 
@@ -156,7 +158,7 @@ func policyOf(t *testing.T, text string) Policy {
 }
 
 // whole has every field of a policy.
-const whole = `{"graceSeconds":60,"primaryEndpoint":{"name":"web","protocol":"h2c"},"loadBalancing":{"algorithm":"maglev","hashHeader":"x-user","hashCookie":{"name":"a","ttlSeconds":1},"hashSourceAddress":true},
+const whole = `{"graceSeconds":60,"localPort":5432,"primaryEndpoint":{"name":"web","protocol":"h2c"},"loadBalancing":{"algorithm":"maglev","hashHeader":"x-user","hashCookie":{"name":"a","ttlSeconds":1},"hashSourceAddress":true},
 	"checks":{"kind":"http","path":"/a","service":"b","intervalMs":1,"timeoutMs":2,"unhealthyAfter":3,"healthyAfter":4},"drops":[{"category":"a","percent":1}],
 	"outlierDetection":{"disabled":true,"localFailures":1,"gatewayFailures":2,"intervalMs":3,"baseEjectionMs":4,"maxEjectionMs":5,"maxEjectionPercent":6},
 	"circuitBreaking":{"maxConnections":1,"maxPendingRequests":2,"maxRequests":3,"retryBudgetPercent":4,"minRetries":5},

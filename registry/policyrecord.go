@@ -10,7 +10,7 @@ func (p *Policy) record() *recordv1.Policy {
 	if p == nil {
 		return nil
 	}
-	record := &recordv1.Policy{GraceSeconds: p.GraceSeconds, FailClosed: p.FailClosed, ProtectThreshold: p.ProtectThreshold}
+	record := &recordv1.Policy{GraceSeconds: p.GraceSeconds, FailClosed: p.FailClosed, ProtectThreshold: p.ProtectThreshold, LocalPort: p.LocalPort}
 	if e := p.PrimaryEndpoint; e != nil {
 		record.PrimaryEndpoint = &recordv1.ServiceEndpoint{Name: e.Name, Protocol: e.Protocol}
 	}
@@ -66,7 +66,7 @@ func policyOfRecord(record *recordv1.Policy) *Policy {
 	if record == nil {
 		return nil
 	}
-	p := &Policy{GraceSeconds: record.GraceSeconds, FailClosed: record.GetFailClosed(), ProtectThreshold: record.ProtectThreshold}
+	p := &Policy{GraceSeconds: record.GraceSeconds, FailClosed: record.GetFailClosed(), ProtectThreshold: record.ProtectThreshold, LocalPort: record.LocalPort}
 	if e := record.GetPrimaryEndpoint(); e != nil {
 		p.PrimaryEndpoint = &PrimaryEndpoint{Name: e.GetName(), Protocol: e.GetProtocol()}
 	}

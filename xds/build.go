@@ -59,13 +59,31 @@ func (c *cache) translate(k resourceKey) (validated, registry.Revision, error) {
 		if k.kind == kindGRPC {
 			return c.translateTarget(k, revision)
 		}
+		if k.typ == typeListener && k.cluster() != "" {
+			return c.translateLocal(k, revision)
+		}
 		if k.typ == typeRoutes || k.name != egressName {
-			return nil, 0, nil // Envoy has one listener and one route table
+			return nil, 0, nil // Envoy has one route table, and one listener that leads there
 		}
 		m, err := buildListener(k.port)
 		return orNil(m, err), 0, err
 	}
 	panic(fmt.Sprintf("xds: build of a resource of type %d", k.typ))
+}
+
+// translateLocal is the listener of a service that has one to itself.
+func (c *cache) translateLocal(k resourceKey, revision registry.Revision) (validated, registry.Revision, error) {
+	c.mu.RLock()
+	claim, port := c.directory.clusters[k.cluster()], uint32(0)
+	if claim != nil && claim.endpoint == 0 && claim.subset == "" {
+		port = claim.listing.port
+	}
+	c.mu.RUnlock()
+	if port == 0 {
+		return nil, revision, nil
+	}
+	m, err := buildLocal(claim.cluster, port)
+	return orNil(m, err), revision, err
 }
 
 // translateTarget is what leads a gRPC client to a cluster.
@@ -246,6 +264,7 @@ func (c *cache) withheldRules(s *registry.Service) []Withheld {
 		return nil
 	}
 	var out []Withheld
+	out = append(out, c.withheldLocal(s)...)
 	if s.Policy.Checks != nil && len(s.Endpoints) > 0 && checkOf(s.Policy, dialectOf(s.Endpoints[0].Protocol)) == nil {
 		out = append(out, Withheld{Service: s.Key, Endpoint: s.Endpoints[0].Name, Reason: reasonCheck(s.Endpoints[0].Protocol)})
 	}

@@ -103,12 +103,19 @@ func (s *stream) rescope() {
 // moveFrom has the client told of what is in its stream's scope, in place of what is in the old.
 func (b *subscription) moveFrom(old *scope) {
 	c := b.stream.server.cache
-	if b.typ == typeCluster && b.wildcard {
-		for _, name := range c.watchAll(b.stream.scope, b) { // before it leaves the other, so that what is in both is kept
-			b.want(name, false)
+	if b.wildcard {
+		var names []string
+		if b.typ == typeCluster {
+			names = c.watchAll(b.stream.scope, b) // before it leaves the other, so that what is in both is kept
+			c.unwatchAll(old, b)
+		} else {
+			names = c.watchLocals(b.stream.scope, b)
+			c.unwatchLocals(old, b)
 		}
-		c.unwatchAll(old, b)
 		for name := range b.known {
+			names = append(names, name)
+		}
+		for _, name := range names {
 			b.want(name, false)
 		}
 	}

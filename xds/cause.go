@@ -3,6 +3,7 @@ package xds
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/stellmap/stellmap/registry"
@@ -38,7 +39,11 @@ func (c *cache) behind(s *scope, one *seen) []registry.ServiceKey {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	var keys []registry.ServiceKey
-	if owner := c.directory.clusters[targetOf(one.name)]; owner != nil {
+	name := one.name
+	if one.typ == typeListener {
+		name = strings.TrimPrefix(name, localPrefix)
+	}
+	if owner := c.directory.clusters[targetOf(name)]; owner != nil {
 		keys = append(keys, owner.listing.key)
 	}
 	if one.typ == typeRoutes && s != nil && one.name == egressName {

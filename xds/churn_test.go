@@ -71,7 +71,7 @@ func (c *cache) shouldHave(t *testing.T, n *corev3.Node) have {
 	k, _ := parsed.caller()
 	s := &stream{node: parsed, scope: c.openScope(parsed.kind, parsed.retries, c.machine.Upstreams(k).Content().Of(parsed.upstreams))}
 	var out have
-	names := [typeCount][]string{typeCluster: c.clustersIn(s.scope), typeListener: {egressName}, typeRoutes: {egressName}}
+	names := [typeCount][]string{typeCluster: c.clustersIn(s.scope), typeListener: append(s.scope.locals.names(&subscription{stream: s}), egressName), typeRoutes: {egressName}}
 	names[typeEndpoints] = names[typeCluster]
 	for t := range typeCount {
 		out[t] = make(map[string]string)
@@ -156,6 +156,9 @@ func (c *churn) policy() {
 	p.Routes = []registry.Route{
 		{Match: &registry.RouteMatch{Prefix: c.pick("/a", "/b")}, Split: split},
 		{Mirror: &registry.Mirror{Service: c.pick("orders", "ledger", "basket")}},
+	}
+	if c.random.IntN(2) == 0 {
+		p.LocalPort = new([]int64{5432, 6379, egressPortDefault}[c.random.IntN(3)])
 	}
 	var err error
 	if c.random.IntN(5) == 0 {

@@ -142,32 +142,44 @@ func (b *subscription) composeRefused(r *response, e *entry) {
 	}
 }
 
-// A departure is a cluster that is gone and waits for the routes.
+// A departure is a cluster that is gone and waits for what leads to it.
 type departure struct {
 	since time.Time
-	after uint64 // of the stream's responses: later routes do not lead there
+	after uint64 // of the stream's responses: later routes and listeners do not lead there
+	local bool   // a listener of its own leads there
 }
 
 // waitsForRoutes keeps a cluster until the client has answered routes that do not
-// name it, since a route without its cluster answers 503. It may have gone in a
+// name it, since a route without its cluster answers 503; and where a listener leads
+// to it, until it has answered that that is gone. It may have gone in a
 // round of changes that is not over, and whose routes are yet to come.
 func (b *subscription) waitsForRoutes(name string, now time.Time) bool {
 	s := b.stream
-	routes := s.subs[typeRoutes]
-	if routes == nil {
-		return false
-	}
+	routes, listeners := s.subs[typeRoutes], s.subs[typeListener]
 	d, known := b.leaving[name]
 	if !known {
-		d = departure{now, s.sequence}
-		b.leaving[name] = d
+		d = departure{since: now, after: s.sequence, local: listeners.may(localName(name))}
 	}
+	if routes == nil && !d.local {
+		return false
+	}
+	b.leaving[name] = d
 	if s.unsettled() {
 		s.server.cache.awaitRound(s)
 		return now.Sub(d.since) < s.server.limits.hold
 	}
-	replaced := routes.idle() || routes.heard > d.after && !routes.due() // routes that can go now would wait for an answer about clusters
+	replaced := routes.leftSince(d.after) && (!d.local || listeners.leftSince(d.after))
 	return !replaced && now.Sub(d.since) < s.server.limits.hold
+}
+
+// leftSince says that the client has answered all that led to what went after a response.
+func (b *subscription) leftSince(after uint64) bool {
+	return b.idle() || b.heard > after && !b.due() // what can go now would wait for an answer about clusters
+}
+
+// may says that the client may have something of a name.
+func (b *subscription) may(name string) bool {
+	return b != nil && (b.known[name] != nil || b.pending.mentions(name))
 }
 
 // complete makes a response state of the world; nil if there is nothing to

@@ -61,7 +61,7 @@ type play struct {
 
 func (p *play) command() string {
 	commands := map[string]func(){
-		"member": p.start, "add": p.add, "drop": p.drop, "remove": p.remove, "wait": p.wait, "call": p.call,
+		"member": p.start, "add": p.add, "drop": p.drop, "remove": p.remove, "wait": p.wait, "call": p.call, "listen": p.listen,
 		"open": p.open, "close": p.close, "send": p.send, "ack": p.ack, "nack": p.nack,
 	}
 	if p.member == nil && p.d.Cmd != "member" {
@@ -147,6 +147,11 @@ func (p *play) call() {
 		}
 	}
 	p.member.calls(u)
+}
+
+// listen gives services a local port, service/port; 0 takes it back.
+func (p *play) listen() {
+	p.instances(func(service string, port int) { p.member.localPort(p.t, service, port) })
 }
 
 func (p *play) wait() {

@@ -25,7 +25,8 @@ type listing struct {
 	key     registry.ServiceKey
 	created registry.Revision
 	claims  []*claim   // by endpoint, [0] is the primary's; then those of the policy's subsets
-	rules   routeRules // of the service's policy; the only thing of a listing that changes
+	rules   routeRules // of the service's policy; it changes, and the next does, and nothing else of a listing
+	port    uint32     // of the listener that leads to it, by the policy; 0 = none
 
 	hosts [retriesPlaces][]atomic.Pointer[[]byte] // the virtual hosts of its endpoints, as bytes; anew with its rules
 }
@@ -104,7 +105,7 @@ func (d *directory) put(k registry.ServiceKey, s *registry.Service) []*listing {
 func (d *directory) add(s *registry.Service) []*listing {
 	l := &listing{key: s.Key, created: s.Created}
 	touched := []*listing{l}
-	l.claims = claimsOf(l, s)
+	l.claims, l.port = claimsOf(l, s), localPort(s)
 	l.rule(routeRules{}) // for the time until the follower has looked at its policy
 	for _, c := range l.claims {
 		rivals := append(d.stems[c.stem], c)

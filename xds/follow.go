@@ -40,6 +40,7 @@ type round struct {
 
 	resources map[*resource]struct{} // to be built anew
 	joined    map[*scope][]string    // clusters that came to a scope or left it
+	located   map[*locals][]string   // listeners that did
 }
 
 func newRound() *round {
@@ -50,6 +51,7 @@ func newRound() *round {
 		calling:   make(map[registry.ServiceKey]struct{}),
 		resources: make(map[*resource]struct{}),
 		joined:    make(map[*scope][]string),
+		located:   make(map[*locals][]string),
 	}
 }
 
@@ -110,11 +112,13 @@ func (c *cache) list(r *round, k registry.ServiceKey, s *registry.Service) {
 		}
 		for _, scope := range c.scopesOf(l) {
 			c.join(r, scope, c.adjust(scope, l))
+			r.locate(scope, c.localizeAll(scope, l))
 		}
 	}
 	if l := c.directory.services[k]; l != nil && s != nil {
 		rules, _ := soundRules(s, c.earlier)
 		c.rule(r, l, rules)
+		c.relocate(r, l, localPort(s))
 	}
 }
 
@@ -129,6 +133,25 @@ func (c *cache) rule(r *round, l *listing, rules routeRules) {
 		if routes := c.resources[scope.routesKey()]; routes != nil {
 			r.resources[routes] = struct{}{}
 		}
+	}
+}
+
+// relocate has the listener of a service follow its policy.
+func (c *cache) relocate(r *round, l *listing, port uint32) {
+	if l.port == port {
+		return
+	}
+	l.port = port
+	c.dirty(r, l.key, typeListener)
+	for _, scope := range c.scopesOf(l) {
+		r.locate(scope, c.localizeAll(scope, l))
+	}
+}
+
+// locate notes listeners that came to a scope or left it.
+func (r *round) locate(s *scope, changed []string) {
+	if len(changed) > 0 {
+		r.located[s.locals] = append(r.located[s.locals], changed...)
 	}
 }
 
@@ -191,6 +214,11 @@ func (c *cache) publish(r *round, revision registry.Revision, at time.Time) {
 	for s, names := range r.joined {
 		for _, name := range names {
 			s.mark(name, n)
+		}
+	}
+	for l, names := range r.located {
+		for _, name := range names {
+			l.mark(name, n)
 		}
 	}
 	c.moveLocked(revision)

@@ -17,6 +17,7 @@ import (
 
 // policies have each field that proxies obey, by what it is about.
 var policies = map[string]string{
+	"local_port":       `{"localPort":5432}`,
 	"least_request":    `{"loadBalancing":{"algorithm":"least-request"}}`,
 	"random":           `{"loadBalancing":{"algorithm":"random"}}`,
 	"ring_hash":        `{"loadBalancing":{"algorithm":"ring-hash","hashHeader":"x-user"}}`,
@@ -111,6 +112,9 @@ func (m *member) ofOrders(t *testing.T) string {
 		if name == "orders.prod" || strings.Contains(name, "~~") {
 			out += built(t, c, resourceKey{typ: typeCluster, name: name}) + built(t, c, resourceKey{typ: typeEndpoints, name: name, region: "here"})
 		}
+	}
+	if scope.locals.entered["orders.prod"] != 0 {
+		out += built(t, c, localKey(localName("orders.prod")))
 	}
 	for _, host := range mustBuildRoutes(t, c.routesOf(scope)).VirtualHosts {
 		if host.Name == "orders.prod" {

@@ -51,7 +51,7 @@ type resourceKey struct {
 	kind   kind
 	region string // of endpoints
 	scope  *scope // of Envoy's routes
-	port   uint32 // of Envoy's listeners
+	port   uint32 // of Envoy's listener for HTTP
 }
 
 // cluster is the name of the cluster that a resource is of; empty for what is of
@@ -62,6 +62,11 @@ func (k resourceKey) cluster() string {
 		return k.name
 	case k.kind == kindGRPC:
 		return targetOf(k.name)
+	case k.typ == typeListener:
+		cluster, local := strings.CutPrefix(k.name, localPrefix)
+		if local {
+			return cluster
+		}
 	}
 	return ""
 }

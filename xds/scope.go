@@ -17,6 +17,7 @@ type scope struct {
 	members  map[string]*claim    // by cluster name
 	clusters map[string]*resource // of the members; nil while no stream asks for all
 	wildcard map[*subscription]struct{}
+	locals   *locals
 }
 
 // mark passes a change of a cluster on to the streams that asked for all.
@@ -58,6 +59,7 @@ func (c *cache) openScope(k kind, retries retriesAt, patterns []string) *scope {
 	s := c.scopes.byKey[key]
 	if s == nil {
 		s = &scope{kind: k, retries: retries, patterns: patterns, members: make(map[string]*claim), wildcard: make(map[*subscription]struct{})}
+		s.locals = newLocals(s)
 		c.scopes.byKey[key] = s
 		c.enterScope(s)
 	}
@@ -76,6 +78,7 @@ func (c *cache) enterScope(s *scope) {
 		index[key] = append(index[key], s)
 		for _, l := range listings[key] {
 			c.adjust(s, l)
+			c.localizeAll(s, l)
 		}
 	}
 }

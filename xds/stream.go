@@ -165,7 +165,7 @@ func (s *stream) keyOf(t resourceType, name string) resourceKey {
 	case t == typeEndpoints:
 		k.region = s.node.region
 	case s.node.kind == kindGRPC: // which has them by name, whatever its scope
-	case t == typeListener:
+	case t == typeListener && name == egressName:
 		k.port = s.node.egressPort
 	case t == typeRoutes:
 		k.scope = s.scope

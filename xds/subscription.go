@@ -158,6 +158,9 @@ func (b *subscription) askAll() {
 	case typeListener:
 		b.listener = c.subscribe(b.stream.keyOf(typeListener, egressName), b)
 		b.want(egressName, false)
+		for _, name := range c.watchLocals(b.stream.scope, b) {
+			b.want(name, false)
+		}
 	}
 }
 
@@ -175,6 +178,7 @@ func (b *subscription) leaveAll() {
 			c.unsubscribe(b.listener, b)
 		}
 		b.listener = nil
+		c.unwatchLocals(b.stream.scope, b)
 	}
 }
 
@@ -196,7 +200,7 @@ func (b *subscription) resource(name string) *resource {
 	if name == egressName {
 		return b.listener
 	}
-	return nil
+	return b.stream.server.cache.localIn(b.stream.scope, b, name)
 }
 
 // wanted is what the client should have under a name; absent if nothing.
@@ -217,7 +221,7 @@ func (b *subscription) all() []string {
 	if b.wildcard && b.typ == typeCluster {
 		names = append(names, b.stream.server.cache.clustersIn(b.stream.scope)...)
 	} else if b.wildcard && b.typ == typeListener {
-		names = append(names, egressName)
+		names = append(append(names, egressName), b.stream.server.cache.localsIn(b.stream.scope, b)...)
 	}
 	slices.Sort(names)
 	return slices.Compact(names)

@@ -18,6 +18,7 @@ type config struct {
 	t        *testing.T
 	clusters []any
 	hosts    []any
+	locals   []any
 }
 
 // add takes the resources of a golden: clusters, each followed by its endpoints, and hosts.
@@ -45,6 +46,8 @@ func (c *config) take(one map[string]any) {
 	switch {
 	case one["domains"] != nil:
 		c.hosts = append(c.hosts, one)
+	case one["filter_chains"] != nil:
+		c.locals = append(c.locals, one)
 	case one["cluster_name"] != nil:
 		c.clusters[len(c.clusters)-1].(map[string]any)["load_assignment"] = one
 	default: // the endpoints that follow take the place of EDS, which cannot be asked for here
@@ -71,7 +74,7 @@ func (c *config) accepted() (bool, string) {
 	manager["route_config"] = map[string]any{"name": egressName, "virtual_hosts": c.hosts}
 	text, err := json.Marshal(map[string]any{
 		"node":             map[string]any{"id": "web-1", "cluster": "web"},
-		"static_resources": map[string]any{"clusters": c.clusters, "listeners": []any{listener}},
+		"static_resources": map[string]any{"clusters": c.clusters, "listeners": append([]any{listener}, c.locals...)},
 	})
 	if err != nil {
 		c.t.Fatal(err)

@@ -3137,6 +3137,7 @@ type Policy struct {
 	Routes           []*PolicyRoute         `protobuf:"bytes,14,rep,name=routes,proto3" json:"routes,omitempty"` // in their order
 	Checks           *ActiveChecks          `protobuf:"bytes,15,opt,name=checks,proto3" json:"checks,omitempty"`
 	Drops            []*PolicyDrop          `protobuf:"bytes,16,rep,name=drops,proto3" json:"drops,omitempty"`
+	LocalPort        *int64                 `protobuf:"varint,17,opt,name=local_port,json=localPort,proto3,oneof" json:"local_port,omitempty"` // where the callers' proxies take connections for the service
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -3281,6 +3282,13 @@ func (x *Policy) GetDrops() []*PolicyDrop {
 		return x.Drops
 	}
 	return nil
+}
+
+func (x *Policy) GetLocalPort() int64 {
+	if x != nil && x.LocalPort != nil {
+		return *x.LocalPort
+	}
+	return 0
 }
 
 // ActiveChecks are those of proxies.
@@ -7314,7 +7322,7 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\apresent\x18\x02 \x01(\bR\apresent\x12\x16\n" +
 	"\x06absent\x18\x03 \x01(\bR\x06absentB\n" +
 	"\n" +
-	"\b_version\"\x84\b\n" +
+	"\b_version\"\xb7\b\n" +
 	"\x06Policy\x12(\n" +
 	"\rgrace_seconds\x18\x01 \x01(\x03H\x00R\fgraceSeconds\x88\x01\x01\x12N\n" +
 	"\x10primary_endpoint\x18\x02 \x01(\v2#.stellmap.record.v1.ServiceEndpointR\x0fprimaryEndpoint\x12H\n" +
@@ -7333,9 +7341,12 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\asubsets\x18\r \x03(\v2 .stellmap.record.v1.PolicySubsetR\asubsets\x127\n" +
 	"\x06routes\x18\x0e \x03(\v2\x1f.stellmap.record.v1.PolicyRouteR\x06routes\x128\n" +
 	"\x06checks\x18\x0f \x01(\v2 .stellmap.record.v1.ActiveChecksR\x06checks\x124\n" +
-	"\x05drops\x18\x10 \x03(\v2\x1e.stellmap.record.v1.PolicyDropR\x05dropsB\x10\n" +
+	"\x05drops\x18\x10 \x03(\v2\x1e.stellmap.record.v1.PolicyDropR\x05drops\x12\"\n" +
+	"\n" +
+	"local_port\x18\x11 \x01(\x03H\x02R\tlocalPort\x88\x01\x01B\x10\n" +
 	"\x0e_grace_secondsB\x14\n" +
-	"\x12_protect_threshold\"\xb7\x02\n" +
+	"\x12_protect_thresholdB\r\n" +
+	"\v_local_port\"\xb7\x02\n" +
 	"\fActiveChecks\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x18\n" +
