@@ -84,6 +84,8 @@ type OutlierDetection struct {
 	BaseEjectionMs     *int64 `json:"baseEjectionMs,omitempty"` // times the number of ejections so far
 	MaxEjectionMs      *int64 `json:"maxEjectionMs,omitempty"`
 	MaxEjectionPercent *int64 `json:"maxEjectionPercent,omitempty"`
+	FailurePercent     *int64 `json:"failurePercent,omitempty"` // of the calls within an interval; nil = however many
+	MinRequests        *int64 `json:"minRequests,omitempty"`    // within an interval, below which that is not looked at
 }
 
 // CircuitBreaking bounds what each proxy has under way.
@@ -123,6 +125,14 @@ type Reports struct {
 	WindowSeconds *int64 `json:"windowSeconds,omitempty"` // within which they have to
 	LastsSeconds  *int64 `json:"lastsSeconds,omitempty"`  // how long it has its effect
 	MaxPercent    *int64 `json:"maxPercent,omitempty"`    // of the instances may be critical by it
+	// FromLoad has what proxies report of their calls be reports of the instances, too.
+	FromLoad *LoadReports `json:"fromLoad,omitempty"`
+}
+
+// LoadReports is when what a proxy reports of its calls to an instance is a report that it fails.
+type LoadReports struct {
+	ErrorPercent *int64 `json:"errorPercent,omitempty"` // of the calls in one report of the proxy
+	MinRequests  *int64 `json:"minRequests,omitempty"`  // in it, below which it says nothing
 }
 
 // SelfPreservation is when leases that run out together are held back, see protection.go.
@@ -290,6 +300,11 @@ func (o *OutlierDetection) check(bad *problems) {
 	within(o.BaseEjectionMs, "outlierDetection.baseEjectionMs", 1, policyMsMax, bad)
 	within(o.MaxEjectionMs, "outlierDetection.maxEjectionMs", 1, policyMsMax, bad)
 	within(o.MaxEjectionPercent, "outlierDetection.maxEjectionPercent", 1, 100, bad)
+	within(o.FailurePercent, "outlierDetection.failurePercent", 1, 99, bad)
+	within(o.MinRequests, "outlierDetection.minRequests", 1, policyLimitMax, bad)
+	if o.MinRequests != nil && o.FailurePercent == nil {
+		bad.add("outlierDetection.minRequests", "says from how many calls on failurePercent counts, and there is none: give failurePercent as well")
+	}
 	base, most := orMs(o.BaseEjectionMs, BaseEjectionDefault), orMs(o.MaxEjectionMs, MaxEjectionDefault)
 	if base > most {
 		bad.add("outlierDetection.maxEjectionMs", fmt.Sprintf("is %d, less than the %d of baseEjectionMs", most, base))
@@ -346,6 +361,13 @@ func (r *Reports) check(bad *problems) {
 	within(r.WindowSeconds, "reports.windowSeconds", 1, reportSecondsMax, bad)
 	within(r.LastsSeconds, "reports.lastsSeconds", 1, reportSecondsMax, bad)
 	within(r.MaxPercent, "reports.maxPercent", 1, 100, bad)
+	if l := r.FromLoad; l != nil {
+		within(l.ErrorPercent, "reports.fromLoad.errorPercent", 1, 100, bad)
+		within(l.MinRequests, "reports.fromLoad.minRequests", 1, policyLimitMax, bad)
+		if l.ErrorPercent == nil {
+			bad.add("reports.fromLoad.errorPercent", "is missing: so many failed calls in a hundred are a report that the instance fails")
+		}
+	}
 	if r.Effect == StatusWarning.String() && r.MaxPercent != nil {
 		bad.add("reports.maxPercent", "bounds how many instances are critical, and reports.effect is warning, which takes none away from callers: leave one of the two out")
 	}

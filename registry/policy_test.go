@@ -53,6 +53,13 @@ func TestAPolicyIsToldAllThatIsWrongWithIt(t *testing.T) {
 		`{"reports":{"effect":"unhealthy","quorum":17}}`:     {`reports.effect: "unhealthy" is not what reports can bring about: warning or critical`, "reports.quorum: 17 is not allowed"},
 		`{"reports":{"effect":"warning","maxPercent":50}}`:   {"reports.maxPercent: bounds how many instances are critical, and reports.effect is warning"},
 		`{"reports":{"effect":"critical","maxPercent":100}}`: nil,
+		`{"reports":{"effect":"warning","fromLoad":{}}}`:     {"reports.fromLoad.errorPercent: is missing"},
+		`{"reports":{"effect":"warning","fromLoad":{"errorPercent":101,"minRequests":0}}}`: {
+			"reports.fromLoad.errorPercent: 101 is not allowed: 1 to 100", "reports.fromLoad.minRequests: 0 is not allowed: 1 to 1000000"},
+		`{"reports":{"effect":"warning","fromLoad":{"errorPercent":100}}}`: nil,
+		`{"outlierDetection":{"minRequests":5}}`:                           {"outlierDetection.minRequests: says from how many calls on failurePercent counts, and there is none"},
+		`{"outlierDetection":{"failurePercent":100,"minRequests":0}}`: {
+			"outlierDetection.failurePercent: 100 is not allowed: 1 to 99", "outlierDetection.minRequests: 0 is not allowed: 1 to 1000000"},
 
 		`{"selfPreservation":{"enabled":false,"percent":100,"least":0,"limitSeconds":3601}}`: {
 			"selfPreservation.enabled: is false, which contradicts the other fields", "selfPreservation.least: 0 is not allowed: 1 to",
@@ -160,11 +167,11 @@ func policyOf(t *testing.T, text string) Policy {
 // whole has every field of a policy.
 const whole = `{"graceSeconds":60,"localPort":5432,"primaryEndpoint":{"name":"web","protocol":"h2c"},"loadBalancing":{"algorithm":"maglev","hashHeader":"x-user","hashCookie":{"name":"a","ttlSeconds":1},"hashSourceAddress":true},
 	"checks":{"kind":"http","path":"/a","service":"b","intervalMs":1,"timeoutMs":2,"unhealthyAfter":3,"healthyAfter":4},"drops":[{"category":"a","percent":1}],
-	"outlierDetection":{"disabled":true,"localFailures":1,"gatewayFailures":2,"intervalMs":3,"baseEjectionMs":4,"maxEjectionMs":5,"maxEjectionPercent":6},
+	"outlierDetection":{"disabled":true,"localFailures":1,"gatewayFailures":2,"intervalMs":3,"baseEjectionMs":4,"maxEjectionMs":5,"maxEjectionPercent":6,"failurePercent":7,"minRequests":8},
 	"circuitBreaking":{"maxConnections":1,"maxPendingRequests":2,"maxRequests":3,"retryBudgetPercent":4,"minRetries":5},
 	"timeouts":{"connectMs":1,"requestMs":2,"perTryMs":3},"retries":{"attempts":1,"when":["unavailable"],"statuses":[503]},
 	"failover":{"overprovisioningPercent":140},"failClosed":true,"protectThreshold":0.5,
-	"reports":{"effect":"critical","quorum":2,"windowSeconds":3,"lastsSeconds":4,"maxPercent":5},
+	"reports":{"effect":"critical","quorum":2,"windowSeconds":3,"lastsSeconds":4,"maxPercent":5,"fromLoad":{"errorPercent":6,"minRequests":7}},
 	"selfPreservation":{"enabled":true,"least":2,"percent":3,"limitSeconds":4},
 	"subsets":[{"name":"canary","version":"2","labels":{"track":"beta","zone":"a"}}],
 	"routes":[{"match":{"path":"/a","prefix":"/b","method":"GET","headers":[{"name":"a","exact":"b","prefix":"c","present":true}]},

@@ -23,7 +23,7 @@ func (p *Policy) record() *recordv1.Policy {
 	if o := p.OutlierDetection; o != nil {
 		record.OutlierDetection = &recordv1.OutlierDetection{
 			Disabled: o.Disabled, LocalFailures: o.LocalFailures, GatewayFailures: o.GatewayFailures, IntervalMs: o.IntervalMs,
-			BaseEjectionMs: o.BaseEjectionMs, MaxEjectionMs: o.MaxEjectionMs, MaxEjectionPercent: o.MaxEjectionPercent,
+			BaseEjectionMs: o.BaseEjectionMs, MaxEjectionMs: o.MaxEjectionMs, MaxEjectionPercent: o.MaxEjectionPercent, FailurePercent: o.FailurePercent, MinRequests: o.MinRequests,
 		}
 	}
 	if c := p.CircuitBreaking; c != nil {
@@ -42,6 +42,9 @@ func (p *Policy) record() *recordv1.Policy {
 	if r := p.Reports; r != nil {
 		record.Reports = &recordv1.Reports{
 			Effect: r.Effect, Quorum: r.Quorum, WindowSeconds: r.WindowSeconds, LastsSeconds: r.LastsSeconds, MaxPercent: r.MaxPercent,
+		}
+		if l := r.FromLoad; l != nil {
+			record.Reports.FromLoad = &recordv1.LoadReports{ErrorPercent: l.ErrorPercent, MinRequests: l.MinRequests}
 		}
 	}
 	if s := p.SelfPreservation; s != nil {
@@ -79,7 +82,7 @@ func policyOfRecord(record *recordv1.Policy) *Policy {
 	if o := record.GetOutlierDetection(); o != nil {
 		p.OutlierDetection = &OutlierDetection{
 			Disabled: o.GetDisabled(), LocalFailures: o.LocalFailures, GatewayFailures: o.GatewayFailures, IntervalMs: o.IntervalMs,
-			BaseEjectionMs: o.BaseEjectionMs, MaxEjectionMs: o.MaxEjectionMs, MaxEjectionPercent: o.MaxEjectionPercent,
+			BaseEjectionMs: o.BaseEjectionMs, MaxEjectionMs: o.MaxEjectionMs, MaxEjectionPercent: o.MaxEjectionPercent, FailurePercent: o.FailurePercent, MinRequests: o.MinRequests,
 		}
 	}
 	if c := record.GetCircuitBreaking(); c != nil {
@@ -98,6 +101,9 @@ func policyOfRecord(record *recordv1.Policy) *Policy {
 	if r := record.GetReports(); r != nil {
 		p.Reports = &Reports{
 			Effect: r.GetEffect(), Quorum: r.Quorum, WindowSeconds: r.WindowSeconds, LastsSeconds: r.LastsSeconds, MaxPercent: r.MaxPercent,
+		}
+		if l := r.GetFromLoad(); l != nil {
+			p.Reports.FromLoad = &LoadReports{ErrorPercent: l.ErrorPercent, MinRequests: l.MinRequests}
 		}
 	}
 	if s := record.GetSelfPreservation(); s != nil {

@@ -71,6 +71,24 @@ func (p *Policy) ReportRules() ReportRules {
 	return rules
 }
 
+// LoadRules are when what a proxy reports of its calls is a report of an instance.
+type LoadRules struct {
+	Percent int    // of failed calls, from which on it says that the instance fails
+	Least   uint64 // calls, below which it says nothing
+}
+
+// loadLeast is that of a policy which does not say.
+const loadLeast = 10
+
+// LoadRules are the rules of a policy, or of none; false says that there are none.
+func (p *Policy) LoadRules() (LoadRules, bool) {
+	if p == nil || p.Reports == nil || p.Reports.FromLoad == nil {
+		return LoadRules{}, false
+	}
+	l := p.Reports.FromLoad
+	return LoadRules{Percent: orCount(l.ErrorPercent, 100), Least: uint64(orCount(l.MinRequests, loadLeast))}, true
+}
+
 // orCount is a count, or its default; orSeconds the same of a time.
 func orCount(n *int64, otherwise int) int {
 	if n == nil {

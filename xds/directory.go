@@ -18,6 +18,8 @@ type directory struct {
 	clusters    map[string]*claim     // by cluster name, owners only
 	byNamespace map[string][]*listing // by namespace in lower case
 	byName      map[string][]*listing // by primary stem
+
+	judged map[registry.ServiceKey]registry.LoadRules // services whose policy wants it, see loadvote.go
 }
 
 // A listing is one service in the directory.
@@ -81,6 +83,7 @@ func newDirectory() *directory {
 		clusters:    make(map[string]*claim),
 		byNamespace: make(map[string][]*listing),
 		byName:      make(map[string][]*listing),
+		judged:      make(map[registry.ServiceKey]registry.LoadRules),
 	}
 }
 

@@ -115,6 +115,7 @@ func (c *cache) list(r *round, k registry.ServiceKey, s *registry.Service) {
 			r.locate(scope, c.localizeAll(scope, l))
 		}
 	}
+	c.directory.judge(k, s)
 	if l := c.directory.services[k]; l != nil && s != nil {
 		rules, _ := soundRules(s, c.earlier)
 		c.rule(r, l, rules)

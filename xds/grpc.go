@@ -142,7 +142,7 @@ func (r routeRules) retryOfGRPC() *routev3.RetryPolicy {
 }
 
 // forGRPC is what of a cluster a gRPC client knows. It finds out by itself which
-// hosts cannot be reached, and has no other way to eject one that fits.
+// hosts cannot be reached.
 func forGRPC(c *clusterv3.Cluster) (*clusterv3.Cluster, error) {
 	withoutForeign(c, kindGRPC)
 	out := &clusterv3.Cluster{
@@ -151,6 +151,7 @@ func forGRPC(c *clusterv3.Cluster) (*clusterv3.Cluster, error) {
 		EdsClusterConfig:     c.EdsClusterConfig,
 		LbPolicy:             c.LbPolicy,
 		LoadBalancingPolicy:  c.LoadBalancingPolicy,
+		OutlierDetection:     ejectForGRPC(c.OutlierDetection),
 		CircuitBreakers: &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
 			MaxRequests: c.CircuitBreakers.Thresholds[0].MaxRequests, // without it they have 1,024 calls at once
 		}}},

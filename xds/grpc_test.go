@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -14,7 +15,10 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	localityv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/wrr_locality/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/stellmap/stellmap/registry"
 )
@@ -274,6 +278,35 @@ func TestLeastRequestIsTakenByAll(t *testing.T) {
 	}
 	if c.GetLbPolicy() != clusterv3.Cluster_LEAST_REQUEST || !slices.Equal(names, []string{"LeastRequest", "RoundRobin"}) {
 		t.Errorf("%v: %v", c.GetLbPolicy(), names)
+	}
+}
+
+// gRPC clients are told of shares of failed calls where the policy has one, and of no
+// success rates, which they would go by unless told; without a share of nothing.
+func TestGRPCClientsKnowShares(t *testing.T) {
+	for text, want := range map[string]*clusterv3.OutlierDetection{
+		`{}`: nil,
+		`{"outlierDetection":{"localFailures":3,"maxEjectionPercent":20}}`: nil,
+		`{"outlierDetection":{"disabled":true}}`:                           nil,
+		`{"outlierDetection":{"failurePercent":40,"maxEjectionPercent":20,"intervalMs":500}}`: {
+			Interval: durationpb.New(500 * time.Millisecond), BaseEjectionTime: durationpb.New(3 * time.Second), MaxEjectionTime: durationpb.New(30 * time.Second),
+			MaxEjectionPercent: wrapperspb.UInt32(20), EnforcingSuccessRate: wrapperspb.UInt32(0),
+			FailurePercentageThreshold: wrapperspb.UInt32(40), EnforcingFailurePercentage: wrapperspb.UInt32(100),
+			FailurePercentageMinimumHosts: wrapperspb.UInt32(2), FailurePercentageRequestVolume: wrapperspb.UInt32(10),
+		},
+	} {
+		s, p := service(primary("grpc")), policyOf(t, text)
+		s.Policy = &p
+		c, err := buildCluster(s, 0, rulesOf(s.Policy))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c, err = forGRPC(c); err != nil {
+			t.Fatal(err)
+		}
+		if !proto.Equal(c.GetOutlierDetection(), want) {
+			t.Errorf("by %s gRPC clients are told %v, want %v", text, c.GetOutlierDetection(), want)
+		}
 	}
 }
 

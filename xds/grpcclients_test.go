@@ -91,6 +91,31 @@ func TestRealGRPCClients(t *testing.T) {
 	}
 }
 
+// Real clients of four languages report their calls, and leave alone an instance of
+// which more calls fail than its policy allows, until it works again.
+func TestRealGRPCClientsLeaveWhoFails(t *testing.T) {
+	if !*realClients {
+		t.Skip("not tested without -grpc-clients (`make e2e` has it)")
+	}
+	for _, language := range grpcclients.Languages {
+		t.Run(language, func(t *testing.T) {
+			t.Parallel()
+			m := newMember(t, func(c *Config, _ *limits) { c.LoadEvery = time.Second })
+			sound, broken := m.callee("here-1", "here"), m.callee("here-2", "here")
+			m.putPolicy(t, "orders", `{"outlierDetection":{"failurePercent":50,"minRequests":5,"baseEjectionMs":600000,"maxEjectionMs":600000}}`)
+			c := m.caller(language)
+			c.await("both answer", 100, only(sound.Name, broken.Name))
+			eventually(t, "it reports its calls", func() bool { return callsOf(m.server.Load(ordersKey)).succeeded > 0 })
+			broken.Fail(true)
+			c.await("it leaves the one that fails", 300, only(sound.Name))
+			eventually(t, "it reports the calls that have failed", func() bool { return callsOf(m.server.Load(ordersKey)).failed > 0 })
+			broken.Fail(false)
+			m.putPolicy(t, "orders", `{"outlierDetection":{"disabled":true}}`)
+			c.await("both answer again when the policy leaves nobody alone", 100, only(sound.Name, broken.Name))
+		})
+	}
+}
+
 // regionsOf puts instances into the region that their metadata name, as an import
 // from that region would.
 func regionsOf(machine *registry.Machine) func(registry.ServiceKey) *registry.Service {

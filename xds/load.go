@@ -1,8 +1,10 @@
 package xds
 
 import (
+	"context"
 	"errors"
 	"io"
+	"net/netip"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -11,6 +13,8 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/stellmap/stellmap/registry"
 )
 
 // The load reporting service takes what clients report of the calls that they make.
@@ -38,18 +42,27 @@ func (l loadService) StreamLoadStats(g loadReports) error {
 		return err
 	}
 	defer s.metrics.loadStreams.Add(-1)
-	r := &reporter{inProgress: make(map[*part]uint64)}
+	r := &reporter{from: callerOf(g.Context()), inProgress: make(map[*part]uint64), accused: make(map[registry.InstanceKey]bool)}
 	defer s.loads.forget(r)
 	err := s.takeLoads(g, r)
 	if errors.Is(err, io.EOF) {
 		return nil
 	}
-	from := ""
-	if p, ok := peer.FromContext(g.Context()); ok && p.Addr != nil {
-		from = p.Addr.String()
-	}
-	s.log.Debug("a stream of load reports ended", "peer", from, "error", err)
+	s.log.Debug("a stream of load reports ended", "peer", r.from, "error", err)
 	return err
+}
+
+// callerOf is where a stream comes from; the zero address where that is not known.
+func callerOf(ctx context.Context) netip.Addr {
+	p, ok := peer.FromContext(ctx)
+	if !ok || p.Addr == nil {
+		return netip.Addr{}
+	}
+	at, err := netip.ParseAddrPort(p.Addr.String())
+	if err != nil {
+		return netip.Addr{}
+	}
+	return at.Addr()
 }
 
 // admitLoads takes one more stream in. That it begins costs next to nothing, so it has
@@ -118,7 +131,8 @@ func (s *Server) takeLoad(g loadReports, r *reporter, report *loadservice.LoadSt
 		if r.node, err = parseNode(report.GetNode(), s.region); err != nil {
 			return err
 		}
-		return g.Send(&loadservice.LoadStatsResponse{SendAllClusters: true, LoadReportingInterval: durationpb.New(s.loads.slot)})
+		r.byInstance = s.byInstance(r.node)
+		return g.Send(s.wanted(r))
 	}
 	if n := len(report.GetClusterStats()); n > loadClustersIn {
 		return status.Errorf(codes.ResourceExhausted, "cluster_stats: has %d clusters: at most %d", n, loadClustersIn)
@@ -126,5 +140,17 @@ func (s *Server) takeLoad(g loadReports, r *reporter, report *loadservice.LoadSt
 	stats := s.cache.known(report.GetClusterStats(), &s.metrics.loadRefused[loadUnknown])
 	s.loads.take(r, stats, s.now())
 	s.metrics.loadReports.Add(1)
+	s.vote(g.Context(), r, stats)
+	if by := s.byInstance(r.node); by != r.byInstance { // a policy has come or gone
+		r.byInstance = by
+		return g.Send(s.wanted(r))
+	}
 	return nil
+}
+
+// wanted is what a client is to report.
+func (s *Server) wanted(r *reporter) *loadservice.LoadStatsResponse {
+	return &loadservice.LoadStatsResponse{
+		SendAllClusters: true, LoadReportingInterval: durationpb.New(s.loads.slot), ReportEndpointGranularity: r.byInstance,
+	}
 }

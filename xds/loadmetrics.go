@@ -13,6 +13,18 @@ const (
 
 var loadRefusalNames = [loadRefusals]string{loadUnknown: "unknown_cluster", loadTooLong: "text", loadClusterFull: "cluster", loadFull: "all"}
 
+// What has come of a report of an instance that a report of load has brought about.
+const (
+	voteFailure = iota // it fails, and the leader has taken it
+	voteSuccess        // it was taken back
+	voteGone           // there is no such instance any more
+	voteRefused        // the registry did not take it
+	voteLeftOut        // there were too many in one message, or no time for it
+	voteOutcomes
+)
+
+var voteNames = [voteOutcomes]string{voteFailure: "failure", voteSuccess: "success", voteGone: "gone", voteRefused: "refused", voteLeftOut: "left_out"}
+
 var (
 	loadCallsDesc = prometheus.NewDesc("stellmap_xds_load_calls_total",
 		"Calls that clients of this member have reported, by how they ended.", []string{"cluster", "region", "zone", "outcome"}, nil)

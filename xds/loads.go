@@ -3,6 +3,7 @@ package xds
 import (
 	"cmp"
 	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -71,7 +72,11 @@ func (c *calls) add(o calls) {
 // A reporter is one client's stream of reports.
 type reporter struct {
 	node       *node
+	from       netip.Addr       // where it calls from; the zero one is not known
 	inProgress map[*part]uint64 // in its last report
+
+	byInstance bool                          // it was asked to report its calls by instance
+	accused    map[registry.InstanceKey]bool // instances that it has said of that they fail
 }
 
 func newLoads(slot time.Duration, m *metrics) *loads {

@@ -36,6 +36,7 @@ type metrics struct {
 	loadStreamsRefused atomic.Uint64 // above the cap
 	loadReports        atomic.Uint64
 	loadRefused        [loadRefusals]atomic.Uint64 // what of them is not kept
+	loadVotes          [voteOutcomes]atomic.Uint64 // reports of instances by them
 
 	tablesWaiting atomic.Int64  // streams
 	tablesDelayed atomic.Uint64 // times that one had to wait
@@ -112,6 +113,10 @@ func (m *metrics) register(r prometheus.Registerer, rejectedNow func(resourceTyp
 		for why := range m.loadRefused {
 			labels := prometheus.Labels{"why": loadRefusalNames[why]}
 			collectors = append(collectors, counterOf("stellmap_xds_load_refused_total", "Parts of reports that were not kept, and why.", labels, &m.loadRefused[why]))
+		}
+		for outcome := range m.loadVotes {
+			labels := prometheus.Labels{"outcome": voteNames[outcome]}
+			collectors = append(collectors, counterOf("stellmap_xds_load_votes_total", "Reports of instances that reports of load have brought about.", labels, &m.loadVotes[outcome]))
 		}
 	}
 	for _, c := range collectors {

@@ -125,6 +125,38 @@ func eject(c *clusterv3.Cluster, o *registry.OutlierDetection) {
 	setTime(&to.Interval, o.IntervalMs)
 	setTime(&to.BaseEjectionTime, o.BaseEjectionMs)
 	setTime(&to.MaxEjectionTime, o.MaxEjectionMs)
+	if o.FailurePercent == nil {
+		return
+	}
+	setNumber(&to.FailurePercentageThreshold, o.FailurePercent)
+	to.EnforcingFailurePercentage = wrapperspb.UInt32(100)
+	to.FailurePercentageMinimumHosts = wrapperspb.UInt32(failureHosts)
+	to.FailurePercentageRequestVolume = wrapperspb.UInt32(failureCalls)
+	setNumber(&to.FailurePercentageRequestVolume, o.MinRequests)
+}
+
+// What is said of the share of calls that fail, where a policy has one: a host that is
+// the only one is kept, whatever it does.
+const (
+	failureHosts = 2
+	failureCalls = 10 // within an interval
+)
+
+// ejectForGRPC is what gRPC clients know of it: shares of calls that fail. What counts
+// failures in a row is not theirs to know, so without a share there is none. That they
+// are not to compare success rates has to be said; all four languages would, unless told.
+func ejectForGRPC(o *clusterv3.OutlierDetection) *clusterv3.OutlierDetection {
+	if o.GetEnforcingFailurePercentage().GetValue() == 0 {
+		return nil
+	}
+	return &clusterv3.OutlierDetection{
+		Interval: o.Interval, BaseEjectionTime: o.BaseEjectionTime, MaxEjectionTime: o.MaxEjectionTime, MaxEjectionPercent: o.MaxEjectionPercent,
+		EnforcingSuccessRate:           wrapperspb.UInt32(0),
+		FailurePercentageThreshold:     o.FailurePercentageThreshold,
+		EnforcingFailurePercentage:     o.EnforcingFailurePercentage,
+		FailurePercentageMinimumHosts:  o.FailurePercentageMinimumHosts,
+		FailurePercentageRequestVolume: o.FailurePercentageRequestVolume,
+	}
 }
 
 func breakAt(to *clusterv3.CircuitBreakers_Thresholds, b *registry.CircuitBreaking) {

@@ -43,6 +43,8 @@ var policies = map[string]string{
 	"drops":            `{"drops":[{"category":"lottery","percent":10},{"category":"crawlers","percent":50}]}`,
 	"faults":           `{"routes":[{"match":{"path":"/slow"},"fault":{"delayMs":250,"delayPercent":50}},{"match":{"path":"/broken"},"fault":{"abortStatus":503,"abortPercent":10}},{"match":{"path":"/both"},"fault":{"delayMs":10,"abortStatus":418}}]}`,
 	"subsets":          `{"subsets":[{"name":"Canary","version":"v2"},{"name":"beta","version":"v1","labels":{"track":"beta"}}]}`,
+	"failure_share":    `{"outlierDetection":{"failurePercent":50,"minRequests":5,"baseEjectionMs":1000}}`,
+	"failure_default":  `{"outlierDetection":{"failurePercent":90}}`,
 	"split":            `{"subsets":[{"name":"canary","version":"v2"},{"name":"stable","version":"v1"}],"routes":[{"split":[{"subset":"canary","weight":5},{"subset":"stable","weight":90},{"weight":5}]}]}`,
 	"matches": `{"subsets":[{"name":"canary","version":"v2"}],"routes":[
 		{"match":{"path":"/v2/orders","method":"post"},"split":[{"subset":"canary","weight":1}],"prefixRewrite":"/orders"},
@@ -56,7 +58,7 @@ var policies = map[string]string{
 // obeyedElsewhere are the fields of a policy that are for the registry.
 var obeyedElsewhere = []string{
 	"graceSeconds", "protectThreshold",
-	"reports", "reports.effect", "reports.quorum", "reports.windowSeconds", "reports.lastsSeconds", "reports.maxPercent",
+	"reports", "reports.effect", "reports.quorum", "reports.windowSeconds", "reports.lastsSeconds", "reports.maxPercent", "reports.fromLoad", "reports.fromLoad.errorPercent", "reports.fromLoad.minRequests",
 	"selfPreservation", "selfPreservation.enabled", "selfPreservation.least", "selfPreservation.percent", "selfPreservation.limitSeconds",
 }
 

@@ -40,7 +40,8 @@ type Server struct {
 	limits   limits
 	cache    *cache
 	metrics  *metrics
-	loads    *loads        // nil = clients are not asked for them
+	loads    *loads // nil = clients are not asked for them
+	accuse   func(context.Context, registry.InstanceRef, registry.Report) (registry.Reported, error)
 	stopped  chan struct{} // closed when Run ends
 	leaving  chan struct{} // closed when streams are sent away
 
@@ -68,10 +69,12 @@ type Config struct {
 	Registerer  prometheus.Registerer       // nil = none
 	Now         func() time.Time            // nil = time.Now
 
-	StreamAge      time.Duration  // how long a stream lasts, a third more or less; 0 = as long as it will
-	FirstResponses int            // so many streams a second may begin; 0 = any
-	LoadEvery      time.Duration  // how often clients report their load; 0 = never, and the service is not offered
-	Random         func() float64 // from 0 to 1; nil = math/rand
+	StreamAge      time.Duration // how long a stream lasts, a third more or less; 0 = as long as it will
+	FirstResponses int           // so many streams a second may begin; 0 = any
+	LoadEvery      time.Duration // how often clients report their load; 0 = never, and the service is not offered
+	// Report takes what clients' load says of instances, where a policy wants it; nil = they are not asked for it.
+	Report func(context.Context, registry.InstanceRef, registry.Report) (registry.Reported, error)
+	Random func() float64 // from 0 to 1; nil = math/rand
 }
 
 // The bounds of a server.
@@ -101,7 +104,7 @@ func New(c Config) *Server {
 			tablesBytes: tablesBytes, tableBytes: tableBytesMin, tableTurn: tableTurn,
 		},
 		metrics: newMetrics(), stopped: make(chan struct{}), leaving: make(chan struct{}), streams: make(map[*stream]struct{}),
-		age: c.StreamAge, turnstile: turnstile{rate: c.FirstResponses}, random: c.Random, sleep: sleep,
+		age: c.StreamAge, turnstile: turnstile{rate: c.FirstResponses}, random: c.Random, sleep: sleep, accuse: c.Report,
 	}
 	s.passage = passage{server: s, inside: make(map[*stream]turn)}
 	if s.random == nil {

@@ -235,7 +235,7 @@ func (n *node) makeServers(machine *registry.Machine, token string) error {
 	n.xds = xds.New(xds.Config{
 		Machine: machine, Region: n.config.Node.Region, Incarnation: func() string { return n.group.Status().Incarnation },
 		CaughtUp: n.gate.wait, Logger: n.logger, Registerer: n.metrics,
-		StreamAge: n.config.XDS.StreamAge, FirstResponses: n.config.XDS.FirstResponses, LoadEvery: n.config.XDS.LoadEvery,
+		StreamAge: n.config.XDS.StreamAge, FirstResponses: n.config.XDS.FirstResponses, LoadEvery: n.config.XDS.LoadEvery, Report: n.registry.Report,
 	})
 	var err error
 	n.api, err = httpapi.New(httpapi.Config{

@@ -4,18 +4,22 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync/atomic"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/status"
 )
 
-// A Server answers every call with its name.
+// A Server answers every call with its name, or with an error while it fails.
 type Server struct {
 	Name string
 	Port int
 
-	server *grpc.Server
-	ended  chan error
+	failing atomic.Bool
+	server  *grpc.Server
+	ended   chan error
 }
 
 // Serve starts a server on 127.0.0.1, at a port of its own choice if it is 0.
@@ -35,9 +39,15 @@ func (s *Server) answer(_ any, stream grpc.ServerStream) error {
 	if err := stream.RecvMsg(&question); err != nil {
 		return err
 	}
+	if s.failing.Load() {
+		return status.Error(codes.Internal, s.Name+" fails")
+	}
 	answer := []byte(s.Name)
 	return stream.SendMsg(&answer)
 }
+
+// Fail has it answer with errors from now on, or no more.
+func (s *Server) Fail(failing bool) { s.failing.Store(failing) }
 
 // Stop ends the server at once, with its connections.
 func (s *Server) Stop() error {

@@ -332,7 +332,7 @@ func (x Result_Code) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Result_Code.Descriptor instead.
 func (Result_Code) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{63, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{64, 0}
 }
 
 type Full_Of int32
@@ -390,7 +390,7 @@ func (x Full_Of) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Full_Of.Descriptor instead.
 func (Full_Of) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{64, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{65, 0}
 }
 
 // Status says how an instance is.
@@ -455,7 +455,7 @@ func (x InstanceRecord_Status) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use InstanceRecord_Status.Descriptor instead.
 func (InstanceRecord_Status) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{65, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{66, 0}
 }
 
 type EventRecord_Kind int32
@@ -516,7 +516,7 @@ func (x EventRecord_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use EventRecord_Kind.Descriptor instead.
 func (EventRecord_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{75, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{76, 0}
 }
 
 // Renewal is what became of one renewal.
@@ -575,7 +575,7 @@ func (x Answer_Renewal) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Answer_Renewal.Descriptor instead.
 func (Answer_Renewal) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{87, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{88, 0}
 }
 
 // Command is the data of one log entry. A member that does not know its format
@@ -3971,6 +3971,7 @@ type Reports struct {
 	WindowSeconds *int64                 `protobuf:"varint,3,opt,name=window_seconds,json=windowSeconds,proto3,oneof" json:"window_seconds,omitempty"`
 	LastsSeconds  *int64                 `protobuf:"varint,4,opt,name=lasts_seconds,json=lastsSeconds,proto3,oneof" json:"lasts_seconds,omitempty"`
 	MaxPercent    *int64                 `protobuf:"varint,5,opt,name=max_percent,json=maxPercent,proto3,oneof" json:"max_percent,omitempty"`
+	FromLoad      *LoadReports           `protobuf:"bytes,6,opt,name=from_load,json=fromLoad,proto3" json:"from_load,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4040,6 +4041,66 @@ func (x *Reports) GetMaxPercent() int64 {
 	return 0
 }
 
+func (x *Reports) GetFromLoad() *LoadReports {
+	if x != nil {
+		return x.FromLoad
+	}
+	return nil
+}
+
+// LoadReports is when what clients report of their calls is a report of an instance.
+type LoadReports struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ErrorPercent  *int64                 `protobuf:"varint,1,opt,name=error_percent,json=errorPercent,proto3,oneof" json:"error_percent,omitempty"`
+	MinRequests   *int64                 `protobuf:"varint,2,opt,name=min_requests,json=minRequests,proto3,oneof" json:"min_requests,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoadReports) Reset() {
+	*x = LoadReports{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoadReports) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoadReports) ProtoMessage() {}
+
+func (x *LoadReports) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoadReports.ProtoReflect.Descriptor instead.
+func (*LoadReports) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *LoadReports) GetErrorPercent() int64 {
+	if x != nil && x.ErrorPercent != nil {
+		return *x.ErrorPercent
+	}
+	return 0
+}
+
+func (x *LoadReports) GetMinRequests() int64 {
+	if x != nil && x.MinRequests != nil {
+		return *x.MinRequests
+	}
+	return 0
+}
+
 // SelfPreservation is when leases that run out are held back.
 type SelfPreservation struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -4053,7 +4114,7 @@ type SelfPreservation struct {
 
 func (x *SelfPreservation) Reset() {
 	*x = SelfPreservation{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[46]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4065,7 +4126,7 @@ func (x *SelfPreservation) String() string {
 func (*SelfPreservation) ProtoMessage() {}
 
 func (x *SelfPreservation) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[46]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4078,7 +4139,7 @@ func (x *SelfPreservation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SelfPreservation.ProtoReflect.Descriptor instead.
 func (*SelfPreservation) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{46}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *SelfPreservation) GetEnabled() bool {
@@ -4122,7 +4183,7 @@ type LoadBalancing struct {
 
 func (x *LoadBalancing) Reset() {
 	*x = LoadBalancing{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[47]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4134,7 +4195,7 @@ func (x *LoadBalancing) String() string {
 func (*LoadBalancing) ProtoMessage() {}
 
 func (x *LoadBalancing) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[47]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4147,7 +4208,7 @@ func (x *LoadBalancing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadBalancing.ProtoReflect.Descriptor instead.
 func (*LoadBalancing) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{47}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *LoadBalancing) GetAlgorithm() string {
@@ -4188,7 +4249,7 @@ type HashCookie struct {
 
 func (x *HashCookie) Reset() {
 	*x = HashCookie{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[48]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4200,7 +4261,7 @@ func (x *HashCookie) String() string {
 func (*HashCookie) ProtoMessage() {}
 
 func (x *HashCookie) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[48]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4213,7 +4274,7 @@ func (x *HashCookie) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HashCookie.ProtoReflect.Descriptor instead.
 func (*HashCookie) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{48}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *HashCookie) GetName() string {
@@ -4240,13 +4301,15 @@ type OutlierDetection struct {
 	BaseEjectionMs     *int64                 `protobuf:"varint,5,opt,name=base_ejection_ms,json=baseEjectionMs,proto3,oneof" json:"base_ejection_ms,omitempty"`
 	MaxEjectionMs      *int64                 `protobuf:"varint,6,opt,name=max_ejection_ms,json=maxEjectionMs,proto3,oneof" json:"max_ejection_ms,omitempty"`
 	MaxEjectionPercent *int64                 `protobuf:"varint,7,opt,name=max_ejection_percent,json=maxEjectionPercent,proto3,oneof" json:"max_ejection_percent,omitempty"`
+	FailurePercent     *int64                 `protobuf:"varint,8,opt,name=failure_percent,json=failurePercent,proto3,oneof" json:"failure_percent,omitempty"`
+	MinRequests        *int64                 `protobuf:"varint,9,opt,name=min_requests,json=minRequests,proto3,oneof" json:"min_requests,omitempty"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
 
 func (x *OutlierDetection) Reset() {
 	*x = OutlierDetection{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[49]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4258,7 +4321,7 @@ func (x *OutlierDetection) String() string {
 func (*OutlierDetection) ProtoMessage() {}
 
 func (x *OutlierDetection) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[49]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4271,7 +4334,7 @@ func (x *OutlierDetection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutlierDetection.ProtoReflect.Descriptor instead.
 func (*OutlierDetection) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{49}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *OutlierDetection) GetDisabled() bool {
@@ -4323,6 +4386,20 @@ func (x *OutlierDetection) GetMaxEjectionPercent() int64 {
 	return 0
 }
 
+func (x *OutlierDetection) GetFailurePercent() int64 {
+	if x != nil && x.FailurePercent != nil {
+		return *x.FailurePercent
+	}
+	return 0
+}
+
+func (x *OutlierDetection) GetMinRequests() int64 {
+	if x != nil && x.MinRequests != nil {
+		return *x.MinRequests
+	}
+	return 0
+}
+
 // CircuitBreaking bounds what each proxy has under way.
 type CircuitBreaking struct {
 	state              protoimpl.MessageState `protogen:"open.v1"`
@@ -4337,7 +4414,7 @@ type CircuitBreaking struct {
 
 func (x *CircuitBreaking) Reset() {
 	*x = CircuitBreaking{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[50]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4349,7 +4426,7 @@ func (x *CircuitBreaking) String() string {
 func (*CircuitBreaking) ProtoMessage() {}
 
 func (x *CircuitBreaking) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[50]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4362,7 +4439,7 @@ func (x *CircuitBreaking) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CircuitBreaking.ProtoReflect.Descriptor instead.
 func (*CircuitBreaking) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{50}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *CircuitBreaking) GetMaxConnections() int64 {
@@ -4412,7 +4489,7 @@ type Timeouts struct {
 
 func (x *Timeouts) Reset() {
 	*x = Timeouts{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[51]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4424,7 +4501,7 @@ func (x *Timeouts) String() string {
 func (*Timeouts) ProtoMessage() {}
 
 func (x *Timeouts) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[51]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4437,7 +4514,7 @@ func (x *Timeouts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timeouts.ProtoReflect.Descriptor instead.
 func (*Timeouts) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{51}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Timeouts) GetConnectMs() int64 {
@@ -4473,7 +4550,7 @@ type Retries struct {
 
 func (x *Retries) Reset() {
 	*x = Retries{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[52]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4485,7 +4562,7 @@ func (x *Retries) String() string {
 func (*Retries) ProtoMessage() {}
 
 func (x *Retries) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[52]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4498,7 +4575,7 @@ func (x *Retries) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Retries.ProtoReflect.Descriptor instead.
 func (*Retries) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{52}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Retries) GetAttempts() int64 {
@@ -4532,7 +4609,7 @@ type Failover struct {
 
 func (x *Failover) Reset() {
 	*x = Failover{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[53]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4544,7 +4621,7 @@ func (x *Failover) String() string {
 func (*Failover) ProtoMessage() {}
 
 func (x *Failover) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[53]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4557,7 +4634,7 @@ func (x *Failover) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failover.ProtoReflect.Descriptor instead.
 func (*Failover) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{53}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Failover) GetOverprovisioningPercent() int64 {
@@ -4579,7 +4656,7 @@ type Namespace struct {
 
 func (x *Namespace) Reset() {
 	*x = Namespace{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[54]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4591,7 +4668,7 @@ func (x *Namespace) String() string {
 func (*Namespace) ProtoMessage() {}
 
 func (x *Namespace) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[54]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4604,7 +4681,7 @@ func (x *Namespace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Namespace.ProtoReflect.Descriptor instead.
 func (*Namespace) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{54}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Namespace) GetDescription() string {
@@ -4639,7 +4716,7 @@ type Quota struct {
 
 func (x *Quota) Reset() {
 	*x = Quota{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[55]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4651,7 +4728,7 @@ func (x *Quota) String() string {
 func (*Quota) ProtoMessage() {}
 
 func (x *Quota) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[55]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4664,7 +4741,7 @@ func (x *Quota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Quota.ProtoReflect.Descriptor instead.
 func (*Quota) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{55}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Quota) GetServices() int64 {
@@ -4691,7 +4768,7 @@ type ServiceKey struct {
 
 func (x *ServiceKey) Reset() {
 	*x = ServiceKey{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[56]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4703,7 +4780,7 @@ func (x *ServiceKey) String() string {
 func (*ServiceKey) ProtoMessage() {}
 
 func (x *ServiceKey) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[56]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4716,7 +4793,7 @@ func (x *ServiceKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceKey.ProtoReflect.Descriptor instead.
 func (*ServiceKey) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{56}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ServiceKey) GetNamespace() string {
@@ -4744,7 +4821,7 @@ type InstanceKey struct {
 
 func (x *InstanceKey) Reset() {
 	*x = InstanceKey{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[57]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4756,7 +4833,7 @@ func (x *InstanceKey) String() string {
 func (*InstanceKey) ProtoMessage() {}
 
 func (x *InstanceKey) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[57]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4769,7 +4846,7 @@ func (x *InstanceKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceKey.ProtoReflect.Descriptor instead.
 func (*InstanceKey) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{57}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *InstanceKey) GetNamespace() string {
@@ -4810,7 +4887,7 @@ type InstanceSpec struct {
 
 func (x *InstanceSpec) Reset() {
 	*x = InstanceSpec{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[58]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4822,7 +4899,7 @@ func (x *InstanceSpec) String() string {
 func (*InstanceSpec) ProtoMessage() {}
 
 func (x *InstanceSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[58]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4835,7 +4912,7 @@ func (x *InstanceSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceSpec.ProtoReflect.Descriptor instead.
 func (*InstanceSpec) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{58}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *InstanceSpec) GetGroup() string {
@@ -4904,7 +4981,7 @@ type Pair struct {
 
 func (x *Pair) Reset() {
 	*x = Pair{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[59]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4916,7 +4993,7 @@ func (x *Pair) String() string {
 func (*Pair) ProtoMessage() {}
 
 func (x *Pair) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[59]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4929,7 +5006,7 @@ func (x *Pair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pair.ProtoReflect.Descriptor instead.
 func (*Pair) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{59}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Pair) GetKey() string {
@@ -4960,7 +5037,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[60]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4972,7 +5049,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[60]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4985,7 +5062,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{60}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Endpoint) GetName() string {
@@ -5053,7 +5130,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[61]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5065,7 +5142,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[61]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5078,7 +5155,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{61}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Check) GetName() string {
@@ -5189,7 +5266,7 @@ type Reply struct {
 
 func (x *Reply) Reset() {
 	*x = Reply{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[62]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5201,7 +5278,7 @@ func (x *Reply) String() string {
 func (*Reply) ProtoMessage() {}
 
 func (x *Reply) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[62]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5214,7 +5291,7 @@ func (x *Reply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reply.ProtoReflect.Descriptor instead.
 func (*Reply) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{62}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Reply) GetResults() []*Result {
@@ -5239,7 +5316,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[63]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5251,7 +5328,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[63]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5264,7 +5341,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{63}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Result) GetCode() Result_Code {
@@ -5327,7 +5404,7 @@ type Full struct {
 
 func (x *Full) Reset() {
 	*x = Full{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[64]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5339,7 +5416,7 @@ func (x *Full) String() string {
 func (*Full) ProtoMessage() {}
 
 func (x *Full) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[64]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5352,7 +5429,7 @@ func (x *Full) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Full.ProtoReflect.Descriptor instead.
 func (*Full) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{64}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Full) GetOf() Full_Of {
@@ -5393,7 +5470,7 @@ type InstanceRecord struct {
 
 func (x *InstanceRecord) Reset() {
 	*x = InstanceRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[65]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5405,7 +5482,7 @@ func (x *InstanceRecord) String() string {
 func (*InstanceRecord) ProtoMessage() {}
 
 func (x *InstanceRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[65]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5418,7 +5495,7 @@ func (x *InstanceRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceRecord.ProtoReflect.Descriptor instead.
 func (*InstanceRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{65}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *InstanceRecord) GetFormat() uint32 {
@@ -5541,7 +5618,7 @@ type Imported struct {
 
 func (x *Imported) Reset() {
 	*x = Imported{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[66]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5553,7 +5630,7 @@ func (x *Imported) String() string {
 func (*Imported) ProtoMessage() {}
 
 func (x *Imported) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[66]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5566,7 +5643,7 @@ func (x *Imported) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Imported.ProtoReflect.Descriptor instead.
 func (*Imported) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{66}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *Imported) GetRegion() string {
@@ -5625,7 +5702,7 @@ type ToldRecord struct {
 
 func (x *ToldRecord) Reset() {
 	*x = ToldRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[67]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5637,7 +5714,7 @@ func (x *ToldRecord) String() string {
 func (*ToldRecord) ProtoMessage() {}
 
 func (x *ToldRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[67]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5650,7 +5727,7 @@ func (x *ToldRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldRecord.ProtoReflect.Descriptor instead.
 func (*ToldRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{67}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ToldRecord) GetFormat() uint32 {
@@ -5696,7 +5773,7 @@ type ToldClockRecord struct {
 
 func (x *ToldClockRecord) Reset() {
 	*x = ToldClockRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[68]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5708,7 +5785,7 @@ func (x *ToldClockRecord) String() string {
 func (*ToldClockRecord) ProtoMessage() {}
 
 func (x *ToldClockRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[68]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5721,7 +5798,7 @@ func (x *ToldClockRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldClockRecord.ProtoReflect.Descriptor instead.
 func (*ToldClockRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{68}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ToldClockRecord) GetFormat() uint32 {
@@ -5781,7 +5858,7 @@ type LeaseRecord struct {
 
 func (x *LeaseRecord) Reset() {
 	*x = LeaseRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[69]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5793,7 +5870,7 @@ func (x *LeaseRecord) String() string {
 func (*LeaseRecord) ProtoMessage() {}
 
 func (x *LeaseRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[69]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5806,7 +5883,7 @@ func (x *LeaseRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRecord.ProtoReflect.Descriptor instead.
 func (*LeaseRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{69}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *LeaseRecord) GetFormat() uint32 {
@@ -5871,7 +5948,7 @@ type ServiceRecord struct {
 
 func (x *ServiceRecord) Reset() {
 	*x = ServiceRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[70]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5883,7 +5960,7 @@ func (x *ServiceRecord) String() string {
 func (*ServiceRecord) ProtoMessage() {}
 
 func (x *ServiceRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[70]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5896,7 +5973,7 @@ func (x *ServiceRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceRecord.ProtoReflect.Descriptor instead.
 func (*ServiceRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{70}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ServiceRecord) GetFormat() uint32 {
@@ -5987,7 +6064,7 @@ type Override struct {
 
 func (x *Override) Reset() {
 	*x = Override{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[71]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5999,7 +6076,7 @@ func (x *Override) String() string {
 func (*Override) ProtoMessage() {}
 
 func (x *Override) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[71]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6012,7 +6089,7 @@ func (x *Override) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Override.ProtoReflect.Descriptor instead.
 func (*Override) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{71}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *Override) GetId() string {
@@ -6041,7 +6118,7 @@ type DocumentRecord struct {
 
 func (x *DocumentRecord) Reset() {
 	*x = DocumentRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[72]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6053,7 +6130,7 @@ func (x *DocumentRecord) String() string {
 func (*DocumentRecord) ProtoMessage() {}
 
 func (x *DocumentRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[72]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6066,7 +6143,7 @@ func (x *DocumentRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DocumentRecord.ProtoReflect.Descriptor instead.
 func (*DocumentRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{72}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *DocumentRecord) GetFormat() uint32 {
@@ -6099,7 +6176,7 @@ type Edit struct {
 
 func (x *Edit) Reset() {
 	*x = Edit{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[73]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6111,7 +6188,7 @@ func (x *Edit) String() string {
 func (*Edit) ProtoMessage() {}
 
 func (x *Edit) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[73]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6124,7 +6201,7 @@ func (x *Edit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Edit.ProtoReflect.Descriptor instead.
 func (*Edit) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{73}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *Edit) GetVersion() uint64 {
@@ -6190,7 +6267,7 @@ type EventsRecord struct {
 
 func (x *EventsRecord) Reset() {
 	*x = EventsRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[74]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6202,7 +6279,7 @@ func (x *EventsRecord) String() string {
 func (*EventsRecord) ProtoMessage() {}
 
 func (x *EventsRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[74]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6215,7 +6292,7 @@ func (x *EventsRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRecord.ProtoReflect.Descriptor instead.
 func (*EventsRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{74}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *EventsRecord) GetFormat() uint32 {
@@ -6262,7 +6339,7 @@ type EventRecord struct {
 
 func (x *EventRecord) Reset() {
 	*x = EventRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[75]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6274,7 +6351,7 @@ func (x *EventRecord) String() string {
 func (*EventRecord) ProtoMessage() {}
 
 func (x *EventRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[75]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6287,7 +6364,7 @@ func (x *EventRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventRecord.ProtoReflect.Descriptor instead.
 func (*EventRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{75}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *EventRecord) GetKind() EventRecord_Kind {
@@ -6350,7 +6427,7 @@ type HistoryRecord struct {
 
 func (x *HistoryRecord) Reset() {
 	*x = HistoryRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[76]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6362,7 +6439,7 @@ func (x *HistoryRecord) String() string {
 func (*HistoryRecord) ProtoMessage() {}
 
 func (x *HistoryRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[76]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6375,7 +6452,7 @@ func (x *HistoryRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryRecord.ProtoReflect.Descriptor instead.
 func (*HistoryRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{76}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *HistoryRecord) GetFormat() uint32 {
@@ -6402,7 +6479,7 @@ type ServiceEndpoint struct {
 
 func (x *ServiceEndpoint) Reset() {
 	*x = ServiceEndpoint{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[77]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6414,7 +6491,7 @@ func (x *ServiceEndpoint) String() string {
 func (*ServiceEndpoint) ProtoMessage() {}
 
 func (x *ServiceEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[77]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6427,7 +6504,7 @@ func (x *ServiceEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceEndpoint.ProtoReflect.Descriptor instead.
 func (*ServiceEndpoint) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{77}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *ServiceEndpoint) GetName() string {
@@ -6460,7 +6537,7 @@ type Ask struct {
 
 func (x *Ask) Reset() {
 	*x = Ask{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[78]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6472,7 +6549,7 @@ func (x *Ask) String() string {
 func (*Ask) ProtoMessage() {}
 
 func (x *Ask) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[78]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6485,7 +6562,7 @@ func (x *Ask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask.ProtoReflect.Descriptor instead.
 func (*Ask) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{78}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *Ask) GetFormat() uint32 {
@@ -6561,7 +6638,7 @@ type RenewLeases struct {
 
 func (x *RenewLeases) Reset() {
 	*x = RenewLeases{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[79]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6573,7 +6650,7 @@ func (x *RenewLeases) String() string {
 func (*RenewLeases) ProtoMessage() {}
 
 func (x *RenewLeases) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[79]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6586,7 +6663,7 @@ func (x *RenewLeases) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeases.ProtoReflect.Descriptor instead.
 func (*RenewLeases) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{79}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *RenewLeases) GetItems() []*RenewItem {
@@ -6606,7 +6683,7 @@ type ShareChecks struct {
 
 func (x *ShareChecks) Reset() {
 	*x = ShareChecks{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[80]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6618,7 +6695,7 @@ func (x *ShareChecks) String() string {
 func (*ShareChecks) ProtoMessage() {}
 
 func (x *ShareChecks) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[80]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6631,7 +6708,7 @@ func (x *ShareChecks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShareChecks.ProtoReflect.Descriptor instead.
 func (*ShareChecks) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{80}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *ShareChecks) GetMember() uint64 {
@@ -6653,7 +6730,7 @@ type TellReports struct {
 
 func (x *TellReports) Reset() {
 	*x = TellReports{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[81]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6665,7 +6742,7 @@ func (x *TellReports) String() string {
 func (*TellReports) ProtoMessage() {}
 
 func (x *TellReports) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[81]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6678,7 +6755,7 @@ func (x *TellReports) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TellReports.ProtoReflect.Descriptor instead.
 func (*TellReports) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{81}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *TellReports) GetItems() []*Report {
@@ -6709,7 +6786,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[82]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6721,7 +6798,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[82]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6734,7 +6811,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{82}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *Report) GetKey() *InstanceKey {
@@ -6783,7 +6860,7 @@ type ToldReports struct {
 
 func (x *ToldReports) Reset() {
 	*x = ToldReports{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[83]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6795,7 +6872,7 @@ func (x *ToldReports) String() string {
 func (*ToldReports) ProtoMessage() {}
 
 func (x *ToldReports) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[83]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6808,7 +6885,7 @@ func (x *ToldReports) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldReports.ProtoReflect.Descriptor instead.
 func (*ToldReports) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{83}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *ToldReports) GetOutcomes() []*ToldReport {
@@ -6836,7 +6913,7 @@ type ToldReport struct {
 
 func (x *ToldReport) Reset() {
 	*x = ToldReport{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[84]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6848,7 +6925,7 @@ func (x *ToldReport) String() string {
 func (*ToldReport) ProtoMessage() {}
 
 func (x *ToldReport) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[84]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6861,7 +6938,7 @@ func (x *ToldReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldReport.ProtoReflect.Descriptor instead.
 func (*ToldReport) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{84}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *ToldReport) GetFound() bool {
@@ -6891,7 +6968,7 @@ type ReportedInstance struct {
 
 func (x *ReportedInstance) Reset() {
 	*x = ReportedInstance{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[85]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6903,7 +6980,7 @@ func (x *ReportedInstance) String() string {
 func (*ReportedInstance) ProtoMessage() {}
 
 func (x *ReportedInstance) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[85]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6916,7 +6993,7 @@ func (x *ReportedInstance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportedInstance.ProtoReflect.Descriptor instead.
 func (*ReportedInstance) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{85}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *ReportedInstance) GetId() string {
@@ -6960,7 +7037,7 @@ type ReportedBy struct {
 
 func (x *ReportedBy) Reset() {
 	*x = ReportedBy{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[86]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6972,7 +7049,7 @@ func (x *ReportedBy) String() string {
 func (*ReportedBy) ProtoMessage() {}
 
 func (x *ReportedBy) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[86]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6985,7 +7062,7 @@ func (x *ReportedBy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportedBy.ProtoReflect.Descriptor instead.
 func (*ReportedBy) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{86}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *ReportedBy) GetReporter() string {
@@ -7036,7 +7113,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[87]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7048,7 +7125,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[87]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7061,7 +7138,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{87}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *Answer) GetRenewals() []Answer_Renewal {
@@ -7412,18 +7489,24 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\n" +
 	"per_try_ms\x18\x02 \x01(\x03H\x01R\bperTryMs\x88\x01\x01B\r\n" +
 	"\v_request_msB\r\n" +
-	"\v_per_try_ms\"\xfa\x01\n" +
+	"\v_per_try_ms\"\xb8\x02\n" +
 	"\aReports\x12\x16\n" +
 	"\x06effect\x18\x01 \x01(\tR\x06effect\x12\x1b\n" +
 	"\x06quorum\x18\x02 \x01(\x03H\x00R\x06quorum\x88\x01\x01\x12*\n" +
 	"\x0ewindow_seconds\x18\x03 \x01(\x03H\x01R\rwindowSeconds\x88\x01\x01\x12(\n" +
 	"\rlasts_seconds\x18\x04 \x01(\x03H\x02R\flastsSeconds\x88\x01\x01\x12$\n" +
 	"\vmax_percent\x18\x05 \x01(\x03H\x03R\n" +
-	"maxPercent\x88\x01\x01B\t\n" +
+	"maxPercent\x88\x01\x01\x12<\n" +
+	"\tfrom_load\x18\x06 \x01(\v2\x1f.stellmap.record.v1.LoadReportsR\bfromLoadB\t\n" +
 	"\a_quorumB\x11\n" +
 	"\x0f_window_secondsB\x10\n" +
 	"\x0e_lasts_secondsB\x0e\n" +
-	"\f_max_percent\"\xc9\x01\n" +
+	"\f_max_percent\"\x82\x01\n" +
+	"\vLoadReports\x12(\n" +
+	"\rerror_percent\x18\x01 \x01(\x03H\x00R\ferrorPercent\x88\x01\x01\x12&\n" +
+	"\fmin_requests\x18\x02 \x01(\x03H\x01R\vminRequests\x88\x01\x01B\x10\n" +
+	"\x0e_error_percentB\x0f\n" +
+	"\r_min_requests\"\xc9\x01\n" +
 	"\x10SelfPreservation\x12\x1d\n" +
 	"\aenabled\x18\x01 \x01(\bH\x00R\aenabled\x88\x01\x01\x12\x19\n" +
 	"\x05least\x18\x02 \x01(\x03H\x01R\x05least\x88\x01\x01\x12\x1d\n" +
@@ -7447,7 +7530,7 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12$\n" +
 	"\vttl_seconds\x18\x02 \x01(\x03H\x00R\n" +
 	"ttlSeconds\x88\x01\x01B\x0e\n" +
-	"\f_ttl_seconds\"\xbd\x03\n" +
+	"\f_ttl_seconds\"\xb8\x04\n" +
 	"\x10OutlierDetection\x12\x1a\n" +
 	"\bdisabled\x18\x01 \x01(\bR\bdisabled\x12*\n" +
 	"\x0elocal_failures\x18\x02 \x01(\x03H\x00R\rlocalFailures\x88\x01\x01\x12.\n" +
@@ -7456,13 +7539,17 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"intervalMs\x88\x01\x01\x12-\n" +
 	"\x10base_ejection_ms\x18\x05 \x01(\x03H\x03R\x0ebaseEjectionMs\x88\x01\x01\x12+\n" +
 	"\x0fmax_ejection_ms\x18\x06 \x01(\x03H\x04R\rmaxEjectionMs\x88\x01\x01\x125\n" +
-	"\x14max_ejection_percent\x18\a \x01(\x03H\x05R\x12maxEjectionPercent\x88\x01\x01B\x11\n" +
+	"\x14max_ejection_percent\x18\a \x01(\x03H\x05R\x12maxEjectionPercent\x88\x01\x01\x12,\n" +
+	"\x0ffailure_percent\x18\b \x01(\x03H\x06R\x0efailurePercent\x88\x01\x01\x12&\n" +
+	"\fmin_requests\x18\t \x01(\x03H\aR\vminRequests\x88\x01\x01B\x11\n" +
 	"\x0f_local_failuresB\x13\n" +
 	"\x11_gateway_failuresB\x0e\n" +
 	"\f_interval_msB\x13\n" +
 	"\x11_base_ejection_msB\x12\n" +
 	"\x10_max_ejection_msB\x17\n" +
-	"\x15_max_ejection_percent\"\xe2\x02\n" +
+	"\x15_max_ejection_percentB\x12\n" +
+	"\x10_failure_percentB\x0f\n" +
+	"\r_min_requests\"\xe2\x02\n" +
 	"\x0fCircuitBreaking\x12,\n" +
 	"\x0fmax_connections\x18\x01 \x01(\x03H\x00R\x0emaxConnections\x88\x01\x01\x125\n" +
 	"\x14max_pending_requests\x18\x02 \x01(\x03H\x01R\x12maxPendingRequests\x88\x01\x01\x12&\n" +
@@ -7768,7 +7855,7 @@ func file_stellmap_record_v1_record_proto_rawDescGZIP() []byte {
 }
 
 var file_stellmap_record_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
-var file_stellmap_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 88)
+var file_stellmap_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 89)
 var file_stellmap_record_v1_record_proto_goTypes = []any{
 	(ProtectionScope_Kind)(0),  // 0: stellmap.record.v1.ProtectionScope.Kind
 	(ImportChanges_Step)(0),    // 1: stellmap.record.v1.ImportChanges.Step
@@ -7825,48 +7912,49 @@ var file_stellmap_record_v1_record_proto_goTypes = []any{
 	(*Mirror)(nil),             // 52: stellmap.record.v1.Mirror
 	(*RouteTimeouts)(nil),      // 53: stellmap.record.v1.RouteTimeouts
 	(*Reports)(nil),            // 54: stellmap.record.v1.Reports
-	(*SelfPreservation)(nil),   // 55: stellmap.record.v1.SelfPreservation
-	(*LoadBalancing)(nil),      // 56: stellmap.record.v1.LoadBalancing
-	(*HashCookie)(nil),         // 57: stellmap.record.v1.HashCookie
-	(*OutlierDetection)(nil),   // 58: stellmap.record.v1.OutlierDetection
-	(*CircuitBreaking)(nil),    // 59: stellmap.record.v1.CircuitBreaking
-	(*Timeouts)(nil),           // 60: stellmap.record.v1.Timeouts
-	(*Retries)(nil),            // 61: stellmap.record.v1.Retries
-	(*Failover)(nil),           // 62: stellmap.record.v1.Failover
-	(*Namespace)(nil),          // 63: stellmap.record.v1.Namespace
-	(*Quota)(nil),              // 64: stellmap.record.v1.Quota
-	(*ServiceKey)(nil),         // 65: stellmap.record.v1.ServiceKey
-	(*InstanceKey)(nil),        // 66: stellmap.record.v1.InstanceKey
-	(*InstanceSpec)(nil),       // 67: stellmap.record.v1.InstanceSpec
-	(*Pair)(nil),               // 68: stellmap.record.v1.Pair
-	(*Endpoint)(nil),           // 69: stellmap.record.v1.Endpoint
-	(*Check)(nil),              // 70: stellmap.record.v1.Check
-	(*Reply)(nil),              // 71: stellmap.record.v1.Reply
-	(*Result)(nil),             // 72: stellmap.record.v1.Result
-	(*Full)(nil),               // 73: stellmap.record.v1.Full
-	(*InstanceRecord)(nil),     // 74: stellmap.record.v1.InstanceRecord
-	(*Imported)(nil),           // 75: stellmap.record.v1.Imported
-	(*ToldRecord)(nil),         // 76: stellmap.record.v1.ToldRecord
-	(*ToldClockRecord)(nil),    // 77: stellmap.record.v1.ToldClockRecord
-	(*LeaseRecord)(nil),        // 78: stellmap.record.v1.LeaseRecord
-	(*ServiceRecord)(nil),      // 79: stellmap.record.v1.ServiceRecord
-	(*Override)(nil),           // 80: stellmap.record.v1.Override
-	(*DocumentRecord)(nil),     // 81: stellmap.record.v1.DocumentRecord
-	(*Edit)(nil),               // 82: stellmap.record.v1.Edit
-	(*EventsRecord)(nil),       // 83: stellmap.record.v1.EventsRecord
-	(*EventRecord)(nil),        // 84: stellmap.record.v1.EventRecord
-	(*HistoryRecord)(nil),      // 85: stellmap.record.v1.HistoryRecord
-	(*ServiceEndpoint)(nil),    // 86: stellmap.record.v1.ServiceEndpoint
-	(*Ask)(nil),                // 87: stellmap.record.v1.Ask
-	(*RenewLeases)(nil),        // 88: stellmap.record.v1.RenewLeases
-	(*ShareChecks)(nil),        // 89: stellmap.record.v1.ShareChecks
-	(*TellReports)(nil),        // 90: stellmap.record.v1.TellReports
-	(*Report)(nil),             // 91: stellmap.record.v1.Report
-	(*ToldReports)(nil),        // 92: stellmap.record.v1.ToldReports
-	(*ToldReport)(nil),         // 93: stellmap.record.v1.ToldReport
-	(*ReportedInstance)(nil),   // 94: stellmap.record.v1.ReportedInstance
-	(*ReportedBy)(nil),         // 95: stellmap.record.v1.ReportedBy
-	(*Answer)(nil),             // 96: stellmap.record.v1.Answer
+	(*LoadReports)(nil),        // 55: stellmap.record.v1.LoadReports
+	(*SelfPreservation)(nil),   // 56: stellmap.record.v1.SelfPreservation
+	(*LoadBalancing)(nil),      // 57: stellmap.record.v1.LoadBalancing
+	(*HashCookie)(nil),         // 58: stellmap.record.v1.HashCookie
+	(*OutlierDetection)(nil),   // 59: stellmap.record.v1.OutlierDetection
+	(*CircuitBreaking)(nil),    // 60: stellmap.record.v1.CircuitBreaking
+	(*Timeouts)(nil),           // 61: stellmap.record.v1.Timeouts
+	(*Retries)(nil),            // 62: stellmap.record.v1.Retries
+	(*Failover)(nil),           // 63: stellmap.record.v1.Failover
+	(*Namespace)(nil),          // 64: stellmap.record.v1.Namespace
+	(*Quota)(nil),              // 65: stellmap.record.v1.Quota
+	(*ServiceKey)(nil),         // 66: stellmap.record.v1.ServiceKey
+	(*InstanceKey)(nil),        // 67: stellmap.record.v1.InstanceKey
+	(*InstanceSpec)(nil),       // 68: stellmap.record.v1.InstanceSpec
+	(*Pair)(nil),               // 69: stellmap.record.v1.Pair
+	(*Endpoint)(nil),           // 70: stellmap.record.v1.Endpoint
+	(*Check)(nil),              // 71: stellmap.record.v1.Check
+	(*Reply)(nil),              // 72: stellmap.record.v1.Reply
+	(*Result)(nil),             // 73: stellmap.record.v1.Result
+	(*Full)(nil),               // 74: stellmap.record.v1.Full
+	(*InstanceRecord)(nil),     // 75: stellmap.record.v1.InstanceRecord
+	(*Imported)(nil),           // 76: stellmap.record.v1.Imported
+	(*ToldRecord)(nil),         // 77: stellmap.record.v1.ToldRecord
+	(*ToldClockRecord)(nil),    // 78: stellmap.record.v1.ToldClockRecord
+	(*LeaseRecord)(nil),        // 79: stellmap.record.v1.LeaseRecord
+	(*ServiceRecord)(nil),      // 80: stellmap.record.v1.ServiceRecord
+	(*Override)(nil),           // 81: stellmap.record.v1.Override
+	(*DocumentRecord)(nil),     // 82: stellmap.record.v1.DocumentRecord
+	(*Edit)(nil),               // 83: stellmap.record.v1.Edit
+	(*EventsRecord)(nil),       // 84: stellmap.record.v1.EventsRecord
+	(*EventRecord)(nil),        // 85: stellmap.record.v1.EventRecord
+	(*HistoryRecord)(nil),      // 86: stellmap.record.v1.HistoryRecord
+	(*ServiceEndpoint)(nil),    // 87: stellmap.record.v1.ServiceEndpoint
+	(*Ask)(nil),                // 88: stellmap.record.v1.Ask
+	(*RenewLeases)(nil),        // 89: stellmap.record.v1.RenewLeases
+	(*ShareChecks)(nil),        // 90: stellmap.record.v1.ShareChecks
+	(*TellReports)(nil),        // 91: stellmap.record.v1.TellReports
+	(*Report)(nil),             // 92: stellmap.record.v1.Report
+	(*ToldReports)(nil),        // 93: stellmap.record.v1.ToldReports
+	(*ToldReport)(nil),         // 94: stellmap.record.v1.ToldReport
+	(*ReportedInstance)(nil),   // 95: stellmap.record.v1.ReportedInstance
+	(*ReportedBy)(nil),         // 96: stellmap.record.v1.ReportedBy
+	(*Answer)(nil),             // 97: stellmap.record.v1.Answer
 }
 var file_stellmap_record_v1_record_proto_depIdxs = []int32{
 	10,  // 0: stellmap.record.v1.Command.register:type_name -> stellmap.record.v1.Register
@@ -7886,16 +7974,16 @@ var file_stellmap_record_v1_record_proto_depIdxs = []int32{
 	32,  // 14: stellmap.record.v1.Command.control_region:type_name -> stellmap.record.v1.ControlRegion
 	39,  // 15: stellmap.record.v1.Command.edit_upstreams:type_name -> stellmap.record.v1.EditUpstreams
 	11,  // 16: stellmap.record.v1.Register.items:type_name -> stellmap.record.v1.RegisterItem
-	66,  // 17: stellmap.record.v1.RegisterItem.key:type_name -> stellmap.record.v1.InstanceKey
-	67,  // 18: stellmap.record.v1.RegisterItem.spec:type_name -> stellmap.record.v1.InstanceSpec
-	66,  // 19: stellmap.record.v1.Deregister.keys:type_name -> stellmap.record.v1.InstanceKey
+	67,  // 17: stellmap.record.v1.RegisterItem.key:type_name -> stellmap.record.v1.InstanceKey
+	68,  // 18: stellmap.record.v1.RegisterItem.spec:type_name -> stellmap.record.v1.InstanceSpec
+	67,  // 19: stellmap.record.v1.Deregister.keys:type_name -> stellmap.record.v1.InstanceKey
 	14,  // 20: stellmap.record.v1.Renew.items:type_name -> stellmap.record.v1.RenewItem
-	66,  // 21: stellmap.record.v1.RenewItem.key:type_name -> stellmap.record.v1.InstanceKey
+	67,  // 21: stellmap.record.v1.RenewItem.key:type_name -> stellmap.record.v1.InstanceKey
 	16,  // 22: stellmap.record.v1.Expire.items:type_name -> stellmap.record.v1.ExpireItem
-	66,  // 23: stellmap.record.v1.ExpireItem.key:type_name -> stellmap.record.v1.InstanceKey
-	65,  // 24: stellmap.record.v1.Reap.services:type_name -> stellmap.record.v1.ServiceKey
+	67,  // 23: stellmap.record.v1.ExpireItem.key:type_name -> stellmap.record.v1.InstanceKey
+	66,  // 24: stellmap.record.v1.Reap.services:type_name -> stellmap.record.v1.ServiceKey
 	21,  // 25: stellmap.record.v1.SetConditions.items:type_name -> stellmap.record.v1.ConditionItem
-	66,  // 26: stellmap.record.v1.ConditionItem.key:type_name -> stellmap.record.v1.InstanceKey
+	67,  // 26: stellmap.record.v1.ConditionItem.key:type_name -> stellmap.record.v1.InstanceKey
 	34,  // 27: stellmap.record.v1.ConditionItem.condition:type_name -> stellmap.record.v1.Condition
 	6,   // 28: stellmap.record.v1.ConditionItem.seen:type_name -> stellmap.record.v1.InstanceRecord.Status
 	23,  // 29: stellmap.record.v1.Protect.items:type_name -> stellmap.record.v1.ProtectItem
@@ -7904,100 +7992,101 @@ var file_stellmap_record_v1_record_proto_depIdxs = []int32{
 	16,  // 32: stellmap.record.v1.ProtectItem.keep:type_name -> stellmap.record.v1.ExpireItem
 	25,  // 33: stellmap.record.v1.Protection.scope:type_name -> stellmap.record.v1.ProtectionScope
 	0,   // 34: stellmap.record.v1.ProtectionScope.kind:type_name -> stellmap.record.v1.ProtectionScope.Kind
-	65,  // 35: stellmap.record.v1.ProtectionScope.service:type_name -> stellmap.record.v1.ServiceKey
+	66,  // 35: stellmap.record.v1.ProtectionScope.service:type_name -> stellmap.record.v1.ServiceKey
 	24,  // 36: stellmap.record.v1.ProtectionRecord.protection:type_name -> stellmap.record.v1.Protection
 	28,  // 37: stellmap.record.v1.JudgeReports.items:type_name -> stellmap.record.v1.ReportVerdict
-	66,  // 38: stellmap.record.v1.ReportVerdict.key:type_name -> stellmap.record.v1.InstanceKey
+	67,  // 38: stellmap.record.v1.ReportVerdict.key:type_name -> stellmap.record.v1.InstanceKey
 	1,   // 39: stellmap.record.v1.ImportChanges.step:type_name -> stellmap.record.v1.ImportChanges.Step
 	30,  // 40: stellmap.record.v1.ImportChanges.after:type_name -> stellmap.record.v1.ImportCursor
 	30,  // 41: stellmap.record.v1.ImportChanges.upto:type_name -> stellmap.record.v1.ImportCursor
 	31,  // 42: stellmap.record.v1.ImportChanges.items:type_name -> stellmap.record.v1.ImportItem
-	66,  // 43: stellmap.record.v1.ImportItem.key:type_name -> stellmap.record.v1.InstanceKey
-	74,  // 44: stellmap.record.v1.ImportItem.put:type_name -> stellmap.record.v1.InstanceRecord
+	67,  // 43: stellmap.record.v1.ImportItem.key:type_name -> stellmap.record.v1.InstanceKey
+	75,  // 44: stellmap.record.v1.ImportItem.put:type_name -> stellmap.record.v1.InstanceRecord
 	2,   // 45: stellmap.record.v1.ControlRegion.action:type_name -> stellmap.record.v1.ControlRegion.Action
 	30,  // 46: stellmap.record.v1.RegionRecord.cursor:type_name -> stellmap.record.v1.ImportCursor
 	3,   // 47: stellmap.record.v1.Condition.source:type_name -> stellmap.record.v1.Condition.Source
 	6,   // 48: stellmap.record.v1.Condition.status:type_name -> stellmap.record.v1.InstanceRecord.Status
 	36,  // 49: stellmap.record.v1.Checkpoint.heard:type_name -> stellmap.record.v1.LeaseNumbers
 	36,  // 50: stellmap.record.v1.Checkpoint.overdue:type_name -> stellmap.record.v1.LeaseNumbers
-	65,  // 51: stellmap.record.v1.EditPolicy.key:type_name -> stellmap.record.v1.ServiceKey
+	66,  // 51: stellmap.record.v1.EditPolicy.key:type_name -> stellmap.record.v1.ServiceKey
 	43,  // 52: stellmap.record.v1.EditPolicy.policy:type_name -> stellmap.record.v1.Policy
 	42,  // 53: stellmap.record.v1.EditPolicy.precondition:type_name -> stellmap.record.v1.Precondition
-	63,  // 54: stellmap.record.v1.EditNamespace.document:type_name -> stellmap.record.v1.Namespace
+	64,  // 54: stellmap.record.v1.EditNamespace.document:type_name -> stellmap.record.v1.Namespace
 	42,  // 55: stellmap.record.v1.EditNamespace.precondition:type_name -> stellmap.record.v1.Precondition
-	65,  // 56: stellmap.record.v1.EditUpstreams.key:type_name -> stellmap.record.v1.ServiceKey
+	66,  // 56: stellmap.record.v1.EditUpstreams.key:type_name -> stellmap.record.v1.ServiceKey
 	40,  // 57: stellmap.record.v1.EditUpstreams.upstreams:type_name -> stellmap.record.v1.Upstreams
 	42,  // 58: stellmap.record.v1.EditUpstreams.precondition:type_name -> stellmap.record.v1.Precondition
 	41,  // 59: stellmap.record.v1.Upstreams.wants:type_name -> stellmap.record.v1.UpstreamPatterns
 	41,  // 60: stellmap.record.v1.Upstreams.may:type_name -> stellmap.record.v1.UpstreamPatterns
-	86,  // 61: stellmap.record.v1.Policy.primary_endpoint:type_name -> stellmap.record.v1.ServiceEndpoint
-	56,  // 62: stellmap.record.v1.Policy.load_balancing:type_name -> stellmap.record.v1.LoadBalancing
-	58,  // 63: stellmap.record.v1.Policy.outlier_detection:type_name -> stellmap.record.v1.OutlierDetection
-	59,  // 64: stellmap.record.v1.Policy.circuit_breaking:type_name -> stellmap.record.v1.CircuitBreaking
-	60,  // 65: stellmap.record.v1.Policy.timeouts:type_name -> stellmap.record.v1.Timeouts
-	61,  // 66: stellmap.record.v1.Policy.retries:type_name -> stellmap.record.v1.Retries
-	62,  // 67: stellmap.record.v1.Policy.failover:type_name -> stellmap.record.v1.Failover
+	87,  // 61: stellmap.record.v1.Policy.primary_endpoint:type_name -> stellmap.record.v1.ServiceEndpoint
+	57,  // 62: stellmap.record.v1.Policy.load_balancing:type_name -> stellmap.record.v1.LoadBalancing
+	59,  // 63: stellmap.record.v1.Policy.outlier_detection:type_name -> stellmap.record.v1.OutlierDetection
+	60,  // 64: stellmap.record.v1.Policy.circuit_breaking:type_name -> stellmap.record.v1.CircuitBreaking
+	61,  // 65: stellmap.record.v1.Policy.timeouts:type_name -> stellmap.record.v1.Timeouts
+	62,  // 66: stellmap.record.v1.Policy.retries:type_name -> stellmap.record.v1.Retries
+	63,  // 67: stellmap.record.v1.Policy.failover:type_name -> stellmap.record.v1.Failover
 	54,  // 68: stellmap.record.v1.Policy.reports:type_name -> stellmap.record.v1.Reports
-	55,  // 69: stellmap.record.v1.Policy.self_preservation:type_name -> stellmap.record.v1.SelfPreservation
+	56,  // 69: stellmap.record.v1.Policy.self_preservation:type_name -> stellmap.record.v1.SelfPreservation
 	46,  // 70: stellmap.record.v1.Policy.subsets:type_name -> stellmap.record.v1.PolicySubset
 	47,  // 71: stellmap.record.v1.Policy.routes:type_name -> stellmap.record.v1.PolicyRoute
 	44,  // 72: stellmap.record.v1.Policy.checks:type_name -> stellmap.record.v1.ActiveChecks
 	45,  // 73: stellmap.record.v1.Policy.drops:type_name -> stellmap.record.v1.PolicyDrop
-	68,  // 74: stellmap.record.v1.PolicySubset.labels:type_name -> stellmap.record.v1.Pair
+	69,  // 74: stellmap.record.v1.PolicySubset.labels:type_name -> stellmap.record.v1.Pair
 	49,  // 75: stellmap.record.v1.PolicyRoute.match:type_name -> stellmap.record.v1.RouteMatch
 	51,  // 76: stellmap.record.v1.PolicyRoute.split:type_name -> stellmap.record.v1.SplitTarget
 	52,  // 77: stellmap.record.v1.PolicyRoute.mirror:type_name -> stellmap.record.v1.Mirror
 	53,  // 78: stellmap.record.v1.PolicyRoute.timeouts:type_name -> stellmap.record.v1.RouteTimeouts
-	61,  // 79: stellmap.record.v1.PolicyRoute.retries:type_name -> stellmap.record.v1.Retries
+	62,  // 79: stellmap.record.v1.PolicyRoute.retries:type_name -> stellmap.record.v1.Retries
 	48,  // 80: stellmap.record.v1.PolicyRoute.fault:type_name -> stellmap.record.v1.Fault
 	50,  // 81: stellmap.record.v1.RouteMatch.headers:type_name -> stellmap.record.v1.HeaderMatch
-	57,  // 82: stellmap.record.v1.LoadBalancing.hash_cookie:type_name -> stellmap.record.v1.HashCookie
-	68,  // 83: stellmap.record.v1.Namespace.labels:type_name -> stellmap.record.v1.Pair
-	64,  // 84: stellmap.record.v1.Namespace.quota:type_name -> stellmap.record.v1.Quota
-	68,  // 85: stellmap.record.v1.InstanceSpec.labels:type_name -> stellmap.record.v1.Pair
-	68,  // 86: stellmap.record.v1.InstanceSpec.metadata:type_name -> stellmap.record.v1.Pair
-	69,  // 87: stellmap.record.v1.InstanceSpec.endpoints:type_name -> stellmap.record.v1.Endpoint
-	70,  // 88: stellmap.record.v1.InstanceSpec.checks:type_name -> stellmap.record.v1.Check
-	6,   // 89: stellmap.record.v1.Check.initial:type_name -> stellmap.record.v1.InstanceRecord.Status
-	72,  // 90: stellmap.record.v1.Reply.results:type_name -> stellmap.record.v1.Result
-	4,   // 91: stellmap.record.v1.Result.code:type_name -> stellmap.record.v1.Result.Code
-	73,  // 92: stellmap.record.v1.Result.full:type_name -> stellmap.record.v1.Full
-	5,   // 93: stellmap.record.v1.Full.of:type_name -> stellmap.record.v1.Full.Of
-	67,  // 94: stellmap.record.v1.InstanceRecord.spec:type_name -> stellmap.record.v1.InstanceSpec
-	6,   // 95: stellmap.record.v1.InstanceRecord.status:type_name -> stellmap.record.v1.InstanceRecord.Status
-	34,  // 96: stellmap.record.v1.InstanceRecord.conditions:type_name -> stellmap.record.v1.Condition
-	75,  // 97: stellmap.record.v1.InstanceRecord.imported:type_name -> stellmap.record.v1.Imported
-	86,  // 98: stellmap.record.v1.ServiceRecord.endpoints:type_name -> stellmap.record.v1.ServiceEndpoint
-	80,  // 99: stellmap.record.v1.ServiceRecord.overrides:type_name -> stellmap.record.v1.Override
-	24,  // 100: stellmap.record.v1.ServiceRecord.protections:type_name -> stellmap.record.v1.Protection
-	86,  // 101: stellmap.record.v1.ServiceRecord.imported_endpoints:type_name -> stellmap.record.v1.ServiceEndpoint
-	34,  // 102: stellmap.record.v1.Override.condition:type_name -> stellmap.record.v1.Condition
-	82,  // 103: stellmap.record.v1.DocumentRecord.edits:type_name -> stellmap.record.v1.Edit
-	43,  // 104: stellmap.record.v1.Edit.policy:type_name -> stellmap.record.v1.Policy
-	63,  // 105: stellmap.record.v1.Edit.namespace:type_name -> stellmap.record.v1.Namespace
-	40,  // 106: stellmap.record.v1.Edit.upstreams:type_name -> stellmap.record.v1.Upstreams
-	84,  // 107: stellmap.record.v1.EventsRecord.events:type_name -> stellmap.record.v1.EventRecord
-	7,   // 108: stellmap.record.v1.EventRecord.kind:type_name -> stellmap.record.v1.EventRecord.Kind
-	65,  // 109: stellmap.record.v1.EventRecord.service:type_name -> stellmap.record.v1.ServiceKey
-	74,  // 110: stellmap.record.v1.EventRecord.instance:type_name -> stellmap.record.v1.InstanceRecord
-	74,  // 111: stellmap.record.v1.EventRecord.previous:type_name -> stellmap.record.v1.InstanceRecord
-	88,  // 112: stellmap.record.v1.Ask.renew_leases:type_name -> stellmap.record.v1.RenewLeases
-	89,  // 113: stellmap.record.v1.Ask.share_checks:type_name -> stellmap.record.v1.ShareChecks
-	90,  // 114: stellmap.record.v1.Ask.tell_reports:type_name -> stellmap.record.v1.TellReports
-	14,  // 115: stellmap.record.v1.RenewLeases.items:type_name -> stellmap.record.v1.RenewItem
-	91,  // 116: stellmap.record.v1.TellReports.items:type_name -> stellmap.record.v1.Report
-	65,  // 117: stellmap.record.v1.TellReports.show:type_name -> stellmap.record.v1.ServiceKey
-	66,  // 118: stellmap.record.v1.Report.key:type_name -> stellmap.record.v1.InstanceKey
-	93,  // 119: stellmap.record.v1.ToldReports.outcomes:type_name -> stellmap.record.v1.ToldReport
-	94,  // 120: stellmap.record.v1.ToldReports.instances:type_name -> stellmap.record.v1.ReportedInstance
-	95,  // 121: stellmap.record.v1.ReportedInstance.by:type_name -> stellmap.record.v1.ReportedBy
-	8,   // 122: stellmap.record.v1.Answer.renewals:type_name -> stellmap.record.v1.Answer.Renewal
-	92,  // 123: stellmap.record.v1.Answer.told_reports:type_name -> stellmap.record.v1.ToldReports
-	124, // [124:124] is the sub-list for method output_type
-	124, // [124:124] is the sub-list for method input_type
-	124, // [124:124] is the sub-list for extension type_name
-	124, // [124:124] is the sub-list for extension extendee
-	0,   // [0:124] is the sub-list for field type_name
+	55,  // 82: stellmap.record.v1.Reports.from_load:type_name -> stellmap.record.v1.LoadReports
+	58,  // 83: stellmap.record.v1.LoadBalancing.hash_cookie:type_name -> stellmap.record.v1.HashCookie
+	69,  // 84: stellmap.record.v1.Namespace.labels:type_name -> stellmap.record.v1.Pair
+	65,  // 85: stellmap.record.v1.Namespace.quota:type_name -> stellmap.record.v1.Quota
+	69,  // 86: stellmap.record.v1.InstanceSpec.labels:type_name -> stellmap.record.v1.Pair
+	69,  // 87: stellmap.record.v1.InstanceSpec.metadata:type_name -> stellmap.record.v1.Pair
+	70,  // 88: stellmap.record.v1.InstanceSpec.endpoints:type_name -> stellmap.record.v1.Endpoint
+	71,  // 89: stellmap.record.v1.InstanceSpec.checks:type_name -> stellmap.record.v1.Check
+	6,   // 90: stellmap.record.v1.Check.initial:type_name -> stellmap.record.v1.InstanceRecord.Status
+	73,  // 91: stellmap.record.v1.Reply.results:type_name -> stellmap.record.v1.Result
+	4,   // 92: stellmap.record.v1.Result.code:type_name -> stellmap.record.v1.Result.Code
+	74,  // 93: stellmap.record.v1.Result.full:type_name -> stellmap.record.v1.Full
+	5,   // 94: stellmap.record.v1.Full.of:type_name -> stellmap.record.v1.Full.Of
+	68,  // 95: stellmap.record.v1.InstanceRecord.spec:type_name -> stellmap.record.v1.InstanceSpec
+	6,   // 96: stellmap.record.v1.InstanceRecord.status:type_name -> stellmap.record.v1.InstanceRecord.Status
+	34,  // 97: stellmap.record.v1.InstanceRecord.conditions:type_name -> stellmap.record.v1.Condition
+	76,  // 98: stellmap.record.v1.InstanceRecord.imported:type_name -> stellmap.record.v1.Imported
+	87,  // 99: stellmap.record.v1.ServiceRecord.endpoints:type_name -> stellmap.record.v1.ServiceEndpoint
+	81,  // 100: stellmap.record.v1.ServiceRecord.overrides:type_name -> stellmap.record.v1.Override
+	24,  // 101: stellmap.record.v1.ServiceRecord.protections:type_name -> stellmap.record.v1.Protection
+	87,  // 102: stellmap.record.v1.ServiceRecord.imported_endpoints:type_name -> stellmap.record.v1.ServiceEndpoint
+	34,  // 103: stellmap.record.v1.Override.condition:type_name -> stellmap.record.v1.Condition
+	83,  // 104: stellmap.record.v1.DocumentRecord.edits:type_name -> stellmap.record.v1.Edit
+	43,  // 105: stellmap.record.v1.Edit.policy:type_name -> stellmap.record.v1.Policy
+	64,  // 106: stellmap.record.v1.Edit.namespace:type_name -> stellmap.record.v1.Namespace
+	40,  // 107: stellmap.record.v1.Edit.upstreams:type_name -> stellmap.record.v1.Upstreams
+	85,  // 108: stellmap.record.v1.EventsRecord.events:type_name -> stellmap.record.v1.EventRecord
+	7,   // 109: stellmap.record.v1.EventRecord.kind:type_name -> stellmap.record.v1.EventRecord.Kind
+	66,  // 110: stellmap.record.v1.EventRecord.service:type_name -> stellmap.record.v1.ServiceKey
+	75,  // 111: stellmap.record.v1.EventRecord.instance:type_name -> stellmap.record.v1.InstanceRecord
+	75,  // 112: stellmap.record.v1.EventRecord.previous:type_name -> stellmap.record.v1.InstanceRecord
+	89,  // 113: stellmap.record.v1.Ask.renew_leases:type_name -> stellmap.record.v1.RenewLeases
+	90,  // 114: stellmap.record.v1.Ask.share_checks:type_name -> stellmap.record.v1.ShareChecks
+	91,  // 115: stellmap.record.v1.Ask.tell_reports:type_name -> stellmap.record.v1.TellReports
+	14,  // 116: stellmap.record.v1.RenewLeases.items:type_name -> stellmap.record.v1.RenewItem
+	92,  // 117: stellmap.record.v1.TellReports.items:type_name -> stellmap.record.v1.Report
+	66,  // 118: stellmap.record.v1.TellReports.show:type_name -> stellmap.record.v1.ServiceKey
+	67,  // 119: stellmap.record.v1.Report.key:type_name -> stellmap.record.v1.InstanceKey
+	94,  // 120: stellmap.record.v1.ToldReports.outcomes:type_name -> stellmap.record.v1.ToldReport
+	95,  // 121: stellmap.record.v1.ToldReports.instances:type_name -> stellmap.record.v1.ReportedInstance
+	96,  // 122: stellmap.record.v1.ReportedInstance.by:type_name -> stellmap.record.v1.ReportedBy
+	8,   // 123: stellmap.record.v1.Answer.renewals:type_name -> stellmap.record.v1.Answer.Renewal
+	93,  // 124: stellmap.record.v1.Answer.told_reports:type_name -> stellmap.record.v1.ToldReports
+	125, // [125:125] is the sub-list for method output_type
+	125, // [125:125] is the sub-list for method input_type
+	125, // [125:125] is the sub-list for extension type_name
+	125, // [125:125] is the sub-list for extension extendee
+	0,   // [0:125] is the sub-list for field type_name
 }
 
 func init() { file_stellmap_record_v1_record_proto_init() }
@@ -8036,14 +8125,15 @@ func file_stellmap_record_v1_record_proto_init() {
 	file_stellmap_record_v1_record_proto_msgTypes[44].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[45].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[46].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[48].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[47].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[49].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[50].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[51].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[52].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[53].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[55].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[78].OneofWrappers = []any{
+	file_stellmap_record_v1_record_proto_msgTypes[54].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[56].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[79].OneofWrappers = []any{
 		(*Ask_RenewLeases)(nil),
 		(*Ask_ShareChecks)(nil),
 		(*Ask_TellReports)(nil),
@@ -8054,7 +8144,7 @@ func file_stellmap_record_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stellmap_record_v1_record_proto_rawDesc), len(file_stellmap_record_v1_record_proto_rawDesc)),
 			NumEnums:      9,
-			NumMessages:   88,
+			NumMessages:   89,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
