@@ -98,16 +98,17 @@ func (s *Server) votes(r *reporter, stats []*endpointv3.ClusterStats) []vote {
 		for _, locality := range of.GetUpstreamLocalityStats() {
 			gatherEndpoints(at, locality.GetUpstreamEndpointStats())
 		}
-		if len(at) == 0 {
-			continue
-		}
 		service := s.cache.service(k)
-		if service == nil {
+		if len(at) == 0 || service == nil {
 			continue
 		}
 		for _, i := range service.Shown {
 			n, called := at[addressIn(i, endpoint)]
-			if v := (vote{key: i.Key()}); called && i.Region == s.region && v.hold(n, rules, s.loads.slot) && (v.failing || r.accused[v.key]) {
+			if !called || i.Imported != nil { // what is of another region is judged there
+				continue
+			}
+			v := vote{key: i.Key()}
+			if v.hold(n, rules, s.loads.slot) && (v.failing || r.accused[v.key]) {
 				votes = append(votes, v)
 			}
 		}

@@ -68,9 +68,8 @@ func TestLoadReportsInstances(t *testing.T) {
 		s.Shown = slices.Clone(s.Shown)
 		for n, i := range s.Shown {
 			if i.ID == "4" {
-				there, origin := *i, *i.Origin
-				origin.Region = "east"
-				there.Origin = &origin
+				there := *i
+				there.Imported = new(registry.Imported)
 				s.Shown[n] = &there
 			}
 		}
