@@ -35,9 +35,9 @@ func (c *cache) build(k resourceKey) *entry {
 
 // pack gives a view as bytes; nil when there is no such thing.
 func (c *cache) pack(k resourceKey) (*anypb.Any, registry.Revision, error) {
-	if k.typ == typeRoutes && k.kind == kindEnvoy && k.name == egressName {
+	if k.typ == typeRoutes && k.kind == kindEnvoy && slices.Contains(routeTables, k.name) {
 		revision := c.machine.Revision()
-		table, err := buildRoutes(c.routesOf(k.scope))
+		table, err := buildRoutes(k.name, c.routesOf(k.scope))
 		return table, revision, err
 	}
 	message, revision, err := c.translate(k)
@@ -65,7 +65,7 @@ func (c *cache) translate(k resourceKey) (validated, registry.Revision, error) {
 		if k.typ == typeRoutes || k.name != egressName {
 			return nil, 0, nil // Envoy has one route table, and one listener that leads there
 		}
-		m, err := buildListener(k.port)
+		m, err := buildListener(k.port, k.onDemand)
 		return orNil(m, err), 0, err
 	}
 	panic(fmt.Sprintf("xds: build of a resource of type %d", k.typ))

@@ -25,6 +25,10 @@ func (b *subscription) changeDelta(r *request, first bool) {
 			b.subscribeAll(first, r)
 			continue
 		}
+		if b.forgoes(name) {
+			b.want(name, true)
+			continue
+		}
 		b.ask(name)
 		_, has := r.initial[name]
 		b.want(name, !first || !has || b.stream.renewed(b.typ, name))

@@ -29,7 +29,7 @@ node:
   id: web-1
   cluster: web
   locality: {region: here}
-  metadata: {stellmap.namespace: prod, stellmap.service: shop, stellmap.egress_port: %[2]d}
+  metadata: {stellmap.namespace: prod, stellmap.service: shop, stellmap.egress_port: %[2]d%[4]s}
 admin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}
 dynamic_resources:
   ads_config:
@@ -67,12 +67,18 @@ cluster_manager:
 // startEnvoy starts one; more is added to its bootstrap.
 func startEnvoy(t *testing.T, m *member, api string, more ...string) *envoy {
 	t.Helper()
+	return startEnvoyWith(t, m, api, "", more...)
+}
+
+// startEnvoyWith has more in the metadata of its node, behind a comma.
+func startEnvoyWith(t *testing.T, m *member, api, metadata string, more ...string) *envoy {
+	t.Helper()
 	if *envoyBinary == "" {
 		t.Skip("not played, since -envoy names no Envoy 1.40")
 	}
 	dir := t.TempDir()
 	egress := freePort(t)
-	config := fmt.Sprintf(envoyBootstrap, m.listenTCP(), egress, api) + strings.Join(more, "")
+	config := fmt.Sprintf(envoyBootstrap, m.listenTCP(), egress, api, metadata) + strings.Join(more, "")
 	if err := os.WriteFile(filepath.Join(dir, "envoy.yaml"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -131,9 +131,7 @@ func (c *cache) rule(r *round, l *listing, rules routeRules) {
 	l.rule(rules)
 	c.dirty(r, l.key, typeRoutes)
 	for _, scope := range c.scopesOf(l) {
-		if routes := c.resources[scope.routesKey()]; routes != nil {
-			r.resources[routes] = struct{}{}
-		}
+		r.reroute(c, scope)
 	}
 }
 
@@ -161,13 +159,16 @@ func (c *cache) join(r *round, s *scope, changed []string) {
 		return
 	}
 	r.joined[s] = append(r.joined[s], changed...)
-	if routes := c.resources[s.routesKey()]; routes != nil {
-		r.resources[routes] = struct{}{}
-	}
+	r.reroute(c, s)
 }
 
-func (s *scope) routesKey() resourceKey {
-	return resourceKey{typ: typeRoutes, name: egressName, kind: s.kind, scope: s}
+// reroute has the route tables of a scope built anew.
+func (r *round) reroute(c *cache, s *scope) {
+	for _, name := range routeTables {
+		if routes := c.resources[resourceKey{typ: typeRoutes, name: name, kind: s.kind, scope: s}]; routes != nil {
+			r.resources[routes] = struct{}{}
+		}
+	}
 }
 
 // dirty notes the views of a type that show a service.

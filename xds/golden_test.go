@@ -205,7 +205,7 @@ func TestRoutes(t *testing.T) {
 // it is marshalled in one piece: a release that joins it otherwise sends nothing again.
 func mustBuildRoutes(t *testing.T, routes []hostRoute) *routev3.RouteConfiguration {
 	t.Helper()
-	packed, err := buildRoutes(routes)
+	packed, err := buildRoutes(egressName, routes)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,7 +221,7 @@ func mustBuildRoutes(t *testing.T, routes []hostRoute) *routev3.RouteConfigurati
 
 // The listener takes what the workload sends, on loopback only.
 func TestListener(t *testing.T) {
-	m, err := buildListener(15001)
+	m, err := buildListener(15001, false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,12 +12,12 @@ import (
 const egressAddress = "127.0.0.1"
 
 // buildListener is where a workload's own requests enter its proxy.
-func buildListener(port uint32) (*listenerv3.Listener, error) {
+func buildListener(port uint32, onDemand bool) (*listenerv3.Listener, error) {
 	filters, err := httpFilters()
 	if err != nil {
 		return nil, err
 	}
-	manager, err := pack(&hcmv3.HttpConnectionManager{
+	manager := &hcmv3.HttpConnectionManager{
 		StatPrefix: egressName,
 		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
 			ConfigSource:    overADS(),
@@ -25,7 +25,13 @@ func buildListener(port uint32) (*listenerv3.Listener, error) {
 		}},
 		UpgradeConfigs: []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
 		HttpFilters:    filters,
-	})
+	}
+	if onDemand {
+		if err := askOnDemand(manager); err != nil {
+			return nil, err
+		}
+	}
+	packed, err := pack(manager)
 	if err != nil {
 		return nil, fmt.Errorf("connection manager: %w", err)
 	}
@@ -35,7 +41,7 @@ func buildListener(port uint32) (*listenerv3.Listener, error) {
 		TrafficDirection: corev3.TrafficDirection_OUTBOUND,
 		FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{{
 			Name:       "envoy.filters.network.http_connection_manager",
-			ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: manager},
+			ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: packed},
 		}}}},
 	}, nil
 }

@@ -38,6 +38,8 @@ type metrics struct {
 	loadRefused        [loadRefusals]atomic.Uint64 // what of them is not kept
 	loadVotes          [voteOutcomes]atomic.Uint64 // reports of instances by them
 
+	demandsForgone atomic.Uint64 // clusters asked for on demand that were not looked for
+
 	tablesWaiting atomic.Int64  // streams
 	tablesDelayed atomic.Uint64 // times that one had to wait
 	tablesOverdue atomic.Uint64 // turns that ended without an answer
@@ -85,6 +87,7 @@ func (m *metrics) register(r prometheus.Registerer, rejectedNow func(resourceTyp
 	single("stellmap_xds_reloads_total", "Full comparisons after falling behind the change stream.", &m.reloads)
 	single("stellmap_xds_tables_delayed_total", "Times that a large route table had to wait for others to be sent.", &m.tablesDelayed)
 	single("stellmap_xds_tables_overdue_total", "Large route tables that were not answered before it was the next one's turn.", &m.tablesOverdue)
+	single("stellmap_xds_demands_forgone_total", "Clusters that were asked for on demand and not looked for, since the proxy had asked for too many.", &m.demandsForgone)
 	single("stellmap_xds_inquiries_refused_total", "Questions how far a change has come that were refused because there were too many.", &m.inquiriesRefused)
 	for t := range typeCount {
 		labels := prometheus.Labels{"type": t.String()}

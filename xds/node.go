@@ -52,6 +52,7 @@ const (
 	metadataService    = "stellmap.service"
 	metadataUpstreams  = "stellmap.upstreams"
 	metadataEgressPort = "stellmap.egress_port"
+	metadataOnDemand   = "stellmap.on_demand"
 
 	namespaceDefault  = "default"
 	egressPortDefault = 15001
@@ -71,6 +72,7 @@ type node struct {
 	upstreams    []string // patterns, sorted, in lower case
 	declared     bool     // it named them
 	egressPort   uint32
+	onDemand     bool // it asks for what is beyond its scope when a workload calls it; of Envoys only
 }
 
 // parseNode reads a node; the region of one that names none is the server's.
@@ -94,6 +96,7 @@ func parseNode(n *corev3.Node, region string) (*node, error) {
 		metadataService:    out.readService,
 		metadataEgressPort: out.readEgressPort,
 		metadataUpstreams:  out.readUpstreams,
+		metadataOnDemand:   out.readOnDemand,
 	} {
 		if v := fields[key]; v != nil {
 			if err := read(v); err != nil {
@@ -175,6 +178,18 @@ func (n *node) readEgressPort(v *structpb.Value) error {
 		return fmt.Errorf("%v is not a port: 1 to 65535", v.AsInterface())
 	}
 	n.egressPort = uint32(number)
+	return nil
+}
+
+// readOnDemand takes a truth value, or its name: what templates write is often a string.
+func (n *node) readOnDemand(v *structpb.Value) error {
+	switch text := strings.ToLower(strings.TrimSpace(v.GetStringValue())); {
+	case v.GetBoolValue(), text == "true":
+		n.onDemand = n.kind == kindEnvoy
+	case v.GetStringValue() == "" && v.GetNumberValue() == 0 && v.GetListValue() == nil && v.GetStructValue() == nil, text == "false":
+	default:
+		return fmt.Errorf("%v is neither true nor false", v.AsInterface())
+	}
 	return nil
 }
 

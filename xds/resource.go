@@ -46,12 +46,13 @@ func (t resourceType) whole() bool { return t == typeCluster || t == typeListene
 // A resourceKey is a name of a type as one view sees it. Only what the bytes
 // depend on is set: endpoints never depend on the scope.
 type resourceKey struct {
-	typ    resourceType
-	name   string
-	kind   kind
-	region string // of endpoints
-	scope  *scope // of Envoy's routes
-	port   uint32 // of Envoy's listener for HTTP
+	typ      resourceType
+	name     string
+	kind     kind
+	region   string // of endpoints
+	scope    *scope // of Envoy's routes
+	port     uint32 // of Envoy's listener for HTTP
+	onDemand bool   // it asks for more than its scope
 }
 
 // cluster is the name of the cluster that a resource is of; empty for what is of

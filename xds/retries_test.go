@@ -65,7 +65,7 @@ func (m *member) retriesOf(t *testing.T, place retriesAt) []retried {
 	c := newCache(m.machine, func() string { return "" }, newMetrics())
 	c.reload(time.Time{})
 	scope := c.openScope(kindEnvoy, place, []string{"*.prod"})
-	packed, err := buildRoutes(c.routesOf(scope))
+	packed, err := buildRoutes(egressName, c.routesOf(scope))
 	if err != nil {
 		t.Fatal(err)
 	}

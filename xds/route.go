@@ -54,7 +54,7 @@ type hostRoute struct {
 // buildRoutes is the route table of a scope, from routes in the order of their clusters.
 // It is joined from its hosts' bytes, which are kept: else a new service would have all
 // hosts of all tables made anew.
-func buildRoutes(routes []hostRoute) (*anypb.Any, error) {
+func buildRoutes(name string, routes []hostRoute) (*anypb.Any, error) {
 	retry, err := retryPolicy()
 	if err != nil {
 		return nil, fmt.Errorf("retry policy: %w", err)
@@ -67,19 +67,26 @@ func buildRoutes(routes []hostRoute) (*anypb.Any, error) {
 		}
 		hosts = append(hosts, host)
 	}
-	unknown, err := pack(refusal(unknownHostsName, []string{"*"}, reasonUnknown))
+	others := refusal(unknownHostsName, []string{"*"}, reasonUnknown)
+	if name == onDemandName {
+		others = demanded(others, retry)
+	}
+	unknown, err := pack(others)
 	if err != nil {
 		return nil, err
 	}
-	return joinRoutes(append(hosts, unknown.Value))
+	return joinRoutes(name, append(hosts, unknown.Value))
 }
+
+// routeTables are the names of a scope's route tables.
+var routeTables = []string{egressName, onDemandName}
 
 // routeHosts is the number of the field of a route table that has its hosts.
 const routeHosts = 2
 
 // joinRoutes puts hosts between what is before and behind them in a route table.
-func joinRoutes(hosts [][]byte) (*anypb.Any, error) {
-	head, err := pack(&routev3.RouteConfiguration{Name: egressName})
+func joinRoutes(name string, hosts [][]byte) (*anypb.Any, error) {
+	head, err := pack(&routev3.RouteConfiguration{Name: name})
 	if err != nil {
 		return nil, err
 	}

@@ -91,6 +91,7 @@ type limits struct {
 	hold, send, catchUp     time.Duration
 	turn                    time.Duration
 	streams, responseBytes  int
+	demands                 int // clusters that are remembered of an Envoy which asks on demand
 	tablesBytes, tableBytes int
 	tableTurn               time.Duration
 }
@@ -100,7 +101,7 @@ func New(c Config) *Server {
 	s := &Server{
 		region: c.Region, caughtUp: c.CaughtUp, now: c.Now, log: c.Logger,
 		limits: limits{
-			hold: holdMax, send: sendMax, catchUp: catchUpMax, turn: turnMax, streams: streamsMax, responseBytes: responseBytesMax,
+			hold: holdMax, send: sendMax, catchUp: catchUpMax, turn: turnMax, streams: streamsMax, responseBytes: responseBytesMax, demands: namesMax,
 			tablesBytes: tablesBytes, tableBytes: tableBytesMin, tableTurn: tableTurn,
 		},
 		metrics: newMetrics(), stopped: make(chan struct{}), leaving: make(chan struct{}), streams: make(map[*stream]struct{}),

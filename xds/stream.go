@@ -166,7 +166,7 @@ func (s *stream) keyOf(t resourceType, name string) resourceKey {
 		k.region = s.node.region
 	case s.node.kind == kindGRPC: // which has them by name, whatever its scope
 	case t == typeListener && name == egressName:
-		k.port = s.node.egressPort
+		k.port, k.onDemand = s.node.egressPort, s.node.onDemand
 	case t == typeRoutes:
 		k.scope = s.scope
 	}
@@ -223,6 +223,9 @@ func (s *stream) begin(ctx context.Context, r *request) error {
 	seen := max(r.seen(s.server.cache.incarnation()), s.server.cache.machine.Revision())
 	if err := s.server.cache.await(soon, seen); err != nil {
 		return status.Errorf(codes.Unavailable, "this member is at revision %d, the client has seen %d", s.server.cache.revision(), seen)
+	}
+	if n.onDemand && !s.delta {
+		return status.Errorf(codes.InvalidArgument, "node.metadata[%q]: needs deltas, and this stream is state of the world: set api_type DELTA_GRPC in ads_config, or leave it out", metadataOnDemand)
 	}
 	if err := s.server.turn(ctx); err != nil {
 		return err

@@ -70,6 +70,7 @@ type envoyNode struct {
 	Upstreams             []string
 	EgressPort, AdminPort uint16
 	LoadStats             bool // it reports how its calls end
+	OnDemand              bool // it asks for what is beyond its upstreams when it is called
 }
 
 type xdsAddress struct {
@@ -111,7 +112,8 @@ Envoy goes on with another one when the one that it listens to fails.
 
 --upstreams says which services the proxy is told of: SERVICE.NAMESPACE, or
 *.NAMESPACE for all of one. Left out, it is all of --namespace. A small scope
-makes a small proxy: each service costs it some 80 kB.`,
+makes a small proxy: each service costs it some 80 kB. With --on-demand it asks for
+others when they are first called.`,
 		Example: `  stellmapctl bootstrap envoy --node web-1 > envoy.yaml
   stellmapctl bootstrap envoy --node web-1 --service web --namespace prod --region cn-bj --zone a
   stellmapctl bootstrap envoy --node web-1 --upstreams orders.prod,'*.shared' --xds 10.0.0.1:18000,10.0.0.2:18000
@@ -131,6 +133,7 @@ makes a small proxy: each service costs it some 80 kB.`,
 	n.flags(flags, &addresses)
 	flags.StringSliceVar(&n.Upstreams, "upstreams", nil, "what it is told of: service.namespace or *.namespace, with commas between (default: all of its namespace)")
 	flags.Uint16Var(&n.EgressPort, "egress-port", egressPortDefault, "where it takes requests to other services, on 127.0.0.1")
+	flags.BoolVar(&n.OnDemand, "on-demand", false, "it asks for services beyond its upstreams when they are first called")
 	flags.BoolVar(&n.LoadStats, "load-stats", false, "it reports how its calls end, which costs some 60 kB for each report")
 	flags.Uint16Var(&n.AdminPort, "admin-port", adminPortDefault, "its admin page, on 127.0.0.1")
 	return cmd
