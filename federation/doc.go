@@ -13,7 +13,15 @@
 //   - Nothing that is of another region, so that regions may follow each other in a circle;
 //     and no lease token.
 //
-// What it never does: it does not go ahead of a replicator by more than a window, and
+// The importer is the other side: while its member leads, it follows the regions of the
+// settings and has what they tell committed, together with how far that is. What it
+// promises to whoever reads a copy:
+//
+//   - It comes to be what the region has, after whatever cut and change of leaders.
+//   - A region that cannot be reached takes nothing away; the copy says how old it is.
+//   - Nothing of two incarnations of a cluster is ever mixed.
+//
+// What the exporter never does: it does not go ahead of a replicator by more than a window, and
 // keeps nothing for one that is slow; and it answers nobody who has not shown the
 // replication token, unless there is none and whoever reaches the port may read anyway.
 package federation

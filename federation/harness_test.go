@@ -37,6 +37,8 @@ type region struct {
 	log     *registrytest.Log
 	history registry.HistoryBounds
 	members []*member
+
+	incarnation string // of the cluster
 }
 
 // A member is a machine, its exporter, and a server that a real client calls.
@@ -47,6 +49,7 @@ type member struct {
 	exporter *Exporter
 	metrics  *prometheus.Registry
 	conn     *grpc.ClientConn
+	listener *bufconn.Listener
 	stop     func() // ends what serves; the engine stays
 }
 
@@ -56,7 +59,7 @@ const token = "a token of the tests"
 func newRegion(tb testing.TB, members int, history registry.HistoryBounds) *region {
 	tb.Helper()
 	clock := registrytest.StillClock{}
-	r := &region{tb: tb, history: history, log: registrytest.NewLog(tb, clock.Now)}
+	r := &region{tb: tb, history: history, incarnation: "cafe", log: registrytest.NewLog(tb, clock.Now)}
 	r.log.FreshAt = clock.Now().Add(-1500 * time.Millisecond)
 	for range members {
 		m := &member{region: r, Member: r.log.NewMember(r.machine())}
@@ -80,7 +83,7 @@ func (m *member) start(c Config, change func(*limits)) {
 	m.registry = registry.New(registry.Config{Machine: m.Machine, Replicator: m, Clock: registrytest.StillClock{}})
 	c.Registry, c.Registerer = m.registry, m.metrics
 	c.Identity = func() Identity {
-		return Identity{Region: "here", ClusterID: 100, Incarnation: "cafe", FeatureLevel: 1, Member: 2}
+		return Identity{Region: "here", ClusterID: 100, Incarnation: m.region.incarnation, FeatureLevel: 1, Member: 2}
 	}
 	var err error
 	if m.exporter, err = NewExporter(c); err != nil {
@@ -96,6 +99,7 @@ func (m *member) serve() {
 	tb := m.region.tb
 	ctx, cancel := context.WithCancel(context.Background())
 	server, listener := grpc.NewServer(), bufconn.Listen(1<<20)
+	m.listener = listener
 	m.exporter.Register(server)
 	ended := make(chan error, 2)
 	go func() { ended <- m.exporter.Run(ctx) }()

@@ -49,7 +49,7 @@ type Import struct {
 	After, Upto ImportCursor
 	Items       []ImportItem  // of changes and parts, in order
 	Age         time.Duration // of what is told: everything was told that the source had committed so long ago
-	KnownAge    bool
+	KnownAge    bool          // the source has confirmed that
 }
 
 // An ImportItem is an instance that was told.
@@ -163,7 +163,9 @@ func (t *step) importChanges(c *recordv1.ImportChanges) *recordv1.Result {
 	default:
 		panic(fmt.Sprintf("registry: entry %d of term %d has a step of an import that this version does not know: run a newer version", t.entry.Index, t.entry.Term))
 	}
-	next.Told, next.Age, next.KnownAge = t.entry.Time, time.Duration(c.GetAgeMs())*time.Millisecond, c.GetKnownAge()
+	if c.GetKnownAge() {
+		next.Told, next.Age = t.entry.Time, time.Duration(c.GetAgeMs())*time.Millisecond
+	}
 	t.putRegion(&next)
 	return &recordv1.Result{Code: recordv1.Result_CODE_OK, Changed: true, More: more}
 }
@@ -182,7 +184,7 @@ func (r *Region) leadsTo(step ImportStep, upto ImportCursor) bool {
 		at.Parts++
 		return at.Sync != 0 && upto == at
 	case ImportStepSweep:
-		return same && at.Sync != 0 && upto.Sync == 0
+		return at.Sync != 0 && upto.Sync == 0 && upto.Incarnation == at.Incarnation // only now it is told what was selected
 	}
 	return true // that it is not known stops the member
 }

@@ -105,6 +105,12 @@ func toldRecord(k InstanceKey, e Endpoint, status Status) *recordv1.InstanceReco
 
 // region shows the copy of one, or does something to it.
 func (s *story) region(k RegionKey, d *datadriven.TestData, out *strings.Builder) {
+	if len(d.CmdArgs) > 1 && d.CmdArgs[1].Key == "age" {
+		if err := s.member.registry.AgeSweep(context.Background(), k); err != nil {
+			fmt.Fprintf(out, "%v\n", err)
+		}
+		return
+	}
 	if len(d.CmdArgs) > 1 {
 		result, err := s.member.registry.ControlRegion(context.Background(), k, RegionAction(d.CmdArgs[1].Key))
 		outcome(out, result, err)
@@ -121,7 +127,7 @@ func (s *story) region(k RegionKey, d *datadriven.TestData, out *strings.Builder
 	if of.Held.Since != 0 {
 		fmt.Fprintf(out, ", %d of %d held for %s", of.Held.Instances, of.Held.Of, s.clock.Now().Sub(time.UnixMilli(of.Held.Since)))
 	}
-	if age, known := of.AgeAt(s.clock.Now()); known {
+	if age, known := s.member.registry.RegionAge(of); known {
 		fmt.Fprintf(out, ", %s old", age)
 	}
 	out.WriteString("\n")

@@ -150,14 +150,13 @@ func (c StatusCounts) and(o StatusCounts) StatusCounts {
 
 // A Region is the copy of another region's cluster.
 type Region struct {
-	Key      RegionKey
-	Cursor   ImportCursor
-	Paused   bool
-	Told     int64         // Unix ms: when the source was heard last, by the time of entries; 0 = never
-	Age      time.Duration // then: all that the source had committed so long before was told
-	KnownAge bool          // else no leader of the source had confirmed it
-	Held     HeldSweep
-	syncs    uint64 // full syncs that were begun; the mark of what the last one told
+	Key    RegionKey
+	Cursor ImportCursor
+	Paused bool
+	Told   int64         // Unix ms: when the source last confirmed how far it had told, by the time of entries; 0 = never
+	Age    time.Duration // then: all that the source had committed so long before was told
+	Held   HeldSweep
+	syncs  uint64 // full syncs that were begun; the mark of what the last one told
 
 	Instances, Services int // in what readers get
 }
@@ -190,7 +189,7 @@ func cursorOfRecord(r *recordv1.ImportCursor) ImportCursor {
 func (r *Region) encode() []byte {
 	return encode(&recordv1.RegionRecord{
 		Format: formatMax, Cursor: r.Cursor.record(), Syncs: r.syncs, Paused: r.Paused,
-		ToldMs: r.Told, AgeMs: r.Age.Milliseconds(), KnownAge: r.KnownAge,
+		ToldMs: r.Told, AgeMs: r.Age.Milliseconds(),
 		HeldSinceMs: r.Held.Since, Held: uint64(r.Held.Instances), HeldOf: uint64(r.Held.Of),
 	})
 }
@@ -202,9 +201,14 @@ func decodeRegion(k RegionKey, value []byte) (*Region, error) {
 	}
 	return &Region{
 		Key: k, Cursor: cursorOfRecord(record.GetCursor()), syncs: record.GetSyncs(), Paused: record.GetPaused(),
-		Told: record.GetToldMs(), Age: time.Duration(record.GetAgeMs()) * time.Millisecond, KnownAge: record.GetKnownAge(),
+		Told: record.GetToldMs(), Age: time.Duration(record.GetAgeMs()) * time.Millisecond,
 		Held: HeldSweep{Since: record.GetHeldSinceMs(), Instances: int(record.GetHeld()), Of: int(record.GetHeldOf())},
 	}, nil
+}
+
+// NextSync is where a copy is when all there is begins to be told.
+func (r Region) NextSync(incarnation string) ImportCursor {
+	return ImportCursor{Incarnation: incarnation, Sync: r.syncs + 1}
 }
 
 // imports is the copy of a region within a state.
@@ -342,10 +346,10 @@ func (im *imports) shown() Region {
 	return out
 }
 
-// AgeAt is how old a copy is at a time: all that its source had committed so long
-// before was told. False says that nobody has ever confirmed that.
-func (r *Region) AgeAt(now time.Time) (time.Duration, bool) {
-	return max(0, now.Sub(time.UnixMilli(r.Told))) + r.Age, r.Told != 0 && r.KnownAge
+// RegionAge is how old a copy is now: all that its source had committed so long ago
+// was told. False says that it has never been confirmed.
+func (r *Registry) RegionAge(of Region) (time.Duration, bool) {
+	return r.Since(time.UnixMilli(of.Told)) + of.Age, of.Told != 0
 }
 
 var (
@@ -383,9 +387,15 @@ func (r *Registry) ControlRegion(ctx context.Context, k RegionKey, action Region
 	}
 }
 
-// AgeSweep lets go of what a full sync did not tell, when it has been held for long enough.
-func (r *Registry) AgeSweep(ctx context.Context, k RegionKey) (Result, error) {
-	return r.ControlRegion(ctx, k, regionAge)
+// AgeSweep lets go of what a full sync did not tell, if it has been held for long
+// enough. Where nothing has, it costs nothing.
+func (r *Registry) AgeSweep(ctx context.Context, k RegionKey) error {
+	held := r.Region(k).Held
+	if held.Since == 0 || r.Since(time.UnixMilli(held.Since)) < HeldSweepMax {
+		return nil
+	}
+	_, err := r.ControlRegion(ctx, k, regionAge)
+	return err
 }
 
 func regionRefused(reply *recordv1.Result) error {

@@ -2084,11 +2084,11 @@ type ImportChanges struct {
 	Region        string                 `protobuf:"bytes,1,opt,name=region,proto3" json:"region,omitempty"`
 	ClusterId     uint64                 `protobuf:"varint,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	Step          ImportChanges_Step     `protobuf:"varint,3,opt,name=step,proto3,enum=stellmap.record.v1.ImportChanges_Step" json:"step,omitempty"`
-	After         *ImportCursor          `protobuf:"bytes,4,opt,name=after,proto3" json:"after,omitempty"`               // where the copy is
-	Upto          *ImportCursor          `protobuf:"bytes,5,opt,name=upto,proto3" json:"upto,omitempty"`                 // where it is then
-	Items         []*ImportItem          `protobuf:"bytes,6,rep,name=items,proto3" json:"items,omitempty"`               // of CHANGES and PART
-	AgeMs         int64                  `protobuf:"varint,7,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"` // of what is told: everything was told that the source had committed so long ago; with known_age
-	KnownAge      bool                   `protobuf:"varint,8,opt,name=known_age,json=knownAge,proto3" json:"known_age,omitempty"`
+	After         *ImportCursor          `protobuf:"bytes,4,opt,name=after,proto3" json:"after,omitempty"`                        // where the copy is
+	Upto          *ImportCursor          `protobuf:"bytes,5,opt,name=upto,proto3" json:"upto,omitempty"`                          // where it is then
+	Items         []*ImportItem          `protobuf:"bytes,6,rep,name=items,proto3" json:"items,omitempty"`                        // of CHANGES and PART
+	AgeMs         int64                  `protobuf:"varint,7,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`          // of what is told: everything was told that the source had committed so long ago
+	KnownAge      bool                   `protobuf:"varint,8,opt,name=known_age,json=knownAge,proto3" json:"known_age,omitempty"` // the source has confirmed that: an open stream proves nothing
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2392,9 +2392,8 @@ type RegionRecord struct {
 	Cursor        *ImportCursor          `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
 	Syncs         uint64                 `protobuf:"varint,3,opt,name=syncs,proto3" json:"syncs,omitempty"` // full syncs that were begun: the mark of what the last one told
 	Paused        bool                   `protobuf:"varint,4,opt,name=paused,proto3" json:"paused,omitempty"`
-	ToldMs        int64                  `protobuf:"varint,5,opt,name=told_ms,json=toldMs,proto3" json:"told_ms,omitempty"` // when it was last told something, by the entry's time
-	AgeMs         int64                  `protobuf:"varint,6,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`    // of what was told then; with known_age
-	KnownAge      bool                   `protobuf:"varint,7,opt,name=known_age,json=knownAge,proto3" json:"known_age,omitempty"`
+	ToldMs        int64                  `protobuf:"varint,5,opt,name=told_ms,json=toldMs,proto3" json:"told_ms,omitempty"`                  // when the source last confirmed how far it had told, by the entry's time; 0 = never
+	AgeMs         int64                  `protobuf:"varint,6,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`                     // of what was told then
 	HeldSinceMs   int64                  `protobuf:"varint,8,opt,name=held_since_ms,json=heldSinceMs,proto3" json:"held_since_ms,omitempty"` // since when what a full sync did not tell is kept, since it is much; 0 = nothing is
 	Held          uint64                 `protobuf:"varint,9,opt,name=held,proto3" json:"held,omitempty"`                                    // so many instances
 	HeldOf        uint64                 `protobuf:"varint,10,opt,name=held_of,json=heldOf,proto3" json:"held_of,omitempty"`                 // of so many
@@ -2472,13 +2471,6 @@ func (x *RegionRecord) GetAgeMs() int64 {
 		return x.AgeMs
 	}
 	return 0
-}
-
-func (x *RegionRecord) GetKnownAge() bool {
-	if x != nil {
-		return x.KnownAge
-	}
-	return false
 }
 
 func (x *RegionRecord) GetHeldSinceMs() int64 {
@@ -7332,15 +7324,14 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\x0eACTION_CONFIRM\x10\x04\x12\x11\n" +
 	"\rACTION_FORGET\x10\x05\x12\x0e\n" +
 	"\n" +
-	"ACTION_AGE\x10\x06\"\xac\x02\n" +
+	"ACTION_AGE\x10\x06\"\x8f\x02\n" +
 	"\fRegionRecord\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x128\n" +
 	"\x06cursor\x18\x02 \x01(\v2 .stellmap.record.v1.ImportCursorR\x06cursor\x12\x14\n" +
 	"\x05syncs\x18\x03 \x01(\x04R\x05syncs\x12\x16\n" +
 	"\x06paused\x18\x04 \x01(\bR\x06paused\x12\x17\n" +
 	"\atold_ms\x18\x05 \x01(\x03R\x06toldMs\x12\x15\n" +
-	"\x06age_ms\x18\x06 \x01(\x03R\x05ageMs\x12\x1b\n" +
-	"\tknown_age\x18\a \x01(\bR\bknownAge\x12\"\n" +
+	"\x06age_ms\x18\x06 \x01(\x03R\x05ageMs\x12\"\n" +
 	"\rheld_since_ms\x18\b \x01(\x03R\vheldSinceMs\x12\x12\n" +
 	"\x04held\x18\t \x01(\x04R\x04held\x12\x17\n" +
 	"\aheld_of\x18\n" +

@@ -1,0 +1,236 @@
+package federation
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/stellmap/stellmap/registry"
+)
+
+// An Importer keeps this region's copies of others: while its member leads, it follows
+// each of them and has what it is told committed. Where a copy is stands in the
+// registry, committed with what was told; so whoever leads next goes on from there.
+type Importer struct {
+	registry *registry.Registry
+	identity func() Identity
+	leads    func() bool
+	dial     []grpc.DialOption
+	log      *slog.Logger
+	metrics  *importMetrics
+	limits   importLimits
+	sources  []*source
+}
+
+// ImporterConfig is what an Importer needs.
+type ImporterConfig struct {
+	Registry   *registry.Registry // required
+	Identity   func() Identity    // of this member; required
+	Leads      func() bool        // whether this member leads its cluster; required
+	Sources    []Source
+	Dial       []grpc.DialOption // how a source's members are reached; none = without TLS
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+}
+
+// A Source is another region's cluster.
+type Source struct {
+	Region    string
+	ClusterID uint64
+	Addresses []string // host:port of its members, for members; tried in turn
+	Token     string   // "" = it asks for none
+}
+
+// The bounds of following a source.
+const (
+	leadEvery      = 500 * time.Millisecond // it is looked at whether this member leads, and whether an operator has paused a copy
+	retryMin       = 500 * time.Millisecond // before the next member of a source is tried, doubled each time
+	retryMax       = 15 * time.Second
+	silenceMax     = 35 * time.Second // a source says something every 10 s
+	importQueueMax = 256              // responses that were received and not committed; the source's window bounds their bytes
+	importBytes    = 256 << 10        // of one command, and one response more
+	importRate     = 8 << 20          // bytes a second, of each source
+	commitTimeout  = 5 * time.Second
+	connectedAge   = 30 * time.Second // a copy that is younger is connected
+)
+
+// importLimits are the bounds that tests make smaller.
+type importLimits struct {
+	lead, retryMin, retryMax, silence, commit time.Duration
+	queue, bytes, rate                        int
+}
+
+func importDefaults() importLimits {
+	return importLimits{
+		lead: leadEvery, retryMin: retryMin, retryMax: retryMax, silence: silenceMax, commit: commitTimeout,
+		queue: importQueueMax, bytes: importBytes, rate: importRate,
+	}
+}
+
+// A source is one that is followed.
+type source struct {
+	Source
+	importer *Importer
+	key      registry.RegionKey
+	next     int // of its addresses
+	rate     pace
+
+	following atomic.Bool
+	heard     atomic.Uint64 // the newest revision that it has told of
+}
+
+// NewImporter makes an importer.
+func NewImporter(c ImporterConfig) (*Importer, error) {
+	if c.Registry == nil || c.Identity == nil || c.Leads == nil {
+		return nil, errors.New("federation: ImporterConfig.Registry, Identity and Leads are required")
+	}
+	i := &Importer{registry: c.Registry, identity: c.Identity, leads: c.Leads, dial: c.Dial, log: c.Logger, metrics: newImportMetrics(), limits: importDefaults()}
+	if i.log == nil {
+		i.log = slog.New(slog.DiscardHandler)
+	}
+	if len(i.dial) == 0 {
+		i.dial = []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}
+	}
+	for _, s := range c.Sources {
+		if s.Region == "" || s.ClusterID == 0 || len(s.Addresses) == 0 {
+			return nil, fmt.Errorf("federation: source %q needs a region, a cluster and addresses", s.Region)
+		}
+		i.sources = append(i.sources, &source{Source: s, importer: i, key: registry.RegionKey{Region: s.Region, Cluster: s.ClusterID}})
+	}
+	if c.Registerer != nil {
+		if err := errors.Join(i.metrics.register(c.Registerer), c.Registerer.Register(i)); err != nil {
+			return nil, fmt.Errorf("register the metrics of federation: %w", err)
+		}
+	}
+	return i, nil
+}
+
+// Run follows the sources whenever this member leads, until the context ends.
+func (i *Importer) Run(ctx context.Context) error {
+	var all sync.WaitGroup
+	for _, s := range i.sources {
+		all.Go(func() { s.run(ctx) })
+	}
+	all.Wait()
+	return nil
+}
+
+// run follows one source: its members in turn, and after each that does not answer a
+// while longer.
+func (s *source) run(ctx context.Context) {
+	l, wait := &s.importer.limits, time.Duration(0)
+	for rest(ctx, wait) {
+		if !s.wanted() {
+			wait = l.lead
+			continue
+		}
+		s.ageSweep(ctx)
+		began := time.Now()
+		err := s.follow(ctx)
+		s.following.Store(false)
+		s.importer.metrics.ended.WithLabelValues(s.Region, whyEnded(err)).Inc()
+		if errors.Is(err, errNotWanted) || errors.Is(err, registry.ErrCursorDiffers) || ctx.Err() != nil {
+			wait = l.lead
+			continue
+		}
+		s.importer.log.Warn("a region is not followed any more: its copy ages until it is again", "region", s.Region, "cluster", s.ClusterID, "member", s.address(), "because", err)
+		s.next++
+		if time.Since(began) > l.retryMax { // it worked for a while
+			wait = 0
+		}
+		wait = min(max(2*wait, l.retryMin), l.retryMax)
+		wait += rand.N(wait / 2)
+	}
+}
+
+func (s *source) address() string { return s.Addresses[s.next%len(s.Addresses)] }
+
+// wanted says whether this member is to follow the source now.
+func (s *source) wanted() bool {
+	return s.importer.leads() && !s.importer.registry.Region(s.key).Paused
+}
+
+// rest waits; false says that the context is over.
+func rest(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return ctx.Err() == nil
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// errNotWanted is that this member does not lead any more, or that a copy is paused.
+var errNotWanted = errors.New("federation: this member is not to follow it now")
+
+// guard ends a stream when it is not wanted any more, or when an operator wants all
+// there is told anew: then the copy, which has begun, has no cursor.
+func (s *source) guard(ctx context.Context, end context.CancelCauseFunc, begun bool) {
+	for rest(ctx, s.importer.limits.lead) {
+		if !s.wanted() {
+			end(errNotWanted)
+			return
+		}
+		at := s.importer.registry.Region(s.key).Cursor
+		if begun && at == (registry.ImportCursor{}) {
+			end(registry.ErrCursorDiffers)
+			return
+		}
+		begun = at != registry.ImportCursor{}
+		s.ageSweep(ctx)
+	}
+}
+
+// ageSweep lets go of what a full sync has not told, when its time is over.
+func (s *source) ageSweep(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, s.importer.limits.commit)
+	defer cancel()
+	if err := s.importer.registry.AgeSweep(ctx, s.key); err != nil && !errors.Is(err, registry.ErrCursorDiffers) { // else a full sync is under way, and decides
+		s.importer.log.Warn("what a full sync of a region did not tell cannot be let go of yet", "region", s.Region, "because", err)
+	}
+}
+
+// follow has one member of the source tell what it has, until something ends that.
+func (s *source) follow(ctx context.Context) error {
+	ctx, end := context.WithCancelCause(ctx)
+	var parts sync.WaitGroup
+	defer parts.Wait()
+	defer end(nil)
+	conn, err := grpc.NewClient(s.address(), append([]grpc.DialOption{
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
+	}, s.importer.dial...)...)
+	if err != nil {
+		return fmt.Errorf("reach %s: %w", s.address(), err)
+	}
+	defer conn.Close() // all that it could say is that it is closed already
+	c := &copier{source: s, at: s.importer.registry.Region(s.key).Cursor, queue: make(chan received, s.importer.limits.queue)}
+	begun := c.at != registry.ImportCursor{}
+	parts.Go(func() { s.guard(ctx, end, begun) })
+	if err := c.open(ctx, conn); err != nil {
+		return err
+	}
+	parts.Go(func() { end(c.receive(ctx, end)) })
+	err = c.run(ctx)
+	return cmp.Or(causeOf(ctx), err)
+}
+
+// causeOf is why a context is over; nil while it is not.
+func causeOf(ctx context.Context) error {
+	if ctx.Err() == nil {
+		return nil
+	}
+	return context.Cause(ctx)
+}

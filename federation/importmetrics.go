@@ -1,0 +1,103 @@
+package federation
+
+import (
+	"context"
+	"errors"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/status"
+
+	"github.com/stellmap/stellmap/registry"
+)
+
+// importMetrics count what is taken in. Regions are few, and named in the settings.
+type importMetrics struct {
+	ended, syncs          *prometheus.CounterVec
+	bytes, items, refused *prometheus.CounterVec
+}
+
+func newImportMetrics() *importMetrics {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, append([]string{"region"}, labels...))
+	}
+	return &importMetrics{
+		ended:   counter("stellmap_federation_streams_ended_total", "Streams by which this member followed a region and that have ended, by reason.", "reason"),
+		syncs:   counter("stellmap_federation_full_syncs_total", "Full syncs of a region that this member has begun, by reason.", "reason"),
+		bytes:   counter("stellmap_federation_received_bytes_total", "Bytes that a region has told this member."),
+		items:   counter("stellmap_federation_instances_taken_in_total", "Instances that have come, changed or gone in a region, as this member has had them committed."),
+		refused: counter("stellmap_federation_instances_refused_total", "Instances that a region has told and that cannot be had here."),
+	}
+}
+
+func (m *importMetrics) register(r prometheus.Registerer) error {
+	var all []error
+	for _, c := range []prometheus.Collector{m.ended, m.syncs, m.bytes, m.items, m.refused} {
+		all = append(all, r.Register(c))
+	}
+	return errors.Join(all...)
+}
+
+// whyEnded is why a stream was given up, in a word.
+func whyEnded(err error) string {
+	switch {
+	case errors.Is(err, errNotWanted), errors.Is(err, context.Canceled):
+		return "not_wanted"
+	case errors.Is(err, registry.ErrCursorDiffers):
+		return "cursor_differs"
+	case errors.Is(err, registry.ErrRegionFull):
+		return "full"
+	case errors.Is(err, errSilent):
+		return "silent"
+	}
+	if s, ok := status.FromError(errors.Unwrap(err)); ok {
+		return s.Code().String()
+	}
+	return "failed"
+}
+
+var (
+	followedDesc  = regionDesc("followed", "1 while this member follows a region.")
+	ageDesc       = regionDesc("age_seconds", "How old this member's copy of a region is: all that the region had committed so long ago is in it.")
+	revisionDesc  = regionDesc("revision", "The region's revision up to which it has been copied.")
+	lagDesc       = regionDesc("behind_revisions", "Revisions that a region has told this member and that are not committed yet.")
+	instancesDesc = regionDesc("instances", "Instances of a region that there is a copy of.")
+	heldDesc      = regionDesc("held_instances", "Instances that the last full sync of a region did not tell, and that are kept since they are many.")
+	pausedDesc    = regionDesc("paused", "1 while the copy of a region takes nothing in.")
+)
+
+func regionDesc(name, help string) *prometheus.Desc {
+	return prometheus.NewDesc("stellmap_federation_"+name, help, []string{"region"}, nil)
+}
+
+// Describe is for prometheus.
+func (i *Importer) Describe(to chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{followedDesc, ageDesc, revisionDesc, lagDesc, instancesDesc, heldDesc, pausedDesc} {
+		to <- d
+	}
+}
+
+// Collect is for prometheus.
+func (i *Importer) Collect(to chan<- prometheus.Metric) {
+	for _, s := range i.sources {
+		of := i.registry.Region(s.key)
+		gauge := func(d *prometheus.Desc, n float64) {
+			to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, n, s.Region)
+		}
+		gauge(followedDesc, oneIf(s.following.Load()))
+		if age, known := i.registry.RegionAge(of); known {
+			gauge(ageDesc, age.Seconds())
+		}
+		gauge(revisionDesc, float64(of.Cursor.Revision))
+		gauge(lagDesc, float64(max(registry.Revision(s.heard.Load()), of.Cursor.Revision)-of.Cursor.Revision))
+		gauge(instancesDesc, float64(of.Instances))
+		gauge(heldDesc, float64(of.Held.Instances))
+		gauge(pausedDesc, oneIf(of.Paused))
+	}
+}
+
+func oneIf(is bool) float64 {
+	if is {
+		return 1
+	}
+	return 0
+}
