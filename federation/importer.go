@@ -26,7 +26,6 @@ type Importer struct {
 	registry *registry.Registry
 	identity func() Identity
 	leads    func() bool
-	dial     []grpc.DialOption
 	log      *slog.Logger
 	metrics  *importMetrics
 	limits   importLimits
@@ -39,7 +38,6 @@ type ImporterConfig struct {
 	Identity   func() Identity    // of this member; required
 	Leads      func() bool        // whether this member leads its cluster; required
 	Sources    []Source
-	Dial       []grpc.DialOption // how a source's members are reached; none = without TLS
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
 }
@@ -48,8 +46,9 @@ type ImporterConfig struct {
 type Source struct {
 	Region    string
 	ClusterID uint64
-	Addresses []string // host:port of its members, for members; tried in turn
-	Token     string   // "" = it asks for none
+	Addresses []string          // host:port of its members, for members; tried in turn
+	Token     string            // "" = it asks for none
+	Dial      []grpc.DialOption // how its members are reached; none = without TLS
 }
 
 // The bounds of following a source.
@@ -62,8 +61,11 @@ const (
 	importBytes    = 256 << 10        // of one command, and one response more
 	importRate     = 8 << 20          // bytes a second, of each source
 	commitTimeout  = 5 * time.Second
-	connectedAge   = 30 * time.Second // a copy that is younger is connected
 )
+
+// ConnectedAge is the age up to which a copy is connected: three times its source may
+// have said nothing.
+const ConnectedAge = 30 * time.Second
 
 // importLimits are the bounds that tests make smaller.
 type importLimits struct {
@@ -95,16 +97,16 @@ func NewImporter(c ImporterConfig) (*Importer, error) {
 	if c.Registry == nil || c.Identity == nil || c.Leads == nil {
 		return nil, errors.New("federation: ImporterConfig.Registry, Identity and Leads are required")
 	}
-	i := &Importer{registry: c.Registry, identity: c.Identity, leads: c.Leads, dial: c.Dial, log: c.Logger, metrics: newImportMetrics(), limits: importDefaults()}
+	i := &Importer{registry: c.Registry, identity: c.Identity, leads: c.Leads, log: c.Logger, metrics: newImportMetrics(), limits: importDefaults()}
 	if i.log == nil {
 		i.log = slog.New(slog.DiscardHandler)
-	}
-	if len(i.dial) == 0 {
-		i.dial = []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}
 	}
 	for _, s := range c.Sources {
 		if s.Region == "" || s.ClusterID == 0 || len(s.Addresses) == 0 {
 			return nil, fmt.Errorf("federation: source %q needs a region, a cluster and addresses", s.Region)
+		}
+		if len(s.Dial) == 0 {
+			s.Dial = []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}
 		}
 		i.sources = append(i.sources, &source{Source: s, importer: i, key: registry.RegionKey{Region: s.Region, Cluster: s.ClusterID}})
 	}
@@ -211,7 +213,7 @@ func (s *source) follow(ctx context.Context) error {
 	defer end(nil)
 	conn, err := grpc.NewClient(s.address(), append([]grpc.DialOption{
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
-	}, s.importer.dial...)...)
+	}, s.Dial...)...)
 	if err != nil {
 		return fmt.Errorf("reach %s: %w", s.address(), err)
 	}

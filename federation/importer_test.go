@@ -79,8 +79,10 @@ func (c *copying) newImporter(n int) *Importer {
 	one, err := NewImporter(ImporterConfig{
 		Registry: c.registry, Leads: c.leads[n].Load, Registerer: metrics,
 		Identity: func() Identity { return Identity{Region: "there", ClusterID: 200} },
-		Sources:  []Source{{Region: "here", ClusterID: 100, Addresses: addresses, Token: token}},
-		Dial:     []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(c.reach)},
+		Sources: []Source{{
+			Region: "here", ClusterID: 100, Addresses: addresses, Token: token,
+			Dial: []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(c.reach)},
+		}},
 	})
 	if err != nil {
 		c.tb.Fatal(err)
@@ -231,7 +233,7 @@ func TestCopiesUnderFaults(t *testing.T) {
 		default:
 			c.link(false)
 		}
-		time.Sleep(time.Duration(random.IntN(4)) * time.Millisecond) // so that it is cut at different places; nothing is concluded from it
+		rest(t.Context(), time.Duration(random.IntN(4))*time.Millisecond) // so that it is cut at different places; nothing is concluded from it
 	}
 	c.link(false)
 	c.lead(1)

@@ -316,6 +316,9 @@ func (t *step) putRegion(r *Region) {
 	t.change(change{op: opRegionPut, region: r, silent: true})
 }
 
+// OwnRegion is the region that this registry is of.
+func (r *Registry) OwnRegion() string { return r.machine.reader.region }
+
 // Regions are the copies of other regions, as this member has them.
 func (r *Registry) Regions() []Region {
 	m := r.machine

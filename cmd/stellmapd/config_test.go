@@ -60,6 +60,9 @@ func TestConfig(t *testing.T) {
 		if x := c.XDS; x.StreamAge != 30*time.Minute || x.FirstResponses != 2000 {
 			fmt.Fprintf(&b, "streams: %v, %d a second\n", x.StreamAge, x.FirstResponses)
 		}
+		for _, r := range c.Federation.Regions {
+			fmt.Fprintf(&b, "follows region %q, cluster %d at %v, token: %v\n", r.Region, r.ClusterID, r.GRPC, r.Token != "")
+		}
 		if every := c.XDS.LoadEvery; every != 10*time.Second {
 			fmt.Fprintf(&b, "load is reported every %v\n", every)
 		}

@@ -72,6 +72,7 @@ type node struct {
 	xdsClosed         closing // until the xDS port has its server
 	xdsGRPC, peerGRPC *grpc.Server
 	exporter          *federation.Exporter
+	importer          *federation.Importer
 	xdsHealth         *health.Server
 	tokenFile         string
 	lastResort        *time.Timer // set once something has failed
@@ -239,7 +240,7 @@ func (n *node) makeServers(machine *registry.Machine, token string) error {
 	})
 	var err error
 	n.api, err = httpapi.New(httpapi.Config{
-		Registry: n.registry, Cluster: n.clusterStatus, XDSReady: n.gate.ready, Withheld: n.withheld, Snapshot: n.backup, Membership: membership{n.group}, Replicators: n.replicators, AdminToken: token,
+		Registry: n.registry, Cluster: n.clusterStatus, XDSReady: n.gate.ready, Withheld: n.withheld, Snapshot: n.backup, Membership: membership{n.group}, Replicators: n.replicators, Federation: n.federation, AdminToken: token,
 		Proxies:  proxies{xds.NewFleet(n.config.Node.ID, n.xds, peers{n.group, n.transport})},
 		Gatherer: n.metrics, Registerer: n.metrics, Logger: n.logger,
 	})
@@ -252,6 +253,9 @@ func (n *node) makeServers(machine *registry.Machine, token string) error {
 		return err
 	}
 	if err := n.makeExporter(); err != nil {
+		return err
+	}
+	if err := n.makeImporter(); err != nil {
 		return err
 	}
 	n.transport.Inform(n.xds)
@@ -299,6 +303,7 @@ func (n *node) run(ctx context.Context) error {
 	outer.Go(func() error { return n.openGate(fallen) })
 	outer.Go(func() error { return n.grpcAPI.Run(fallen) })
 	outer.Go(func() error { return n.exporter.Run(fallen) })
+	outer.Go(func() error { return n.importer.Run(fallen) })
 	outer.Go(func() error { return n.tellReadiness(fallen) })
 	outer.Go(n.serveXDS)
 	outer.Go(n.public.wait)

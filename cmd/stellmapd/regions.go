@@ -1,7 +1,12 @@
 package main
 
 import (
+	"google.golang.org/grpc"
+
+	"github.com/stellmap/stellmap/access"
+	"github.com/stellmap/stellmap/consensus"
 	"github.com/stellmap/stellmap/federation"
+	"github.com/stellmap/stellmap/registry"
 	"github.com/stellmap/stellmap/registry/httpapi"
 )
 
@@ -14,6 +19,34 @@ func (n *node) makeExporter() (err error) {
 		Logger: n.logger, Registerer: n.metrics,
 	})
 	return err
+}
+
+// makeImporter makes what keeps this region's copies of others.
+func (n *node) makeImporter() (err error) {
+	var sources []federation.Source
+	for _, r := range n.config.Federation.Regions {
+		one := federation.Source{Region: r.Region, ClusterID: r.ClusterID, Addresses: r.GRPC, Token: r.Token}
+		if n.tls != nil { // nobody is taken for a member of the region who has not the certificate of one
+			one.Dial = []grpc.DialOption{grpc.WithTransportCredentials(n.tls.Client(access.AnyPeer(r.Region)))}
+		}
+		sources = append(sources, one)
+	}
+	n.importer, err = federation.NewImporter(federation.ImporterConfig{
+		Registry: n.registry, Identity: n.identity, Leads: n.leads, Sources: sources, Logger: n.logger, Registerer: n.metrics,
+	})
+	return err
+}
+
+// leads says whether this member leads, and has a quorum as far as it knows.
+func (n *node) leads() bool { return n.group.Status().Role == consensus.RoleLeader }
+
+// federation is what the settings say of other regions.
+func (n *node) federation() httpapi.Federation {
+	out := httpapi.Federation{Fresh: federation.ConnectedAge}
+	for _, r := range n.config.Federation.Regions {
+		out.Sources = append(out.Sources, registry.RegionKey{Region: r.Region, Cluster: r.ClusterID})
+	}
+	return out
 }
 
 // identity is what other regions are told of who answers them.

@@ -130,6 +130,17 @@ var memberKeys = [...]setting{
 	{"admin", kindAdvertise, "", ""},
 }
 
+// regionsKey is another such list: the regions that this one keeps copies of.
+const regionsKey = "federation.regions"
+
+// regionKeys are the keys of one [[federation.regions]] table; all but the token must be there.
+var regionKeys = [...]setting{
+	{"region", kindName, "", ""},
+	{"cluster_id", kindID, "", ""},
+	{"grpc", kindJoin, "", ""},
+	{"token", kindSecret, "", ""},
+}
+
 // flag is the setting's command-line name: server.http_addr is --http-addr.
 func (s setting) flag() string {
 	section, name, _ := strings.Cut(s.key, ".")

@@ -16,6 +16,7 @@ type tomlFile struct {
 	twice   []tomlKey            // those that had been there before
 	values  map[string]tomlValue // scalars by full key: cluster.members[0].id
 	members []position           // the [[cluster.members]] heads
+	regions []position           // the [[federation.regions]] heads
 }
 
 // position counts from 1.
@@ -74,6 +75,9 @@ func parseTOML(data []byte) (tomlFile, error) {
 		case unstable.ArrayTable:
 			if name == membersKey {
 				f.members = append(f.members, pos)
+			}
+			if name == regionsKey {
+				f.regions = append(f.regions, pos)
 			}
 			f.keys = append(f.keys, tomlKey{name, pos})
 			section = fmt.Sprintf("%s[%d].", name, tables[name])

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/stellmap/stellmap/internal/version"
@@ -14,7 +15,7 @@ func (a *API) adminRoutes() []route {
 	if a.snapshot != nil {
 		routes = append(routes, route{method: http.MethodGet, pattern: "/admin/v1/snapshot", surface: surfaceAdmin, reads: true, long: true, serve: a.sendSnapshot})
 	}
-	return append(routes, a.memberRoutes()...)
+	return slices.Concat(routes, a.memberRoutes(), a.federationRoutes())
 }
 
 // knows says whether the request carries the admin token.

@@ -27,6 +27,7 @@ type API struct {
 	snapshot    func(context.Context, io.Writer) error
 	membership  Membership
 	replicators func() []Replicator
+	federation  func() Federation
 	token       string
 	newToken    func() string
 	log         *slog.Logger
@@ -53,6 +54,7 @@ type Config struct {
 	Snapshot    func(context.Context, io.Writer) error // writes a backup of the state as it is; nil = there is no such path
 	Membership  Membership                             // changes who the members are; nil = there are no such paths
 	Replicators func() []Replicator                    // who follows this member; nil = nobody
+	Federation  func() Federation                      // what the settings say of other regions; nil = nothing
 	AdminToken  string                                 // what /admin/ and force ask for; "" = nothing is asked
 	LeaseToken  func() string                          // makes lease tokens that nobody can guess; nil = at random
 	Gatherer    prometheus.Gatherer                    // for /metrics; nil = there is no such page
@@ -126,7 +128,7 @@ func New(c Config) (*API, error) {
 	}
 	a := &API{
 		registry: c.Registry, cluster: c.Cluster, xdsReady: c.XDSReady, withheld: c.Withheld, snapshot: c.Snapshot,
-		membership: c.Membership, replicators: c.Replicators, newToken: c.LeaseToken,
+		membership: c.Membership, replicators: c.Replicators, federation: c.Federation, newToken: c.LeaseToken,
 		token: c.AdminToken, log: loggerOr(c.Logger), metrics: newMetrics(),
 		limits: limits{
 			inflight: requestsInflightMax, timeout: requestTimeout, stall: writeTimeout,
@@ -146,6 +148,9 @@ func New(c Config) (*API, error) {
 	}
 	if a.replicators == nil {
 		a.replicators = func() []Replicator { return []Replicator{} }
+	}
+	if a.federation == nil {
+		a.federation = func() Federation { return Federation{} }
 	}
 	a.proxies = c.Proxies
 	if err := a.metrics.register(c.Registerer, &a.inflight); err != nil {

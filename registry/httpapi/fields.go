@@ -53,6 +53,7 @@ var instanceFields = []listField[*shownInstance]{
 	{"group", "", func(e *encoder, i *shownInstance) { e.optional("group", i.Group) }},
 	{"zone", "", func(e *encoder, i *shownInstance) { e.optional("zone", i.Zone) }},
 	{"region", "", func(e *encoder, i *shownInstance) { e.text("region", i.Region) }},
+	{"origin", shownOrigin{}, func(e *encoder, i *shownInstance) { e.origin(i.Instance) }},
 	{"version", "", func(e *encoder, i *shownInstance) { e.optional("version", i.Version) }},
 	{"levels", levelsBody{}, func(e *encoder, i *shownInstance) { e.levels(i.Levels()) }},
 	{"labels", map[string]string(nil), func(e *encoder, i *shownInstance) { e.pairs("labels", i.Labels) }},

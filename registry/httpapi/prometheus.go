@@ -30,6 +30,9 @@ func (a *API) v2PrometheusTargets(w http.ResponseWriter, q *http.Request) error 
 		p.add("namespace", "is empty: leave it out for all of them")
 	}
 	query := p.filter(namespace, p.all("service"), fresh)
+	if len(query.Regions) == 0 { // the others are scraped where they run
+		query.Regions = []string{a.registry.OwnRegion()}
+	}
 	if len(query.Endpoints) == 0 {
 		query.Endpoints = []string{metricsEndpoint}
 	}

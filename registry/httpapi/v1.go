@@ -93,7 +93,7 @@ func v1Wrote(w http.ResponseWriter, result registry.Result, err error, says []by
 // v1Instances does not look at other parameters: old clients send some.
 func (a *API) v1Instances(w http.ResponseWriter, q *http.Request) error {
 	p := parametersOf(q)
-	query := p.v1Query()
+	query := p.v1Query(a.registry.OwnRegion())
 	if err := p.err(); err != nil {
 		return err
 	}

@@ -16,7 +16,7 @@ import (
 // v1Instances it does not look at other parameters.
 func (a *API) v1Watch(w http.ResponseWriter, q *http.Request) error {
 	p := parametersOf(q)
-	query := p.v1Query()
+	query := p.v1Query(a.registry.OwnRegion())
 	since, snapshot := p.sinceRevision(), p.includeSnapshot()
 	if err := p.err(); err != nil {
 		return err
@@ -26,8 +26,11 @@ func (a *API) v1Watch(w http.ResponseWriter, q *http.Request) error {
 	return a.serveWatch(w, q, watching{query: query, start: start, form: form})
 }
 
-func (p *parameters) v1Query() registry.Query {
+// v1Query is of what is registered here: the SDKs know no regions, and would spread
+// their calls over all of them.
+func (p *parameters) v1Query(own string) registry.Query {
 	return registry.Query{
+		Regions:   []string{own},
 		Namespace: p.first("namespace"), Services: p.all("service"), Prefixes: p.all("servicePrefix"), Levels: p.levels(), LevelsInRun: true,
 		Zones: p.one("zone"), Endpoints: p.one("endpoint"), Selectors: p.all("selector"), Labels: p.all("label"), Limit: p.limit(),
 	}

@@ -56,6 +56,7 @@ func (a *API) v2Routes() []route {
 			id: "listProtections", says: "Lists where nothing expires at the moment, and why", query: freshQuery, answers: ok(shownPauses{}),
 		}),
 		read("/api/v2/members", a.v2Members).as(operation{id: "listMembers", says: "Lists the members of the cluster", answers: ok(v2MembersAnswer{})}),
+		read("/api/v2/federation", a.v2Regions).as(operation{id: "listRegions", says: "Lists the copies of other regions, and how old they are", answers: ok(v2Federation{})}),
 		read("/api/v2/prometheus/sd", a.v2PrometheusTargets).as(operation{
 			id: "listPrometheusTargets", says: "Lists endpoints in the form of Prometheus' HTTP service discovery", query: prometheusQuery, answers: ok([]shownTargets{}),
 		}),

@@ -1,0 +1,169 @@
+package httpapi
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/stellmap/stellmap/registry"
+)
+
+// Federation is what the settings of a member say of other regions.
+type Federation struct {
+	Sources []registry.RegionKey // that are followed, in order of preference
+	Fresh   time.Duration        // a copy that is younger is connected
+}
+
+type v2Federation struct {
+	Region  string     `json:"region"` // the own one
+	Regions []v2Region `json:"regions"`
+}
+
+// v2Region is the copy of a region, as this member has it.
+type v2Region struct {
+	Region      string            `json:"region"`
+	ClusterID   uint64            `json:"clusterId"`
+	Configured  bool              `json:"configured"` // this member's settings name it
+	Connected   bool              `json:"connected"`  // it was confirmed lately how far it has told
+	Paused      bool              `json:"paused"`
+	AgeMs       *int64            `json:"ageMs,omitempty"` // all that it had committed so long ago is in the copy; absent = that was never confirmed
+	Incarnation string            `json:"incarnation"`     // "" = nothing was told
+	Revision    registry.Revision `json:"revision"`        // the region's own; 0 while all there is is told
+	FullSync    bool              `json:"fullSync"`        // it is being told all there is
+	Instances   int               `json:"instances"`
+	Services    int               `json:"services"`
+	Held        *v2HeldSweep      `json:"held,omitempty"`
+}
+
+// v2HeldSweep is what the last full sync did not tell, and is kept since it is much.
+type v2HeldSweep struct {
+	Since     string `json:"since"`
+	Until     string `json:"until"` // then it goes
+	Instances int    `json:"instances"`
+	Of        int    `json:"of"`
+}
+
+// v2Regions tells of the copies of other regions. It needs no quorum: how old they are
+// is what one wants to know when there is trouble.
+func (a *API) v2Regions(w http.ResponseWriter, q *http.Request) error {
+	if err := noParameters(q); err != nil {
+		return err
+	}
+	settings := a.federation()
+	out := v2Federation{Region: a.cluster().Region, Regions: []v2Region{}}
+	known := a.registry.Regions()
+	for _, k := range settings.Sources {
+		of := registry.Region{Key: k}
+		if at := slices.IndexFunc(known, func(r registry.Region) bool { return r.Key == k }); at >= 0 {
+			of = known[at]
+			known = slices.Delete(known, at, at+1)
+		}
+		out.Regions = append(out.Regions, a.shownRegion(of, true, settings.Fresh))
+	}
+	for _, of := range known {
+		out.Regions = append(out.Regions, a.shownRegion(of, false, settings.Fresh))
+	}
+	writeJSON(w, http.StatusOK, typeJSON, &out)
+	return nil
+}
+
+func (a *API) shownRegion(of registry.Region, configured bool, fresh time.Duration) v2Region {
+	out := v2Region{
+		Region: of.Key.Region, ClusterID: of.Key.Cluster, Configured: configured, Paused: of.Paused,
+		Incarnation: of.Cursor.Incarnation, Revision: of.Cursor.Revision, FullSync: of.Cursor.Sync != 0,
+		Instances: of.Instances, Services: of.Services,
+	}
+	if age, known := a.registry.RegionAge(of); known {
+		ms := age.Milliseconds()
+		out.AgeMs, out.Connected = &ms, configured && !of.Paused && age <= fresh
+	}
+	if h := of.Held; h.Since != 0 {
+		since := time.UnixMilli(h.Since)
+		out.Held = &v2HeldSweep{Since: timeText(since), Until: timeText(since.Add(registry.HeldSweepMax)), Instances: h.Instances, Of: h.Of}
+	}
+	return out
+}
+
+type regionBody struct {
+	Region    string `json:"region"`
+	ClusterID uint64 `json:"clusterId"` // 0 = the only one of the region
+}
+
+type regionAnswer struct {
+	Region    string            `json:"region"`
+	ClusterID uint64            `json:"clusterId"`
+	Changed   bool              `json:"changed"`
+	Revision  registry.Revision `json:"revision"`
+}
+
+// federationRoutes are what an operator may do to the copies of other regions.
+func (a *API) federationRoutes() []route {
+	var out []route
+	for _, action := range []registry.RegionAction{registry.RegionPause, registry.RegionResume, registry.RegionResync, registry.RegionConfirm, registry.RegionForget} {
+		out = append(out, route{method: http.MethodPost, pattern: "/admin/v1/federation/" + string(action), surface: surfaceAdmin, serve: a.controlRegion(action)})
+	}
+	return out
+}
+
+func (a *API) controlRegion(action registry.RegionAction) handler {
+	return func(w http.ResponseWriter, q *http.Request) error {
+		var body regionBody
+		if err := decode(w, q, &body); err != nil {
+			return err
+		}
+		k, err := a.regionNamed(body)
+		if err != nil {
+			return err
+		}
+		result, err := a.registry.ControlRegion(q.Context(), k, action)
+		if err != nil {
+			return err
+		}
+		writeData(w, &regionAnswer{k.Region, k.Cluster, result.Changed, result.Revision})
+		return nil
+	}
+}
+
+// regionNamed is the copy that is meant.
+func (a *API) regionNamed(body regionBody) (registry.RegionKey, error) {
+	if body.Region == "" {
+		return registry.RegionKey{}, invalid("region", "is missing: the region whose copy is meant")
+	}
+	k := registry.RegionKey{Region: body.Region, Cluster: body.ClusterID}
+	if k.Cluster != 0 {
+		return k, nil
+	}
+	for _, of := range a.registry.Regions() {
+		switch {
+		case of.Key.Region != body.Region:
+		case k.Cluster != 0:
+			return k, invalid("clusterId", fmt.Sprintf("is missing: region %s has the clusters %d and %d", clip(body.Region), k.Cluster, of.Key.Cluster))
+		default:
+			k.Cluster = of.Key.Cluster
+		}
+	}
+	return k, nil
+}
+
+// shownOrigin is where an instance of another region is from.
+type shownOrigin struct {
+	ClusterID  uint64            `json:"clusterId"`
+	InstanceID string            `json:"instanceId"` // as it is called there
+	Revision   registry.Revision `json:"revision"`   // of that region
+	SeenAt     string            `json:"seenAt"`     // when that region told of it last
+}
+
+// origin is written of instances of other regions only.
+func (e *encoder) origin(i *registry.Instance) {
+	if i.Imported == nil {
+		return
+	}
+	e.key("origin")
+	e.open('{')
+	e.number("clusterId", int64(i.Imported.Cluster))
+	e.text("instanceId", i.SourceID())
+	e.number("revision", int64(i.Imported.Revision))
+	e.time("seenAt", i.Imported.SeenAt)
+	e.close('}')
+}

@@ -1,0 +1,112 @@
+package httpapi
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	recordv1 "github.com/stellmap/stellmap/api/proto/stellmap/record/v1"
+	"github.com/stellmap/stellmap/registry"
+)
+
+// TestTheCopiesOfRegions shows what is told of other regions: in the list of copies, of
+// their instances, and to those who know no regions.
+func TestTheCopiesOfRegions(t *testing.T) {
+	b := registry.RegionKey{Region: "b", Cluster: 200}
+	m := newMember(t, func(c *Config) {
+		c.Federation = func() Federation {
+			return Federation{Sources: []registry.RegionKey{b, {Region: "c", Cluster: 300}}, Fresh: 30 * time.Second}
+		}
+	})
+	m.register("orders", "a", "10.0.0.1", "")
+	at := registry.ImportCursor{}
+	step := func(kind registry.ImportStep, upto registry.ImportCursor, items ...registry.ImportItem) {
+		t.Helper()
+		if _, err := m.config.Registry.Import(context.Background(), registry.Import{Region: b, Step: kind, After: at, Upto: upto, Items: items, Age: time.Second, KnownAge: true}); err != nil {
+			t.Fatal(err)
+		}
+		at = upto
+	}
+	told := func(id string) registry.ImportItem {
+		return registry.ImportItem{
+			Key: registry.InstanceKey{Namespace: "prod", Service: "orders", ID: id}, Revision: 6,
+			Record: &recordv1.InstanceRecord{
+				Format: 1, Status: recordv1.InstanceRecord_STATUS_PASSING, RegisteredAtMs: 1, LastHeartbeatMs: 1,
+				Spec: &recordv1.InstanceSpec{LeaseTtlMs: 30_000, Endpoints: []*recordv1.Endpoint{{Name: "http", Protocol: "http", Host: "10.1.0.1", Port: 80, Weight: 100}}},
+			},
+		}
+	}
+	step(registry.ImportStepBegin, registry.ImportCursor{Incarnation: "beef", Sync: 1})
+	step(registry.ImportStepPart, registry.ImportCursor{Incarnation: "beef", Sync: 1, Parts: 1}, told("a"))
+	step(registry.ImportStepSweep, registry.ImportCursor{Incarnation: "beef", Revision: 7})
+
+	var regions v2Federation
+	status := func() v2Region {
+		t.Helper()
+		into(t, m.must(http.StatusOK, http.MethodGet, "/api/v2/federation", ""), &regions)
+		return regions.Regions[0]
+	}
+	one := status()
+	mustEqual(t, "the age of the copy", *one.AgeMs, 1000)
+	one.AgeMs = nil
+	mustEqual(t, "the copy", one, v2Region{Region: "b", ClusterID: 200, Configured: true, Connected: true, Incarnation: "beef", Revision: 7, Instances: 1, Services: 1})
+	mustEqual(t, "one that nothing was told of", regions.Regions[1], v2Region{Region: "c", ClusterID: 300, Configured: true})
+	m.clock.pass(30 * time.Second)
+	mustEqual(t, "whether it is connected when nothing was heard for so long", status().Connected, false)
+
+	list := func(path string) string { return m.must(http.StatusOK, http.MethodGet, path, "").Body.String() }
+	of := list("/api/v2/namespaces/prod/services/orders/instances?region=b")
+	for _, part := range []string{`"instanceId":"b/200/a"`, `"region":"b"`, `"origin":{"clusterId":200,"instanceId":"a","revision":6,`} {
+		if !strings.Contains(of, part) {
+			t.Errorf("the instances of the region lack %s: %s", part, of)
+		}
+	}
+	for path, sees := range map[string]bool{
+		"/api/v2/namespaces/prod/services/orders/instances":               true,
+		"/api/v1/registry/instances?namespace=prod&service=orders":        false,
+		"/api/v2/prometheus/sd?namespace=prod&endpoint=http":              false,
+		"/api/v2/prometheus/sd?namespace=prod&endpoint=http&region=b":     true,
+		"/api/v2/namespaces/prod/services/orders/instances?region=here":   false,
+		"/api/v2/instances?region=b&status=routable&fields=instanceId":    true,
+		"/api/v2/namespaces/prod/instances?status=critical&region=b":      false,
+		"/api/v2/namespaces/prod/instances?servicePrefix=ord&endpoint=no": false,
+	} {
+		if body := list(path); strings.Contains(body, "b/200/a") != sees {
+			t.Errorf("%s sees the other region's: %v, want %v: %s", path, !sees, sees, body)
+		}
+	}
+}
+
+// TestAnOperatorActsOnACopy shows the calls of the administration port, and what they refuse.
+func TestAnOperatorActsOnACopy(t *testing.T) {
+	m := newMember(t, func(c *Config) { c.AdminToken = "secret" })
+	b := registry.RegionKey{Region: "b", Cluster: 200}
+	begin := registry.Import{Region: b, Step: registry.ImportStepBegin, Upto: registry.ImportCursor{Incarnation: "beef", Sync: 1}}
+	if _, err := m.config.Registry.Import(context.Background(), begin); err != nil {
+		t.Fatal(err)
+	}
+	post := func(status int, action, body, token string) {
+		t.Helper()
+		w := httptest.NewRecorder()
+		m.api.AdminHandler().ServeHTTP(w, request(http.MethodPost, "/admin/v1/federation/"+action, body, "Authorization: Bearer "+token))
+		if w.Code != status {
+			t.Errorf("%s %s: %d %s, want %d", action, body, w.Code, w.Body, status)
+		}
+	}
+	post(http.StatusUnauthorized, "pause", `{"region":"b"}`, "wrong")
+	post(http.StatusBadRequest, "pause", `{}`, "secret")
+	post(http.StatusBadRequest, "pause", `{"region":"b","cluster":200}`, "secret")
+	post(http.StatusNotFound, "pause", `{"region":"c"}`, "secret")
+	post(http.StatusNotFound, "pause", `{"region":"b","clusterId":300}`, "secret")
+	post(http.StatusNotFound, "spin", `{"region":"b"}`, "secret")
+	mustEqual(t, "whether it is paused", m.config.Registry.Region(b).Paused, false)
+	post(http.StatusOK, "pause", `{"region":"b"}`, "secret")
+	mustEqual(t, "whether it is paused", m.config.Registry.Region(b).Paused, true)
+	post(http.StatusOK, "resume", `{"region":"b","clusterId":200}`, "secret")
+	mustEqual(t, "whether it is paused", m.config.Registry.Region(b).Paused, false)
+	post(http.StatusOK, "resync", `{"region":"b"}`, "secret")
+	mustEqual(t, "where it is", m.config.Registry.Region(b).Cursor, registry.ImportCursor{})
+}
