@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -322,4 +323,46 @@ func callsOf(l Load) (sum calls) {
 		}
 	}
 	return sum
+}
+
+// Clients that report at once, while others ask, lose nothing of what they say.
+func TestManyReportAtOnce(t *testing.T) {
+	const clients, reports = 8, 200
+	l := newLoads(loadEvery, newMetrics())
+	now := newClock().now()
+	var all []*reporter
+	var working sync.WaitGroup
+	for range clients {
+		r := &reporter{inProgress: make(map[*part]uint64)}
+		all = append(all, r)
+		working.Go(func() {
+			for n := range reports {
+				zone := fmt.Sprint(n % 3)
+				l.take(r, []*endpointv3.ClusterStats{withDrops(ofCluster("orders.prod", ofZone("here", zone, 2, 1, 5)), 1)}, now)
+			}
+		})
+		working.Go(func() {
+			for range reports {
+				l.of("orders.prod", now)
+				l.series()
+			}
+		})
+	}
+	working.Wait()
+	sum := func() (n LocalityLoad) {
+		c, _ := l.of("orders.prod", now)
+		for _, at := range c.Localities {
+			n.Succeeded, n.Failed, n.InProgress = n.Succeeded+at.Succeeded, n.Failed+at.Failed, n.InProgress+at.InProgress
+		}
+		return n
+	}
+	if n := sum(); n.Succeeded != 2*clients*reports || n.Failed != clients*reports || n.InProgress != 5*clients {
+		t.Errorf("of %d clients with %d reports each there is %+v", clients, reports, n)
+	}
+	for _, r := range all {
+		l.forget(r)
+	}
+	if n := sum().InProgress; n != 0 {
+		t.Errorf("%d calls are in progress and nobody is there", n)
+	}
 }
