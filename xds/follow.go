@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/stellmap/stellmap/registry"
@@ -55,6 +56,12 @@ func newRound() *round {
 	}
 }
 
+// otherPart says that an instance may have gone from one subset to another, of
+// which each is checked at the path of its own instances.
+func otherPart(now, before *registry.Instance) bool {
+	return now.Version != before.Version || !slices.Equal(now.Labels, before.Labels)
+}
+
 // note sorts an event. An instance that comes or goes moves hosts only; its
 // cluster stays as it is unless the path of the active check is at stake.
 func (r *round) note(e *registry.Event) {
@@ -70,7 +77,7 @@ func (r *round) note(e *registry.Event) {
 		r.listed[e.Service] = struct{}{}
 		r.checked[e.Service] = struct{}{}
 	default:
-		if ownCheckPath(e.Instance) != ownCheckPath(e.Previous) {
+		if ownCheckPath(e.Instance) != ownCheckPath(e.Previous) || ownCheckPath(e.Instance) != "" && otherPart(e.Instance, e.Previous) {
 			r.checked[e.Service] = struct{}{}
 		}
 	}

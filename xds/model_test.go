@@ -2,6 +2,7 @@ package xds
 
 import (
 	"cmp"
+	"context"
 	"flag"
 	"fmt"
 	"maps"
@@ -17,6 +18,7 @@ import (
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -36,7 +38,8 @@ const (
 	badHost    = "10.66.0.1" // endpoints with this host are
 )
 
-// TestRandomClients plays random clients against random changes: clients that
+// TestRandomClients plays random clients against random changes of instances and
+// of policies of every kind: clients that
 // subscribe and unsubscribe, accept, refuse, say nothing for long, and come back
 // with versions. At any moment
 //
@@ -94,6 +97,9 @@ func (r *randomRun) play() {
 		c := &randomClient{r: r, name: fmt.Sprintf("c%d", n), delta: r.chance(50), proxy: r.chance(60), lenient: r.chance(50)}
 		c.node = nodeOf(r.t, metadataUpstreams, pick(r, []any{"*.prod", "s0.prod,s1.prod,s2.prod"}))
 		c.node.Id = c.name
+		if r.chance(50) {
+			c.node.UserAgentVersionType = version140
+		}
 		r.clients = append(r.clients, c)
 		c.connect()
 	}
@@ -141,9 +147,37 @@ func (r *randomRun) step() {
 	}
 }
 
-// change has an instance come, go, or take its service with it; some are such that clients refuse them.
+// version140 is what a present Envoy says of itself.
+var version140 = &corev3.Node_UserAgentBuildVersion{UserAgentBuildVersion: &corev3.BuildVersion{Version: &typev3.SemanticVersion{MajorNumber: 1, MinorNumber: 40}}}
+
+// edit has a service treated otherwise, by a policy of any kind, or as without one.
+func (r *randomRun) edit(service string) {
+	k := registry.ServiceKey{Namespace: "prod", Service: service}
+	if r.chance(25) {
+		r.note("%s has no policy", service)
+		if _, err := r.member.registry.DeletePolicy(context.Background(), "", k, registry.Writing{}); err != nil {
+			r.t.Fatal(err)
+		}
+		return
+	}
+	kinds := slices.Sorted(maps.Keys(policies))
+	kind := r.random.IntN(len(kinds) + 1)
+	if kind == len(kinds) {
+		r.note("%s is copied to s1", service)
+		r.member.putPolicy(r.t, service, `{"routes":[{"mirror":{"service":"s1"}}]}`)
+		return
+	}
+	r.note("%s has policy %s", service, kinds[kind])
+	r.member.putPolicy(r.t, service, policies[kinds[kind]])
+}
+
+// change has an instance come, go, or take its service with it, or a policy be edited; some are such that clients refuse them.
 func (r *randomRun) change() {
 	service, n := pick(r, modelServices), r.random.IntN(3)
+	if r.chance(30) {
+		r.edit(service)
+		return
+	}
 	key := fmt.Sprintf("%s/%d", service, n)
 	if r.chance(15) {
 		for n := range 3 {
@@ -157,6 +191,7 @@ func (r *randomRun) change() {
 	}
 	g := checked(service, n)
 	g.Metadata[metadataHealthPath] = pick(r, []string{"/a", "/a", "/b", badPath})
+	g.Version = pick(r, []string{"", "v1", "v2"})
 	if r.chance(15) {
 		g.Endpoints[0].Host = badHost
 	}
@@ -367,7 +402,7 @@ func (c *randomClient) subscribeAnew() {
 		c.request(t, w.list(), nil)
 		return
 	}
-	name := pick(c.r, modelServices) + ".prod"
+	name := pick(c.r, []string{"", "", "canary~~", "stable~~"}) + pick(c.r, modelServices) + ".prod"
 	if w.names[name] && c.r.chance(60) {
 		delete(w.names, name)
 		c.r.note("%s unsubscribes from %s %s", c.name, t, name)
@@ -437,9 +472,7 @@ func (c *randomClient) content(packed *anypb.Any, version string) modelContent {
 		out.bad = strings.Contains(string(packed.Value), badHost)
 	case *routev3.RouteConfiguration:
 		for _, host := range m.VirtualHosts {
-			if cluster := host.Routes[0].GetRoute().GetCluster(); cluster != "" {
-				out.routes = append(out.routes, cluster)
-			}
+			out.routes = append(out.routes, clustersOf(host)...)
 		}
 	}
 	return out
@@ -677,7 +710,7 @@ func (c *randomClient) compare(truth *cache) {
 		if c.wish[t].all && t == typeCluster {
 			names = append(names, truth.clustersIn(s.scope)...)
 		} else if c.wish[t].all && t == typeListener {
-			names = append(names, egressName)
+			names = append(append(names, egressName), truth.watchLocals(s.scope, newSubscription(s, typeListener))...)
 		}
 		for name := range c.have[t] {
 			if !slices.Contains(names, name) {

@@ -63,6 +63,29 @@ func TestASubsetComesBeforeItsRoutesAndGoesBehindThem(t *testing.T) {
 	c.quiet()
 }
 
+// A subset is checked at the path of its own instances: one that goes from it to another
+// part, and keeps its path, takes that with it.
+func TestASubsetIsCheckedAsItsInstancesAre(t *testing.T) {
+	m := newMember(t, nil)
+	leaves := versioned(2, "v2")
+	leaves.Metadata = map[string]string{metadataHealthPath: "/healthz"}
+	m.register(versioned(1, "v1"))
+	m.register(leaves)
+	m.putPolicy(t, "orders", canaryPolicy)
+	c := m.delta(nodeOf(t))
+	c.subscribe(typeCluster, "canary~~orders.prod")
+	r := c.wants(typeCluster, "canary~~orders.prod")
+	if !strings.Contains(string(r.Resources[0].Resource.Value), "/healthz") {
+		t.Error("it is not checked while it has the instance")
+	}
+	c.ack(r)
+	leaves.Version = "v1"
+	m.register(leaves)
+	if r := c.wants(typeCluster, "canary~~orders.prod"); strings.Contains(string(r.Resources[0].Resource.Value), "/healthz") {
+		t.Error("it is checked yet when the instance has gone to another part")
+	}
+}
+
 // A route leads only to clusters that the proxy has: of two services that would have one
 // subset's name the older keeps it, and another service is sent copies only by
 // proxies that may call it. What is left out everywhere is told.
