@@ -10,7 +10,11 @@ import (
 )
 
 // membership is how the admin port reaches the consensus group.
-type membership struct{ group *consensus.Group }
+type membership struct {
+	group *consensus.Group
+	// proves says whether a caller has proved to be a node. Nil = its word is taken.
+	proves func(ctx context.Context, id uint64) error
+}
 
 var _ httpapi.Membership = membership{}
 
@@ -34,6 +38,11 @@ func (m membership) Change(ctx context.Context, c httpapi.MemberChange) (registr
 }
 
 func (m membership) TakeIn(ctx context.Context, node httpapi.Member, uuid string) (httpapi.Joining, error) {
+	if m.proves != nil {
+		if err := m.proves(ctx, node.ID); err != nil { // else any member's certificate takes any id
+			return httpapi.Joining{}, &httpapi.MembershipError{Reason: httpapi.MembershipDenied, Text: err.Error()}
+		}
+	}
 	j, err := m.group.TakeIn(ctx, memberOfBook(node, uuid))
 	if err != nil {
 		return httpapi.Joining{}, asMembership(err)

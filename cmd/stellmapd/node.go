@@ -240,7 +240,7 @@ func (n *node) makeServers(machine *registry.Machine, token string) error {
 	})
 	var err error
 	n.api, err = httpapi.New(httpapi.Config{
-		Registry: n.registry, Cluster: n.clusterStatus, XDSReady: n.gate.ready, Withheld: n.withheld, Snapshot: n.backup, Membership: membership{n.group}, Replicators: n.replicators, Federation: n.federation, AdminToken: token,
+		Registry: n.registry, Cluster: n.clusterStatus, XDSReady: n.gate.ready, Withheld: n.withheld, Snapshot: n.backup, Membership: membership{n.group, n.provesMember()}, Replicators: n.replicators, Federation: n.federation, AdminToken: token,
 		Proxies:  proxies{xds.NewFleet(n.config.Node.ID, n.xds, peers{n.group, n.transport})},
 		Gatherer: n.metrics, Registerer: n.metrics, Logger: n.logger,
 	})

@@ -21,7 +21,7 @@ func (c *cluster) sdk(dir string) *client.Client {
 	c.t.Helper()
 	config := client.Config{Zone: "z1", Dir: dir, KeepOnClose: true}
 	for _, m := range c.members {
-		config.Servers = append(config.Servers, m.address(1))
+		config.Servers, config.TLS = append(config.Servers, m.address(1)), m.trust
 	}
 	made, err := client.New(config)
 	if err != nil {

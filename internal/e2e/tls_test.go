@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -188,6 +189,77 @@ func TestEveryPortAsksWhoComes(t *testing.T) {
 	if code, out, errs := ctl(t, m.url(), append(env, "status")...); code != 0 || !strings.Contains(out, "leader") {
 		t.Errorf("stellmapctl status: exit code %d\n%s%s", code, out, errs)
 	}
+}
+
+// Who connects and says nothing is sent away by every port.
+func TestWhoSaysNothingIsSentAway(t *testing.T) {
+	a := newAuthority(t)
+	c := newClusterWith(t, 1, a.prepare(a.client("orders", "ns/default/sa/orders")))
+	ended := make(chan error, 4)
+	for port := range 4 {
+		conn, err := net.Dial("tcp", c.members[0].address(port))
+		if err == nil {
+			err = conn.SetReadDeadline(time.Now().Add(readyTime))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		go func() {
+			_, err := io.Copy(io.Discard, conn)
+			if err != nil {
+				err = fmt.Errorf("port %d: %w", port, err)
+			}
+			ended <- err
+		}()
+	}
+	for range 4 {
+		if err := <-ended; errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Error(err)
+		}
+	}
+}
+
+// A node is taken in over TLS by its own certificate, and not by another member's.
+func TestANodeJoinsByItsCertificate(t *testing.T) {
+	a := newAuthority(t)
+	trust := a.client("orders", "ns/default/sa/orders")
+	c := newClusterWith(t, 1, a.prepare(trust))
+	first := c.members[0]
+	ports, err := process.FreePorts(4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	joins := &member{id: 2, host: first.host, dir: filepath.Join(t.TempDir(), "n2"), ports: [4]int(ports), command: first.command}
+	joins.config = filepath.Join(joins.dir, "stellmapd.toml")
+	text := (&cluster{members: []*member{joins}}).configOf(joins) + fmt.Sprintf("[cluster]\njoin = [%q]\n", first.address(3))
+	if err := errors.Join(os.MkdirAll(joins.dir, 0o755), os.WriteFile(joins.config, []byte(text), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	a.prepare(trust)(joins)
+
+	body := fmt.Sprintf(`{"nodeId":3,"uuid":"another","clusterId":100,"region":"local","grpcAddr":%q}`, joins.address(2))
+	pair, err := tls.LoadX509KeyPair(a.file("n2.pem"), a.file("n2-key.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	as := &cluster{t: t, client: &http.Client{Timeout: callTime, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: trust.RootCAs, Certificates: []tls.Certificate{pair}}}}}
+	as.must(http.MethodPost, first.urlOf(3)+"/admin/v1/members/join", body, http.StatusForbidden)
+
+	c.start(joins)
+	if _, err := process.Within(t.Context(), readyTime, "node 2 to be ready", func() error { return c.isReady(joins) }); err != nil {
+		t.Fatal(err)
+	}
+	c.must(http.MethodPut, instanceURL(joins, "orders", "a"), registration(9000, "1"), http.StatusCreated)
+	c.expect(first, "orders", "a", "1")
+}
+
+// The SDK for Go registers over mutual TLS.
+func TestTheSDKOverMutualTLS(t *testing.T) {
+	a := newAuthority(t)
+	c := newClusterWith(t, 1, a.prepare(a.client("orders", "ns/default/sa/orders")))
+	keep(t, c.sdk(""), "kept", time.Minute)
+	c.must(http.MethodGet, instanceURL(c.members[0], "orders", "kept"), "", http.StatusOK)
 }
 
 // All members get other certificates, one after the other, while clients write: over connections that stay, and over a new one for each

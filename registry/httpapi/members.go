@@ -93,7 +93,8 @@ const (
 	MembershipConflict
 	MembershipBehind
 	MembershipQuorum
-	MembershipBusy // another change is under way; the same call may work in a moment
+	MembershipBusy   // another change is under way; the same call may work in a moment
+	MembershipDenied // whoever asks has not proved to be the node that it is about
 )
 
 // A MembershipError says why a change of the members was not made, and what to do.
@@ -113,6 +114,7 @@ var membershipFailures = map[MembershipReason]*failure{
 	MembershipConflict: {status: http.StatusConflict, Refusal: registry.Refusal{Code: "member_conflict", Title: "Conflict"}},
 	MembershipBehind:   {status: http.StatusConflict, Refusal: registry.Refusal{Code: "member_behind", Title: "Behind"}},
 	MembershipQuorum:   {status: http.StatusConflict, Refusal: registry.Refusal{Code: "no_quorum_left", Title: "No quorum would be left"}},
+	MembershipDenied:   {status: http.StatusForbidden, Refusal: registry.Refusal{Code: "forbidden", Title: "Forbidden"}},
 	MembershipBusy:     {status: http.StatusServiceUnavailable, Refusal: registry.Refusal{Code: "members_busy", Title: "Members are changing", Retry: true}},
 }
 
