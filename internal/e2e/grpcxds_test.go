@@ -107,7 +107,7 @@ type grpcCaller struct {
 
 // startCaller starts a client. The first server that it is told of is dead, but for
 // Node's, which tries no other.
-func (c *cluster) startCaller(language string, command []string, folder string) *grpcCaller {
+func (c *cluster) startCaller(language string, command []string, folder string, more ...string) *grpcCaller {
 	c.t.Helper()
 	servers := []string{c.members[0].address(1)}
 	if language != grpcclients.Node {
@@ -117,7 +117,7 @@ func (c *cluster) startCaller(language string, command []string, folder string) 
 		}
 		servers = []string{fmt.Sprintf("127.0.0.1:%d", dead[0]), servers[0]}
 	}
-	text := c.bootstrapOf("grpc", "--node", "caller-1", "--region", "local", "--xds", strings.Join(servers, ","))
+	text := c.bootstrapOf("grpc", append([]string{"--node", "caller-1", "--region", "local", "--xds", strings.Join(servers, ",")}, more...)...)
 	bootstrap := filepath.Join(folder, "xds.json")
 	if err := os.WriteFile(bootstrap, text, 0o600); err != nil {
 		c.t.Fatal(err)
