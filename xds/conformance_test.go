@@ -15,7 +15,9 @@ import (
 	"github.com/cockroachdb/datadriven"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	clusterservice "github.com/envoyproxy/go-control-plane/envoy/service/cluster/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	endpointservice "github.com/envoyproxy/go-control-plane/envoy/service/endpoint/v3"
@@ -113,11 +115,18 @@ func (p *play) instances(f func(service string, n int)) {
 	}
 }
 
-// add registers instances; with check, with a path for active checks, which is part of the cluster.
+// add registers instances; with check, with a path for active checks, which is part of the cluster;
+// with host, at a host of that name.
 func (p *play) add() {
 	p.instances(func(service string, n int) {
 		if p.d.HasArg("check") {
 			p.member.register(checked(service, n))
+			return
+		}
+		if p.d.HasArg("host") {
+			host := ""
+			p.d.ScanArgs(p.t, "host", &host)
+			p.member.add(service, n, registry.Endpoint{Protocol: "http", Host: host, Port: 80})
 			return
 		}
 		p.member.add(service, n)
@@ -533,7 +542,8 @@ func (p *play) content(short, name string, hash uint64) string {
 	return fmt.Sprintf("%s#%d", name, n+1)
 }
 
-// inside is what of a resource other types hang on: the hosts of endpoints, the clusters of routes.
+// inside is what of a resource other types hang on: the hosts of endpoints, the clusters of
+// routes, the routes of a gRPC client's listener. Every locality has a weight: gRPC clients pass over one without.
 func (p *play) inside(packed *anypb.Any) string {
 	message, err := packed.UnmarshalNew()
 	if err != nil {
@@ -543,10 +553,22 @@ func (p *play) inside(packed *anypb.Any) string {
 	switch m := message.(type) {
 	case *endpointv3.ClusterLoadAssignment:
 		for _, l := range m.Endpoints {
+			if l.GetLoadBalancingWeight().GetValue() == 0 {
+				p.t.Errorf("a locality of %s has no weight", m.ClusterName)
+			}
 			for _, e := range l.LbEndpoints {
 				words = append(words, e.GetEndpoint().GetAddress().GetSocketAddress().GetAddress())
 			}
 		}
+	case *listenerv3.Listener:
+		if m.ApiListener == nil {
+			return ""
+		}
+		manager := new(hcmv3.HttpConnectionManager)
+		if err := m.ApiListener.ApiListener.UnmarshalTo(manager); err != nil {
+			p.t.Error(err)
+		}
+		words = append(words, manager.GetRds().GetRouteConfigName())
 	case *routev3.RouteConfiguration:
 		for _, host := range m.VirtualHosts {
 			if cluster := host.Routes[0].GetRoute().GetCluster(); cluster != "" {
