@@ -69,6 +69,7 @@ a variable beats the file, a flag beats both. The variable of --http-addr, the
 key http_addr of [server], is STELLMAP_SERVER_HTTP_ADDR.`,
 		Example: `  stellmapd                            one node, data in ./stellmap-data
   stellmapd dev                        the same, data in a temporary folder
+  stellmapd dev --regions a,b          two regions in one process, each with a copy of the other
   stellmapd --config stellmapd.toml    a member of a cluster
   stellmapd --config stellmapd.toml --check
   stellmapd restore --from orders.backup --data-dir ./stellmap-data`,
@@ -81,16 +82,7 @@ key http_addr of [server], is STELLMAP_SERVER_HTTP_ADDR.`,
 	addFlags(root.PersistentFlags())
 	root.PersistentFlags().StringVar(&d.configPath, "config", "", "read settings from this TOML file")
 	root.Flags().BoolVar(&d.checkOnly, "check", false, "check the settings, start nothing")
-	root.AddCommand(&cobra.Command{
-		Use:   "dev",
-		Short: "One node for trying things out: loopback, no authentication, temporary data",
-		Long: `dev runs one node for trying things out. It logs and syncs like any member;
-everything listens on loopback and no authentication is asked, not even for
-administration. Its data is in a new temporary folder, which a clean stop
-removes, or in --data-dir, which is kept.`,
-		Args: noArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error { return d.serve(cmd, true) },
-	}, d.restoreCommand(), d.recoverCommand(), &cobra.Command{
+	root.AddCommand(d.devCommand(), d.restoreCommand(), d.recoverCommand(), &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  noArguments,
@@ -120,20 +112,30 @@ func (d *daemon) serve(cmd *cobra.Command, dev bool) error {
 		return err
 	}
 	o := nodeOptions{config: c, dev: dev, logger: newLogger(c, d.stderr), stdout: d.stdout}
-	if dev && !d.dataDirGiven(cmd) {
-		dir, err := os.MkdirTemp("", "stellmap-dev-")
-		if err != nil {
-			return fmt.Errorf("make a folder for dev's data: %w", err)
-		}
-		o.config.Node.DataDir, o.temporary = dir, true
+	if !dev {
+		return runNode(cmd.Context(), o)
 	}
-	if err := runNode(cmd.Context(), o); err != nil {
+	return d.withData(cmd, c.Node.DataDir, func(dir string, temporary bool) error {
+		o.config.Node.DataDir, o.temporary = dir, temporary
+		return runNode(cmd.Context(), o)
+	})
+}
+
+// withData gives dev its data folder: the one that was named, or a temporary one, which
+// goes with a clean stop.
+func (d *daemon) withData(cmd *cobra.Command, named string, run func(dir string, temporary bool) error) error {
+	if d.dataDirGiven(cmd) {
+		return run(named, false)
+	}
+	dir, err := os.MkdirTemp("", "stellmap-dev-")
+	if err != nil {
+		return fmt.Errorf("make a folder for dev's data: %w", err)
+	}
+	if err := run(dir, true); err != nil {
 		return err
 	}
-	if o.temporary {
-		if err := os.RemoveAll(o.config.Node.DataDir); err != nil {
-			return fmt.Errorf("remove dev's data: %w", err)
-		}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("remove dev's data: %w", err)
 	}
 	return nil
 }

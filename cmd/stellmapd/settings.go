@@ -53,7 +53,7 @@ type setting struct {
 var settings = [...]setting{
 	{"node.id", kindID, "1", "this member's id in the cluster, 1 or more, never used twice"},
 	{"node.cluster_id", kindID, "100", "the cluster's id; members with another one are refused"},
-	{"node.region", kindName, "local", "the region that this cluster is"},
+	{"node.region", kindName, ownRegion, "the region that this cluster is"},
 	{"node.zone", kindName, "", "the zone that this member stands in"},
 	{"node.data_dir", kindText, "./stellmap-data", "folder of the log and the state; one process at a time"},
 	{"server.http_addr", kindListen, "127.0.0.1:8080", "registry over HTTP, health, metrics"},
