@@ -45,7 +45,7 @@ func (c *copier) open(ctx context.Context, conn *grpc.ClientConn) error {
 		return fmt.Errorf("follow %s: %w", s.address(), err)
 	}
 	hello := &replicationv1.Hello{
-		Name: clip(fmt.Sprintf("%d-%s", own.ClusterID, own.Region), helloNameMax), Region: own.Region, ClusterId: own.ClusterID,
+		Name: own.Region, Region: own.Region, ClusterId: own.ClusterID,
 		SourceRegion: s.Region, SourceClusterId: s.ClusterID,
 	}
 	if c.at.Incarnation != "" && c.at.Sync == 0 {
@@ -56,9 +56,6 @@ func (c *copier) open(ctx context.Context, conn *grpc.ClientConn) error {
 	}
 	return nil
 }
-
-// helloNameMax bounds the name that a replicator says; the region's own is at most 63.
-const helloNameMax = 63
 
 // errSilent is that a source has said nothing for so long that it is gone, whatever its
 // connection.
