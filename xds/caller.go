@@ -131,7 +131,7 @@ func (b *subscription) moveFrom(old *scope) {
 // permit has the client answered on the names that it may be told of since an edit, or may not any more.
 func (b *subscription) permit(before *registry.Upstreams) {
 	for name, r := range b.names {
-		if before.Allows(r.key.service()) != b.stream.allows(r.key) {
+		if allowed(before, r.key) != b.stream.allows(r.key) {
 			b.want(name, true)
 		}
 	}
@@ -143,10 +143,13 @@ func (k resourceKey) service() string {
 	return cluster[strings.LastIndexByte(cluster, '~')+1:]
 }
 
-// allows says whether the client may be told of a resource: all that is of no one service is made for it.
-func (s *stream) allows(k resourceKey) bool {
+// allows says whether the client may be told of a resource.
+func (s *stream) allows(k resourceKey) bool { return allowed(s.upstreams, k) }
+
+// allowed says whether a document lets a client be told of a resource: what is of no one service is made for the client.
+func allowed(by *registry.Upstreams, k resourceKey) bool {
 	service := k.service()
-	return service == "" || s.upstreams.Allows(service)
+	return service == "" || by.Allows(service)
 }
 
 // upstreamsFrom says where the client's upstreams come from.
