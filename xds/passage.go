@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Large route tables are sent so many at once as come to a bounded size. A new service is a cluster of a kilobyte
-// and a table of a megabyte for each proxy of its scope. A thousand of these at once
+// Large route tables are sent so many at once as come to a bounded size. A new service
+// is a cluster of a kilobyte and a table of a megabyte for each proxy of its scope. A thousand of these at once
 // are a gigabyte in buffers, and whatever is small, be it the same service's
 // cluster for the other proxies or an endpoint that has died, waits until it is out.
 // So a table waits for its turn, and what is small never waits here. A stream whose
