@@ -64,7 +64,7 @@ type Member struct {
 	Machine *registry.Machine
 
 	log  *Log
-	away bool // it is told of no entries; guarded by the log's mu
+	away chan struct{} // open while it is told of no entries, else nil; guarded by the log's mu
 }
 
 // NewMember makes a member; its engine is there until the test ends.
@@ -101,7 +101,7 @@ func (m *Member) Open(c registry.MachineConfig) {
 }
 
 // Leave has the member be told of no entries, until it takes over another's state.
-func (m *Member) Leave() { m.log.Set(func() { m.away = true }) }
+func (m *Member) Leave() { m.log.Set(func() { m.away = make(chan struct{}) }) }
 
 // Install has a member that has left take over the state of another, as consensus does.
 func (m *Member) Install(from *Member) {
@@ -111,7 +111,8 @@ func (m *Member) Install(from *Member) {
 	if err := m.install(from); err != nil {
 		m.log.tb.Fatalf("install another member's state: %v", err)
 	}
-	m.away = false
+	close(m.away)
+	m.away = nil
 }
 
 func (m *Member) install(from *Member) error {
@@ -131,7 +132,7 @@ func (m *Member) install(from *Member) error {
 func (l *Log) commit(data []byte) (applied registry.Applied) {
 	l.index++
 	for _, m := range l.members {
-		if m.away {
+		if m.away != nil {
 			continue
 		}
 		b := m.Engine.NewBatch()
@@ -174,10 +175,20 @@ func (m *Member) Propose(ctx context.Context, requestID string, command []byte) 
 	return applied, nil
 }
 
-// Barrier is the newest revision.
+// Barrier is the newest revision, once the member has it.
 func (m *Member) Barrier(ctx context.Context) (registry.Revision, error) {
 	if err := m.log.faulty(ctx); err != nil {
 		return 0, err
+	}
+	m.log.mu.Lock()
+	away := m.away
+	m.log.mu.Unlock()
+	if away != nil {
+		select {
+		case <-away:
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
 	}
 	m.log.mu.Lock()
 	defer m.log.mu.Unlock()
