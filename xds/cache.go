@@ -26,6 +26,7 @@ type cache struct {
 	service     func(registry.ServiceKey) *registry.Service // the machine's; tests move instances to other regions
 	incarnation func() string
 	metrics     *metrics
+	tracing     *tracing
 	loadWanted  bool // gRPC clients are to report their load
 
 	rounds atomic.Uint64 // odd while the follower works on a round of changes, even between two
@@ -177,6 +178,7 @@ func (c *cache) awaitRound(s *stream) {
 // woken once, when all of it has been told.
 type notice struct {
 	at      time.Time // when the change was seen here
+	change  *change   // that what is marked is marked for; nil = it has no trace
 	streams []*stream
 }
 

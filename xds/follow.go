@@ -42,6 +42,8 @@ type round struct {
 	resources map[*resource]struct{} // to be built anew
 	joined    map[*scope][]string    // clusters that came to a scope or left it
 	located   map[*locals][]string   // listeners that did
+
+	changes *changes // that have a trace
 }
 
 func newRound() *round {
@@ -91,6 +93,7 @@ func (c *cache) apply(b registry.Batch, at time.Time) {
 		return
 	}
 	r := newRound()
+	r.changes = c.tracing.choose(b.Events, at)
 	for i := range b.Events {
 		r.note(&b.Events[i])
 	}
@@ -211,6 +214,7 @@ func (c *cache) publish(r *round, revision registry.Revision, at time.Time) {
 		if old := res.current.Swap(e); old != nil {
 			old.held.Store(uint64(c.followed))
 		}
+		n.change = r.changes.behind(c.directory, res.key.cluster())
 		for s := range res.subscribers {
 			s.mark(res.key.name, n)
 		}
@@ -222,11 +226,13 @@ func (c *cache) publish(r *round, revision registry.Revision, at time.Time) {
 	}
 	for s, names := range r.joined {
 		for _, name := range names {
+			n.change = r.changes.behind(c.directory, name)
 			s.mark(name, n)
 		}
 	}
 	for l, names := range r.located {
 		for _, name := range names {
+			n.change = r.changes.behind(c.directory, name)
 			l.mark(name, n)
 		}
 	}
@@ -235,6 +241,7 @@ func (c *cache) publish(r *round, revision registry.Revision, at time.Time) {
 	n.streams, c.late = append(n.streams, c.late...), nil
 	c.mu.Unlock()
 	n.wake()
+	r.changes.told()
 }
 
 // reload compares everything with the present state and gives the revision of

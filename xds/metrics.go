@@ -44,6 +44,9 @@ type metrics struct {
 	tablesDelayed atomic.Uint64 // times that one had to wait
 	tablesOverdue atomic.Uint64 // turns that ended without an answer
 
+	spansLeftOut atomic.Uint64 // pushes of a change that had spans enough
+	spansMerged  atomic.Uint64 // changes whose push was that of an older one
+
 	inquiries        atomic.Int64 // who ask how far a change has come
 	inquiriesRefused atomic.Uint64
 
@@ -89,6 +92,8 @@ func (m *metrics) register(r prometheus.Registerer, rejectedNow func(resourceTyp
 	single("stellmap_xds_tables_overdue_total", "Large route tables that were not answered before it was the next one's turn.", &m.tablesOverdue)
 	single("stellmap_xds_demands_forgone_total", "Clusters that were asked for on demand and not looked for, since the proxy had asked for too many.", &m.demandsForgone)
 	single("stellmap_xds_inquiries_refused_total", "Questions how far a change has come that were refused because there were too many.", &m.inquiriesRefused)
+	single("stellmap_xds_push_spans_left_out_total", "Pushes of a traced change that have no span, since it has as many as it may.", &m.spansLeftOut)
+	single("stellmap_xds_push_spans_merged_total", "Times that a traced change has no span of its own, since an older one is in the same response.", &m.spansMerged)
 	for t := range typeCount {
 		labels := prometheus.Labels{"type": t.String()}
 		typed := func(name, help string, n *[typeCount]atomic.Uint64) {

@@ -75,6 +75,7 @@ type Config struct {
 	// Report takes what clients' load says of instances, where a policy wants it; nil = they are not asked for it.
 	Report func(context.Context, registry.InstanceRef, registry.Report) (registry.Reported, error)
 	Random func() float64 // from 0 to 1; nil = math/rand
+	Traces Traces
 }
 
 // The bounds of a server.
@@ -125,6 +126,7 @@ func New(c Config) *Server {
 		incarnation = func() string { return "" }
 	}
 	s.cache = newCache(c.Machine, incarnation, s.metrics)
+	s.cache.tracing = newTracing(c.Traces, incarnation, s.now, s.metrics)
 	if c.LoadEvery > 0 {
 		s.loads = newLoads(c.LoadEvery, s.metrics)
 	}

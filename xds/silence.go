@@ -26,6 +26,7 @@ func (b *subscription) listen(now time.Time) {
 	}
 	p.silent, b.mute, b.heard = true, true, p.sequence
 	b.stream.server.metrics.silent[b.typ].Add(1)
+	b.stream.tell(p, pushSilent, fmt.Sprintf("no answer in %v", hold))
 	if b.typ != typeCluster || len(p.fresh) != 1 || b.stream.answered < p.sequence || b.refusals.lifted(p.fresh[0]) {
 		return
 	}

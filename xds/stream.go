@@ -149,6 +149,9 @@ func (s *stream) close() {
 	s.server.passage.leave(s)
 	for _, b := range s.subs {
 		if b != nil {
+			if b.pending != nil {
+				s.tell(b.pending, pushCut, "the stream has ended before the answer")
+			}
 			b.close()
 		}
 	}
@@ -282,10 +285,12 @@ func (b *subscription) answered(p *response, r *request) {
 	b.heard = max(b.heard, p.sequence)
 	if r.failed {
 		s.server.rejected(b, p, r.reason)
+		s.tell(p, pushRejected, r.reason)
 		b.reject(p, r.reason, s.server.now())
 		return
 	}
 	s.server.accepted(p)
+	s.tell(p, pushAcked, "")
 	b.accept(p)
 }
 
@@ -340,29 +345,39 @@ func (s *stream) push(ctx context.Context, b *subscription, now time.Time) error
 		b.waiting = time.Time{} // nothing does; what comes next has its own time to wait
 		return nil
 	}
-	if !b.open() || s.waits(b, now) {
+	if !b.open() {
+		b.held = heldByAnswer
+		return nil
+	}
+	if s.waits(b, now) {
+		b.held = heldByClusters
 		return nil
 	}
 	r := b.compose(now)
 	if r == nil {
+		b.held = heldByRoutes // clusters that are gone
 		if len(b.todo) == 0 {
-			b.changed = time.Time{}
+			b.changed, b.change, b.held = time.Time{}, nil, ""
 		}
 		return nil
 	}
 	if b.typ >= typeListener && s.unsettled() {
 		b.takeBack(r)
+		b.held = heldByChange
 		s.server.cache.awaitRound(s)
 		return nil
 	}
 	if s.server.isTable(r) && !s.server.passage.enter(s, r.size) {
 		b.takeBack(r)
+		b.held = heldByTables
 		return nil
 	}
 	s.sequence++
 	r.sequence, r.nonce = s.sequence, nonceOf(r.revision, s.sequence)
 	r.since, b.changed = b.changed, time.Time{}
+	r.change, r.held, b.change, b.held = b.change, b.held, nil, ""
 	if err := s.deliver(ctx, r); err != nil {
+		s.tell(r, pushCut, err.Error())
 		return err
 	}
 	b.sending(r)
@@ -418,6 +433,9 @@ func (s *stream) deliver(ctx context.Context, r *response) error {
 			return fmt.Errorf("send %s: %w", r.typ, err)
 		}
 		s.server.delivered(r)
+		if r.change != nil {
+			r.delivered = s.server.now()
+		}
 		return nil
 	case <-timer.C:
 		s.server.metrics.cut.Add(1)

@@ -36,12 +36,15 @@ type subscription struct {
 	leaving  map[string]departure // clusters of todo that are gone and wait for the routes
 	heard    uint64               // of the stream's responses: the latest of this type that was answered, or will not be
 	changed  time.Time            // when the oldest change in todo was seen
+	change   *change              // of todo: the oldest that has a trace
+	held     string               // what the next response had to wait for last
 	last     registry.Revision    // of the last response
 	acked    registry.Revision    // of the last one accepted
 	ackedAt  time.Time
 
 	dirty map[string]struct{} // guarded by stream.mu, like since
 	since time.Time           // when the oldest change in dirty was seen
+	fresh *change             // of dirty: the oldest that has a trace
 }
 
 // known is what a client may have under a name: what it was sent last, nil = it
@@ -71,7 +74,11 @@ type response struct {
 	sentAt   time.Time
 	since    time.Time // when the oldest change in it was seen; zero = none was waited for
 	silent   bool      // not answered in time
+	change   *change   // the oldest in it that has a trace; nil = none, or that was told
+	held     string    // what it had to wait for last
 	withdrew bool      // … and what was new in it has been taken back
+
+	delivered time.Time // when the client had taken it; of those that have a trace
 }
 
 // A resourceError says why there is nothing under a name, to clients that want to know.
@@ -99,6 +106,7 @@ func (b *subscription) mark(name string, n *notice) {
 	if b.since.IsZero() {
 		b.since = n.at
 	}
+	b.fresh = b.fresh.merge(n.change)
 	if !s.marked {
 		s.marked = true
 		n.streams = append(n.streams, s)
@@ -436,6 +444,7 @@ func (b *subscription) open() bool { return b.pending == nil || b.pending.silent
 func (b *subscription) take() time.Time {
 	since := b.since
 	b.since = time.Time{}
+	b.change, b.fresh = b.change.merge(b.fresh), nil
 	for name := range b.dirty {
 		b.todo[name] = struct{}{}
 	}

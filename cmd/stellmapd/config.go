@@ -93,6 +93,12 @@ type Config struct {
 		Level  string `mapstructure:"level"`
 		Format string `mapstructure:"format"`
 	} `mapstructure:"log"`
+	Trace struct {
+		Endpoint    string  `mapstructure:"endpoint"`
+		SampleRatio float64 `mapstructure:"sample_ratio"`
+
+		url string // of the collector; empty = there is none
+	} `mapstructure:"trace"`
 }
 
 // MemberConfig is one [[cluster.members]] table: a founder of the cluster and
@@ -166,6 +172,7 @@ func loadConfig(path string, flags *pflag.FlagSet, lookup func(string) (string, 
 			return Config{}, fmt.Errorf("decode settings: %w", err)
 		}
 		c.fill()
+		l.findCollector(&c)
 		l.checkTogether(c)
 	}
 	if len(l.problems) > 0 {

@@ -79,6 +79,9 @@ func TestConfig(t *testing.T) {
 		if p := c.preservation(); p != (registry.Preservation{Least: 5, Percent: 15, Limit: 10 * time.Minute}) {
 			fmt.Fprintf(&b, "protection %+v\n", p)
 		}
+		if c.Trace.url != "" {
+			fmt.Fprintf(&b, "spans of %v of the changes go to %s\n", c.Trace.SampleRatio, c.Trace.url)
+		}
 		return b.String()
 	})
 }

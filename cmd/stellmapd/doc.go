@@ -22,5 +22,6 @@
 //	token.go    the administrator's token
 //	gate.go     when new proxies are served
 //	wire.go     registry ⇄ consensus, the only place that knows both
+//	trace.go    spans on their way to a collector
 //	banner.go   what a person sees first
 package main

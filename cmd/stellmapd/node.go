@@ -52,6 +52,7 @@ type node struct {
 	listeners listeners
 	opened    []io.Closer // in the order of opening
 	metrics   *prometheus.Registry
+	spans     *spans     // nil = no collector
 	failed    chan error // what must not happen happened, outside any Run; one is enough
 
 	tls       *access.Source // nil = no TLS
@@ -222,7 +223,7 @@ func (n *node) openMachine(engine *storage.Engine) (*registry.Machine, error) {
 }
 
 // makeServers makes what answers on the ports.
-func (n *node) makeServers(machine *registry.Machine, token string) error {
+func (n *node) makeServers(machine *registry.Machine, token string) (err error) {
 	for _, c := range []prometheus.Collector{collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})} {
 		if err := n.metrics.Register(c); err != nil {
 			return fmt.Errorf("register a metric: %w", err)
@@ -233,12 +234,17 @@ func (n *node) makeServers(machine *registry.Machine, token string) error {
 		return err
 	}
 	n.gate = newGate(n.group, n.config.XDS.StaleStartAfter, n.logger)
+	if n.spans, err = openSpans(context.Background(), n.config, n.logger, n.metrics); err != nil {
+		return err
+	}
+	if n.spans != nil {
+		n.opened = append(n.opened, n.spans)
+	}
 	n.xds = xds.New(xds.Config{
 		Machine: machine, Region: n.config.Node.Region, Incarnation: func() string { return n.group.Status().Incarnation },
 		CaughtUp: n.gate.wait, Logger: n.logger, Registerer: n.metrics,
-		StreamAge: n.config.XDS.StreamAge, FirstResponses: n.config.XDS.FirstResponses, LoadEvery: n.config.XDS.LoadEvery, Report: n.registry.Report,
+		StreamAge: n.config.XDS.StreamAge, FirstResponses: n.config.XDS.FirstResponses, LoadEvery: n.config.XDS.LoadEvery, Report: n.registry.Report, Traces: n.traces(),
 	})
-	var err error
 	n.api, err = httpapi.New(httpapi.Config{
 		Registry: n.registry, Cluster: n.clusterStatus, XDSReady: n.gate.ready, Withheld: n.withheld, Snapshot: n.backup, Membership: membership{n.group, n.provesMember()}, Replicators: n.replicators, Federation: n.federation, AdminToken: token,
 		Proxies:  proxies{xds.NewFleet(n.config.Node.ID, n.xds, peers{n.group, n.transport})},

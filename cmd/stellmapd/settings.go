@@ -38,6 +38,7 @@ const (
 	kindRoom
 	kindInterval
 	kindClientAuth
+	kindRatio
 )
 
 // setting is one key that a file, a variable and a flag can give.
@@ -98,6 +99,8 @@ var settings = [...]setting{
 	{"storage.ballast", kindBallast, auto, "size of a file whose removal makes room for a start on a full disk; auto = half the reserve, 128MiB at most; 0 = none"},
 	{"log.level", kindLevel, "info", "debug, info, warn or error"},
 	{"log.format", kindFormat, "text", "text or json"},
+	{"trace.endpoint", kindAdvertise, "", "host:port of a collector that takes spans, as OTLP over gRPC, by TLS unless it is on loopback; empty = what OTEL_EXPORTER_OTLP_TRACES_ENDPOINT or OTEL_EXPORTER_OTLP_ENDPOINT say, and without them there are no spans"},
+	{"trace.sample_ratio", kindRatio, "0.01", "so many of all changes have a trace, more than 0 to 1, the same on all members"},
 }
 
 // The values of a switch.
@@ -145,7 +148,7 @@ var regionKeys = [...]setting{
 func (s setting) flag() string {
 	section, name, _ := strings.Cut(s.key, ".")
 	name = strings.ReplaceAll(name, "_", "-")
-	if section == "xds" || section == "tls" || section == "log" || section == "storage" || section == "snapshot" || section == "health" || name == "id" {
+	if section == "xds" || section == "tls" || section == "log" || section == "storage" || section == "snapshot" || section == "health" || section == "trace" || name == "id" {
 		return section + "-" + name
 	}
 	return name
@@ -199,6 +202,8 @@ func (k kind) wants() string {
 	switch k {
 	case kindID, kindCount, kindPercent:
 		return "a whole number"
+	case kindRatio:
+		return "a number"
 	case kindRoom:
 		return `a whole number or "auto"`
 	case kindBytes, kindReserve, kindBallast:
@@ -293,6 +298,10 @@ func (k kind) check(value string) string {
 	case kindRoom:
 		if n, err := strconv.ParseUint(value, 10, 31); value != auto && (err != nil || n == 0) {
 			return fmt.Sprintf("%q is neither auto nor a whole number from 1 on", value)
+		}
+	case kindRatio:
+		if n, err := strconv.ParseFloat(value, 64); err != nil || !(n > 0 && n <= 1) {
+			return fmt.Sprintf("%q is not a number above 0, up to 1, such as 0.01", value)
 		}
 	case kindPercent:
 		if n, err := strconv.ParseUint(value, 10, 63); err != nil || n < 1 || n > 99 {

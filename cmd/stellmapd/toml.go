@@ -49,6 +49,9 @@ func (v tomlValue) wrong(k kind) bool {
 	if k == kindID || k == kindCount || k == kindPercent {
 		return v.kind != unstable.Integer
 	}
+	if k == kindRatio {
+		return v.kind != unstable.Integer && v.kind != unstable.Float
+	}
 	if k == kindRoom {
 		return v.kind != unstable.Integer && v.kind != unstable.String
 	}

@@ -164,6 +164,9 @@ var vocabularies = []vocabulary{
 	{"github.com/cncf/xds", []string{"xds/..."}, nil},
 	{"google.golang.org/grpc", []string{"xds/...", "consensus/peer", "registry/grpcapi", "registry/probe", "federation/...", "access", "client", "cmd/stellmapd", "api/proto/...", "internal/grpcclients/..."}, []string{"bench/...", "internal/e2e"}},
 	{"net/http", []string{"registry/httpapi", "registry/probe", "cmd/...", "client", "examples/...", "internal/envoyadmin"}, []string{"bench/...", "internal/e2e"}},
+	{"go.opentelemetry.io/otel/sdk", []string{"cmd/stellmapd"}, []string{"xds"}},
+	{"go.opentelemetry.io/otel/exporters", []string{"cmd/stellmapd"}, nil},
+	{"go.opentelemetry.io", []string{"cmd/stellmapd", "xds", "client"}, nil}, // what makes spans is passed in
 	{"github.com/spiffe", []string{"access"}, nil},
 	{"github.com/spf13", []string{"cmd/..."}, nil},
 	{"github.com/pelletier/go-toml", []string{"cmd/..."}, nil},
