@@ -28,7 +28,7 @@ CONTRACT_SECONDS = 600
 FUZZ_SECONDS  = 20
 
 # Where data races would hide: whatever runs several goroutines.
-RACE_PACKAGES = ./storage/... ./consensus/... ./registry/... ./xds/... ./client/... ./cmd/...
+RACE_PACKAGES = ./storage/... ./consensus/... ./registry/... ./xds/... ./federation/... ./access/... ./client/... ./cmd/...
 # Everything but the tests with real processes, which e2e runs.
 UNIT_PACKAGES = $$(go list ./... | grep -v /internal/e2e)
 

@@ -3,7 +3,9 @@ package registry
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,8 +19,16 @@ import (
 // entriesStub is a log that counts the renewals of each entry. Those of even numbers are known.
 type entriesStub struct {
 	answering
-	t     *testing.T
+	t *testing.T
+
+	mu    sync.Mutex // that all others wait is not yet an order for what they do next
 	sizes []int
+}
+
+func (e *entriesStub) seen() []int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.sizes)
 }
 
 func (e *entriesStub) Propose(_ context.Context, _ string, data []byte) (Applied, error) {
@@ -41,6 +51,8 @@ func (e *entriesStub) Propose(_ context.Context, _ string, data []byte) (Applied
 		}
 		reply.Results = append(reply.Results, &recordv1.Result{Code: code, Changed: n%4 == 0})
 	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	e.sizes = append(e.sizes, len(reply.GetResults()))
 	return Applied{Revision: Revision(len(e.sizes)), Reply: encode(reply)}, nil
 }
@@ -71,10 +83,10 @@ func TestLateRenewalsShareEntries(t *testing.T) {
 			go renew(n)
 		}
 		synctest.Wait()
-		mustEqualSlices(t, "the entries while it rests", log.sizes, []int{1})
+		mustEqualSlices(t, "the entries while it rests", log.seen(), []int{1})
 		<-time.After(loggedRest)
 		synctest.Wait()
-		mustEqualSlices(t, "the entries of a moment", log.sizes, []int{1, commandItemsMax, commandItemsMax, 10})
+		mustEqualSlices(t, "the entries of a moment", log.seen(), []int{1, commandItemsMax, commandItemsMax, 10})
 		mustEqual(t, "the answers", len(answered), 1+2*commandItemsMax+10)
 
 		log.err = ErrUnknownOutcome
