@@ -137,7 +137,6 @@ func (s *source) run(ctx context.Context) {
 			wait = l.lead
 			continue
 		}
-		s.ageSweep(ctx)
 		began := time.Now()
 		err := s.follow(ctx)
 		s.following.Store(false)
@@ -152,6 +151,9 @@ func (s *source) run(ctx context.Context) {
 			wait = 0
 		}
 		wait = min(max(2*wait, l.retryMin), l.retryMax)
+		if errors.Is(err, registry.ErrUnreadable) { // by no member of it, until one of both is another version
+			wait = l.retryMax
+		}
 		wait += rand.N(wait / 2)
 	}
 }
@@ -187,11 +189,11 @@ func (s *source) guard(ctx context.Context, end context.CancelCauseFunc, begun b
 			return
 		}
 		at := s.importer.registry.Region(s.key).Cursor
-		if begun && at == (registry.ImportCursor{}) {
+		if begun && at.Anew() {
 			end(registry.ErrCursorDiffers)
 			return
 		}
-		begun = at != registry.ImportCursor{}
+		begun = !at.Anew()
 		s.ageSweep(ctx)
 	}
 }
@@ -219,7 +221,7 @@ func (s *source) follow(ctx context.Context) error {
 	}
 	defer conn.Close() // all that it could say is that it is closed already
 	c := &copier{source: s, at: s.importer.registry.Region(s.key).Cursor, queue: make(chan received, s.importer.limits.queue)}
-	begun := c.at != registry.ImportCursor{}
+	begun := !c.at.Anew()
 	parts.Go(func() { s.guard(ctx, end, begun) })
 	if err := c.open(ctx, conn); err != nil {
 		return err

@@ -46,6 +46,8 @@ func whyEnded(err error) string {
 		return "cursor_differs"
 	case errors.Is(err, registry.ErrRegionFull):
 		return "full"
+	case errors.Is(err, registry.ErrUnreadable):
+		return "unreadable"
 	case errors.Is(err, errSilent):
 		return "silent"
 	}

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -20,7 +21,7 @@ import (
 //
 // A source may have lost its data, or be asked before it has them. So a sweep that
 // would remove much is held: the copy follows on, and what was not told is kept until
-// an operator confirms it or HeldSweepMax is over.
+// an operator confirms it or HeldSweepMax is over, as far as the source is still heard then.
 
 // The bounds of an import.
 const (
@@ -63,9 +64,13 @@ type ImportItem struct {
 
 // An ImportResult is what became of an import.
 type ImportResult struct {
-	Refused []error // of instances that this registry could not have: they are as if they were gone
+	Refused []error // of instances that this registry could not have: they were not told, as far as it goes
 	More    bool    // a sweep has to be asked for again, from where the copy is now
 }
+
+// ErrUnreadable says that a source tells what this version cannot read: nothing was done.
+// So a source that runs a newer version freezes its copy, and takes nothing away.
+var ErrUnreadable = errors.New("registry: another region tells what this version cannot read")
 
 // Import commits what a source has told.
 func (r *Registry) Import(ctx context.Context, in Import) (ImportResult, error) {
@@ -80,10 +85,14 @@ func (r *Registry) Import(ctx context.Context, in Import) (ImportResult, error) 
 	check := newReader(in.Region.Region)
 	for n := range in.Items {
 		item, err := check.importable(&in.Items[n])
-		if err != nil {
+		switch {
+		case errors.Is(err, ErrUnreadable):
+			return ImportResult{}, err
+		case err != nil:
 			out.Refused = append(out.Refused, err)
+		default:
+			command.Items = append(command.Items, item)
 		}
-		command.Items = append(command.Items, item)
 	}
 	_, reply, err := r.propose(ctx, "", encode(&recordv1.Command{Format: formatMax, Kind: &recordv1.Command_ImportChanges{ImportChanges: command}}))
 	if err != nil {
@@ -94,8 +103,9 @@ func (r *Registry) Import(ctx context.Context, in Import) (ImportResult, error) 
 }
 
 // importable is an item as it is committed: nothing that could not have been
-// registered here, and nothing that is the source's own business. What cannot be
-// taken in is gone: an older state of it would be worse than none.
+// registered here, and nothing that is the source's own business. What it had before
+// stays when it cannot be taken in: the next full sync does not mark it, and whether it
+// goes then is the sweep's to say, which holds what is much.
 func (d *reader) importable(item *ImportItem) (*recordv1.ImportItem, error) {
 	out := &recordv1.ImportItem{Key: keyToRecord(item.Key), Revision: uint64(item.Revision)}
 	if item.Gone {
@@ -103,14 +113,14 @@ func (d *reader) importable(item *ImportItem) (*recordv1.ImportItem, error) {
 	}
 	i, err := d.recorded(item.Key, item.Record)
 	if err != nil {
-		return out, err
+		return nil, fmt.Errorf("%w: %w", ErrUnreadable, err)
 	}
 	normal, err := registrationOf(i).normalize()
 	if err == nil && normal.instanceKey() != item.Key {
 		err = fmt.Errorf("its names have spaces around them")
 	}
 	if err != nil {
-		return out, fmt.Errorf("instance %s of service %s in namespace %s: %w", quoted(item.Key.ID), quoted(item.Key.Service), quoted(item.Key.Namespace), err)
+		return nil, fmt.Errorf("instance %s of service %s in namespace %s: %w", quoted(item.Key.ID), quoted(item.Key.Service), quoted(item.Key.Namespace), err)
 	}
 	i.Token, i.Number, i.LeaseID, i.Imported = TokenHash{}, 0, "", nil
 	out.Put, out.HandedOut = i.record(), item.HandedOut
@@ -134,19 +144,13 @@ func (t *step) importChanges(c *recordv1.ImportChanges) *recordv1.Result {
 	if of != nil {
 		next = of.region
 	}
-	puts := 0
-	for _, item := range c.GetItems() {
-		if item.GetPut() != nil {
-			puts++
-		}
-	}
 	step, upto := ImportStep(c.GetStep()), cursorOfRecord(c.GetUpto())
 	switch {
 	case next.Paused:
 		return &recordv1.Result{Code: recordv1.Result_CODE_REGION_PAUSED}
 	case next.Cursor != cursorOfRecord(c.GetAfter()), !next.leadsTo(step, upto):
 		return &recordv1.Result{Code: recordv1.Result_CODE_CURSOR_DIFFERS}
-	case of == nil && len(t.state.imports) >= regionsMax, of != nil && of.instances+puts > regionInstancesMax:
+	case of == nil && len(t.state.imports) >= regionsMax, of != nil && of.instances+t.newImported(k, c.GetItems()) > regionInstancesMax:
 		return &recordv1.Result{Code: recordv1.Result_CODE_REGION_FULL}
 	}
 	more := false
@@ -168,6 +172,19 @@ func (t *step) importChanges(c *recordv1.ImportChanges) *recordv1.Result {
 	}
 	t.putRegion(&next)
 	return &recordv1.Result{Code: recordv1.Result_CODE_OK, Changed: true, More: more}
+}
+
+// newImported is how many of what is told is not there yet, or a few more where an item
+// comes twice.
+func (t *step) newImported(of RegionKey, items []*recordv1.ImportItem) (count int) {
+	for _, item := range items {
+		k := keyOfRecord(item.GetKey())
+		k.ID = of.instanceID(k.ID)
+		if item.GetPut() != nil && t.state.instance(k) == nil {
+			count++
+		}
+	}
+	return count
 }
 
 // leadsTo says whether a step goes from where the copy is to a cursor. So changes of
@@ -243,16 +260,17 @@ func (r *Region) unmarked(i *Instance) bool { return i.Imported.mark != r.syncs 
 // sweep removes what a full sync has not told, or holds it if it is much. More says
 // that there is more to remove, by a command of its own.
 func (t *step) sweep(next *Region, upto ImportCursor) (more bool) {
-	gone, all := 0, 0
+	gone, all, anew := 0, 0, next.Held.Since == 0
 	t.state.imported(next.Key, func(i *Instance) bool {
 		all++
 		if next.unmarked(i) {
 			gone++
+			anew = anew || i.Imported.SeenAt >= next.Held.Since // it was not held before
 		}
 		return true
 	})
 	if gone > 0 && (gone == all || gone >= sweepLeast && gone*100 > sweepPercent*all) {
-		if next.Held.Since == 0 {
+		if anew { // all of it gets as long as what is held last
 			next.Held.Since = t.entry.Time
 		}
 		next.Held.Instances, next.Held.Of, next.Cursor = gone, all, upto

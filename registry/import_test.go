@@ -69,6 +69,7 @@ func importItemOf(t *testing.T, line string) ImportItem {
 	parts := strings.SplitN(words[0], "/", 3)
 	item := ImportItem{Key: InstanceKey{Namespace: parts[0], Service: parts[1], ID: parts[2]}}
 	endpoint, status := Endpoint{Name: "http", Protocol: "http", Host: "10.1.0.1", Port: 80, Weight: 100}, StatusPassing
+	format := uint32(formatMax)
 	for _, word := range words[1:] {
 		name, value, _ := strings.Cut(word, "=")
 		n, _ := strconv.Atoi(value) // 0 for what is no number
@@ -83,6 +84,8 @@ func importItemOf(t *testing.T, line string) ImportItem {
 			item.Revision = Revision(n)
 		case "status":
 			status = statusCalled(value)
+		case "format":
+			format = uint32(n)
 		case "handed-out":
 			item.HandedOut = true
 		default:
@@ -90,6 +93,7 @@ func importItemOf(t *testing.T, line string) ImportItem {
 		}
 	}
 	item.Record = toldRecord(item.Key, endpoint, status)
+	item.Record.Format = format
 	return item
 }
 
@@ -139,7 +143,9 @@ func (a *author) imported() []byte {
 	if a.random.IntN(12) == 0 {
 		action := []RegionAction{RegionPause, RegionResume, RegionResync, RegionConfirm, RegionForget, regionAge}[a.random.IntN(6)]
 		switch action {
-		case RegionResync, RegionForget:
+		case RegionResync:
+			of.Cursor = ImportCursor{Sync: of.Cursor.Sync}
+		case RegionForget:
 			of.Cursor = ImportCursor{}
 		}
 		return encode(&recordv1.Command{Format: formatMax, Kind: &recordv1.Command_ControlRegion{ControlRegion: &recordv1.ControlRegion{Region: "b", ClusterId: 200, Action: regionActions[action]}}})

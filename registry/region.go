@@ -174,7 +174,7 @@ type ImportCursor struct {
 	Incarnation string   // of the source's cluster; "" = nothing was told yet
 	Revision    Revision // of the source; 0 while all there is is told
 	Selections  string   // as the source calls what it tells
-	Sync        uint64   // the number of the full sync that is under way; 0 = none is
+	Sync        uint64   // the number of the full sync that is under way, or that was until all is to be told anew; 0 = none
 	Parts       uint64   // that were taken in of it, or of what came after the revision
 }
 
@@ -276,6 +276,15 @@ var regionActions = map[RegionAction]recordv1.ControlRegion_Action{
 // HeldSweepMax is for how long what a full sync did not tell is kept, if it is much.
 const HeldSweepMax = 10 * time.Minute
 
+// aged says that a source has not told what is held for long enough, and was heard at the
+// end of that: one that cannot be reached takes nothing away, however long.
+func (r *Region) aged() bool {
+	return r.Held.Since != 0 && r.Told-r.Held.Since >= HeldSweepMax.Milliseconds()
+}
+
+// Anew says that all there is is to be told anew, and nothing of that has come yet.
+func (c ImportCursor) Anew() bool { return c.Incarnation == "" }
+
 // controlRegion applies an operator's word on a copy.
 func (t *step) controlRegion(c *recordv1.ControlRegion) *recordv1.Result {
 	of := t.state.imports[RegionKey{Region: c.GetRegion(), Cluster: c.GetClusterId()}]
@@ -289,12 +298,12 @@ func (t *step) controlRegion(c *recordv1.ControlRegion) *recordv1.Result {
 	case recordv1.ControlRegion_ACTION_RESUME:
 		next.Paused = false
 	case recordv1.ControlRegion_ACTION_RESYNC:
-		next.Cursor = ImportCursor{}
+		next.Cursor = ImportCursor{Sync: next.Cursor.Sync} // as long as a sync was not swept, what it did not tell is not marked
 	case recordv1.ControlRegion_ACTION_FORGET:
 		next.Paused, next.Cursor, next.Held, next.Told = true, ImportCursor{}, HeldSweep{}, 0
 		more = t.removeImported(next.Key, func(*Instance) bool { return true })
 	case recordv1.ControlRegion_ACTION_CONFIRM, recordv1.ControlRegion_ACTION_AGE:
-		if next.Held.Since == 0 || c.GetAction() == recordv1.ControlRegion_ACTION_AGE && t.entry.Time-next.Held.Since < HeldSweepMax.Milliseconds() {
+		if next.Held.Since == 0 || c.GetAction() == recordv1.ControlRegion_ACTION_AGE && !next.aged() {
 			return &recordv1.Result{Code: recordv1.Result_CODE_OK}
 		}
 		if next.Cursor.Sync != 0 { // what it has not told yet is not marked
@@ -393,8 +402,7 @@ func (r *Registry) ControlRegion(ctx context.Context, k RegionKey, action Region
 // AgeSweep lets go of what a full sync did not tell, if it has been held for long
 // enough. Where nothing has, it costs nothing.
 func (r *Registry) AgeSweep(ctx context.Context, k RegionKey) error {
-	held := r.Region(k).Held
-	if held.Since == 0 || r.Since(time.UnixMilli(held.Since)) < HeldSweepMax {
+	if of := r.Region(k); !of.aged() {
 		return nil
 	}
 	_, err := r.ControlRegion(ctx, k, regionAge)
