@@ -27,7 +27,7 @@ func DescribeCommand(data []byte) (json.RawMessage, error) {
 
 // RecordDescription is what stands under one of the registry's keys, for people.
 type RecordDescription struct {
-	Kind    string // instance, service, lease, policy, upstreams, namespace, protection, events, history, checkpoints or checkpoint clock
+	Kind    string // instance, service, lease, policy, upstreams, namespace, protection, events, history, checkpoints, checkpoint clock, imported instance or copy of a region
 	Passing bool   // of an instance
 	Value   json.RawMessage
 }
@@ -69,6 +69,12 @@ func DescribeRecord(key, value []byte) (RecordDescription, bool, error) {
 	case string(key) == storage.HistoryKey:
 		d.Kind = "history"
 		d.Value, err = describeRecord(key, value, &recordv1.HistoryRecord{}, storage.HistoryKey, 1)
+	case bytes.HasPrefix(key, []byte(storage.RegionPrefix)):
+		d.Kind = "imported instance"
+		d.Value, err = describeRecord(key, value, &recordv1.InstanceRecord{}, storage.RegionPrefix, 7)
+	case bytes.HasPrefix(key, []byte(storage.CursorPrefix)):
+		d.Kind = "copy of a region"
+		d.Value, err = describeRecord(key, value, &recordv1.RegionRecord{}, storage.CursorPrefix, 2)
 	case string(key) == storage.ProtectionKey:
 		d.Kind = "protection"
 		d.Value, err = describeRecord(key, value, &recordv1.ProtectionRecord{}, storage.ProtectionKey, 1)

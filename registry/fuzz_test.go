@@ -133,7 +133,7 @@ func FuzzRecord(f *testing.F) {
 				t.Errorf("protection %x is %+v and then %+v: %v", b, p, again, err)
 			}
 		}
-		for _, key := range [][]byte{storage.InstanceKey("ns", "svc", "a"), storage.ServiceKey("ns", "svc"), storage.CheckpointKey(0), storage.CheckpointClockKey(), storage.PolicyKey("ns", "svc"), storage.UpstreamsKey("ns", "svc"), storage.NamespaceKey("ns"), storage.EventKey(1), []byte(storage.HistoryKey), []byte(storage.ProtectionKey)} {
+		for _, key := range [][]byte{storage.InstanceKey("ns", "svc", "a"), storage.ServiceKey("ns", "svc"), storage.CheckpointKey(0), storage.CheckpointClockKey(), storage.PolicyKey("ns", "svc"), storage.UpstreamsKey("ns", "svc"), storage.NamespaceKey("ns"), storage.EventKey(1), []byte(storage.HistoryKey), []byte(storage.ProtectionKey), storage.RegionInstanceKey("b", 200, "ns", "svc", "a"), storage.CursorKey("b", 200)} {
 			if d, ours, err := DescribeRecord(key, b); err == nil && (!ours || len(d.Value) == 0) {
 				t.Errorf("%x under %s is described as %+v", b, key, d)
 			}

@@ -77,13 +77,15 @@ func newDataDir(t *testing.T) *dataDir {
 	}
 	b := engine.NewBatch()
 	for key, value := range map[string][]byte{
-		"__meta__/cluster":                                 cluster,
-		"__meta__/configuration":                           {0x08, 1}, // voter 1
-		"__meta__/member/00000000000000000001":             member,
-		"__meta__/time":                                    binary.BigEndian.AppendUint64(nil, uint64(testNow.UnixMilli())),
-		string(storage.ServiceKey("prod", "orders")):       mustMarshal(t, &recordv1.ServiceRecord{Format: 1, Created: 5, Revision: 5}),
-		string(storage.InstanceKey("prod", "orders", "a")): mustMarshal(t, &recordv1.InstanceRecord{Format: 1, Spec: spec, Status: recordv1.InstanceRecord_STATUS_PASSING, Revision: 5}),
-		string(storage.InstanceKey("prod", "orders", "b")): mustMarshal(t, &recordv1.InstanceRecord{Format: 1, Spec: spec, Status: recordv1.InstanceRecord_STATUS_EXPIRED, Revision: 5}),
+		"__meta__/cluster":                                                 cluster,
+		"__meta__/configuration":                                           {0x08, 1}, // voter 1
+		"__meta__/member/00000000000000000001":                             member,
+		"__meta__/time":                                                    binary.BigEndian.AppendUint64(nil, uint64(testNow.UnixMilli())),
+		string(storage.ServiceKey("prod", "orders")):                       mustMarshal(t, &recordv1.ServiceRecord{Format: 1, Created: 5, Revision: 5}),
+		string(storage.InstanceKey("prod", "orders", "a")):                 mustMarshal(t, &recordv1.InstanceRecord{Format: 1, Spec: spec, Status: recordv1.InstanceRecord_STATUS_PASSING, Revision: 5}),
+		string(storage.InstanceKey("prod", "orders", "b")):                 mustMarshal(t, &recordv1.InstanceRecord{Format: 1, Spec: spec, Status: recordv1.InstanceRecord_STATUS_EXPIRED, Revision: 5}),
+		string(storage.RegionInstanceKey("b", 200, "prod", "orders", "c")): mustMarshal(t, &recordv1.InstanceRecord{Format: 1, Spec: spec, Status: recordv1.InstanceRecord_STATUS_PASSING, Revision: 5}),
+		string(storage.CursorKey("b", 200)):                                mustMarshal(t, &recordv1.RegionRecord{Format: 1, Syncs: 1, Cursor: &recordv1.ImportCursor{Incarnation: "beef", Revision: 7}}),
 	} {
 		b.Set([]byte(key), value)
 	}

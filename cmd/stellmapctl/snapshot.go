@@ -127,6 +127,7 @@ type backupSummary struct {
 	Services    int            `json:"services"`
 	Instances   int            `json:"instances"`
 	Passing     int            `json:"passing"`
+	Imported    int            `json:"imported"` // instances of other regions
 	Requests    int            `json:"requests"`
 	Voters      []string       `json:"voters"`
 	Members     []backupMember `json:"members"`
@@ -192,6 +193,8 @@ func (s *backupSummary) take(key, value []byte) error {
 		if record.Passing {
 			s.Passing++
 		}
+	case record.Kind == "imported instance":
+		s.Imported++
 	}
 	return nil
 }
@@ -210,6 +213,7 @@ func (s backupSummary) view() view {
 		{"state-hash", s.StateHash},
 		{"services", fmt.Sprint(s.Services)},
 		{"instances", fmt.Sprintf("%d, %d of them passing", s.Instances, s.Passing)},
+		{"imported", fmt.Sprintf("%d, of other regions", s.Imported)},
 		{"requests", fmt.Sprint(s.Requests)},
 		{"voters", strings.Join(s.Voters, ",")},
 	} {
