@@ -29,35 +29,48 @@ const (
 )
 
 // contents are the files as they were read, to be compared with the next time.
-type contents struct{ cert, key, ca, crl []byte }
+type contents struct{ cert, key, ca, crl content }
 
-func (c *contents) equal(o *contents) bool {
-	return c != nil && bytes.Equal(c.cert, o.cert) && bytes.Equal(c.key, o.key) && bytes.Equal(c.ca, o.ca) && bytes.Equal(c.crl, o.crl)
+// content is one file. A file that cannot be read is trouble for what needs it, and for
+// nothing else.
+type content struct {
+	data []byte
+	err  string // why there are no data; "" = there are
 }
 
-func (f Files) read() (*contents, error) {
-	c := new(contents)
-	var errs []error
-	for _, one := range []struct {
-		what, path string
-		most       int64
-		into       *[]byte
-	}{
-		{"certificate", f.Cert, fileBytesMax, &c.cert},
-		{"key", f.Key, fileBytesMax, &c.key},
-		{"authorities", f.CA, fileBytesMax, &c.ca},
-		{"revocation list", f.CRL, crlBytesMax, &c.crl},
-	} {
-		if one.path == "" {
-			continue
-		}
-		data, err := readBounded(one.path, one.most)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("read the %s: %w", one.what, err))
-		}
-		*one.into = data
+func (c content) equal(o content) bool { return c.err == o.err && bytes.Equal(c.data, o.data) }
+
+func (c *contents) equal(o *contents) bool {
+	return c != nil && c.cert.equal(o.cert) && c.key.equal(o.key) && c.ca.equal(o.ca) && c.crl.equal(o.crl)
+}
+
+func (f Files) read() *contents {
+	return &contents{
+		cert: readContent("certificate", f.Cert, fileBytesMax), key: readContent("key", f.Key, fileBytesMax),
+		ca: readContent("authorities", f.CA, fileBytesMax), crl: readContent("revocation list", f.CRL, crlBytesMax),
 	}
-	return c, errors.Join(errs...)
+}
+
+func readContent(what, path string, most int64) content {
+	if path == "" {
+		return content{}
+	}
+	data, err := readBounded(path, most)
+	if err != nil {
+		return content{err: fmt.Sprintf("read the %s: %v", what, err)}
+	}
+	return content{data: data}
+}
+
+// unread says which of several files could not be read, nil for none.
+func unread(all ...content) error {
+	var errs []error
+	for _, c := range all {
+		if c.err != "" {
+			errs = append(errs, errors.New(c.err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func readBounded(path string, most int64) ([]byte, error) {
@@ -73,77 +86,138 @@ func readBounded(path string, most int64) ([]byte, error) {
 	return data, err
 }
 
-// material is what one reading of the files gave. It never changes.
+// material is what a member goes by. It never changes.
 type material struct {
-	certificate tls.Certificate
-	self        Identity
-	roots       *x509.CertPool
-	revoked     revocations
+	*own
+	*trust
 }
 
-// parse makes material of files, all of it or none; before is what is in force, nil for
-// nothing.
-func (f Files) parse(c *contents, before *material, now time.Time) (*material, error) {
-	m := new(material)
-	var err error
-	if m.certificate, err = tls.X509KeyPair(c.cert, c.key); err != nil {
-		return nil, fmt.Errorf("certificate %s with key %s: %w", f.Cert, f.Key, err)
+// own is what the member proves itself with.
+type own struct {
+	certificate tls.Certificate
+	chain       []*x509.Certificate // the certificate, then those between it and the authority
+	self        Identity
+}
+
+// trust is whom the member believes: the authorities, and what they have taken back. The
+// two are one thing, since a list counts by whose it is.
+type trust struct {
+	roots   *x509.CertPool
+	revoked revocations
+	ca, crl []byte // what it was made of
+}
+
+// parse makes material of files; before is what is in force, nil for nothing, and right
+// says whether the member's identity is the right one. A member whose own certificate
+// cannot be used still has to hear of new authorities and revocations, most of all when it
+// is the one revoked: then there are both, an error and material with the certificate of
+// before.
+func (f Files) parse(c *contents, before *material, right func(Identity) error, now time.Time) (*material, error) {
+	var trusted *trust // before
+	if before != nil {
+		trusted = before.trust
 	}
-	authorities, err := parseAuthorities(c.ca)
+	t, err := f.parseTrust(c, trusted)
+	if err != nil {
+		return nil, err
+	}
+	o, err := f.parseOwn(c, t, right, now)
+	switch {
+	case err == nil:
+		return &material{o, t}, nil
+	case before == nil:
+		return nil, err
+	case before.expelledBy(t, now):
+		return nil, fmt.Errorf("authorities %s: none of them stands behind the certificate in force, and another cannot be used: %w", f.CA, err)
+	}
+	return &material{before.own, t}, err
+}
+
+// parseTrust takes authorities and lists together or not at all. The same files are not
+// read twice: a list can be long, and trouble with the certificate can last.
+func (f Files) parseTrust(c *contents, before *trust) (*trust, error) {
+	if err := unread(c.ca, c.crl); err != nil {
+		return nil, err
+	}
+	if before != nil && bytes.Equal(c.ca.data, before.ca) && bytes.Equal(c.crl.data, before.crl) {
+		return before, nil
+	}
+	authorities, err := parseAuthorities(c.ca.data)
 	if err != nil {
 		return nil, fmt.Errorf("authorities %s: %w", f.CA, err)
 	}
-	m.roots = x509.NewCertPool()
+	t := &trust{roots: x509.NewCertPool(), ca: c.ca.data, crl: c.crl.data}
 	for _, a := range authorities {
-		m.roots.AddCert(a)
+		t.roots.AddCert(a)
 	}
-	if m.revoked, err = parseRevocations(c.crl, authorities); err != nil {
+	t.revoked, err = parseRevocations(c.crl.data, authorities)
+	if err == nil && before != nil {
+		err = t.revoked.follows(before.revoked, authorities)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("revocation list %s: %w", f.CRL, err)
 	}
-	if before != nil {
-		if err := m.revoked.follows(before.revoked, authorities); err != nil {
-			return nil, fmt.Errorf("revocation list %s: %w", f.CRL, err)
-		}
-	}
-	if err := m.introduce(now); err != nil {
-		return nil, fmt.Errorf("certificate %s: %w", f.Cert, err)
-	}
-	return m, nil
+	return t, nil
 }
 
-// introduce has the member take itself for what the others will take it for: else it
+// parseOwn has the member take itself for what the others will take it for: else it
 // would start well and be refused by everybody.
-func (m *material) introduce(now time.Time) (err error) {
-	chain := []*x509.Certificate{m.certificate.Leaf}
-	for _, der := range m.certificate.Certificate[1:] {
+func (f Files) parseOwn(c *contents, t *trust, right func(Identity) error, now time.Time) (*own, error) {
+	if err := unread(c.cert, c.key); err != nil {
+		return nil, err
+	}
+	o := new(own)
+	var err error
+	if o.certificate, err = tls.X509KeyPair(c.cert.data, c.key.data); err != nil {
+		return nil, fmt.Errorf("certificate %s with key %s: %w", f.Cert, f.Key, err)
+	}
+	if err = o.introduce(t, now); err == nil && right != nil {
+		err = right(o.self)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("certificate %s: %w", f.Cert, err)
+	}
+	return o, nil
+}
+
+func (o *own) introduce(t *trust, now time.Time) (err error) {
+	o.chain = []*x509.Certificate{o.certificate.Leaf}
+	for _, der := range o.certificate.Certificate[1:] {
 		between, err := x509.ParseCertificate(der)
 		if err != nil {
 			return fmt.Errorf("one after the first: %w", err)
 		}
-		chain = append(chain, between)
+		o.chain = append(o.chain, between)
 	}
 	for _, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
-		if err := m.verify(chain, usage, now); err != nil {
+		if err := t.verify(o.chain, usage, now); err != nil {
 			return fmt.Errorf("the members would refuse it: %w", err)
 		}
 	}
-	m.self, err = IdentityOf(m.certificate.Leaf)
+	o.self, err = IdentityOf(o.certificate.Leaf)
 	return err
+}
+
+// expelledBy says that the member is in good standing now and would belong to no authority
+// any more: such a file is a mistake, and would shut out everybody else, too.
+func (m *material) expelledBy(next *trust, now time.Time) bool {
+	var nobodys x509.UnknownAuthorityError
+	return m.verify(m.chain, x509.ExtKeyUsageServerAuth, now) == nil && errors.As(next.verify(m.chain, x509.ExtKeyUsageServerAuth, now), &nobodys)
 }
 
 // verify says whether a chain, its own certificate first, leads to an authority by
 // certificates of which none is revoked.
-func (m *material) verify(chain []*x509.Certificate, usage x509.ExtKeyUsage, now time.Time) error {
+func (t *trust) verify(chain []*x509.Certificate, usage x509.ExtKeyUsage, now time.Time) error {
 	between := x509.NewCertPool()
 	for _, c := range chain[1:] {
 		between.AddCert(c)
 	}
-	ways, err := chain[0].Verify(x509.VerifyOptions{Roots: m.roots, Intermediates: between, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{usage}})
+	ways, err := chain[0].Verify(x509.VerifyOptions{Roots: t.roots, Intermediates: between, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{usage}})
 	if err != nil {
 		return err
 	}
 	for _, way := range ways {
-		if err = m.revoked.check(way); err == nil {
+		if err = t.revoked.check(way); err == nil {
 			return nil
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -120,14 +121,21 @@ type running struct {
 	metrics *prometheus.Registry
 }
 
-func run(t *testing.T, h home) running {
+// open is a Source that reads its files when the test looks.
+func open(t *testing.T, h home, now func() time.Time) running {
 	t.Helper()
 	r := running{t: t, log: new(syncedBuffer), metrics: prometheus.NewRegistry()}
 	var err error
-	r.Source, err = Open(Config{Files: h.files, Logger: slog.New(slog.NewTextHandler(r.log, nil)), Registerer: r.metrics})
+	r.Source, err = Open(Config{Files: h.files, Now: now, Logger: slog.New(slog.NewTextHandler(r.log, nil)), Registerer: r.metrics})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return r
+}
+
+func run(t *testing.T, h home) running {
+	t.Helper()
+	r := open(t, h, nil)
 	r.every /= 20
 	ctx, cancel := context.WithCancel(context.Background())
 	var worker sync.WaitGroup
@@ -158,6 +166,22 @@ func (r running) metric(name, label string) float64 {
 }
 
 func valueOf(m *dto.Metric) float64 { return m.GetGauge().GetValue() + m.GetCounter().GetValue() }
+
+// clock is a time that only the test moves.
+type clock struct{ at atomic.Pointer[time.Time] }
+
+func newClock() *clock {
+	c, now := new(clock), time.Now()
+	c.at.Store(&now)
+	return c
+}
+
+func (c *clock) now() time.Time { return *c.at.Load() }
+
+func (c *clock) advance(d time.Duration) {
+	next := c.now().Add(d)
+	c.at.Store(&next)
+}
 
 // until waits for a condition.
 func until(t *testing.T, what string, is func() bool) {

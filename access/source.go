@@ -24,6 +24,9 @@ const reloadEvery = time.Second
 // counted.
 const refusalsSaidEvery = time.Second
 
+// troubleSaidEvery is how often trouble with the files that lasts is logged.
+const troubleSaidEvery = time.Minute
+
 // Config is what a Source needs.
 type Config struct {
 	Files Files
@@ -41,8 +44,11 @@ type Source struct {
 	metrics *metrics
 	every   time.Duration // reloadEvery, or less in tests
 	current atomic.Pointer[material]
-	last    *contents // as read by Open, then by Run, good or not
-	trouble string    // the last error, which is not told twice; Run's alone
+
+	// Open's, then Run's alone.
+	last     *contents // as read, good or not
+	troubled bool      // they could not be used, or not all: they may be good later
+	told     time.Time // when that was last logged
 
 	said atomic.Int64 // when a refusal was last logged
 
@@ -62,7 +68,7 @@ func Open(c Config) (*Source, error) {
 	if err := s.metrics.register(c.Registerer); err != nil {
 		return nil, err
 	}
-	_, err := s.reload()
+	_, _, err := s.reload()
 	return s, err
 }
 
@@ -86,40 +92,57 @@ func (s *Source) Run(ctx context.Context) error {
 
 // look is one round of Run.
 func (s *Source) look() {
-	changed, err := s.reload()
-	text := ""
-	switch {
-	case err != nil:
-		text = err.Error()
-		if text != s.trouble {
-			s.metrics.reloads.WithLabelValues("failed").Inc()
-			s.log.Error("the certificates of before stay in force, what is in the files now cannot be used", "error", err)
-		}
-	case changed:
-		s.metrics.reloads.WithLabelValues("done").Inc()
-		m := s.current.Load()
-		s.log.Info("certificates read anew", "identity", m.self.String(), "not_after", m.certificate.Leaf.NotAfter, "cut", s.cutOff())
-	}
-	s.trouble = text
-}
-
-// reload puts what is in the files in force, if it is not what was tried last.
-func (s *Source) reload() (changed bool, err error) {
-	c, err := s.config.Files.read()
-	if err != nil || s.last.equal(c) {
-		return false, err
-	}
-	s.last = c
-	m, err := s.config.Files.parse(c, s.current.Load(), s.config.Now())
-	if err == nil && s.config.Self != nil {
-		err = s.config.Self(m.self)
+	fresh, changed, err := s.reload()
+	cut := 0
+	if changed {
+		cut = s.cutOff()
 	}
 	if err != nil {
-		return false, err
+		s.complain(fresh, changed, cut, err)
+	} else if changed {
+		s.metrics.reloads.WithLabelValues("done").Inc()
+		m := s.current.Load()
+		s.log.Info("certificates read anew", "identity", m.self.String(), "not_after", m.certificate.Leaf.NotAfter, "cut", cut)
+	}
+}
+
+// complain tells of files that cannot be used: at once when they are new, and again and
+// again as long as they are there. They are counted once.
+func (s *Source) complain(fresh, changed bool, cut int, err error) {
+	now := s.config.Now()
+	if fresh {
+		s.metrics.reloads.WithLabelValues("failed").Inc()
+	} else if now.Sub(s.told) < troubleSaidEvery {
+		return
+	}
+	s.told = now
+	if changed {
+		s.log.Error("the certificate of before stays in force, the one in the files cannot be used; the authorities and revocations there are in force", "error", err, "cut", cut)
+		return
+	}
+	s.log.Error("what was in force stays, what is in the files now cannot be used", "error", err)
+}
+
+// reload puts what is in the files in force, as far as it can be used. Files that were
+// tried before are tried again only if that failed: a certificate that was not valid yet
+// is one day. fresh says that they are others than the last time, changed that something
+// else is in force.
+func (s *Source) reload() (fresh, changed bool, err error) {
+	c := s.config.Files.read()
+	fresh = !s.last.equal(c)
+	if !fresh && !s.troubled {
+		return false, false, nil
+	}
+	before := s.current.Load()
+	m, err := s.config.Files.parse(c, before, s.config.Self, s.config.Now())
+	s.last, s.troubled = c, err != nil
+	s.metrics.trouble(s.troubled)
+	if m == nil || err != nil && m.trust == before.trust {
+		return fresh, false, err
 	}
 	s.current.Store(m)
 	s.metrics.show(m)
-	return true, nil
+	return fresh, true, err
 }
 
 // cutOff closes the connections of those who would not be let in now.

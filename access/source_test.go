@@ -246,7 +246,6 @@ func TestBrokenFilesChangeNothing(t *testing.T) {
 		{"another authority alone", h.files.CA, caOf(t, other)},
 		{"a list that is none", h.files.CRL, []byte("nothing is revoked")},
 		{"a list of another authority", h.files.CRL, revoke(t, other, nil, issue(t, other, member(peerOne)))},
-		{"a list that revokes this member", h.files.CRL, revoke(t, ours, nil, first)},
 	} {
 		before, err := os.ReadFile(c.path)
 		if err != nil {
@@ -276,6 +275,107 @@ func TestBrokenFilesChangeNothing(t *testing.T) {
 		return err == nil && c.ConnectionState().PeerCertificates[0].SerialNumber.Cmp(second.tls(t).Leaf.SerialNumber) == 0
 	})
 	if got, want := r.metric("stellmap_tls_certificate_not_after_seconds", ""), float64(second.tls(t).Leaf.NotAfter.Unix()); got != want {
+		t.Errorf("the certificate runs out at %v, the metric says %v", want, got)
+	}
+}
+
+// A member whose own certificate cannot be used hears of revocations and of new authorities all the same: else whoever is
+// revoked, or late with a certificate, would go on to let in all others that are.
+func TestWhoCannotProveItselfStillHearsOfRevocations(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		wrong func(home, *clock, pair, []byte) []byte // gives the list to write
+	}{
+		{"run out", func(_ home, now *clock, _ pair, list []byte) []byte { now.advance(15 * time.Minute); return list }},
+		{"no key", func(h home, _ *clock, _ pair, list []byte) []byte { os.Remove(h.files.Key); return list }},
+		{"half a certificate", func(h home, _ *clock, mine pair, list []byte) []byte {
+			h.put(h.files.Cert, mine.cert[:len(mine.cert)/2])
+			return list
+		}},
+		{"revoked by the same list", nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			ours, added := newAuthority(t), newAuthority(t)
+			request := member(peerOne)
+			request.Validity = 10 * time.Minute
+			mine, now := issue(t, ours, request), newClock()
+			h := newHome(t, mine, caOf(t, ours))
+			r := open(t, h, now.now)
+			address := r.echo(HTTP)
+			bad, good := issue(t, ours, authority.Request{URI: workload}), issue(t, ours, authority.Request{URI: workload})
+			revoked, err := visit(t, address, caOf(t, ours), bad.tls(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			kept, err := visit(t, address, caOf(t, ours), good.tls(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+
+			list := revoke(t, ours, nil, bad)
+			if c.wrong == nil {
+				list = revoke(t, ours, list, mine)
+			} else {
+				list = c.wrong(h, now, mine, list)
+			}
+			h.put(h.files.CRL, list)
+			h.put(h.files.CA, caOf(t, ours, added))
+			r.look()
+			mustEnd(t, "revoked", revoked)
+			if _, err := visit(t, address, caOf(t, ours), bad.tls(t)); err == nil {
+				t.Error("the revoked certificate is let in again")
+			}
+			if err := say(kept); err != nil {
+				t.Errorf("the other connection is gone, too: %v", err)
+			}
+			if _, err := visit(t, address, caOf(t, ours), issue(t, added, authority.Request{URI: workload}).tls(t)); err != nil {
+				t.Errorf("the new authority counts for nothing: %v", err)
+			}
+			if r.metric("stellmap_tls_reloads_total", "failed") != 1 || r.metric("stellmap_tls_files_unusable", "") != 1 || !strings.Contains(r.log.String(), "level=ERROR") {
+				t.Errorf("nobody is told that the certificate cannot be used:\n%s", r.log)
+			}
+
+			h.prove(issue(t, added, member(peerOne)))
+			r.look()
+			if r.metric("stellmap_tls_reloads_total", "done") != 1 || r.metric("stellmap_tls_files_unusable", "") != 0 {
+				t.Errorf("a good certificate is not taken:\n%s", r.log)
+			}
+		})
+	}
+}
+
+// A certificate that comes before its time is taken when that is there, without anybody touching the files again. Until
+// then the metric says so, and the log once a minute, not once a look.
+func TestACertificateIsTakenWhenItsTimeComes(t *testing.T) {
+	ours, now := newAuthority(t), newClock()
+	h := newHome(t, issue(t, ours, member(peerOne)), caOf(t, ours))
+	r := open(t, h, now.now)
+	early := member(peerOne)
+	early.Validity = time.Hour / 2
+	cert, key, err := ours.Issue(early, now.now().Add(10*time.Minute))
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := pair{cert, key}
+	h.prove(next)
+	starts := next.tls(t).Leaf.NotBefore
+	for now.now().Before(starts) {
+		r.look()
+		if r.metric("stellmap_tls_files_unusable", "") != 1 || r.metric("stellmap_tls_reloads_total", "failed") != 1 {
+			t.Fatalf("%v before its time the trouble is not seen, or counted again", starts.Sub(now.now()))
+		}
+		now.advance(time.Second)
+	}
+	waited := int(10 * time.Minute / troubleSaidEvery)
+	if told := strings.Count(r.log.String(), "level=ERROR"); told < 2 || told > waited {
+		t.Errorf("it is told %d times, want some and at most %d", told, waited)
+	}
+	now.advance(time.Second)
+	r.look()
+	if r.metric("stellmap_tls_files_unusable", "") != 0 || r.metric("stellmap_tls_reloads_total", "done") != 1 {
+		t.Errorf("it is not taken:\n%s", r.log)
+	}
+	if got, want := r.metric("stellmap_tls_certificate_not_after_seconds", ""), float64(next.tls(t).Leaf.NotAfter.Unix()); got != want {
 		t.Errorf("the certificate runs out at %v, the metric says %v", want, got)
 	}
 }
