@@ -45,13 +45,8 @@ func NotUpstream(text string) string {
 	return fmt.Sprintf("%s is not an upstream: %s", quoted(text), upstreamRule)
 }
 
-// PatternCovers says whether all that one pattern allows another does, too.
-func PatternCovers(wide, narrow string) bool {
-	namespace, all := strings.CutPrefix(wide, allOf)
-	return wide == narrow || all && narrow[strings.LastIndexByte(narrow, '.')+1:] == namespace
-}
-
-// Allows says whether a service, by the name of its cluster, may be called. It is cheap: it is asked of every name of a proxy.
+// Allows says whether a service, by the name of its cluster, or all that a pattern is for, may be called.
+// It is cheap: it is asked of every name of a proxy.
 func (u *Upstreams) Allows(name string) bool {
 	if u == nil || u.May == nil {
 		return true
@@ -74,24 +69,33 @@ func (u *Upstreams) Of(declared []string) []string {
 	if u.May == nil {
 		return wanted
 	}
-	both := []string{}
+	// Each list can be long, and a stream waits for this: they are not held each against each.
+	both, within := []string{}, byNamespace(u.May)
 	for _, w := range wanted {
-		for _, m := range u.May {
-			switch {
-			case PatternCovers(m, w):
-				both = append(both, w)
-			case PatternCovers(w, m):
-				both = append(both, m)
-			}
+		if u.Allows(w) {
+			both = append(both, w)
+		}
+		if namespace, all := strings.CutPrefix(w, allOf); all {
+			both = append(both, within[namespace]...)
 		}
 	}
 	return sorted(both)
 }
 
+// byNamespace are patterns by the namespace that they are of.
+func byNamespace(patterns []string) map[string][]string {
+	out := make(map[string][]string)
+	for _, p := range patterns {
+		namespace := p[strings.LastIndexByte(p, '.')+1:]
+		out[namespace] = append(out[namespace], p)
+	}
+	return out
+}
+
 func (u Upstreams) normalize(bad *problems) Upstreams {
 	out := Upstreams{Wants: normalizePatterns("wants", u.Wants, bad), May: normalizePatterns("may", u.May, bad)}
 	for _, w := range out.Wants {
-		if out.May != nil && !slices.ContainsFunc(out.May, func(m string) bool { return PatternCovers(m, w) }) {
+		if !out.Allows(w) {
 			bad.add("wants", fmt.Sprintf("has %s, which may does not allow: add it there, or leave it out here", quoted(w)))
 		}
 	}
