@@ -40,9 +40,10 @@ type metrics struct {
 
 	demandsForgone atomic.Uint64 // clusters asked for on demand that were not looked for
 
-	tablesWaiting atomic.Int64  // streams
-	tablesDelayed atomic.Uint64 // times that one had to wait
-	tablesOverdue atomic.Uint64 // turns that ended without an answer
+	tablesWaiting   atomic.Int64  // streams
+	tablesDelayed   atomic.Uint64 // times that one had to wait
+	tablesOverdue   atomic.Uint64 // turns that ended without an answer
+	tablesUnclaimed atomic.Uint64 // turns that ended before anything was sent
 
 	spansLeftOut atomic.Uint64 // pushes of a change that had spans enough
 	spansMerged  atomic.Uint64 // changes whose push was that of an older one
@@ -90,6 +91,7 @@ func (m *metrics) register(r prometheus.Registerer, rejectedNow func(resourceTyp
 	single("stellmap_xds_reloads_total", "Full comparisons after falling behind the change stream.", &m.reloads)
 	single("stellmap_xds_tables_delayed_total", "Times that a large route table had to wait for others to be sent.", &m.tablesDelayed)
 	single("stellmap_xds_tables_overdue_total", "Large route tables that were not answered before it was the next one's turn.", &m.tablesOverdue)
+	single("stellmap_xds_tables_unclaimed_total", "Turns to send a large route table that ended before the stream had come to send it.", &m.tablesUnclaimed)
 	single("stellmap_xds_demands_forgone_total", "Clusters that were asked for on demand and not looked for, since the proxy had asked for too many.", &m.demandsForgone)
 	single("stellmap_xds_inquiries_refused_total", "Questions how far a change has come that were refused because there were too many.", &m.inquiriesRefused)
 	single("stellmap_xds_push_spans_left_out_total", "Pushes of a traced change that have no span, since it has as many as it may.", &m.spansLeftOut)

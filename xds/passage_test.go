@@ -7,7 +7,9 @@ import (
 
 // oneTable is a member that sends one route table at a time, of whatever size.
 func oneTable(turn time.Duration) func(*Config, *limits) {
-	return func(_ *Config, l *limits) { l.tablesBytes, l.tableBytes, l.tableTurn = 1, 1, turn }
+	return func(_ *Config, l *limits) {
+		l.tablesBytes, l.tableBytes, l.tableTurn, l.tableClaim = 1, 1, turn, time.Hour
+	}
 }
 
 // crowd are Envoys with all that there is.
@@ -106,4 +108,74 @@ func TestNobodyStopsTheTables(t *testing.T) {
 		}
 		m.waiting(0)
 	})
+}
+
+// passing is a passage for one table at a time, and streams that want to send one.
+func passing(turn, claim time.Duration) (*passage, []*stream) {
+	s := New(Config{})
+	s.limits.tablesBytes, s.limits.tableTurn, s.limits.tableClaim = 1, turn, claim
+	var streams []*stream
+	for range 3 {
+		streams = append(streams, &stream{server: s, wakeup: make(chan struct{}, 1)})
+	}
+	return &s.passage, streams
+}
+
+// A turn runs from when its table is sent: a stream that comes late to send keeps it.
+// One that does not come at all is passed over, and is not counted as sent.
+func TestATurnRunsFromSending(t *testing.T) {
+	t.Run("late", func(t *testing.T) {
+		p, streams := passing(time.Millisecond, time.Hour)
+		if !p.enter(streams[0], 1, 1) || p.enter(streams[1], 1, 1) {
+			t.Fatal("not one table is sent at a time")
+		}
+		<-streams[1].wakeup
+		other, clock := passing(time.Millisecond, time.Hour) // whose turn begins later than a turn of streams[1] would have
+		other.enter(clock[0], 1, 1)
+		eventually(t, "a turn is over", func() bool { return other.server.metrics.tablesOverdue.Load() == 1 })
+		if got := p.server.metrics.tablesOverdue.Load(); got != 1 {
+			t.Errorf("%d turns are overdue, of one table that was sent", got)
+		}
+		if p.enter(streams[2], 1, 1) || !p.enter(streams[1], 1, 1) {
+			t.Error("the stream has lost its turn before it has sent anything")
+		}
+	})
+	t.Run("never", func(t *testing.T) {
+		p, streams := passing(time.Hour, time.Millisecond)
+		for _, s := range streams {
+			p.enter(s, 1, 1)
+		}
+		p.answered(streams[0], 1)
+		<-streams[1].wakeup
+		<-streams[2].wakeup
+		if m := p.server.metrics; m.tablesUnclaimed.Load() == 0 || m.tablesOverdue.Load() != 0 {
+			t.Errorf("%d turns were not claimed, and %d tables are overdue", m.tablesUnclaimed.Load(), m.tablesOverdue.Load())
+		}
+	})
+}
+
+// The answer to an older table, of which the client was silent, ends no turn but its
+// own, and costs a stream that waits neither its place nor a second one.
+func TestAnAnswerEndsItsOwnTurn(t *testing.T) {
+	p, streams := passing(time.Hour, time.Hour)
+	sends, waits := streams[0], streams[1]
+	p.enter(sends, 1, 1)
+	p.enter(sends, 1, 2) // it was silent
+	p.enter(waits, 1, 8)
+	p.answered(sends, 1)
+	p.answered(waits, 7)
+	p.enter(waits, 1, 8)
+	if len(p.line) != 1 || p.inside[sends] == nil || p.bytes != 1 {
+		t.Fatalf("%d wait, %d are inside with %d bytes", len(p.line), len(p.inside), p.bytes)
+	}
+	p.answered(sends, 2)
+	if !p.enter(waits, 1, 8) {
+		t.Error("the table is answered, and the next may not be sent")
+	}
+	p.enter(streams[2], 1, 1)
+	p.leave(streams[2])
+	p.leave(waits)
+	if len(p.line)+len(p.inside)+p.bytes > 0 {
+		t.Errorf("when all have left, %d wait, and %d are inside with %d bytes", len(p.line), len(p.inside), p.bytes)
+	}
 }

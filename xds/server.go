@@ -94,7 +94,7 @@ type limits struct {
 	streams, responseBytes  int
 	demands                 int // clusters that are remembered of an Envoy which asks on demand
 	tablesBytes, tableBytes int
-	tableTurn               time.Duration
+	tableTurn, tableClaim   time.Duration
 }
 
 // New makes a server.
@@ -103,12 +103,12 @@ func New(c Config) *Server {
 		region: c.Region, caughtUp: c.CaughtUp, now: c.Now, log: c.Logger,
 		limits: limits{
 			hold: holdMax, send: sendMax, catchUp: catchUpMax, turn: turnMax, streams: streamsMax, responseBytes: responseBytesMax, demands: namesMax,
-			tablesBytes: tablesBytes, tableBytes: tableBytesMin, tableTurn: tableTurn,
+			tablesBytes: tablesBytes, tableBytes: tableBytesMin, tableTurn: tableTurn, tableClaim: tableClaim,
 		},
 		metrics: newMetrics(), stopped: make(chan struct{}), leaving: make(chan struct{}), streams: make(map[*stream]struct{}),
 		age: c.StreamAge, turnstile: turnstile{rate: c.FirstResponses}, random: c.Random, sleep: sleep, accuse: c.Report,
 	}
-	s.passage = passage{server: s, inside: make(map[*stream]turn)}
+	s.passage = passage{server: s, inside: make(map[*stream]*turn)}
 	if s.random == nil {
 		s.random = draw
 	}

@@ -280,7 +280,7 @@ func (b *subscription) answered(p *response, r *request) {
 	s := b.stream
 	s.answered = max(s.answered, p.sequence)
 	if s.server.isTable(p) {
-		s.server.passage.leave(s)
+		s.server.passage.answered(s, p.sequence)
 	}
 	b.heard = max(b.heard, p.sequence)
 	if r.failed {
@@ -367,7 +367,7 @@ func (s *stream) push(ctx context.Context, b *subscription, now time.Time) error
 		s.server.cache.awaitRound(s)
 		return nil
 	}
-	if s.server.isTable(r) && !s.server.passage.enter(s, r.size) {
+	if s.server.isTable(r) && !s.server.passage.enter(s, r.size, s.sequence+1) {
 		b.takeBack(r)
 		b.held = heldByTables
 		return nil
