@@ -366,3 +366,16 @@ func TestManyReportAtOnce(t *testing.T) {
 		t.Errorf("%d calls are in progress and nobody is there", n)
 	}
 }
+
+// everCalled is the sum over all that was ever reported of a cluster, however long ago.
+func (m *member) everCalled(cluster string) (sum calls) {
+	l := m.server.loads
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c := l.clusters[cluster]; c != nil {
+		for _, p := range c.localities {
+			sum.add(p.total)
+		}
+	}
+	return sum
+}
