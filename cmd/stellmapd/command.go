@@ -103,7 +103,11 @@ func noArguments(cmd *cobra.Command, args []string) error {
 
 // serve runs one node until the context ends or it cannot go on.
 func (d *daemon) serve(cmd *cobra.Command, dev bool) error {
-	c, err := d.settings(cmd)
+	read := d.settings
+	if dev {
+		read = d.devSettings
+	}
+	c, err := read(cmd)
 	if err != nil {
 		return err
 	}

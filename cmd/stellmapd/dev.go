@@ -23,11 +23,11 @@ func (d *daemon) devCommand() *cobra.Command {
 	var regions []string
 	cmd := &cobra.Command{
 		Use:   "dev",
-		Short: "One node for trying things out: loopback, no authentication, temporary data",
+		Short: "One node for trying things out: loopback, no tokens, temporary data",
 		Long: `dev runs one node for trying things out. It logs and syncs like any member;
-everything listens on loopback and no authentication is asked, not even for
-administration. Its data is in a new temporary folder, which a clean stop
-removes, or in --data-dir, which is kept.
+nobody is asked for a token, not even for administration, and so addresses that
+are not on loopback are refused. Its data is in a new temporary folder, which a
+clean stop removes, or in --data-dir, which is kept.
 
 With --regions a,b it is a node for each region, in one process. The ports of the
 n-th are 100·n above those of the first, its cluster id is 100, 200 and so on, its
@@ -44,9 +44,24 @@ data is in a folder of its name, and it keeps a copy of all others.`,
 	return cmd
 }
 
+// devSettings are the settings for dev, which has no administrator's token: beyond
+// loopback nobody may reach it, whatever else stands before its ports.
+func (d *daemon) devSettings(cmd *cobra.Command) (Config, error) {
+	c, err := d.settings(cmd)
+	if err != nil {
+		return c, err
+	}
+	for _, s := range c.listeners() {
+		if !onLoopback(s.address) {
+			return c, usageError{fmt.Errorf("%s: %s, and dev lets whoever reaches it administer: choose an address on loopback, or start stellmapd without dev", s.key, elsewhere(s.address))}
+		}
+	}
+	return c, nil
+}
+
 // serveRegions runs a node for each region until the context ends or one cannot go on.
 func (d *daemon) serveRegions(cmd *cobra.Command, regions []string) error {
-	c, err := d.settings(cmd)
+	c, err := d.devSettings(cmd)
 	if err != nil {
 		return err
 	}

@@ -90,3 +90,27 @@ func TestRegionsOfDevAreRefused(t *testing.T) {
 		})
 	}
 }
+
+// TestDevStaysOnLoopback: nobody is asked for a token by dev, so neither TLS nor the flag that opens a member's ports
+// lets it listen beyond loopback.
+func TestDevStaysOnLoopback(t *testing.T) {
+	open := []string{"--insecure-beyond-loopback-without-tls-or-authentication", "on"}
+	tls := []string{"--tls-cert-file", "cert.pem", "--tls-key-file", "key.pem", "--tls-ca-file", "ca.pem"}
+	for name, c := range map[string]struct {
+		args []string
+		key  string
+	}{
+		"http":              {append(open, "--http-addr", "0.0.0.0:0"), "server.http_addr"},
+		"xds":               {append(open, "--xds-addr", "[::]:0"), "server.xds_addr"},
+		"grpc, TLS":         {append(tls, "--grpc-addr", "10.0.0.1:19090"), "server.grpc_addr"},
+		"admin":             {append(open, "--admin-addr", ":18080"), "server.admin_addr"},
+		"admin, TLS":        {append(tls, "--admin-addr", "0.0.0.0:18080"), "server.admin_addr"},
+		"admin, of regions": {append(open, "--regions", "a,b", "--admin-addr", "0.0.0.0:18080"), "server.admin_addr"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if said := launch(t, append([]string{"dev"}, c.args...)...).fails(exitUsage); !strings.Contains(said, c.key+": ") || !strings.Contains(said, "without dev") {
+				t.Errorf("it says %s", said)
+			}
+		})
+	}
+}

@@ -49,12 +49,15 @@ func (l *loader) checkHealth(c Config) {
 
 // atHome says that all listeners are on loopback.
 func (c *Config) atHome() bool {
-	for _, addr := range []string{c.Server.HTTPAddr, c.Server.XDSAddr, c.Server.GRPCAddr, c.Server.AdminAddr} {
-		if !onLoopback(addr) {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(c.listeners(), func(l listening) bool { return !onLoopback(l.address) })
+}
+
+// listening is where a port is to be, by the key that says so.
+type listening struct{ key, address string }
+
+func (c *Config) listeners() []listening {
+	s := c.Server
+	return []listening{{"server.http_addr", s.HTTPAddr}, {"server.xds_addr", s.XDSAddr}, {"server.grpc_addr", s.GRPCAddr}, {"server.admin_addr", s.AdminAddr}}
 }
 
 // caFileBytesMax bounds a file of authorities.

@@ -18,6 +18,14 @@ var clientAuthKeys = map[string]string{
 	"server.http_addr": "tls.http_client_auth", "server.xds_addr": "tls.xds_client_auth", "server.admin_addr": "tls.admin_client_auth",
 }
 
+// giveTLS is what to do about ports and regions that need it.
+const giveTLS = "give tls.cert_file, tls.key_file and tls.ca_file"
+
+// elsewhere says of an address that it is not on loopback.
+func elsewhere(address string) string {
+	return fmt.Sprintf("%q is not on loopback (127.0.0.0/8, ::1, localhost)", address)
+}
+
 // beyond says why a port may not listen where it is to, or "". Beyond loopback nobody is
 // let in who has not proved who it is.
 func (l *loader) beyond(s setting) string {
@@ -26,10 +34,10 @@ func (l *loader) beyond(s setting) string {
 		return ""
 	}
 	if l.viper.GetString("tls.cert_file") == "" {
-		return fmt.Sprintf("%q is not on loopback (127.0.0.0/8, ::1, localhost); beyond it nothing listens without TLS and authentication: give tls.cert_file, tls.key_file and tls.ca_file", address)
+		return elsewhere(address) + "; beyond it nothing listens without TLS and authentication: " + giveTLS
 	}
 	if key := clientAuthKeys[s.key]; key != "" && l.viper.GetString(key) != require {
-		return fmt.Sprintf("%q is not on loopback (127.0.0.0/8, ::1, localhost); beyond it nothing listens without authentication: set %s to %q", address, key, require)
+		return fmt.Sprintf("%s; beyond it nothing listens without authentication: set %s to %q", elsewhere(address), key, require)
 	}
 	return ""
 }
