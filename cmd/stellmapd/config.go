@@ -393,6 +393,8 @@ func (l *loader) checkSources(c Config) {
 			l.addAt(pos, "%s: %s", name, reason)
 		} else if len(r.GRPC) == 0 {
 			l.addAt(pos, "%s: is empty, want the grpc addresses of the region's members", name)
+		} else if reason := c.inTheClear(r.GRPC); reason != "" {
+			l.addAt(pos, "%s: %s", name, reason)
 		}
 	}
 }

@@ -66,7 +66,7 @@ var settings = [...]setting{
 	{"server.advertise_grpc_addr", kindAdvertise, "", "what others use instead of grpc_addr"},
 	{"server.advertise_admin_addr", kindAdvertise, "", "what others use instead of admin_addr"},
 	{"auth.replication_token", kindSecret, "", "what other regions and mirrors present that follow this one over grpc_addr, at least 16 characters; empty = whoever reaches it may follow if all listeners are on loopback, or with TLS, which lets in members and replicators only; else nobody"},
-	{beyondKey, kindSwitch, off, "on = whoever reaches an address that is not on loopback may read and write the registry, join the cluster and read what members say to each other, as far as [tls] does not prevent it"},
+	{beyondKey, kindSwitch, off, "on = whoever reaches an address that is not on loopback may read and write the registry, join the cluster and read what members and regions say to each other, tokens included, as far as [tls] does not prevent it"},
 	{"tls.cert_file", kindFile, "", "PEM file of this member's certificate, with the URI spiffe://<trust domain>/region/<node.region>/peer/<node.id>, for servers and clients; empty = no TLS on any port"},
 	{"tls.key_file", kindFile, "", "PEM file of its key"},
 	{"tls.ca_file", kindFile, "", "PEM file of the authorities whose certificates this member trusts, on all ports"},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
@@ -40,6 +41,16 @@ func (l *loader) beyond(s setting) string {
 		return fmt.Sprintf("%s; beyond it nothing listens without authentication: set %s to %q", elsewhere(address), key, require)
 	}
 	return ""
+}
+
+// inTheClear says why another region may not be followed where it is, or "". Beyond
+// loopback neither a token is sent nor anything believed that nobody has signed.
+func (c *Config) inTheClear(addresses []string) string {
+	at := slices.IndexFunc(addresses, func(one string) bool { return !onLoopback(one) })
+	if at < 0 || c.TLS.CertFile != "" || c.Server.InsecureBeyondLoopback == on {
+		return ""
+	}
+	return elsewhere(addresses[at]) + "; without TLS the token would go there in the clear, and whoever answers would be believed: " + giveTLS
 }
 
 // checkTLS: the certificate, its key and the authorities belong together, and the rest to them.

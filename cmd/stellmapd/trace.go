@@ -51,7 +51,7 @@ func (l *loader) findCollector(c *Config) {
 		case err != nil || u.Scheme != "http" && u.Scheme != "https" || checkHostPort(u.Host) != "":
 			l.add("env "+name, "%q is not a URL such as \"http://127.0.0.1:4317\" of a collector that takes OTLP over gRPC", value)
 		case u.Scheme == "http" && !onLoopback(u.Host):
-			l.add("env "+name, "%q is not on loopback (127.0.0.0/8, ::1, localhost); beyond it spans go by TLS only: say https", value)
+			l.add("env "+name, "%s; beyond it spans go by TLS only: say https", elsewhere(value))
 		default:
 			c.Trace.url = u.Scheme + "://" + u.Host
 		}
