@@ -112,7 +112,7 @@ func (s *Source) complain(fresh, changed bool, cut int, err error) {
 	now := s.config.Now()
 	if fresh {
 		s.metrics.reloads.WithLabelValues("failed").Inc()
-	} else if now.Sub(s.told) < troubleSaidEvery {
+	} else if !changed && now.Sub(s.told) < troubleSaidEvery {
 		return
 	}
 	s.told = now
