@@ -52,6 +52,7 @@ type DetailQuery struct {
 	Node                 string
 	Types, Names, States []string
 	Contents             bool
+	Upstreams            []string // of which it is to be said whether the proxies have them
 
 	AfterNumber          uint64 // with the others, of a ResourceStatus: the list goes on behind it; 0 = from the beginning
 	AfterType, AfterName string
@@ -94,7 +95,8 @@ type look struct {
 
 // A sight is what a stream shows.
 type sight struct {
-	gone      bool // it is no more
+	gone      bool   // it is no more
+	scope     *scope // that it has now: an edit may give it another
 	resources []seen
 }
 
@@ -110,7 +112,7 @@ type seen struct {
 
 // show is all that a look asks for, in order.
 func (s *stream) show(l *look) sight {
-	var out sight
+	out := sight{scope: s.scope}
 	for _, b := range s.subs {
 		if b == nil || !anyOf(l.query.Types, b.typ.String()) {
 			continue
@@ -195,7 +197,9 @@ func (s *Server) Detail(ctx context.Context, q DetailQuery) (ProxyDetail, error)
 		if one.gone {
 			continue
 		}
-		out.Proxies = append(out.Proxies, *str.status.Load())
+		p := *str.status.Load()
+		p.UpstreamsFound = one.scope.has(q.Upstreams)
+		out.Proxies = append(out.Proxies, p)
 		if !ok {
 			out.Stuck = append(out.Stuck, str.number)
 			continue
@@ -203,7 +207,7 @@ func (s *Server) Detail(ctx context.Context, q DetailQuery) (ProxyDetail, error)
 		out.Count += len(one.resources)
 		for i := range one.resources {
 			if q.behind(str.number, &one.resources[i]) {
-				s.tell(&out, str, &one.resources[i], q, &room)
+				s.tell(&out, str.number, one.scope, &one.resources[i], q, &room)
 			}
 		}
 	}
@@ -237,13 +241,13 @@ func (q *DetailQuery) behind(number uint64, one *seen) bool {
 }
 
 // tell adds a resource to a page that has room for it.
-func (s *Server) tell(d *ProxyDetail, str *stream, one *seen, q DetailQuery, room *int) {
+func (s *Server) tell(d *ProxyDetail, number uint64, in *scope, one *seen, q DetailQuery, room *int) {
 	if d.More || len(d.Resources) >= q.Limit {
 		d.More = true
 		return
 	}
 	r := ResourceStatus{
-		Number: str.number, Type: one.typ.String(), Name: one.name, State: one.state, Since: one.since, Reason: one.reason,
+		Number: number, Type: one.typ.String(), Name: one.name, State: one.state, Since: one.since, Reason: one.reason,
 		Wanted: contentIn(one.wanted), Sent: contentIn(one.sent), Acked: contentIn(one.good),
 	}
 	if q.Contents {
@@ -258,7 +262,7 @@ func (s *Server) tell(d *ProxyDetail, str *stream, one *seen, q DetailQuery, roo
 		}
 	}
 	if one.state == PendingRejected {
-		r.Causes = s.cache.causes(str.scope, one)
+		r.Causes = s.cache.causes(in, one)
 	}
 	d.Resources = append(d.Resources, r)
 }

@@ -69,7 +69,7 @@ func (f *Fleet) Explain(ctx context.Context, node string, k registry.ServiceKey,
 	for n, one := range claims {
 		names[n] = one.cluster
 	}
-	q := DetailQuery{Node: node, Limit: ProxyResourcesMax, Types: []string{typeCluster.String(), typeEndpoints.String()}, Names: append(names, noName), Contents: true}
+	q := DetailQuery{Node: node, Limit: ProxyResourcesMax, Types: []string{typeCluster.String(), typeEndpoints.String()}, Names: append(names, noName), Contents: true, Upstreams: upstreamsOf(k)}
 	members, err := f.Detail(ctx, q, 0)
 	if err != nil {
 		return nil, nil, err
@@ -90,6 +90,11 @@ func (f *Fleet) Explain(ctx context.Context, node string, k registry.ServiceKey,
 		}
 	}
 	return out, members, nil
+}
+
+// upstreamsOf are the patterns by which a service is in scope.
+func upstreamsOf(k registry.ServiceKey) []string {
+	return []string{primaryStem(k), allOf + strings.ToLower(k.Namespace)}
 }
 
 // noName is no resource's, so that a query for none of a service's names is not one for all.
@@ -160,28 +165,42 @@ func (c *cache) told(of *claim, p *ProxyStatus, e *ClusterExplanation) (bool, st
 	if owner := c.rival(of); owner != nil {
 		return false, reasonTaken(of.stem, owner.listing.key)
 	}
-	stem := primaryStem(of.listing.key)
-	pattern := allOf + strings.ToLower(of.listing.key.Namespace)
+	patterns := upstreamsOf(of.listing.key)
+	stem := patterns[0]
 	caller := registry.ServiceKey{Namespace: p.Namespace, Service: p.Service}
 	if d := c.machine.Upstreams(caller); p.Service != "" && !d.Content().Allows(stem) {
 		return false, reasonNotAllowed(caller, d.Version()) + ": add " + stem + " to what it may"
 	}
-	at := slices.IndexFunc(p.Upstreams, func(u string) bool { return u == stem || u == pattern })
+	has, upstream := e.Cluster != nil || e.Endpoints != nil, p.upstreamOf(patterns)
 	switch {
-	case (e.Cluster != nil || e.Endpoints != nil) && at >= 0:
-		return true, fmt.Sprintf("it is in the proxy's scope by its upstream %s", p.Upstreams[at]) + byDocument(p)
-	case e.Cluster != nil || e.Endpoints != nil:
-		return true, "the proxy asks for it by name"
+	case has && p.Kind == kindGRPC.String(): // to which its scope says nothing
+		return true, "the client asks for it by name"
 	case p.Kind == kindGRPC.String():
 		return false, fmt.Sprintf("the client has not asked for it: it does when it dials xds:///%s", of.cluster)
-	case at >= 0:
-		return false, fmt.Sprintf("it is in the proxy's scope by its upstream %s, and the proxy does not ask for clusters on this stream", p.Upstreams[at])
+	case has && upstream != "":
+		return true, fmt.Sprintf("it is in the proxy's scope by its upstream %s", upstream) + byDocument(p)
+	case has:
+		return true, "the proxy asks for it by name"
+	case upstream != "":
+		return false, fmt.Sprintf("it is in the proxy's scope by its upstream %s, and the proxy does not ask for clusters on this stream", upstream)
 	}
 	where := metadataUpstreams + " in the metadata of its node"
 	if p.UpstreamsFrom == UpstreamsByDocument {
 		where = fmt.Sprintf("what service %s in namespace %s wants by its upstreams", p.Service, p.Namespace)
 	}
-	return false, fmt.Sprintf("it is out of the proxy's scope, which has %s: add %s, or %s for all of the namespace, to %s", upstreamText(p), stem, pattern, where)
+	return false, fmt.Sprintf("it is out of the proxy's scope, which has %s: add %s, or %s for all of the namespace, to %s", upstreamText(p), stem, patterns[1], where)
+}
+
+// upstreamOf is the first of some patterns that are a proxy's upstreams; empty if none is. A member of
+// an earlier version does not say which it found: those of its first that it tells are looked at, too.
+func (p *ProxyStatus) upstreamOf(patterns []string) string {
+	at := slices.IndexFunc(patterns, func(u string) bool {
+		return slices.Contains(p.UpstreamsFound, u) || slices.Contains(p.Upstreams, u)
+	})
+	if at < 0 {
+		return ""
+	}
+	return patterns[at]
 }
 
 // byDocument names the document that a proxy's scope is from, where it is from one.

@@ -138,6 +138,61 @@ old~~orders.prod told=true: the proxy asks for it by name
 	}
 }
 
+// A proxy's upstreams are told of by the first of them; a service that is in scope by a later one is
+// in scope, also where another member has the stream.
+func TestWhyOfManyUpstreams(t *testing.T) {
+	m := newMember(t, nil)
+	m.add("orders", 1)
+	declared := "orders.prod"
+	for n := range upstreamsShown {
+		declared += fmt.Sprintf(",a%d.prod", n)
+	}
+	c := m.delta(nodeOf(t, metadataUpstreams, declared))
+	c.subscribe(typeEndpoints, "nobody.prod")
+	c.ack(c.wants(typeEndpoints, "-nobody.prod"))
+	m.tells("orders.prod told=false: it is in the proxy's scope by its upstream orders.prod, and the proxy does not ask for clusters on this stream")
+	c.subscribe(typeCluster)
+	c.ack(c.wants(typeCluster, "orders.prod"))
+	m.tells("orders.prod told=true: it is in the proxy's scope by its upstream orders.prod")
+}
+
+// A gRPC client is told of what it asks for, whatever its service wants.
+func TestWhyAGRPCClientIsTold(t *testing.T) {
+	m := newMember(t, nil)
+	m.add("orders", 1)
+	m.calls(registry.Upstreams{Wants: []string{"orders.prod"}})
+	node := nodeOf(t, metadataService, "shop")
+	node.UserAgentName = "grpc-go"
+	c := m.delta(node)
+	c.subscribe(typeListener, "nobody.prod:80")
+	c.ack(c.wants(typeListener, "-nobody.prod:80"))
+	m.tells("orders.prod told=false: the client has not asked for it: it does when it dials xds:///orders.prod")
+	c.subscribe(typeCluster, "orders.prod")
+	c.ack(c.wants(typeCluster, "orders.prod"))
+	m.tells("orders.prod told=true: the client asks for it by name")
+}
+
+// tells looks at whether the one proxy is told of orders and why, as this and as another member say it.
+func (m *member) tells(want string) {
+	m.tb.Helper()
+	other := newMember(m.tb, nil)
+	other.add("orders", 1)
+	other.settled()
+	for where, f := range map[string]*Fleet{"here": NewFleet(1, m.server, others{}), "elsewhere": NewFleet(2, other.server, others{1: m.server})} {
+		got := ""
+		if !comesTrue(func() bool {
+			all, _, err := f.Explain(m.tb.Context(), "web-1", ordersKey, "")
+			if err != nil || len(all) != 1 || len(all[0].Clusters) != 1 {
+				m.tb.Fatalf("%s it says %+v, %v", where, all, err)
+			}
+			got = fmt.Sprintf("%s told=%v: %s", all[0].Clusters[0].Name, all[0].Clusters[0].Told, all[0].Clusters[0].Why)
+			return got == want
+		}) {
+			m.tb.Errorf("%s it says\n%s\nwant\n%s", where, got, want)
+		}
+	}
+}
+
 // Calls go to priorities as Envoy sends them.
 func TestSharesOfPriorities(t *testing.T) {
 	for _, one := range []struct {

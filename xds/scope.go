@@ -34,6 +34,20 @@ func (s *scope) each(f func(*subscription)) {
 	}
 }
 
+// has are those of some patterns that are a scope's; none where the scope is not known.
+func (s *scope) has(patterns []string) []string {
+	var out []string
+	for _, p := range patterns {
+		if s == nil {
+			break
+		}
+		if _, found := slices.BinarySearch(s.patterns, p); found {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
 // scopes are all scopes in use, found by the names that they contain. Guarded by cache.mu.
 type scopes struct {
 	byKey       map[string]*scope

@@ -27,6 +27,7 @@ type ProxyStatus struct {
 	Upstreams        []string // the first of them
 	UpstreamsFrom    string   // one of the words below
 	UpstreamsVersion uint64   // of the document of the proxy's service, which bounds them; 0 = there is none
+	UpstreamsFound   []string // of all of them, those that a DetailQuery asks after
 }
 
 // What the upstreams of a proxy are from.

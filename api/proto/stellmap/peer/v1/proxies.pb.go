@@ -782,8 +782,10 @@ type Proxy struct {
 	UpstreamsFrom string `protobuf:"bytes,15,opt,name=upstreams_from,json=upstreamsFrom,proto3" json:"upstreams_from,omitempty"`
 	// Of the document of the proxy's service; 0 where it has none.
 	UpstreamsVersion uint64 `protobuf:"varint,16,opt,name=upstreams_version,json=upstreamsVersion,proto3" json:"upstreams_version,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Those that were asked after, of all upstreams.
+	UpstreamsFound []string `protobuf:"bytes,17,rep,name=upstreams_found,json=upstreamsFound,proto3" json:"upstreams_found,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Proxy) Reset() {
@@ -926,6 +928,13 @@ func (x *Proxy) GetUpstreamsVersion() uint64 {
 		return x.UpstreamsVersion
 	}
 	return 0
+}
+
+func (x *Proxy) GetUpstreamsFound() []string {
+	if x != nil {
+		return x.UpstreamsFound
+	}
+	return nil
 }
 
 type ProxyType struct {
@@ -1133,10 +1142,12 @@ type ProxyDetailQuestion struct {
 	// Whether the contents are told, too.
 	Contents bool `protobuf:"varint,5,opt,name=contents,proto3" json:"contents,omitempty"`
 	// Behind which the list goes on; a number of 0 for its beginning.
-	AfterNumber   uint64 `protobuf:"varint,6,opt,name=after_number,json=afterNumber,proto3" json:"after_number,omitempty"`
-	AfterType     string `protobuf:"bytes,7,opt,name=after_type,json=afterType,proto3" json:"after_type,omitempty"`
-	AfterName     string `protobuf:"bytes,8,opt,name=after_name,json=afterName,proto3" json:"after_name,omitempty"`
-	Limit         uint32 `protobuf:"varint,9,opt,name=limit,proto3" json:"limit,omitempty"`
+	AfterNumber uint64 `protobuf:"varint,6,opt,name=after_number,json=afterNumber,proto3" json:"after_number,omitempty"`
+	AfterType   string `protobuf:"bytes,7,opt,name=after_type,json=afterType,proto3" json:"after_type,omitempty"`
+	AfterName   string `protobuf:"bytes,8,opt,name=after_name,json=afterName,proto3" json:"after_name,omitempty"`
+	Limit       uint32 `protobuf:"varint,9,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Of which it is to be said whether the proxies have them.
+	Upstreams     []string `protobuf:"bytes,10,rep,name=upstreams,proto3" json:"upstreams,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1232,6 +1243,13 @@ func (x *ProxyDetailQuestion) GetLimit() uint32 {
 		return x.Limit
 	}
 	return 0
+}
+
+func (x *ProxyDetailQuestion) GetUpstreams() []string {
+	if x != nil {
+		return x.Upstreams
+	}
+	return nil
 }
 
 type ProxyDetailAnswer struct {
@@ -1949,7 +1967,7 @@ const file_stellmap_peer_v1_proxies_proto_rawDesc = "" +
 	"\x0fProxyListAnswer\x121\n" +
 	"\aproxies\x18\x01 \x03(\v2\x17.stellmap.peer.v1.ProxyR\aproxies\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x04R\x05count\x12\x12\n" +
-	"\x04more\x18\x03 \x01(\bR\x04more\"\xe4\x03\n" +
+	"\x04more\x18\x03 \x01(\bR\x04more\"\x8d\x04\n" +
 	"\x05Proxy\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x04R\x06number\x12\x18\n" +
@@ -1967,7 +1985,8 @@ const file_stellmap_peer_v1_proxies_proto_rawDesc = "" +
 	"\fconnected_ms\x18\f \x01(\x03R\vconnectedMs\x121\n" +
 	"\x05types\x18\r \x03(\v2\x1b.stellmap.peer.v1.ProxyTypeR\x05types\x12%\n" +
 	"\x0eupstreams_from\x18\x0f \x01(\tR\rupstreamsFrom\x12+\n" +
-	"\x11upstreams_version\x18\x10 \x01(\x04R\x10upstreamsVersion\"\xef\x02\n" +
+	"\x11upstreams_version\x18\x10 \x01(\x04R\x10upstreamsVersion\x12'\n" +
+	"\x0fupstreams_found\x18\x11 \x03(\tR\x0eupstreamsFound\"\xef\x02\n" +
 	"\tProxyType\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x1a\n" +
 	"\bwildcard\x18\x02 \x01(\bR\bwildcard\x12\x1e\n" +
@@ -1987,7 +2006,7 @@ const file_stellmap_peer_v1_proxies_proto_rawDesc = "" +
 	"\x0eProxyRejection\x12\x1a\n" +
 	"\bresource\x18\x01 \x01(\tR\bresource\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x19\n" +
-	"\bsince_ms\x18\x03 \x01(\x03R\asinceMs\"\x80\x02\n" +
+	"\bsince_ms\x18\x03 \x01(\x03R\asinceMs\"\x9e\x02\n" +
 	"\x13ProxyDetailQuestion\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05types\x18\x02 \x03(\tR\x05types\x12\x14\n" +
@@ -1999,7 +2018,9 @@ const file_stellmap_peer_v1_proxies_proto_rawDesc = "" +
 	"after_type\x18\a \x01(\tR\tafterType\x12\x1d\n" +
 	"\n" +
 	"after_name\x18\b \x01(\tR\tafterName\x12\x14\n" +
-	"\x05limit\x18\t \x01(\rR\x05limit\"\xc5\x01\n" +
+	"\x05limit\x18\t \x01(\rR\x05limit\x12\x1c\n" +
+	"\tupstreams\x18\n" +
+	" \x03(\tR\tupstreams\"\xc5\x01\n" +
 	"\x11ProxyDetailAnswer\x121\n" +
 	"\aproxies\x18\x01 \x03(\v2\x17.stellmap.peer.v1.ProxyR\aproxies\x12=\n" +
 	"\tresources\x18\x02 \x03(\v2\x1f.stellmap.peer.v1.ProxyResourceR\tresources\x12\x14\n" +
