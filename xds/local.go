@@ -253,7 +253,11 @@ func (c *cache) withheldLocal(s *registry.Service) []Withheld {
 }
 
 func reasonPort(port uint32, whose string, proxies int) string {
-	return fmt.Sprintf("local port %d is that of %s already at %d proxies of this member, which have no listener for this service: name another localPort in its policy", port, whose, proxies)
+	where := "1 proxy of this member, which has"
+	if proxies != 1 {
+		where = fmt.Sprintf("%d proxies of this member, which have", proxies)
+	}
+	return fmt.Sprintf("local port %d is that of %s already at %s no listener for this service: name another localPort in its policy", port, whose, where)
 }
 
 // buildLocal is where connections to a service enter its callers' proxies.
