@@ -42,6 +42,9 @@ func (b *subscription) composeFrom(group map[string]struct{}, now time.Time) *re
 	for _, name := range sortedNames(b.todo) {
 		e := b.wanted(name)
 		_, force := b.forced[name]
+		if force {
+			r.forced = append(r.forced, name)
+		}
 		switch {
 		case b.stream.delta && r.size > b.stream.server.limits.responseBytes:
 		case e.absent():

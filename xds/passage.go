@@ -73,7 +73,7 @@ func (p *passage) answered(s *stream, sequence uint64) {
 	}
 }
 
-// leave is for a stream that ends.
+// leave is for a stream that ends, or has no table to send any more.
 func (p *passage) leave(s *stream) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -77,6 +77,29 @@ func TestTablesTakeTurns(t *testing.T) {
 	m.waiting(0)
 }
 
+// A table that waits and meanwhile is what the client has is not sent again, and its
+// place is the next one's.
+func TestATableThatChangedBackIsNotSent(t *testing.T) {
+	m := newMember(t, oneTable(time.Hour))
+	m.add("orders", 1)
+	clients := m.crowd(2)
+	m.add("ledger", 1)
+	m.told(clients[:1], "ledger.prod")
+	first := clients[0].wants(typeRoutes, "egress")
+	m.lined(clients[1:], "ledger.prod")
+	m.remove("ledger", 1)
+	clients[1].ack(clients[1].wants(typeCluster, "-ledger.prod"))
+	clients[1].quiet()
+	m.waiting(0)
+	clients[0].ack(first)
+	second := clients[0].wants(typeRoutes, "egress")
+	clients[1].quiet()
+	clients[1].subscribe(typeRoutes, "egress") // who asks for it is answered, be it what it has
+	m.waiting(1)
+	clients[0].ack(second)
+	clients[1].ack(clients[1].wants(typeRoutes, "egress"))
+}
+
 // Who does not answer a table keeps the others out for a turn, and who goes for no time at all.
 func TestNobodyStopsTheTables(t *testing.T) {
 	t.Run("silent", func(t *testing.T) {
@@ -121,6 +144,16 @@ func passing(turn, claim time.Duration) (*passage, []*stream) {
 	return &s.passage, streams
 }
 
+// comesToSend waits until a stream is woken.
+func (s *stream) comesToSend(t *testing.T) {
+	t.Helper()
+	select {
+	case <-s.wakeup:
+	case <-time.After(patience):
+		t.Fatal("a stream that waits for its turn is not woken")
+	}
+}
+
 // A turn runs from when its table is sent: a stream that comes late to send keeps it.
 // One that does not come at all is passed over, and is not counted as sent.
 func TestATurnRunsFromSending(t *testing.T) {
@@ -129,7 +162,7 @@ func TestATurnRunsFromSending(t *testing.T) {
 		if !p.enter(streams[0], 1, 1) || p.enter(streams[1], 1, 1) {
 			t.Fatal("not one table is sent at a time")
 		}
-		<-streams[1].wakeup
+		streams[1].comesToSend(t)
 		other, clock := passing(time.Millisecond, time.Hour) // whose turn begins later than a turn of streams[1] would have
 		other.enter(clock[0], 1, 1)
 		eventually(t, "a turn is over", func() bool { return other.server.metrics.tablesOverdue.Load() == 1 })
@@ -146,8 +179,8 @@ func TestATurnRunsFromSending(t *testing.T) {
 			p.enter(s, 1, 1)
 		}
 		p.answered(streams[0], 1)
-		<-streams[1].wakeup
-		<-streams[2].wakeup
+		streams[1].comesToSend(t)
+		streams[2].comesToSend(t)
 		if m := p.server.metrics; m.tablesUnclaimed.Load() == 0 || m.tablesOverdue.Load() != 0 {
 			t.Errorf("%d turns were not claimed, and %d tables are overdue", m.tablesUnclaimed.Load(), m.tablesOverdue.Load())
 		}

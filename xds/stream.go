@@ -42,6 +42,7 @@ type stream struct {
 	answered         uint64 // of the latest that the client has answered
 	round            uint64 // of changes, up to which the marks have been taken
 
+	tableWaits bool // for its turn, or has it and is not sent
 	inLine     bool // for its turn to send a table; guarded by passage.mu
 	tableBytes int  // of that table; guarded by passage.mu
 
@@ -343,6 +344,9 @@ func (s *stream) push(ctx context.Context, b *subscription, now time.Time) error
 	b.listen(now)
 	if len(b.todo) == 0 && !b.answer {
 		b.waiting = time.Time{} // nothing does; what comes next has its own time to wait
+		if b.typ == typeRoutes {
+			s.giveUpTurn()
+		}
 		return nil
 	}
 	if !b.open() {
@@ -367,10 +371,12 @@ func (s *stream) push(ctx context.Context, b *subscription, now time.Time) error
 		s.server.cache.awaitRound(s)
 		return nil
 	}
-	if s.server.isTable(r) && !s.server.passage.enter(s, r.size, s.sequence+1) {
-		b.takeBack(r)
-		b.held = heldByTables
-		return nil
+	if s.server.isTable(r) {
+		if s.tableWaits = !s.server.passage.enter(s, r.size, s.sequence+1); s.tableWaits {
+			b.takeBack(r)
+			b.held = heldByTables
+			return nil
+		}
 	}
 	s.sequence++
 	r.sequence, r.nonce = s.sequence, nonceOf(r.revision, s.sequence)
@@ -383,6 +389,14 @@ func (s *stream) push(ctx context.Context, b *subscription, now time.Time) error
 	b.sending(r)
 	s.followUp(r)
 	return nil
+}
+
+// giveUpTurn makes room for others' tables: what this one's was to say is not so any more.
+func (s *stream) giveUpTurn() {
+	if s.tableWaits {
+		s.tableWaits = false
+		s.server.passage.leave(s)
+	}
 }
 
 // unsettled says that the state has moved since the marks were taken, or is about

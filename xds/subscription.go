@@ -68,6 +68,7 @@ type response struct {
 	entries  []*entry // in the order of their names
 	removed  []string // deltas only
 	errors   []resourceError
+	forced   []string // to be answered even if the client has it
 	told     []*entry // of entries: those that are not listed for completeness only
 	fresh    []*entry // of told: those that the client has not accepted before
 	size     int      // about, in bytes
@@ -276,16 +277,20 @@ func (b *subscription) sending(r *response) {
 }
 
 // takeBack undoes the composing of a response that may not be sent yet: the state has moved
-// meanwhile, so that its routes may name clusters which have to go first, or it has to take turns.
+// meanwhile, so that its routes may name clusters which have to go first, or it has to take turns. What is
+// meanwhile as the client has it is not sent then, unless the client is to be answered anyway.
 func (b *subscription) takeBack(r *response) {
 	for _, e := range r.entries {
-		b.want(e.name, true)
+		b.want(e.name, false)
 	}
 	for _, name := range r.removed {
-		b.want(name, true)
+		b.want(name, false)
 	}
-	for _, e := range r.errors { // which is how routes are gone as state of the world
+	for _, e := range r.errors { // which is how routes are gone as state of the world, and then it is not known any more that the client had them
 		b.want(e.name, true)
+	}
+	for _, name := range r.forced {
+		b.want(name, true)
 	}
 }
 
