@@ -131,7 +131,7 @@ func (c *cache) translateService(k resourceKey, revision registry.Revision) (val
 		return nil, revision, err
 	}
 	if k.typ == typeCluster {
-		rules, _ := soundRules(s, c.earlier)
+		rules := c.rulesFor(k.name) // those of the routes, be the policy newer: one may rely on the other
 		m, _, err := soundCluster(s, endpoint, rules, c.earlier)
 		if err == nil {
 			m.Name, m.AltStatName = k.name, statName(k.name)
@@ -152,6 +152,16 @@ func (c *cache) translateService(k resourceKey, revision registry.Revision) (val
 	m, _ := buildEndpoints(s, endpoint, k.region)
 	m.ClusterName = k.name
 	return m, s.Revision, nil
+}
+
+// rulesFor are the rules by which routes to a cluster are made at present.
+func (c *cache) rulesFor(cluster string) routeRules {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if owner := c.directory.clusters[cluster]; owner != nil {
+		return owner.listing.rules
+	}
+	return routeRules{}
 }
 
 // errAhead says that a name's owner is gone, or has other endpoints, and that the

@@ -26,9 +26,10 @@ type directory struct {
 type listing struct {
 	key     registry.ServiceKey
 	created registry.Revision
-	claims  []*claim   // by endpoint, [0] is the primary's; then those of the policy's subsets
-	rules   routeRules // of the service's policy; it changes, and the next does, and nothing else of a listing
-	port    uint32     // of the listener that leads to it, by the policy; 0 = none
+	claims  []*claim         // by endpoint, [0] is the primary's; then those of the policy's subsets
+	rules   routeRules       // of the service's policy; it changes, and the next does, and nothing else of a listing
+	policy  *registry.Policy // that the rules were found for
+	port    uint32           // of the listener that leads to it, by the policy; 0 = none
 
 	hosts [retriesPlaces][]atomic.Pointer[[]byte] // the virtual hosts of its endpoints, as bytes; anew with its rules
 }

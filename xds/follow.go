@@ -127,19 +127,30 @@ func (c *cache) list(r *round, k registry.ServiceKey, s *registry.Service) {
 	}
 	c.directory.judge(k, s)
 	if l := c.directory.services[k]; l != nil && s != nil {
-		rules, _ := soundRules(s, c.earlier)
-		c.rule(r, l, rules)
+		c.judge(r, l, s)
 		c.relocate(r, l, localPort(s))
 	}
 }
 
-// rule has the routes to a service follow its policy.
+// judge finds the rules of a service's policy where that is not the one that they were found
+// for: to check them is dear, and the streams wait for it.
+func (c *cache) judge(r *round, l *listing, s *registry.Service) {
+	if l.policy == s.Policy {
+		return
+	}
+	rules, _ := soundRules(s, c.earlier)
+	l.policy = s.Policy
+	c.rule(r, l, rules)
+}
+
+// rule has the routes to a service follow its policy, and the clusters, which retry for them.
 func (c *cache) rule(r *round, l *listing, rules routeRules) {
 	if l.rules.equal(rules) {
 		return
 	}
 	l.rule(rules)
 	c.dirty(r, l.key, typeRoutes)
+	c.dirty(r, l.key, typeCluster)
 	for _, scope := range c.scopesOf(l) {
 		r.reroute(c, scope)
 	}

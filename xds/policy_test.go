@@ -62,7 +62,7 @@ var obeyedElsewhere = []string{
 	"selfPreservation", "selfPreservation.enabled", "selfPreservation.least", "selfPreservation.percent", "selfPreservation.limitSeconds",
 }
 
-func policyOf(t *testing.T, text string) registry.Policy {
+func policyOf(t testing.TB, text string) registry.Policy {
 	t.Helper()
 	var p registry.Policy
 	d := json.NewDecoder(strings.NewReader(text))
@@ -74,7 +74,7 @@ func policyOf(t *testing.T, text string) registry.Policy {
 }
 
 // putPolicy writes the policy of a service in namespace prod.
-func (m *member) putPolicy(t *testing.T, service, text string) {
+func (m *member) putPolicy(t testing.TB, service, text string) {
 	t.Helper()
 	if _, err := m.registry.PutPolicy(context.Background(), "", registry.ServiceKey{Namespace: "prod", Service: service}, policyOf(t, text), registry.Writing{}); err != nil {
 		t.Fatalf("policy %s of %s: %v", text, service, err)

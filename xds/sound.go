@@ -103,20 +103,19 @@ func checkRules(s *registry.Service, rules routeRules) error {
 
 // soundCluster is a cluster that proxies take. The rules are those of its routes.
 func soundCluster(s *registry.Service, endpoint int, rules routeRules, before past) (*clusterv3.Cluster, *lapse, error) {
-	by := func(p *registry.Policy) (*clusterv3.Cluster, error) {
+	var c *clusterv3.Cluster // of the check that was the last, and dear enough to be the only one
+	by := func(p *registry.Policy) error {
 		treated := *s
 		treated.Policy = p
-		return checkedCluster(&treated, endpoint, rules)
-	}
-	broken := fallBack(s, before, func(p *registry.Policy) error {
-		_, err := by(p)
+		var err error
+		c, err = checkedCluster(&treated, endpoint, rules)
 		return err
-	})
-	policy := s.Policy
-	if broken != nil {
-		policy = broken.policy
 	}
-	c, err := by(policy)
+	broken := fallBack(s, before, by)
+	if s.Policy != nil && (broken == nil || broken.policy != nil) {
+		return c, broken, nil
+	}
+	err := by(nil)
 	return c, broken, err
 }
 

@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -165,5 +166,82 @@ func TestHostMetadataAreBounded(t *testing.T) {
 	fields := lbMetadata(i).FilterMetadata[lbFilter].Fields
 	if len(fields) != 3 || fields["a"].GetStringValue() != "b" || fields["long"] == nil || fields[lbVersion].GetStringValue() != "v2" {
 		t.Errorf("it has %v", fields)
+	}
+}
+
+// A cluster is made by the rules of the routes that are told, be the policy newer: routes that
+// rely on the cluster to retry and a cluster that does not are not of one round.
+func TestAClusterGoesByTheRulesOfItsRoutes(t *testing.T) {
+	m := newOrders(t)
+	c := newCache(m.machine, func() string { return "" }, newMetrics())
+	c.reload(time.Time{})
+	k := resourceKey{typ: typeCluster, name: "orders.prod"}
+	before := c.build(k)
+	m.putPolicy(t, "orders", `{"retries":{"attempts":0}}`)
+	if c.build(k).hash != before.hash {
+		t.Error("the cluster has lost its retries while the routes rely on them")
+	}
+	c.reload(time.Time{})
+	if c.build(k).hash == before.hash {
+		t.Error("the cluster does not follow the policy with the routes")
+	}
+}
+
+// What a policy is checked by is made once: a cluster is the one that was checked, and
+// the rules of a policy are not checked again with every reload.
+func TestAPolicyIsCheckedOnce(t *testing.T) {
+	c, s := checkedOrders(t)
+	once := testing.AllocsPerRun(10, func() { checkedOrdersCluster(t, s) })
+	if got := testing.AllocsPerRun(10, func() { soundOrdersCluster(t, c, s) }); got > 1.5*once {
+		t.Errorf("a cluster with a policy costs %.0f allocations, its check %.0f", got, once)
+	}
+	check := testing.AllocsPerRun(10, func() { soundRules(s, c.earlier) })
+	if got := testing.AllocsPerRun(10, func() { c.reload(time.Time{}) }); got > check {
+		t.Errorf("a reload costs %.0f allocations, and to check the policy %.0f", got, check)
+	}
+}
+
+// checkedOrders is a service with a policy of many routes.
+func checkedOrders(tb testing.TB) (*cache, *registry.Service) {
+	tb.Helper()
+	m := newRegistry(tb)
+	m.add("orders", 1)
+	var routes []string
+	for n := range 20 {
+		routes = append(routes, fmt.Sprintf(`{"match":{"prefix":"/%d/"},"timeouts":{"requestMs":2000}}`, n))
+	}
+	m.putPolicy(tb, "orders", `{"loadBalancing":{"algorithm":"least-request"},"routes":[`+strings.Join(routes, ",")+`]}`)
+	c := newCache(m.machine, func() string { return "" }, newMetrics())
+	c.reload(time.Time{})
+	return c, m.machine.Service(registry.ServiceKey{Namespace: "prod", Service: "orders"})
+}
+
+func checkedOrdersCluster(tb testing.TB, s *registry.Service) {
+	if _, err := checkedCluster(s, 0, rulesOf(s.Policy)); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+func soundOrdersCluster(tb testing.TB, c *cache, s *registry.Service) {
+	if _, _, err := soundCluster(s, 0, rulesOf(s.Policy), c.earlier); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// BenchmarkSoundCluster is the cluster of a service with a policy.
+func BenchmarkSoundCluster(b *testing.B) {
+	c, s := checkedOrders(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		soundOrdersCluster(b, c, s)
+	}
+}
+
+// BenchmarkReloadOfAPolicy is what a service with a policy of twenty routes costs a reload, under the lock.
+func BenchmarkReloadOfAPolicy(b *testing.B) {
+	c, _ := checkedOrders(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		c.reload(time.Time{})
 	}
 }
