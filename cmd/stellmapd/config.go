@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -296,8 +297,25 @@ func (l *loader) checkValues() {
 			l.add(l.origin(s), "%s: %s", s.key, reason)
 		}
 	}
+	l.checkLists()
 	l.checkMembers()
 	l.checkRegions()
+}
+
+// checkLists refuses a list of tables that is not written as tables: what is in another
+// form would be read, and looked at by nobody.
+func (l *loader) checkLists() {
+	for _, list := range []struct {
+		key   string
+		heads []position
+	}{{membersKey, l.file.members}, {regionsKey, l.file.regions}} {
+		for _, k := range l.file.keys {
+			if k.name == list.key && !slices.Contains(list.heads, k.pos) || strings.HasPrefix(k.name, list.key+".") {
+				l.addAt(k.pos, "%s: write [[%s]], one table for each", k.name, list.key)
+				break
+			}
+		}
+	}
 }
 
 // text is a setting's value as a variable or a flag would give it.
