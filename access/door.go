@@ -51,6 +51,16 @@ func Peer(region string, node uint64) func(Identity) error {
 	}
 }
 
+// OfRegion takes the members of a region, and whoever keeps copies for it.
+func OfRegion(region string) func(Identity) error {
+	return func(id Identity) error {
+		if id.Role != RolePeer && id.Role != RoleReplicator || id.Region != region {
+			return fmt.Errorf("%s is neither a member nor a replicator of region %s", id, region)
+		}
+		return nil
+	}
+}
+
 // AnyPeer takes the members of a region.
 func AnyPeer(region string) func(Identity) error {
 	return func(id Identity) error {

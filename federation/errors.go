@@ -56,6 +56,11 @@ func itself(i Identity) error {
 		text: fmt.Sprintf("cluster %d of region %q does not follow itself: correct the address", i.ClusterID, i.Region)}
 }
 
+func unproved(region string, why error) error {
+	return &refusal{code: codes.PermissionDenied, reason: "NOT_PROVED",
+		text: fmt.Sprintf("the hello is of region %.64q, and its sender has not proved to be: %v; present a certificate of /replicator/%[1]s or of a peer of that region, or correct hello.region", region, why)}
+}
+
 // invalid is a request with one wrong field.
 func invalid(field, reason string) error {
 	return &registry.ValidationError{Problems: []registry.Problem{{Field: field, Reason: reason}}}

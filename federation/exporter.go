@@ -25,6 +25,7 @@ type Exporter struct {
 	identity func() Identity
 	token    [sha256.Size]byte
 	guarded  bool // the token is asked for
+	proves   func(ctx context.Context, region string) error
 	open     bool // nobody is asked for anything
 	log      *slog.Logger
 	metrics  *metrics
@@ -37,16 +38,22 @@ type Exporter struct {
 	rate      pace          // of those
 
 	mu        sync.Mutex // guards what follows
-	following map[string]*follower
+	following map[followerKey]*follower
 }
+
+// A followerKey is by what a replicator is known: no region can end another's stream by
+// taking its name.
+type followerKey struct{ region, name string }
 
 // Config is what an Exporter needs.
 type Config struct {
-	Registry   *registry.Registry // required
-	Identity   func() Identity    // required
-	Token      string             // what replicators present; "" = there is none, and nobody is answered
-	Open       bool               // without a token everybody is answered: only those may reach the port who may read anyway
-	Logger     *slog.Logger       // nil = none
+	Registry *registry.Registry // required
+	Identity func() Identity    // required
+	Token    string             // what replicators present; "" = there is none, and nobody is answered
+	Open     bool               // without a token everybody is answered: only those may reach the port who may read anyway
+	// Proves says whether a caller has proved to be of the region that it names. Nil = its word is taken.
+	Proves     func(ctx context.Context, region string) error
+	Logger     *slog.Logger // nil = none
 	Registerer prometheus.Registerer
 }
 
@@ -104,8 +111,11 @@ func NewExporter(c Config) (*Exporter, error) {
 	e := &Exporter{
 		registry: c.Registry, identity: c.Identity, log: c.Logger,
 		token: sha256.Sum256([]byte(c.Token)), guarded: c.Token != "", open: c.Token == "" && c.Open,
-		metrics: newMetrics(), limits: defaults(), following: make(map[string]*follower),
+		metrics: newMetrics(), limits: defaults(), following: make(map[followerKey]*follower),
 		greetings: make(chan struct{}, greetingsMax), syncs: make(chan struct{}, syncsAtOnce),
+	}
+	if e.proves = c.Proves; e.proves == nil {
+		e.proves = func(context.Context, string) error { return nil }
 	}
 	e.life, e.end = context.WithCancel(context.Background())
 	if e.log == nil {
@@ -164,21 +174,21 @@ func (e *Exporter) admit(ctx context.Context) error {
 func (e *Exporter) join(f *follower) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	old := e.following[f.name]
+	old := e.following[f.key()]
 	if old == nil && len(e.following) >= e.limits.followers {
 		return errTooMany
 	}
 	if old != nil {
 		old.cut(errReplaced)
 	}
-	e.following[f.name] = f
+	e.following[f.key()] = f
 	return nil
 }
 
 func (e *Exporter) leave(f *follower) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.following[f.name] == f {
-		delete(e.following, f.name)
+	if e.following[f.key()] == f {
+		delete(e.following, f.key())
 	}
 }

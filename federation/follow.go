@@ -34,6 +34,8 @@ type follower struct {
 	replica      *registry.Replica
 }
 
+func (f *follower) key() followerKey { return followerKey{f.region, f.name} }
+
 // Follow serves a replicator until one of both sides has enough.
 func (s *service) Follow(on stream) (answer error) {
 	e := s.exporter
@@ -152,6 +154,9 @@ func (f *follower) begin(ctx context.Context, h *replicationv1.Hello) error {
 	}
 	if h.GetClusterId() == own.ClusterID && h.GetRegion() == own.Region {
 		return itself(own)
+	}
+	if err := e.proves(ctx, h.GetRegion()); h.GetRegion() != "" && err != nil { // a mirror need not be of any
+		return unproved(h.GetRegion(), err)
 	}
 	if own.Incarnation == "" { // a member that has only been founded
 		return registry.ErrNoLeader

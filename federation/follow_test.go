@@ -2,6 +2,7 @@ package federation
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -102,6 +103,33 @@ func TestWhoMayFollow(t *testing.T) {
 			r.reach(m.put("orders", "a", 80))
 		})
 	}
+}
+
+// TestNobodyFollowsInTheNameOfAnother shows that who has not proved to be of the region
+// that he names is not answered, and that the name of a replicator is its region's only.
+func TestNobodyFollowsInTheNameOfAnother(t *testing.T) {
+	m := newRegion(t, 1, registry.HistoryBounds{}).members[0]
+	m.restart(Config{Token: token, Proves: func(_ context.Context, region string) error {
+		if region == "forged" {
+			return errors.New("the certificate is of another")
+		}
+		return nil
+	}}, nil)
+	at := m.put("orders", "a", 80)
+	from := func(region string) *replicator {
+		r := newReplicator(t)
+		r.hello.Region = region
+		r.follow(m)
+		return r
+	}
+	mustEqual(t, "who has not proved it", from("forged").refused(), "PermissionDenied NOT_PROVED")
+	b, c := from("b"), from("c")
+	b.reach(at)
+	c.reach(at)
+	b.reach(m.put("orders", "b", 80)) // c, which is called the same, has not taken its place
+	mustEqual(t, "those who follow", len(m.exporter.Followers()), 2)
+	mirror := from("") // it is of no region, and names none
+	mirror.reach(at)
 }
 
 // TestWhatAHelloMustSay is the table of beginnings that are refused.

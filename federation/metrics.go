@@ -63,7 +63,9 @@ func (e *Exporter) Followers() []Follower {
 		out = append(out, one)
 	}
 	e.mu.Unlock()
-	slices.SortFunc(out, func(a, b Follower) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(out, func(a, b Follower) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Region, b.Region))
+	})
 	return out
 }
 

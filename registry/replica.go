@@ -166,8 +166,11 @@ func (p *Replica) takes(e *Event) bool {
 	return p.registry.owns(cmp.Or(e.Instance, e.Previous)) // the region of an instance never changes
 }
 
-// owns says whether an instance is of this registry's region.
-func (r *Registry) owns(i *Instance) bool { return i != nil && i.Region == r.machine.reader.region }
+// owns says whether an instance was registered here. One that was copied from a region of
+// this name was not: a cluster may have been given another region's name.
+func (r *Registry) owns(i *Instance) bool {
+	return i != nil && i.Imported == nil && i.Region == r.machine.reader.region
+}
 
 // After is the revision up to which everything has been told.
 func (p *Replica) After() Revision { return p.watch.after }

@@ -17,6 +17,8 @@ func TestAReplicaIsOfTheRegionsOwn(t *testing.T) {
 		i := &Instance{Origin: &Origin{Namespace: "prod", Service: "pay", Region: region}, ID: "a"}
 		return &Event{Kind: EventInstancePut, Service: i.ServiceKey(), Instance: i}
 	}
+	copied := put("here")
+	copied.Instance.Imported = &Imported{Cluster: 200}
 	some := []Selected{{Namespace: "prod", Services: []string{"orders"}}, {Namespace: "test"}}
 	for name, c := range map[string]struct {
 		selected []Selected
@@ -25,6 +27,7 @@ func TestAReplicaIsOfTheRegionsOwn(t *testing.T) {
 	}{
 		"its own":                      {nil, event("here", "prod", "pay"), true},
 		"another region's":             {nil, event("there", "prod", "pay"), false},
+		"a copy in its own name":       {nil, copied, false},
 		"another region's put":         {nil, put("there"), false},
 		"its own put":                  {nil, put("here"), true},
 		"a service that is selected":   {some, event("here", "prod", "orders"), true},

@@ -16,7 +16,7 @@ import (
 func (n *node) makeExporter() (err error) {
 	n.exporter, err = federation.NewExporter(federation.Config{
 		Registry: n.registry, Identity: n.identity, Token: n.config.Auth.ReplicationToken, Open: n.config.atHome() || n.tls != nil,
-		Logger: n.logger, Registerer: n.metrics,
+		Proves: n.provesRegion(), Logger: n.logger, Registerer: n.metrics,
 	})
 	return err
 }

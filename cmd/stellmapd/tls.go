@@ -145,6 +145,20 @@ func (n *node) provesMember() func(context.Context, uint64) error {
 	}
 }
 
+// provesRegion holds a replicator to its certificate: that is of the region that it names.
+func (n *node) provesRegion() func(context.Context, string) error {
+	if n.tls == nil {
+		return nil
+	}
+	return func(ctx context.Context, region string) error {
+		who, ok := access.FromContext(ctx)
+		if !ok {
+			return errors.New("the caller has proved nothing")
+		}
+		return access.OfRegion(region)(who)
+	}
+}
+
 // runTLS keeps what the ports go by current.
 func (n *node) runTLS(ctx context.Context) error {
 	if n.tls == nil {
