@@ -31,6 +31,7 @@ type copier struct {
 type received struct {
 	*replicationv1.FollowResponse
 	bytes int
+	at    time.Time // when it was
 }
 
 // open says hello. The next stream of the same name ends this one at the source, so
@@ -71,7 +72,7 @@ func (c *copier) receive(ctx context.Context, end context.CancelCauseFunc) error
 			return fmt.Errorf("what %s tells has ended: %w", c.source.address(), err)
 		}
 		silence.Reset(c.source.importer.limits.silence)
-		one := received{m, proto.Size(m)}
+		one := received{m, proto.Size(m), time.Now()}
 		c.source.importer.metrics.bytes.WithLabelValues(c.source.Region).Add(float64(one.bytes))
 		select {
 		case c.queue <- one:
@@ -125,7 +126,7 @@ func (c *copier) commit(ctx context.Context, one received) error {
 	case *replicationv1.FollowResponse_Changes:
 		last, err = c.changes(ctx, one)
 	case *replicationv1.FollowResponse_Progress:
-		err = c.progress(ctx, k.Progress)
+		err = c.progress(ctx, one.at, k.Progress)
 	default:
 		err = fmt.Errorf("%s tells what this version does not know: run a newer version", c.source.address())
 	}
@@ -245,11 +246,12 @@ func (c *copier) takeMore(into *received, room int) bool {
 }
 
 // progress notes that up to a revision there was nothing else, and how old that is. It
-// is an entry every ten seconds, by which every member knows how old the copy is.
-func (c *copier) progress(ctx context.Context, p *replicationv1.Progress) error {
+// is an entry every ten seconds, by which every member knows how old the copy is. It has
+// aged while it waited for its turn.
+func (c *copier) progress(ctx context.Context, at time.Time, p *replicationv1.Progress) error {
 	_, err := c.importTo(ctx, registry.Import{
 		Step: registry.ImportStepChanges, Upto: cursorFrom(p.GetCursor()),
-		Age: time.Duration(p.GetAgeMs()) * time.Millisecond, KnownAge: p.GetConfirmed(),
+		Age: time.Duration(p.GetAgeMs())*time.Millisecond + time.Since(at), KnownAge: p.GetConfirmed(),
 	}, 0)
 	return err
 }
@@ -269,15 +271,26 @@ func (c *copier) importTo(ctx context.Context, in registry.Import, bytes int) (m
 	if err != nil {
 		return false, err
 	}
-	for _, refused := range result.Refused {
-		s.importer.log.Warn("an instance of another region cannot be had here", "region", s.Region, "because", refused)
-	}
+	s.warn(result.Refused, time.Now())
 	s.importer.metrics.refused.WithLabelValues(s.Region).Add(float64(len(result.Refused)))
 	s.importer.metrics.items.WithLabelValues(s.Region).Add(float64(len(in.Items)))
 	if !result.More {
 		c.at = in.Upto
 	}
 	return result.More, nil
+}
+
+// warn says what could not be had here, at most once a refusedEvery: a source may have a
+// million of them, and tell them anew and anew.
+func (s *source) warn(refused []error, now time.Time) {
+	if len(refused) > 0 {
+		s.refused, s.lastRefused = s.refused+len(refused), refused[len(refused)-1]
+	}
+	if s.refused == 0 || now.Sub(s.warned) < refusedEvery {
+		return
+	}
+	s.importer.log.Warn("instances of another region cannot be had here", "region", s.Region, "count", s.refused, "last_because", s.lastRefused)
+	s.refused, s.warned = 0, now
 }
 
 func cursorFrom(c *replicationv1.Cursor) registry.ImportCursor {

@@ -61,6 +61,7 @@ const (
 	importBytes    = 256 << 10        // of one command, and one response more
 	importRate     = 8 << 20          // bytes a second, of each source
 	commitTimeout  = 5 * time.Second
+	refusedEvery   = time.Minute // the log is told at most that often what could not be taken in
 )
 
 // ConnectedAge is the age up to which a copy is connected: three times its source may
@@ -87,6 +88,10 @@ type source struct {
 	key      registry.RegionKey
 	next     int // of its addresses
 	rate     pace
+
+	refused     int // instances that were not taken in and not warned of yet; like the next two, of the goroutine that runs it
+	lastRefused error
+	warned      time.Time
 
 	following atomic.Bool
 	heard     atomic.Uint64 // the newest revision that it has told of

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"slices"
@@ -18,6 +19,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	replicationv1 "github.com/stellmap/stellmap/api/proto/stellmap/replication/v1"
 	"github.com/stellmap/stellmap/registry"
 	"github.com/stellmap/stellmap/registry/registrytest"
 )
@@ -284,6 +286,45 @@ func TestARestoredSourceIsNotMerged(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.mustBecomeEqual()
+}
+
+// TestRefusalsAreFewInTheLog shows that what cannot be had here is warned of with a count,
+// and at most so often.
+func TestRefusalsAreFewInTheLog(t *testing.T) {
+	var out strings.Builder
+	s := &source{Source: Source{Region: "here"}, importer: &Importer{log: slog.New(slog.NewTextHandler(&out, nil))}}
+	at := time.Unix(0, 0).Add(refusedEvery)
+	s.warn(nil, at)
+	s.warn([]error{errors.New("first")}, at)
+	s.warn([]error{errors.New("second"), errors.New("third")}, at.Add(time.Second))
+	s.warn(nil, at.Add(refusedEvery-1))
+	mustEqual(t, "lines at first", strings.Count(out.String(), "count=1 last_because=first"), strings.Count(out.String(), "\n"))
+	s.warn(nil, at.Add(refusedEvery))
+	s.warn(nil, at.Add(3*refusedEvery))
+	if !strings.Contains(out.String(), "count=2 last_because=third") || strings.Count(out.String(), "\n") != 2 {
+		t.Errorf("the log has %s", out.String())
+	}
+}
+
+// TestAMarkAgesInTheQueue shows that a mark of progress is as much older as it has waited
+// here to be committed.
+func TestAMarkAgesInTheQueue(t *testing.T) {
+	source := newRegion(t, 1, registry.HistoryBounds{})
+	source.members[0].put("orders", "a", 80)
+	c := newCopying(t, source, 1)
+	eventually(t, "a confirmed age", func() bool { _, known := c.registry.RegionAge(c.registry.Region(here)); return known })
+	c.lead(-1)
+	s := c.importers[0].sources[0]
+	eventually(t, "an end of following", func() bool { return !s.following.Load() && len(source.members[0].exporter.Followers()) == 0 })
+	at := c.registry.Region(here).Cursor
+	one := &copier{source: s, at: at}
+	mark := &replicationv1.Progress{Cursor: &replicationv1.Cursor{Incarnation: at.Incarnation, Revision: uint64(at.Revision), Selections: at.Selections}, Confirmed: true, AgeMs: 1000}
+	if err := one.progress(t.Context(), time.Now().Add(-5*time.Second), mark); err != nil {
+		t.Fatal(err)
+	}
+	if age := c.registry.Region(here).Age; age < 6*time.Second {
+		t.Errorf("a mark of a second that has waited for five is %v old", age)
+	}
 }
 
 // TestACopyIsPaused shows that an operator's word holds for whoever leads.
