@@ -204,6 +204,9 @@ func TestLoadIsBounded(t *testing.T) {
 		t.Errorf("refused is %s, want %s", got, want)
 	}
 	clock.forward(loadKept)
+	if n := len(m.server.loads.series()); n != 0 {
+		t.Errorf("%d series are told of what nobody has reported for long", n)
+	}
 	c.report(m, ofCluster("ledger.prod", ofZone("here", "a", 1, 0, 5), ofZone("here", "b", 1, 0, 0)))
 	mustLoad(t, m.server.Load(ordersKey), "1 reporters, 1m0s\n")
 	if l := m.server.Load(registry.ServiceKey{Namespace: "prod", Service: "ledger"}); len(l.Clusters) != 1 || len(l.Clusters[0].Localities) != 2 {
@@ -328,8 +331,8 @@ func callsOf(l Load) (sum calls) {
 // Clients that report at once, while others ask, lose nothing of what they say.
 func TestManyReportAtOnce(t *testing.T) {
 	const clients, reports = 8, 200
-	l := newLoads(loadEvery, newMetrics())
-	now := newClock().now()
+	clock := newClock()
+	l, now := newLoads(loadEvery, newMetrics(), clock.now), clock.now()
 	var all []*reporter
 	var working sync.WaitGroup
 	for range clients {

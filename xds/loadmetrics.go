@@ -51,6 +51,7 @@ func (l *loads) Collect(to chan<- prometheus.Metric) {
 func (l *loads) series() []prometheus.Metric {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.sweep(l.now())
 	out := make([]prometheus.Metric, 0, 3*l.parts)
 	for name, c := range l.clusters {
 		for at, p := range c.localities {

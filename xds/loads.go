@@ -25,6 +25,7 @@ type loads struct {
 	slot    time.Duration // of a window, of which loadSlots are kept
 	most    int           // parts of all clusters
 	metrics *metrics
+	now     func() time.Time
 
 	mu       sync.Mutex // guards what follows
 	clusters map[string]*clusterLoad
@@ -77,10 +78,11 @@ type reporter struct {
 
 	byInstance bool                          // it was asked to report its calls by instance
 	accused    map[registry.InstanceKey]bool // instances that it has said of that they fail
+	turned     int                           // where in its last votes it began, when there were too many
 }
 
-func newLoads(slot time.Duration, m *metrics) *loads {
-	return &loads{slot: slot, most: loadPartsMax, metrics: m, clusters: make(map[string]*clusterLoad)}
+func newLoads(slot time.Duration, m *metrics, now func() time.Time) *loads {
+	return &loads{slot: slot, most: loadPartsMax, metrics: m, now: now, clusters: make(map[string]*clusterLoad)}
 }
 
 // take adds a report of clusters that are known. What the client has in progress is
@@ -270,6 +272,7 @@ func (s *Server) Load(k registry.ServiceKey) Load {
 func (l *loads) of(cluster string, now time.Time) (ClusterLoad, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.sweep(now)
 	c := l.clusters[cluster]
 	if c == nil {
 		return ClusterLoad{}, false

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -73,7 +74,7 @@ func (s *Server) vote(ctx context.Context, r *reporter, stats []*endpointv3.Clus
 	if !r.byInstance {
 		return
 	}
-	votes := s.votes(r, stats)
+	votes := r.turn(s.votes(r, stats))
 	ctx, cancel := context.WithTimeout(ctx, loadVotesTime)
 	defer cancel()
 	for n, v := range votes {
@@ -85,21 +86,27 @@ func (s *Server) vote(ctx context.Context, r *reporter, stats []*endpointv3.Clus
 	}
 }
 
+// turn has those that were left out of one message come first in the next.
+func (r *reporter) turn(votes []vote) []vote {
+	if len(votes) <= loadVotesMax {
+		return votes
+	}
+	r.turned = (r.turned + loadVotesMax) % len(votes)
+	return append(votes[r.turned:], votes[:r.turned]...)
+}
+
 // votes are what a report says of instances: of those that fail, and of those that the
-// client has said it of and that do not any more.
+// client has said it of and that do not any more. A cluster's instances are gone through
+// once, however often it stands in the report.
 func (s *Server) votes(r *reporter, stats []*endpointv3.ClusterStats) []vote {
 	var votes []vote
-	for _, of := range stats {
-		k, rules, endpoint, wanted := s.cache.judged(of.GetClusterName())
+	for cluster, at := range byCluster(stats) {
+		k, rules, endpoint, wanted := s.cache.judged(cluster)
 		if !wanted {
 			continue
 		}
-		at := make(map[netip.AddrPort]calls)
-		for _, locality := range of.GetUpstreamLocalityStats() {
-			gatherEndpoints(at, locality.GetUpstreamEndpointStats())
-		}
 		service := s.cache.service(k)
-		if len(at) == 0 || service == nil {
+		if service == nil {
 			continue
 		}
 		for _, i := range service.Shown {
@@ -113,7 +120,25 @@ func (s *Server) votes(r *reporter, stats []*endpointv3.ClusterStats) []vote {
 			}
 		}
 	}
+	slices.SortFunc(votes, func(a, b vote) int { return a.key.Compare(b.key) })
 	return votes
+}
+
+// byCluster are the calls of a report by cluster and address.
+func byCluster(stats []*endpointv3.ClusterStats) map[string]map[netip.AddrPort]calls {
+	out := make(map[string]map[netip.AddrPort]calls)
+	for _, of := range stats {
+		for _, locality := range of.GetUpstreamLocalityStats() {
+			if len(locality.GetUpstreamEndpointStats()) == 0 {
+				continue
+			}
+			if out[of.GetClusterName()] == nil {
+				out[of.GetClusterName()] = make(map[netip.AddrPort]calls)
+			}
+			gatherEndpoints(out[of.GetClusterName()], locality.GetUpstreamEndpointStats())
+		}
+	}
+	return out
 }
 
 // gatherEndpoints sums calls by address, which can stand in several localities.

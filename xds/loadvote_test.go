@@ -130,11 +130,24 @@ func TestReportsOfInstancesAreBounded(t *testing.T) {
 	}
 	m.settled()
 	c := m.reporter(nodeOf(t))
-	c.report(m, byAddress("orders.prod", stats...))
+	var apart []*endpointv3.ClusterStats
+	for _, one := range stats {
+		apart = append(apart, byAddress("orders.prod", one)) // a cluster may come any number of times
+	}
+	c.report(m, apart...)
 	c.report(m)
 	failures, left := m.server.metrics.loadVotes[voteFailure].Load(), m.server.metrics.loadVotes[voteLeftOut].Load()
 	if failures != loadVotesMax || left != 3 {
 		t.Errorf("%d instances are reported and %d left out", failures, left)
+	}
+	first := heard.take()
+	c.report(m, byAddress("orders.prod", stats...))
+	c.report(m)
+	second := heard.take()
+	for n := range loadVotesMax + 3 {
+		if of := fmt.Sprintf("prod/orders/%d ", n); !strings.Contains(first+second, of) {
+			t.Errorf("nobody has said anything of %s in two messages", of)
+		}
 	}
 }
 

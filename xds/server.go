@@ -128,7 +128,7 @@ func New(c Config) *Server {
 	s.cache = newCache(c.Machine, incarnation, s.metrics)
 	s.cache.tracing = newTracing(c.Traces, incarnation, s.now, s.metrics)
 	if c.LoadEvery > 0 {
-		s.loads = newLoads(c.LoadEvery, s.metrics)
+		s.loads = newLoads(c.LoadEvery, s.metrics, s.now)
 	}
 	s.cache.loadWanted = s.loads != nil
 	s.registering = s.metrics.register(c.Registerer, s.rejectedNow, s.loads)
