@@ -62,6 +62,7 @@ func TestAMarkWithoutALeader(t *testing.T) {
 	r.reach(m.put("orders", "a", 80))
 	m.region.log.Set(func() { m.region.log.Fault = registry.ErrNoLeader })
 	r.follow(m)
+	r.progress = nil // the leader's may have come already
 	for r.progress == nil {
 		if _, err := r.receive(); err != nil {
 			t.Fatal(err)
