@@ -14,6 +14,7 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	endpointservice "github.com/envoyproxy/go-control-plane/envoy/service/endpoint/v3"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 )
 
@@ -321,6 +322,76 @@ func TestOnlyTheBeginningOfAStreamCounts(t *testing.T) {
 	clock.forward(2 * time.Second)
 	c := begin()
 	c.wants(typeEndpoints, "orders.prod")
+}
+
+// A node that comes over and over has to wait, by what it has proved and what it calls
+// itself; others, and those who have to prove nothing, do not.
+func TestANodeThatComesOverAndOverWaits(t *testing.T) {
+	clock := newClock()
+	m := newMember(t, func(c *Config, _ *limits) {
+		c.Now = clock.now
+		c.Identify = func(ctx context.Context) (string, bool) {
+			given, _ := metadata.FromIncomingContext(ctx)
+			who := given.Get("who")
+			return strings.Join(who, ""), len(who) > 0
+		}
+	})
+	m.add("orders", 1)
+	begin := func(who, id string) *deltaClient {
+		ctx := t.Context()
+		if who != "" {
+			ctx = metadata.AppendToOutgoingContext(ctx, "who", who)
+		}
+		stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(m.conn).DeltaAggregatedResources(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		node := nodeOf(t)
+		node.Id = id
+		c := &deltaClient{tb: t, node: node, stream: stream, received: receive(stream.Recv)}
+		c.subscribe(typeEndpoints, "orders.prod")
+		return c
+	}
+	for range nodeTokens {
+		begin("web", "web-1").wants(typeEndpoints, "orders.prod")
+	}
+	refused := begin("web", "web-1").end(t)
+	mustEnd(t, refused, codes.ResourceExhausted, `node "web-1" of web has begun 20 streams`)
+	mustEnd(t, refused, codes.ResourceExhausted, "the next in 1s")
+	begin("web", "web-2").wants(typeEndpoints, "orders.prod")
+	begin("shop", "web-1").wants(typeEndpoints, "orders.prod")
+	for range nodeTokens + 1 {
+		begin("", "web-1").wants(typeEndpoints, "orders.prod")
+	}
+	clock.forward(nodeTokenEvery)
+	begin("web", "web-1").wants(typeEndpoints, "orders.prod")
+	mustEnd(t, begin("web", "web-1").end(t), codes.ResourceExhausted, "web-1")
+	if n := m.server.metrics.tokenless.Load(); n != 2 {
+		t.Errorf("%d are counted, want 2", n)
+	}
+}
+
+// Tokens are kept of so many nodes and no more; who has all of his is not kept for long.
+func TestTokensAreKeptOfSoManyNodes(t *testing.T) {
+	box, now := tokenBox{paid: make(map[string]time.Time)}, newClock().now()
+	for n := range nodesMax + 10 {
+		if wait := box.take(fmt.Sprint(n), now); wait != 0 {
+			t.Fatalf("node %d waits %v for its first", n, wait)
+		}
+	}
+	if n := len(box.paid); n != nodesMax {
+		t.Errorf("tokens of %d nodes are kept", n)
+	}
+	for range nodeTokens - 1 {
+		box.take("0", now)
+	}
+	if wait := box.take("0", now.Add(nodeTokenEvery/2)); wait != nodeTokenEvery/2 {
+		t.Errorf("one that has used up its tokens waits %v", wait)
+	}
+	box.take("new", now.Add(2*nodeTokenEvery))
+	if n := len(box.paid); n != 2 {
+		t.Errorf("tokens of %d nodes are kept, want those that have not all of theirs", n)
+	}
 }
 
 // A server that stops sends its streams away in slices and takes no new ones.

@@ -25,6 +25,7 @@ type metrics struct {
 	streams     atomic.Int64
 	refused     atomic.Uint64 // streams above the cap
 	turned      atomic.Uint64 // streams that would have waited too long for their turn
+	tokenless   atomic.Uint64 // streams of nodes that begin too many
 	delayed     atomic.Uint64 // streams that waited for it
 	aged        atomic.Uint64 // streams ended for their age
 	drained     atomic.Uint64 // streams sent away by a server that stops
@@ -83,6 +84,7 @@ func (m *metrics) register(r prometheus.Registerer, rejectedNow func(resourceTyp
 	}
 	single("stellmap_xds_streams_refused_total", "Streams refused because there were too many, or this member was stopping.", &m.refused)
 	single("stellmap_xds_first_responses_refused_total", "Streams refused because too many others were about to begin.", &m.turned)
+	single("stellmap_xds_node_streams_refused_total", "Streams refused because their node begins too many.", &m.tokenless)
 	single("stellmap_xds_first_responses_delayed_total", "Streams that waited for their turn to begin.", &m.delayed)
 	single("stellmap_xds_streams_aged_total", "Streams ended because they had reached their age.", &m.aged)
 	single("stellmap_xds_streams_drained_total", "Streams sent to other members by this one as it stopped.", &m.drained)

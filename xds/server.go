@@ -45,9 +45,11 @@ type Server struct {
 	stopped  chan struct{} // closed when Run ends
 	leaving  chan struct{} // closed when streams are sent away
 
-	age       time.Duration // of a stream, about; 0 = any
-	turnstile turnstile     // of streams that begin
-	passage   passage       // of large route tables
+	age       time.Duration                        // of a stream, about; 0 = any
+	turnstile turnstile                            // of streams that begin
+	tokens    tokenBox                             // of nodes that begin them
+	identify  func(context.Context) (string, bool) // nil = nobody has to prove anything
+	passage   passage                              // of large route tables
 	random    func() float64
 	sleep     func(context.Context, time.Duration) error
 
@@ -74,8 +76,10 @@ type Config struct {
 	LoadEvery      time.Duration // how often clients report their load; 0 = never, and the service is not offered
 	// Report takes what clients' load says of instances, where a policy wants it; nil = they are not asked for it.
 	Report func(context.Context, registry.InstanceRef, registry.Report) (registry.Reported, error)
-	Random func() float64 // from 0 to 1; nil = math/rand
-	Traces Traces
+	// Identify gives what a caller has proved to be; false, where it had to prove nothing. nil = nobody has to.
+	Identify func(context.Context) (string, bool)
+	Random   func() float64 // from 0 to 1; nil = math/rand
+	Traces   Traces
 }
 
 // The bounds of a server.
@@ -107,6 +111,7 @@ func New(c Config) *Server {
 		},
 		metrics: newMetrics(), stopped: make(chan struct{}), leaving: make(chan struct{}), streams: make(map[*stream]struct{}),
 		age: c.StreamAge, turnstile: turnstile{rate: c.FirstResponses}, random: c.Random, sleep: sleep, accuse: c.Report,
+		identify: c.Identify, tokens: tokenBox{paid: make(map[string]time.Time)},
 	}
 	s.passage = passage{server: s, inside: make(map[*stream]*turn)}
 	if s.random == nil {

@@ -231,6 +231,9 @@ func (s *stream) begin(ctx context.Context, r *request) error {
 	if n.onDemand && !s.delta {
 		return status.Errorf(codes.InvalidArgument, "node.metadata[%q]: needs deltas, and this stream is state of the world: set api_type DELTA_GRPC in ads_config, or leave it out", metadataOnDemand)
 	}
+	if err := s.server.token(ctx, n); err != nil { // before the turns of all, which it would take
+		return err
+	}
 	if err := s.server.turn(ctx); err != nil {
 		return err
 	}

@@ -129,6 +129,12 @@ func (n *node) toMember() func(id uint64) credentials.TransportCredentials {
 	}
 }
 
+// proved is what a caller has proved to be.
+func proved(ctx context.Context) (string, bool) {
+	who, ok := access.FromContext(ctx)
+	return who.String(), ok
+}
+
 // provesMember holds a caller on the members' port to its certificate: the id in it is the
 // one that it says, and the region is this one. Whether such a member is in the cluster, the
 // cluster decides.
