@@ -328,61 +328,59 @@ func documentOf[D any](a *API, w http.ResponseWriter, q *http.Request, missing f
 	return d, err
 }
 
-// heldOf is the edit of such a document that holds.
-func heldOf[D any](w http.ResponseWriter, q *http.Request, d *registry.Document[D], missing func(registry.ServiceKey) error) (*registry.Edit[D], error) {
+// tellHeld answers with the edit of such a document that holds.
+func tellHeld[D any](a *API, w http.ResponseWriter, q *http.Request, missing func(registry.ServiceKey) error,
+	read func(context.Context, registry.ServiceKey, registry.Consistency) (*registry.Document[D], registry.Revision, error),
+	answer func(registry.ServiceKey, *registry.Edit[D]) any,
+) error {
+	d, err := documentOf(a, w, q, missing, read)
+	if err != nil {
+		return err
+	}
+	k := pathService(q)
 	if d.Content() == nil {
-		return nil, missing(pathService(q))
+		return missing(k)
 	}
 	setETag(w, d.Version())
-	return &d.Edits[len(d.Edits)-1], nil
+	writeJSON(w, http.StatusOK, typeJSON, answer(k, &d.Edits[len(d.Edits)-1]))
+	return nil
+}
+
+// tellEdits answers with the last edits of such a document.
+func tellEdits[D any](a *API, w http.ResponseWriter, q *http.Request, missing func(registry.ServiceKey) error,
+	read func(context.Context, registry.ServiceKey, registry.Consistency) (*registry.Document[D], registry.Revision, error),
+	answer func(registry.ServiceKey, []v2Edit) any,
+) error {
+	d, err := documentOf(a, w, q, missing, read)
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, typeJSON, answer(pathService(q), historyOf(d)))
+	return nil
 }
 
 func (a *API) v2Policy(w http.ResponseWriter, q *http.Request) error {
-	d, err := documentOf(a, w, q, noPolicy, a.registry.Policy)
-	if err != nil {
-		return err
-	}
-	last, err := heldOf(w, q, d, noPolicy)
-	if err != nil {
-		return err
-	}
-	k := pathService(q)
-	writeJSON(w, http.StatusOK, typeJSON, &v2PolicyAnswer{k.Namespace, k.Service, last.Version, last.Revision, timeText(time.UnixMilli(last.At)), last.By, last.Content})
-	return nil
+	return tellHeld(a, w, q, noPolicy, a.registry.Policy, func(k registry.ServiceKey, e *registry.Edit[registry.Policy]) any {
+		return &v2PolicyAnswer{k.Namespace, k.Service, e.Version, e.Revision, timeText(time.UnixMilli(e.At)), e.By, e.Content}
+	})
 }
 
 func (a *API) v2PolicyHistory(w http.ResponseWriter, q *http.Request) error {
-	d, err := documentOf(a, w, q, noPolicy, a.registry.Policy)
-	if err != nil {
-		return err
-	}
-	k := pathService(q)
-	writeJSON(w, http.StatusOK, typeJSON, &v2PolicyEdits{k.Namespace, k.Service, historyOf(d)})
-	return nil
+	return tellEdits(a, w, q, noPolicy, a.registry.Policy, func(k registry.ServiceKey, edits []v2Edit) any {
+		return &v2PolicyEdits{k.Namespace, k.Service, edits}
+	})
 }
 
 func (a *API) v2Upstreams(w http.ResponseWriter, q *http.Request) error {
-	d, err := documentOf(a, w, q, noUpstreams, a.registry.Upstreams)
-	if err != nil {
-		return err
-	}
-	last, err := heldOf(w, q, d, noUpstreams)
-	if err != nil {
-		return err
-	}
-	k := pathService(q)
-	writeJSON(w, http.StatusOK, typeJSON, &v2UpstreamsAnswer{k.Namespace, k.Service, last.Version, last.Revision, timeText(time.UnixMilli(last.At)), last.By, last.Content})
-	return nil
+	return tellHeld(a, w, q, noUpstreams, a.registry.Upstreams, func(k registry.ServiceKey, e *registry.Edit[registry.Upstreams]) any {
+		return &v2UpstreamsAnswer{k.Namespace, k.Service, e.Version, e.Revision, timeText(time.UnixMilli(e.At)), e.By, e.Content}
+	})
 }
 
 func (a *API) v2UpstreamsHistory(w http.ResponseWriter, q *http.Request) error {
-	d, err := documentOf(a, w, q, noUpstreams, a.registry.Upstreams)
-	if err != nil {
-		return err
-	}
-	k := pathService(q)
-	writeJSON(w, http.StatusOK, typeJSON, &v2UpstreamsEdits{k.Namespace, k.Service, historyOf(d)})
-	return nil
+	return tellEdits(a, w, q, noUpstreams, a.registry.Upstreams, func(k registry.ServiceKey, edits []v2Edit) any {
+		return &v2UpstreamsEdits{k.Namespace, k.Service, edits}
+	})
 }
 
 func (a *API) namespace(w http.ResponseWriter, q *http.Request) (registry.NamespaceCount, error) {
