@@ -249,8 +249,8 @@ func (x *applier) cluster(b *storage.Batch, payload []byte) error {
 	if err := proto.Unmarshal(payload, &c); err != nil {
 		return fmt.Errorf("decode the cluster's entry: %w", err)
 	}
-	if c.GetFeatureLevel() > featureLevel {
-		return fmt.Errorf("the cluster works at feature level %d, this version knows up to %d: %w", c.GetFeatureLevel(), featureLevel, errNotUnderstood)
+	if c.GetFeatureLevel() > FeatureLevel {
+		return fmt.Errorf("the cluster works at feature level %d, this version knows up to %d: %w", c.GetFeatureLevel(), FeatureLevel, errNotUnderstood)
 	}
 	x.ownFacts().setCluster(b, &c)
 	return nil

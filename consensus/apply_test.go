@@ -203,7 +203,7 @@ func TestFactsAreNotOverwritten(t *testing.T) {
 	b = newBench(t, fs)
 	check(b.facts)
 
-	if err := b.commands(cluster("one", featureLevel+1)); !errors.Is(err, errNotUnderstood) {
+	if err := b.commands(cluster("one", FeatureLevel+1)); !errors.Is(err, errNotUnderstood) {
 		t.Errorf("a newer feature level: %v", err)
 	}
 	if err := b.commands(member(Member{ID: 1, UUID: "other"})); !errors.Is(err, ErrRefused) {

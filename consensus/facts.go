@@ -14,9 +14,9 @@ import (
 	"github.com/stellmap/stellmap/storage"
 )
 
-// featureLevel is the newest that this version knows. A cluster works at the
+// FeatureLevel is the newest that this version knows. A cluster works at the
 // level that its log says.
-const featureLevel = 1
+const FeatureLevel = 1
 
 // facts are what the log says about the cluster itself. They are not changed
 // once published: whoever applies a change makes a new one.

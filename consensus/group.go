@@ -189,8 +189,8 @@ func newGroup(c Config) (*Group, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the facts about the cluster: %w", err)
 	}
-	if f.featureLevel > featureLevel {
-		return nil, fmt.Errorf("the cluster works at feature level %d, this version knows up to %d: %w", f.featureLevel, featureLevel, errNotUnderstood)
+	if f.featureLevel > FeatureLevel {
+		return nil, fmt.Errorf("the cluster works at feature level %d, this version knows up to %d: %w", f.featureLevel, FeatureLevel, errNotUnderstood)
 	}
 	if bound := f.members[c.ID].UUID; isAnother(bound, c.Self.UUID) {
 		return nil, fmt.Errorf("%w: %w", ErrRefused, uuidRefusal(c.Self, bound))

@@ -18,7 +18,7 @@ func (g *Group) proposeRecords() {
 	f := g.facts.Load()
 	if f.incarnation == "" {
 		g.proposeRecord("cluster", kindCluster, func() []byte {
-			return marshal(&peerv1.Cluster{Incarnation: g.randomIncarnation(), FeatureLevel: featureLevel})
+			return marshal(&peerv1.Cluster{Incarnation: g.randomIncarnation(), FeatureLevel: FeatureLevel})
 		})
 	}
 	for _, m := range append(g.acquaintances.all(), g.config.Self) {

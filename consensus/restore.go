@@ -164,8 +164,8 @@ func (r *Restoration) renew(e *storage.Engine, b *storage.Batch, out *Restored) 
 	if err != nil {
 		return fmt.Errorf("read the facts about the cluster: %w", err)
 	}
-	if f.featureLevel > featureLevel {
-		return fmt.Errorf("the cluster worked at feature level %d, this version knows up to %d: %w", f.featureLevel, featureLevel, errNotUnderstood)
+	if f.featureLevel > FeatureLevel {
+		return fmt.Errorf("the cluster worked at feature level %d, this version knows up to %d: %w", f.featureLevel, FeatureLevel, errNotUnderstood)
 	}
 	prefix := []byte(storage.MetaPrefix)
 	err = e.Scan(prefix, storage.PrefixEnd(prefix), func(key, _ []byte) error {

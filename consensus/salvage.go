@@ -58,8 +58,8 @@ func newSalvager(id storage.Identity, e *storage.Engine, m Machine) (*applier, e
 	if err != nil {
 		return nil, fmt.Errorf("read the facts about the cluster: %w", err)
 	}
-	if f.featureLevel > featureLevel {
-		return nil, fmt.Errorf("the cluster worked at feature level %d, this version knows up to %d: %w", f.featureLevel, featureLevel, errNotUnderstood)
+	if f.featureLevel > FeatureLevel {
+		return nil, fmt.Errorf("the cluster worked at feature level %d, this version knows up to %d: %w", f.featureLevel, FeatureLevel, errNotUnderstood)
 	}
 	requests, err := loadRequests(e)
 	if err != nil {

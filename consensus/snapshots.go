@@ -429,8 +429,8 @@ func (x *applier) reload() (err error) {
 	if err != nil {
 		return fmt.Errorf("read the facts about the cluster: %w", err)
 	}
-	if f.featureLevel > featureLevel {
-		return fmt.Errorf("the cluster works at feature level %d, this version knows up to %d: %w", f.featureLevel, featureLevel, errNotUnderstood)
+	if f.featureLevel > FeatureLevel {
+		return fmt.Errorf("the cluster works at feature level %d, this version knows up to %d: %w", f.featureLevel, FeatureLevel, errNotUnderstood)
 	}
 	if bound := f.members[x.id].UUID; isAnother(bound, x.uuid) {
 		return fmt.Errorf("%w: %w", ErrRefused, uuidRefusal(Member{ID: x.id, UUID: x.uuid}, bound))

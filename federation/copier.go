@@ -140,14 +140,18 @@ func (c *copier) commit(ctx context.Context, one received) error {
 func (c *copier) meet(i *replicationv1.Identity) error {
 	s := c.source
 	if i.GetRegion() != s.Region || i.GetClusterId() != s.ClusterID || i.GetIncarnation() == "" {
-		return fmt.Errorf("%s is cluster %d of region %.64q, not cluster %d of region %q: correct federation.regions", s.address(), i.GetClusterId(), i.GetRegion(), s.ClusterID, s.Region)
+		return fmt.Errorf("%w: %s is cluster %d of region %.64q, not cluster %d of region %q: correct federation.regions", errWrongCluster, s.address(), i.GetClusterId(), i.GetRegion(), s.ClusterID, s.Region)
 	}
 	if c.at.Incarnation != "" && c.at.Incarnation != i.GetIncarnation() {
 		s.importer.log.Warn("a region was restored or recovered since it was followed last: all there is is told anew", "region", s.Region, "before", c.at.Incarnation, "now", i.GetIncarnation())
 	}
+	if level := i.GetFeatureLevel(); level > s.importer.understands {
+		s.importer.log.Warn("a region is of a newer version", "region", s.Region, "because", newerText(level, s.importer.understands))
+	}
 	s.importer.log.Info("a region is followed", "region", s.Region, "cluster", s.ClusterID, "member", i.GetMember(), "after", c.at.Revision)
 	c.of = i.GetIncarnation()
 	s.following.Store(true)
+	s.link.meets(i)
 	return nil
 }
 
@@ -276,6 +280,9 @@ func (c *copier) importTo(ctx context.Context, in registry.Import, bytes int) (m
 	s.importer.metrics.items.WithLabelValues(s.Region).Add(float64(len(in.Items)))
 	if !result.More {
 		c.at = in.Upto
+	}
+	if in.Step == registry.ImportStepChanges || in.Step == registry.ImportStepSweep {
+		s.link.advances()
 	}
 	return result.More, nil
 }

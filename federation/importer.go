@@ -30,6 +30,8 @@ type Importer struct {
 	metrics  *importMetrics
 	limits   importLimits
 	sources  []*source
+
+	understands uint32 // the newest feature level that it does
 }
 
 // ImporterConfig is what an Importer needs.
@@ -37,6 +39,7 @@ type ImporterConfig struct {
 	Registry   *registry.Registry // required
 	Identity   func() Identity    // of this member; required
 	Leads      func() bool        // whether this member leads its cluster; required
+	Level      uint32             // the newest feature level that this version knows
 	Sources    []Source
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
@@ -93,6 +96,7 @@ type source struct {
 	lastRefused error
 	warned      time.Time
 
+	link      linkState
 	following atomic.Bool
 	heard     atomic.Uint64 // the newest revision that it has told of
 }
@@ -102,7 +106,7 @@ func NewImporter(c ImporterConfig) (*Importer, error) {
 	if c.Registry == nil || c.Identity == nil || c.Leads == nil {
 		return nil, errors.New("federation: ImporterConfig.Registry, Identity and Leads are required")
 	}
-	i := &Importer{registry: c.Registry, identity: c.Identity, leads: c.Leads, log: c.Logger, metrics: newImportMetrics(), limits: importDefaults()}
+	i := &Importer{registry: c.Registry, identity: c.Identity, leads: c.Leads, log: c.Logger, metrics: newImportMetrics(), limits: importDefaults(), understands: c.Level}
 	if i.log == nil {
 		i.log = slog.New(slog.DiscardHandler)
 	}
@@ -139,6 +143,7 @@ func (s *source) run(ctx context.Context) {
 	l, wait := &s.importer.limits, time.Duration(0)
 	for rest(ctx, wait) {
 		if !s.wanted() {
+			s.link.rests()
 			wait = l.lead
 			continue
 		}
@@ -150,6 +155,7 @@ func (s *source) run(ctx context.Context) {
 			wait = l.lead
 			continue
 		}
+		s.link.fails(s.problemOf(err), time.Now())
 		s.importer.log.Warn("a region is not followed any more: its copy ages until it is again", "region", s.Region, "cluster", s.ClusterID, "member", s.address(), "because", err)
 		s.next++
 		if time.Since(began) > l.retryMax { // it worked for a while
@@ -218,6 +224,7 @@ func (s *source) follow(ctx context.Context) error {
 	var parts sync.WaitGroup
 	defer parts.Wait()
 	defer end(nil)
+	s.link.tries(s.address())
 	conn, err := grpc.NewClient(s.address(), append([]grpc.DialOption{
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
 	}, s.Dial...)...)

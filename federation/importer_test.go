@@ -43,7 +43,8 @@ type copying struct {
 var here = registry.RegionKey{Region: "here", Cluster: 100}
 
 // newCopying begins with the first importer leading.
-func newCopying(tb testing.TB, source *region, importers int) *copying {
+// Changes may be made to each before it runs.
+func newCopying(tb testing.TB, source *region, importers int, changes ...func(*Importer)) *copying {
 	tb.Helper()
 	clock := registrytest.StillClock{}
 	log := registrytest.NewLog(tb, clock.Now)
@@ -57,6 +58,9 @@ func newCopying(tb testing.TB, source *region, importers int) *copying {
 	ended := make(chan error, importers)
 	for n := range importers {
 		one := c.newImporter(n)
+		for _, change := range changes {
+			change(one)
+		}
 		go func() { ended <- one.Run(ctx) }()
 	}
 	c.leads[0].Store(true)
@@ -79,7 +83,7 @@ func (c *copying) newImporter(n int) *Importer {
 	}
 	metrics := prometheus.NewRegistry()
 	one, err := NewImporter(ImporterConfig{
-		Registry: c.registry, Leads: c.leads[n].Load, Registerer: metrics,
+		Registry: c.registry, Leads: c.leads[n].Load, Level: 1, Registerer: metrics,
 		Identity: func() Identity { return Identity{Region: "there", ClusterID: 200} },
 		Sources: []Source{{
 			Region: "here", ClusterID: 100, Addresses: addresses, Token: token,
@@ -192,7 +196,7 @@ func TestARegionIsCopied(t *testing.T) {
 	at.remove("orders", "b")
 	at.put("pay", "d", 80)
 	eventually(t, "an attempt that fails", func() bool {
-		return counted(t, c.metrics[0], "streams_ended_total", "Unavailable") > 1
+		return counted(t, c.metrics[0], "streams_ended_total", "unreachable") > 1
 	})
 	mustEqual(t, "the copy while the link is cut", has(t, c.registry, "here"), before)
 	c.link(false)

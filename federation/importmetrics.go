@@ -1,11 +1,9 @@
 package federation
 
 import (
-	"context"
 	"errors"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"google.golang.org/grpc/status"
 
 	"github.com/stellmap/stellmap/registry"
 )
@@ -37,43 +35,25 @@ func (m *importMetrics) register(r prometheus.Registerer) error {
 	return errors.Join(all...)
 }
 
-// whyEnded is why a stream was given up, in a word.
-func whyEnded(err error) string {
-	switch {
-	case errors.Is(err, errNotWanted), errors.Is(err, context.Canceled):
-		return "not_wanted"
-	case errors.Is(err, registry.ErrCursorDiffers):
-		return "cursor_differs"
-	case errors.Is(err, registry.ErrRegionFull):
-		return "full"
-	case errors.Is(err, registry.ErrUnreadable):
-		return "unreadable"
-	case errors.Is(err, errSilent):
-		return "silent"
-	}
-	if s, ok := status.FromError(errors.Unwrap(err)); ok {
-		return s.Code().String()
-	}
-	return "failed"
-}
-
 var (
-	followedDesc  = regionDesc("followed", "1 while this member follows a region.")
-	ageDesc       = regionDesc("age_seconds", "How old this member's copy of a region is: all that the region had committed so long ago is in it.")
-	revisionDesc  = regionDesc("revision", "The region's revision up to which it has been copied.")
-	lagDesc       = regionDesc("behind_revisions", "Revisions that a region has told this member and that are not committed yet.")
-	instancesDesc = regionDesc("instances", "Instances of a region that there is a copy of.")
-	heldDesc      = regionDesc("held_instances", "Instances that the last full sync of a region did not tell, and that are kept since they are many.")
-	pausedDesc    = regionDesc("paused", "1 while the copy of a region takes nothing in.")
+	followedDesc    = regionDesc("followed", "1 while this member follows a region.")
+	isConnectedDesc = regionDesc("connected", "1 while it was confirmed lately how far a region has told this member's copy.")
+	problemDesc     = regionDesc("problem", "1 while something is wrong with following a region, by reason, on the member that follows it.", "reason")
+	ageDesc         = regionDesc("age_seconds", "How old this member's copy of a region is: all that the region had committed so long ago is in it.")
+	revisionDesc    = regionDesc("revision", "The region's revision up to which it has been copied.")
+	lagDesc         = regionDesc("behind_revisions", "Revisions that a region has told this member and that are not committed yet.")
+	instancesDesc   = regionDesc("instances", "Instances of a region that there is a copy of.")
+	heldDesc        = regionDesc("held_instances", "Instances that the last full sync of a region did not tell, and that are kept since they are many.")
+	pausedDesc      = regionDesc("paused", "1 while the copy of a region takes nothing in.")
 )
 
-func regionDesc(name, help string) *prometheus.Desc {
-	return prometheus.NewDesc("stellmap_federation_"+name, help, []string{"region"}, nil)
+func regionDesc(name, help string, more ...string) *prometheus.Desc {
+	return prometheus.NewDesc("stellmap_federation_"+name, help, append([]string{"region"}, more...), nil)
 }
 
 // Describe is for prometheus.
 func (i *Importer) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{followedDesc, ageDesc, revisionDesc, lagDesc, instancesDesc, heldDesc, pausedDesc} {
+	for _, d := range []*prometheus.Desc{followedDesc, isConnectedDesc, problemDesc, ageDesc, revisionDesc, lagDesc, instancesDesc, heldDesc, pausedDesc} {
 		to <- d
 	}
 }
@@ -82,12 +62,17 @@ func (i *Importer) Describe(to chan<- *prometheus.Desc) {
 func (i *Importer) Collect(to chan<- prometheus.Metric) {
 	for _, s := range i.sources {
 		of := i.registry.Region(s.key)
-		gauge := func(d *prometheus.Desc, n float64) {
-			to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, n, s.Region)
+		gauge := func(d *prometheus.Desc, n float64, labels ...string) {
+			to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, n, append([]string{s.Region}, labels...)...)
 		}
 		gauge(followedDesc, oneIf(s.following.Load()))
-		if age, known := i.registry.RegionAge(of); known {
+		age, known := i.registry.RegionAge(of)
+		gauge(isConnectedDesc, oneIf(known && !of.Paused && age <= ConnectedAge))
+		if known {
 			gauge(ageDesc, age.Seconds())
+		}
+		if p := s.link.shown(i.understands).Problem; p != nil {
+			gauge(problemDesc, 1, p.Code)
 		}
 		gauge(revisionDesc, float64(of.Cursor.Revision))
 		gauge(lagDesc, float64(max(registry.Revision(s.heard.Load()), of.Cursor.Revision)-of.Cursor.Revision))

@@ -43,6 +43,18 @@ type regionCopy struct {
 	Instances   int        `json:"instances"`
 	Services    int        `json:"services"`
 	Held        *heldSweep `json:"held,omitempty"`
+	Source      *struct {
+		Address      string `json:"address"`
+		Member       uint64 `json:"member,omitempty"`
+		FeatureLevel uint32 `json:"featureLevel,omitempty"`
+	} `json:"source,omitempty"`
+	Problem *regionProblem `json:"problem,omitempty"`
+}
+
+type regionProblem struct {
+	Code  string `json:"code"`
+	Text  string `json:"text"`
+	Since string `json:"since,omitempty"`
 }
 
 type heldSweep struct {
@@ -54,7 +66,11 @@ type heldSweep struct {
 
 // regionList is the answer of /api/v2/federation.
 type regionList struct {
-	Region  string       `json:"region"`
+	Region     string `json:"region"`
+	FollowedBy *struct {
+		Member uint64 `json:"member"`
+		Error  string `json:"error,omitempty"`
+	} `json:"followedBy,omitempty"`
 	Regions []regionCopy `json:"regions"`
 }
 
@@ -63,7 +79,8 @@ func (c *ctl) federationStatusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "How old the copies are, and what is in them",
 		Long: `status shows the copies of other regions as the asked member has them. AGE is how
-long ago it was that all of the region's commits were known to be in the copy.`,
+long ago it was that all of the region's commits were known to be in the copy, and
+PROBLEM what keeps the leader, which follows the regions for all members, from that.`,
 		Example: `  stellmapctl federation status
   stellmapctl federation status -o json | jq '.regions[] | select(.connected | not)'`,
 		Args: noArguments,
@@ -79,10 +96,13 @@ long ago it was that all of the region's commits were known to be in the copy.`,
 }
 
 func (c *ctl) regionView(list *regionList) view {
-	v := view{whole: list, columns: []column{{"REGION", false}, {"CLUSTER", false}, {"STATE", false}, {"AGE", false}, {"REVISION", false}, {"INSTANCES", false}, {"SERVICES", false}}}
+	v := view{whole: list, columns: []column{{"REGION", false}, {"CLUSTER", false}, {"STATE", false}, {"AGE", false}, {"REVISION", false}, {"INSTANCES", false}, {"SERVICES", false}, {"PROBLEM", false}, {"SOURCE", true}, {"LEVEL", true}}}
 	for _, r := range list.Regions {
 		v.items, v.names = append(v.items, r), append(v.names, r.Region)
-		v.rows = append(v.rows, []string{r.Region, fmt.Sprint(r.ClusterID), r.state(), r.age(), fmt.Sprint(r.Revision), fmt.Sprint(r.Instances), fmt.Sprint(r.Services)})
+		v.rows = append(v.rows, []string{r.Region, fmt.Sprint(r.ClusterID), r.state(), r.age(), fmt.Sprint(r.Revision), fmt.Sprint(r.Instances), fmt.Sprint(r.Services), r.problem(), r.source(), r.level()})
+		if p := r.Problem; p != nil {
+			v.notes = append(v.notes, fmt.Sprintf("%s: %s", r.Region, p.Text))
+		}
 		if h := r.Held; h != nil {
 			v.notes = append(v.notes, fmt.Sprintf("%s: %d of %d instances were not told in the last full sync and are kept for another %s; stellmapctl federation confirm %s lets them go",
 				r.Region, h.Instances, h.Of, c.timeTo(h.Until), r.Region))
@@ -91,7 +111,38 @@ func (c *ctl) regionView(list *regionList) view {
 	if len(list.Regions) == 0 {
 		v.notes = []string{"no other region is followed: [[federation.regions]] of the settings names them"}
 	}
+	switch by := list.FollowedBy; {
+	case by == nil:
+	case by.Member == 0:
+		v.notes = append(v.notes, "nothing is followed while this cluster has no leader")
+	case by.Error != "":
+		v.notes = append(v.notes, fmt.Sprintf("node %d, which leads, does not say how regions are followed: %s", by.Member, by.Error))
+	}
 	return v
+}
+
+func (r *regionCopy) problem() string {
+	if r.Problem == nil {
+		return "-"
+	}
+	return r.Problem.Code
+}
+
+func (r *regionCopy) source() string {
+	switch {
+	case r.Source == nil:
+		return "-"
+	case r.Source.Member == 0:
+		return r.Source.Address
+	}
+	return fmt.Sprintf("%s (node %d)", r.Source.Address, r.Source.Member)
+}
+
+func (r *regionCopy) level() string {
+	if r.Source == nil || r.Source.FeatureLevel == 0 {
+		return "-"
+	}
+	return fmt.Sprint(r.Source.FeatureLevel)
 }
 
 func (r *regionCopy) state() string {

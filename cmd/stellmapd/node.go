@@ -265,7 +265,8 @@ func (n *node) makeServers(machine *registry.Machine, token string) (err error) 
 	if err := n.makeImporter(); err != nil {
 		return err
 	}
-	n.transport.Inform(n.xds)
+	n.transport.Inform(peer.Proxies, n.xds)
+	n.transport.Inform(peer.Regions, regionLinks{n})
 	n.peerGRPC = grpc.NewServer(peer.ServerOptions(n.credentials(access.Peers))...)
 	n.transport.Register(n.peerGRPC)
 	n.exporter.Register(n.peerGRPC)

@@ -26,7 +26,7 @@ func (p peers) Others() []uint64 {
 }
 
 func (p peers) Ask(ctx context.Context, member uint64, request []byte) ([]byte, error) {
-	return p.transport.Ask(ctx, member, request)
+	return p.transport.Ask(ctx, member, peer.Proxies, request)
 }
 
 // proxies is how the HTTP port learns of the proxies of all members.

@@ -32,7 +32,7 @@ func (n *node) makeImporter() (err error) {
 		sources = append(sources, one)
 	}
 	n.importer, err = federation.NewImporter(federation.ImporterConfig{
-		Registry: n.registry, Identity: n.identity, Leads: n.leads, Sources: sources, Logger: n.logger, Registerer: n.metrics,
+		Registry: n.registry, Identity: n.identity, Leads: n.leads, Level: consensus.FeatureLevel, Sources: sources, Logger: n.logger, Registerer: n.metrics,
 	})
 	return err
 }
@@ -42,7 +42,7 @@ func (n *node) leads() bool { return n.group.Status().Role == consensus.RoleLead
 
 // federation is what the settings say of other regions.
 func (n *node) federation() httpapi.Federation {
-	out := httpapi.Federation{Fresh: federation.ConnectedAge}
+	out := httpapi.Federation{Fresh: federation.ConnectedAge, Following: n.following}
 	for _, r := range n.config.Federation.Regions {
 		out.Sources = append(out.Sources, registry.RegionKey{Region: r.Region, Cluster: r.ClusterID})
 	}

@@ -21,6 +21,15 @@ type Answerer interface {
 	Answer(ctx context.Context, request []byte) ([]byte, error)
 }
 
+// A Subject is what a question is about; each has an Answerer of its own.
+type Subject int32
+
+// The subjects, as they are told.
+const (
+	Proxies = Subject(peerv1.AskRequest_SUBJECT_UNSPECIFIED) // that the member serves
+	Regions = Subject(peerv1.AskRequest_SUBJECT_REGIONS)     // that the member follows, if it leads
+)
+
 // askConnectMax is how long a question waits for its connection: members that
 // have had nothing to say to each other have none.
 const askConnectMax = time.Second
@@ -29,7 +38,7 @@ const askConnectMax = time.Second
 var errNotIntroduced = errors.New("peer: the caller was not introduced")
 
 // Ask asks a member, and waits for its answer as long as ctx allows.
-func (t *Transport) Ask(ctx context.Context, to uint64, request []byte) ([]byte, error) {
+func (t *Transport) Ask(ctx context.Context, to uint64, about Subject, request []byte) ([]byte, error) {
 	g := t.target(to)
 	if g == nil {
 		return nil, fmt.Errorf("node %d is not known", to)
@@ -39,10 +48,10 @@ func (t *Transport) Ask(ctx context.Context, to uint64, request []byte) ([]byte,
 		return nil, err
 	}
 	self := t.group.Introduce()
-	reply, err := client.Ask(ctx, &peerv1.AskRequest{From: self.Member.ID, Uuid: self.Member.UUID, ClusterId: self.ClusterID, Data: request})
+	reply, err := client.Ask(ctx, &peerv1.AskRequest{From: self.Member.ID, Uuid: self.Member.UUID, ClusterId: self.ClusterID, Subject: peerv1.AskRequest_Subject(about), Data: request})
 	switch {
 	case status.Code(err) == codes.Unimplemented:
-		return nil, fmt.Errorf("node %d is of a version that answers no questions", to)
+		return nil, fmt.Errorf("node %d is of a version that answers no such questions", to)
 	case err != nil:
 		return nil, fmt.Errorf("ask node %d: %w", to, err)
 	case reply.GetRefusal() != "":
@@ -90,10 +99,11 @@ func (s *service) Ask(ctx context.Context, r *peerv1.AskRequest) (*peerv1.AskRes
 	if r.GetClusterId() != s.transport.group.Introduce().ClusterID || !s.transport.group.Known(r.GetFrom(), r.GetUuid()) {
 		return &peerv1.AskResponse{Refusal: errNotIntroduced.Error()}, nil
 	}
-	if s.transport.answerer == nil {
-		return nil, status.Error(codes.Unimplemented, "this node answers no questions")
+	answerer := s.transport.answerers[Subject(r.GetSubject())]
+	if answerer == nil {
+		return nil, status.Error(codes.Unimplemented, "this node answers no such questions")
 	}
-	data, err := s.transport.answerer.Answer(ctx, r.GetData())
+	data, err := answerer.Answer(ctx, r.GetData())
 	if err != nil {
 		return &peerv1.AskResponse{Refusal: err.Error()}, nil
 	}

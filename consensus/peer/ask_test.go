@@ -37,17 +37,20 @@ func TestMembersAskEachOther(t *testing.T) {
 			}
 			// Who has just been cut off for a failed start of a connection pauses for a while.
 			until(t, fmt.Sprintf("node %d answers node %d", to, i+1), func() bool {
-				answer, err := m.transport.Ask(t.Context(), to, []byte("hello"))
+				answer, err := m.transport.Ask(t.Context(), to, Proxies, []byte("hello"))
 				return err == nil && string(answer) == fmt.Sprintf("%d: hello", to)
 			})
 		}
 	}
-	if _, err := members[0].transport.Ask(t.Context(), 2, []byte("no")); err == nil || !strings.Contains(err.Error(), "node 2: it does not like the question") {
+	if _, err := members[0].transport.Ask(t.Context(), 2, Proxies, []byte("no")); err == nil || !strings.Contains(err.Error(), "node 2: it does not like the question") {
 		t.Errorf("a refusal is told as %v", err)
+	}
+	if _, err := members[0].transport.Ask(t.Context(), 2, Regions, []byte("hello")); err == nil || !strings.Contains(err.Error(), "answers no such questions") {
+		t.Errorf("a question about what nobody speaks for is answered with %v", err)
 	}
 	must(t, members[2].stop())
 	until(t, "the stopped member is missed", func() bool {
-		_, err := members[0].transport.Ask(t.Context(), 3, []byte("hello"))
+		_, err := members[0].transport.Ask(t.Context(), 3, Proxies, []byte("hello"))
 		return err != nil && strings.Contains(err.Error(), "node 3 is not connected")
 	})
 }
@@ -59,7 +62,7 @@ func TestAMemberThatTellsNothing(t *testing.T) {
 	c.start(2, vfs.NewMem())
 	propose(t, one, "before")
 	until(t, "it answers", func() bool {
-		_, err := one.transport.Ask(t.Context(), 2, nil)
-		return err != nil && strings.Contains(err.Error(), "answers no questions")
+		_, err := one.transport.Ask(t.Context(), 2, Proxies, nil)
+		return err != nil && strings.Contains(err.Error(), "answers no such questions")
 	})
 }

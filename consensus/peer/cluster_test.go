@@ -152,7 +152,7 @@ func (c *cluster) open(id uint64, fs vfs.FS, via *member) *member {
 	must(c.t, err)
 	m.transport.Bind(m.Group)
 	if c.informs != nil {
-		m.transport.Inform(c.informs(id))
+		m.transport.Inform(Proxies, c.informs(id))
 	}
 	m.run(c.t, c.listener(id), c.intercept)
 	stop := m.stop

@@ -82,7 +82,7 @@ type Config struct {
 
 // Transport is a consensus.Transport, and the other members' way in.
 type Transport struct {
-	answerer Answerer // set by Inform; nil = it tells nothing of this member
+	answerers map[Subject]Answerer // set by Inform; none = it tells nothing of that
 
 	config  Config
 	log     *slog.Logger
@@ -118,7 +118,7 @@ func New(c Config) (*Transport, error) {
 	if c.Random == nil {
 		c.Random = func(int64) int64 { return 0 }
 	}
-	t := &Transport{config: c, log: c.Logger, targets: make(map[uint64]*target), metrics: newMetrics(), chunk: snapshotChunkBytes}
+	t := &Transport{config: c, log: c.Logger, targets: make(map[uint64]*target), answerers: make(map[Subject]Answerer), metrics: newMetrics(), chunk: snapshotChunkBytes}
 	t.rate.bytesPerSecond, t.places = cmp.Or(c.SnapshotRate, snapshotRateDefault), make(chan struct{}, snapshotsAtOnce)
 	return t, t.metrics.register(c.Registerer)
 }
@@ -127,9 +127,9 @@ func New(c Config) (*Transport, error) {
 // group is made with the transport, so the transport learns of it afterwards.
 func (t *Transport) Bind(g Group) { t.group = g }
 
-// Inform names who answers the questions of other members. It comes before
-// Register and Run.
-func (t *Transport) Inform(a Answerer) { t.answerer = a }
+// Inform names who answers the other members' questions about a subject. It comes
+// before Register and Run.
+func (t *Transport) Inform(about Subject, a Answerer) { t.answerers[about] = a }
 
 // Register offers the service to the other members.
 func (t *Transport) Register(s *grpc.Server) {

@@ -108,6 +108,8 @@ type regionCopy struct {
 	Connected bool
 	AgeMs     int64
 	Instances int
+	Source    struct{ Address string }
+	Problem   struct{ Code string }
 }
 
 func (c *cluster) copyIn(m *member) (of regionCopy) {
@@ -175,6 +177,17 @@ func TestARegionHasACopyOfAnother(t *testing.T) {
 		t.Fatal(err)
 	}
 	has(leader, "one", "two")
+	for _, m := range a.members { // those that do not lead ask the one that does
+		_, err := process.Within(t.Context(), readyTime, "a word of why", func() error {
+			if of := a.copyIn(m); of.Problem.Code != "unreachable" || of.Source.Address != way.listener.Addr().String() {
+				return fmt.Errorf("%s says %+v", m.name(), of)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 
 	a.kill(leader)
 	way.set(false)

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"slices"
@@ -13,11 +14,14 @@ import (
 type Federation struct {
 	Sources []registry.RegionKey // that are followed, in order of preference
 	Fresh   time.Duration        // a copy that is younger is connected
+
+	Following func(context.Context) Following // asks the leader how they are followed; nil = nobody knows
 }
 
 type v2Federation struct {
-	Region  string     `json:"region"` // the own one
-	Regions []v2Region `json:"regions"`
+	Region     string        `json:"region"`               // the own one
+	FollowedBy *v2FollowedBy `json:"followedBy,omitempty"` // absent where the settings name no region
+	Regions    []v2Region    `json:"regions"`
 }
 
 // v2Region is the copy of a region, as this member has it.
@@ -34,6 +38,8 @@ type v2Region struct {
 	Instances   int               `json:"instances"`
 	Services    int               `json:"services"`
 	Held        *v2HeldSweep      `json:"held,omitempty"`
+	Source      *v2RegionSource   `json:"source,omitempty"`  // absent where nobody follows it, or where it is not known
+	Problem     *v2RegionProblem  `json:"problem,omitempty"` // the same, and where there is none
 }
 
 // v2HeldSweep is what the last full sync did not tell, and is kept since it is much.
@@ -63,6 +69,9 @@ func (a *API) v2Regions(w http.ResponseWriter, q *http.Request) error {
 	}
 	for _, of := range known {
 		out.Regions = append(out.Regions, a.shownRegion(of, false, settings.Fresh))
+	}
+	if settings.Following != nil && len(settings.Sources) > 0 {
+		out.showFollowing(settings.Following(q.Context()))
 	}
 	writeJSON(w, http.StatusOK, typeJSON, &out)
 	return nil

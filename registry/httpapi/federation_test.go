@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -57,6 +58,8 @@ func TestTheCopiesOfRegions(t *testing.T) {
 	m.clock.pass(30 * time.Second)
 	mustEqual(t, "whether it is connected when nothing was heard for so long", status().Connected, false)
 
+	mustEqual(t, "who follows, where nobody knows", regions.FollowedBy, nil)
+
 	list := func(path string) string { return m.must(http.StatusOK, http.MethodGet, path, "").Body.String() }
 	of := list("/api/v2/namespaces/prod/services/orders/instances?region=b")
 	for _, part := range []string{`"instanceId":"b/200/a"`, `"region":"b"`, `"origin":{"clusterId":200,"instanceId":"a","revision":6,`} {
@@ -109,4 +112,44 @@ func TestAnOperatorActsOnACopy(t *testing.T) {
 	mustEqual(t, "whether it is paused", m.config.Registry.Region(b).Paused, false)
 	post(http.StatusOK, "resync", `{"region":"b"}`, "secret")
 	mustEqual(t, "where it is, within a sync that was not swept", m.config.Registry.Region(b).Cursor, registry.ImportCursor{Sync: 1})
+}
+
+// TestWhyARegionIsNotFollowed shows the leader's word on how regions are followed, beside
+// what the asked member has of them, and what is told where it gives none.
+func TestWhyARegionIsNotFollowed(t *testing.T) {
+	b, c := registry.RegionKey{Region: "b", Cluster: 200}, registry.RegionKey{Region: "c", Cluster: 300}
+	var says Following
+	m := newMember(t, func(config *Config) {
+		config.Federation = func() Federation {
+			return Federation{Sources: []registry.RegionKey{b, c}, Following: func(context.Context) Following { return says }}
+		}
+	})
+	var got v2Federation
+	ask := func() {
+		t.Helper()
+		got = v2Federation{}
+		into(t, m.must(http.StatusOK, http.MethodGet, "/api/v2/federation", ""), &got)
+	}
+	says = Following{Member: 2, Links: []RegionLink{
+		{Region: c, Address: "10.3.0.1:19090", Problem: &RegionProblem{Code: "unreachable", Text: "it cannot be reached", Since: time.Unix(60, 0)}},
+		{Region: b, Address: "10.2.0.1:19090", Member: 3, FeatureLevel: 2, Problem: &RegionProblem{Code: "newer_version", Text: "it is newer"}},
+	}}
+	ask()
+	mustEqual(t, "who follows", *got.FollowedBy, v2FollowedBy{Member: 2})
+	mustEqual(t, "who is followed", *got.Regions[0].Source, v2RegionSource{Address: "10.2.0.1:19090", Member: 3, FeatureLevel: 2})
+	mustEqual(t, "what may soon be wrong", *got.Regions[0].Problem, v2RegionProblem{Code: "newer_version", Text: "it is newer"})
+	mustEqual(t, "who is tried", *got.Regions[1].Source, v2RegionSource{Address: "10.3.0.1:19090"})
+	mustEqual(t, "what is wrong", *got.Regions[1].Problem, v2RegionProblem{Code: "unreachable", Text: "it cannot be reached", Since: "1970-01-01T00:01:00.000Z"})
+
+	for _, says = range []Following{{Member: 2, Err: errors.New("node 2 is not connected")}, {}, {Member: 1, Links: []RegionLink{{Region: b}}}} {
+		ask()
+		want := v2FollowedBy{Member: says.Member}
+		if says.Err != nil {
+			want.Error = "node 2 is not connected"
+		}
+		mustEqual(t, "who follows", *got.FollowedBy, want)
+		if got.Regions[0].Source != nil || got.Regions[0].Problem != nil {
+			t.Errorf("it is said to be followed: %+v", got.Regions[0])
+		}
+	}
 }

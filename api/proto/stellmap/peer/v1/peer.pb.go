@@ -340,6 +340,54 @@ func (ForwardResponse_Code) EnumDescriptor() ([]byte, []int) {
 	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{14, 0}
 }
 
+type AskRequest_Subject int32
+
+const (
+	// The proxies that a member serves.
+	AskRequest_SUBJECT_UNSPECIFIED AskRequest_Subject = 0
+	// The regions that a leader follows.
+	AskRequest_SUBJECT_REGIONS AskRequest_Subject = 1
+)
+
+// Enum value maps for AskRequest_Subject.
+var (
+	AskRequest_Subject_name = map[int32]string{
+		0: "SUBJECT_UNSPECIFIED",
+		1: "SUBJECT_REGIONS",
+	}
+	AskRequest_Subject_value = map[string]int32{
+		"SUBJECT_UNSPECIFIED": 0,
+		"SUBJECT_REGIONS":     1,
+	}
+)
+
+func (x AskRequest_Subject) Enum() *AskRequest_Subject {
+	p := new(AskRequest_Subject)
+	*p = x
+	return p
+}
+
+func (x AskRequest_Subject) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (AskRequest_Subject) Descriptor() protoreflect.EnumDescriptor {
+	return file_stellmap_peer_v1_peer_proto_enumTypes[5].Descriptor()
+}
+
+func (AskRequest_Subject) Type() protoreflect.EnumType {
+	return &file_stellmap_peer_v1_peer_proto_enumTypes[5]
+}
+
+func (x AskRequest_Subject) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use AskRequest_Subject.Descriptor instead.
+func (AskRequest_Subject) EnumDescriptor() ([]byte, []int) {
+	return file_stellmap_peer_v1_peer_proto_rawDescGZIP(), []int{15, 0}
+}
+
 // Introduction is who a member says it is.
 type Introduction struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -1339,11 +1387,14 @@ func (x *ForwardResponse) GetData() []byte {
 }
 
 type AskRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	From          uint64                 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
-	Uuid          string                 `protobuf:"bytes,2,opt,name=uuid,proto3" json:"uuid,omitempty"`
-	ClusterId     uint64                 `protobuf:"varint,3,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
-	Data          []byte                 `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	From      uint64                 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
+	Uuid      string                 `protobuf:"bytes,2,opt,name=uuid,proto3" json:"uuid,omitempty"`
+	ClusterId uint64                 `protobuf:"varint,3,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	Data      []byte                 `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"`
+	// A member that knows no subjects takes a question for one about proxies, of
+	// which it has no kind.
+	Subject       AskRequest_Subject `protobuf:"varint,5,opt,name=subject,proto3,enum=stellmap.peer.v1.AskRequest_Subject" json:"subject,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1404,6 +1455,13 @@ func (x *AskRequest) GetData() []byte {
 		return x.Data
 	}
 	return nil
+}
+
+func (x *AskRequest) GetSubject() AskRequest_Subject {
+	if x != nil {
+		return x.Subject
+	}
+	return AskRequest_SUBJECT_UNSPECIFIED
 }
 
 type AskResponse struct {
@@ -1805,14 +1863,18 @@ const file_stellmap_peer_v1_peer_proto_rawDesc = "" +
 	"\vCODE_ANSWER\x10\x05\x12\x10\n" +
 	"\fCODE_INVALID\x10\x06\x12\r\n" +
 	"\tCODE_FULL\x10\a\x12\x11\n" +
-	"\rCODE_DIVERGED\x10\b\"g\n" +
+	"\rCODE_DIVERGED\x10\b\"\xe0\x01\n" +
 	"\n" +
 	"AskRequest\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x12\n" +
 	"\x04uuid\x18\x02 \x01(\tR\x04uuid\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x03 \x01(\x04R\tclusterId\x12\x12\n" +
-	"\x04data\x18\x04 \x01(\fR\x04data\";\n" +
+	"\x04data\x18\x04 \x01(\fR\x04data\x12>\n" +
+	"\asubject\x18\x05 \x01(\x0e2$.stellmap.peer.v1.AskRequest.SubjectR\asubject\"7\n" +
+	"\aSubject\x12\x17\n" +
+	"\x13SUBJECT_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fSUBJECT_REGIONS\x10\x01\";\n" +
 	"\vAskResponse\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\x12\x18\n" +
 	"\arefusal\x18\x02 \x01(\tR\arefusal\"\x7f\n" +
@@ -1849,7 +1911,7 @@ func file_stellmap_peer_v1_peer_proto_rawDescGZIP() []byte {
 	return file_stellmap_peer_v1_peer_proto_rawDescData
 }
 
-var file_stellmap_peer_v1_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_stellmap_peer_v1_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
 var file_stellmap_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_stellmap_peer_v1_peer_proto_goTypes = []any{
 	(MemberRequest_Kind)(0),   // 0: stellmap.peer.v1.MemberRequest.Kind
@@ -1857,59 +1919,61 @@ var file_stellmap_peer_v1_peer_proto_goTypes = []any{
 	(Refusal_Reason)(0),       // 2: stellmap.peer.v1.Refusal.Reason
 	(ForwardRequest_Kind)(0),  // 3: stellmap.peer.v1.ForwardRequest.Kind
 	(ForwardResponse_Code)(0), // 4: stellmap.peer.v1.ForwardResponse.Code
-	(*Introduction)(nil),      // 5: stellmap.peer.v1.Introduction
-	(*Member)(nil),            // 6: stellmap.peer.v1.Member
-	(*Replacement)(nil),       // 7: stellmap.peer.v1.Replacement
-	(*Removals)(nil),          // 8: stellmap.peer.v1.Removals
-	(*MemberRequest)(nil),     // 9: stellmap.peer.v1.MemberRequest
-	(*MemberAnswer)(nil),      // 10: stellmap.peer.v1.MemberAnswer
-	(*MemberProgress)(nil),    // 11: stellmap.peer.v1.MemberProgress
-	(*Cluster)(nil),           // 12: stellmap.peer.v1.Cluster
-	(*HelloRequest)(nil),      // 13: stellmap.peer.v1.HelloRequest
-	(*HelloResponse)(nil),     // 14: stellmap.peer.v1.HelloResponse
-	(*Refusal)(nil),           // 15: stellmap.peer.v1.Refusal
-	(*MessagesRequest)(nil),   // 16: stellmap.peer.v1.MessagesRequest
-	(*MessagesResponse)(nil),  // 17: stellmap.peer.v1.MessagesResponse
-	(*ForwardRequest)(nil),    // 18: stellmap.peer.v1.ForwardRequest
-	(*ForwardResponse)(nil),   // 19: stellmap.peer.v1.ForwardResponse
-	(*AskRequest)(nil),        // 20: stellmap.peer.v1.AskRequest
-	(*AskResponse)(nil),       // 21: stellmap.peer.v1.AskResponse
-	(*SnapshotRequest)(nil),   // 22: stellmap.peer.v1.SnapshotRequest
-	(*SnapshotOffer)(nil),     // 23: stellmap.peer.v1.SnapshotOffer
-	(*SnapshotChunk)(nil),     // 24: stellmap.peer.v1.SnapshotChunk
-	(*SnapshotResponse)(nil),  // 25: stellmap.peer.v1.SnapshotResponse
+	(AskRequest_Subject)(0),   // 5: stellmap.peer.v1.AskRequest.Subject
+	(*Introduction)(nil),      // 6: stellmap.peer.v1.Introduction
+	(*Member)(nil),            // 7: stellmap.peer.v1.Member
+	(*Replacement)(nil),       // 8: stellmap.peer.v1.Replacement
+	(*Removals)(nil),          // 9: stellmap.peer.v1.Removals
+	(*MemberRequest)(nil),     // 10: stellmap.peer.v1.MemberRequest
+	(*MemberAnswer)(nil),      // 11: stellmap.peer.v1.MemberAnswer
+	(*MemberProgress)(nil),    // 12: stellmap.peer.v1.MemberProgress
+	(*Cluster)(nil),           // 13: stellmap.peer.v1.Cluster
+	(*HelloRequest)(nil),      // 14: stellmap.peer.v1.HelloRequest
+	(*HelloResponse)(nil),     // 15: stellmap.peer.v1.HelloResponse
+	(*Refusal)(nil),           // 16: stellmap.peer.v1.Refusal
+	(*MessagesRequest)(nil),   // 17: stellmap.peer.v1.MessagesRequest
+	(*MessagesResponse)(nil),  // 18: stellmap.peer.v1.MessagesResponse
+	(*ForwardRequest)(nil),    // 19: stellmap.peer.v1.ForwardRequest
+	(*ForwardResponse)(nil),   // 20: stellmap.peer.v1.ForwardResponse
+	(*AskRequest)(nil),        // 21: stellmap.peer.v1.AskRequest
+	(*AskResponse)(nil),       // 22: stellmap.peer.v1.AskResponse
+	(*SnapshotRequest)(nil),   // 23: stellmap.peer.v1.SnapshotRequest
+	(*SnapshotOffer)(nil),     // 24: stellmap.peer.v1.SnapshotOffer
+	(*SnapshotChunk)(nil),     // 25: stellmap.peer.v1.SnapshotChunk
+	(*SnapshotResponse)(nil),  // 26: stellmap.peer.v1.SnapshotResponse
 }
 var file_stellmap_peer_v1_peer_proto_depIdxs = []int32{
-	6,  // 0: stellmap.peer.v1.Introduction.member:type_name -> stellmap.peer.v1.Member
+	7,  // 0: stellmap.peer.v1.Introduction.member:type_name -> stellmap.peer.v1.Member
 	0,  // 1: stellmap.peer.v1.MemberRequest.kind:type_name -> stellmap.peer.v1.MemberRequest.Kind
-	6,  // 2: stellmap.peer.v1.MemberRequest.member:type_name -> stellmap.peer.v1.Member
+	7,  // 2: stellmap.peer.v1.MemberRequest.member:type_name -> stellmap.peer.v1.Member
 	1,  // 3: stellmap.peer.v1.MemberAnswer.reason:type_name -> stellmap.peer.v1.MemberAnswer.Reason
-	11, // 4: stellmap.peer.v1.MemberAnswer.progress:type_name -> stellmap.peer.v1.MemberProgress
-	5,  // 5: stellmap.peer.v1.HelloRequest.introduction:type_name -> stellmap.peer.v1.Introduction
-	5,  // 6: stellmap.peer.v1.HelloResponse.introduction:type_name -> stellmap.peer.v1.Introduction
-	15, // 7: stellmap.peer.v1.HelloResponse.refusal:type_name -> stellmap.peer.v1.Refusal
+	12, // 4: stellmap.peer.v1.MemberAnswer.progress:type_name -> stellmap.peer.v1.MemberProgress
+	6,  // 5: stellmap.peer.v1.HelloRequest.introduction:type_name -> stellmap.peer.v1.Introduction
+	6,  // 6: stellmap.peer.v1.HelloResponse.introduction:type_name -> stellmap.peer.v1.Introduction
+	16, // 7: stellmap.peer.v1.HelloResponse.refusal:type_name -> stellmap.peer.v1.Refusal
 	2,  // 8: stellmap.peer.v1.Refusal.reason:type_name -> stellmap.peer.v1.Refusal.Reason
-	5,  // 9: stellmap.peer.v1.MessagesRequest.introduction:type_name -> stellmap.peer.v1.Introduction
+	6,  // 9: stellmap.peer.v1.MessagesRequest.introduction:type_name -> stellmap.peer.v1.Introduction
 	3,  // 10: stellmap.peer.v1.ForwardRequest.kind:type_name -> stellmap.peer.v1.ForwardRequest.Kind
 	4,  // 11: stellmap.peer.v1.ForwardResponse.code:type_name -> stellmap.peer.v1.ForwardResponse.Code
-	23, // 12: stellmap.peer.v1.SnapshotRequest.offer:type_name -> stellmap.peer.v1.SnapshotOffer
-	24, // 13: stellmap.peer.v1.SnapshotRequest.chunk:type_name -> stellmap.peer.v1.SnapshotChunk
-	5,  // 14: stellmap.peer.v1.SnapshotOffer.introduction:type_name -> stellmap.peer.v1.Introduction
-	13, // 15: stellmap.peer.v1.PeerService.Hello:input_type -> stellmap.peer.v1.HelloRequest
-	16, // 16: stellmap.peer.v1.PeerService.Messages:input_type -> stellmap.peer.v1.MessagesRequest
-	18, // 17: stellmap.peer.v1.PeerService.Forward:input_type -> stellmap.peer.v1.ForwardRequest
-	22, // 18: stellmap.peer.v1.PeerService.Snapshot:input_type -> stellmap.peer.v1.SnapshotRequest
-	20, // 19: stellmap.peer.v1.PeerService.Ask:input_type -> stellmap.peer.v1.AskRequest
-	14, // 20: stellmap.peer.v1.PeerService.Hello:output_type -> stellmap.peer.v1.HelloResponse
-	17, // 21: stellmap.peer.v1.PeerService.Messages:output_type -> stellmap.peer.v1.MessagesResponse
-	19, // 22: stellmap.peer.v1.PeerService.Forward:output_type -> stellmap.peer.v1.ForwardResponse
-	25, // 23: stellmap.peer.v1.PeerService.Snapshot:output_type -> stellmap.peer.v1.SnapshotResponse
-	21, // 24: stellmap.peer.v1.PeerService.Ask:output_type -> stellmap.peer.v1.AskResponse
-	20, // [20:25] is the sub-list for method output_type
-	15, // [15:20] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	5,  // 12: stellmap.peer.v1.AskRequest.subject:type_name -> stellmap.peer.v1.AskRequest.Subject
+	24, // 13: stellmap.peer.v1.SnapshotRequest.offer:type_name -> stellmap.peer.v1.SnapshotOffer
+	25, // 14: stellmap.peer.v1.SnapshotRequest.chunk:type_name -> stellmap.peer.v1.SnapshotChunk
+	6,  // 15: stellmap.peer.v1.SnapshotOffer.introduction:type_name -> stellmap.peer.v1.Introduction
+	14, // 16: stellmap.peer.v1.PeerService.Hello:input_type -> stellmap.peer.v1.HelloRequest
+	17, // 17: stellmap.peer.v1.PeerService.Messages:input_type -> stellmap.peer.v1.MessagesRequest
+	19, // 18: stellmap.peer.v1.PeerService.Forward:input_type -> stellmap.peer.v1.ForwardRequest
+	23, // 19: stellmap.peer.v1.PeerService.Snapshot:input_type -> stellmap.peer.v1.SnapshotRequest
+	21, // 20: stellmap.peer.v1.PeerService.Ask:input_type -> stellmap.peer.v1.AskRequest
+	15, // 21: stellmap.peer.v1.PeerService.Hello:output_type -> stellmap.peer.v1.HelloResponse
+	18, // 22: stellmap.peer.v1.PeerService.Messages:output_type -> stellmap.peer.v1.MessagesResponse
+	20, // 23: stellmap.peer.v1.PeerService.Forward:output_type -> stellmap.peer.v1.ForwardResponse
+	26, // 24: stellmap.peer.v1.PeerService.Snapshot:output_type -> stellmap.peer.v1.SnapshotResponse
+	22, // 25: stellmap.peer.v1.PeerService.Ask:output_type -> stellmap.peer.v1.AskResponse
+	21, // [21:26] is the sub-list for method output_type
+	16, // [16:21] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_stellmap_peer_v1_peer_proto_init() }
@@ -1922,7 +1986,7 @@ func file_stellmap_peer_v1_peer_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stellmap_peer_v1_peer_proto_rawDesc), len(file_stellmap_peer_v1_peer_proto_rawDesc)),
-			NumEnums:      5,
+			NumEnums:      6,
 			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
