@@ -1,4 +1,4 @@
-// Package access answers who is on the other side of a connection.
+// Package access answers who is on the other side of a connection, and what such a one may do.
 //
 // An Identity is the one SPIFFE URI of a certificate that was verified: a member, a
 // region that keeps a copy, a workload or an operator. There is no fallback, be it to
@@ -19,7 +19,13 @@
 // connection whose certificate is revoked, or whose authority is trusted no more, is
 // closed within seconds.
 //
-// The package says who somebody is and on which port such a one may speak at all. What
-// an identity may do is not decided here yet: there are no tokens, roles of namespaces
-// or audit.
+// A Policy says what somebody may do who has proved who it is, or who presents a token.
+// It is made of roles, bindings and tokens as they are written down at one moment, and
+// is pure: no clock, no files, no network. By default nothing is allowed, and a rule
+// that denies is stronger than all that allow.
+//
+//	written down ──▶ Policy ──▶ Rights of one caller ──▶ Allows(Ask), Explain(Ask)
+//
+// Where that is written down, and which calls ask for what, others know: the registry
+// replicates it, and the process joins the two. There is no audit here yet.
 package access

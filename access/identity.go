@@ -97,18 +97,24 @@ func ofPath(parts []string) (id Identity, reason string) {
 
 // String is the URI again, or "nobody".
 func (i Identity) String() string {
-	path := ""
-	switch i.Role {
-	case RolePeer:
-		path = fmt.Sprintf("region/%s/peer/%d", i.Region, i.PeerID)
-	case RoleReplicator:
-		path = "replicator/" + i.Region
-	case RoleWorkload:
-		path = "ns/" + i.Namespace + "/sa/" + i.Name
-	case RoleOperator:
-		path = "operator/" + i.Name
-	default:
+	path := i.path()
+	if path == "" {
 		return "nobody"
 	}
 	return "spiffe://" + i.TrustDomain + "/" + path
+}
+
+// path is what follows the trust domain; "" of nobody.
+func (i Identity) path() string {
+	switch i.Role {
+	case RolePeer:
+		return fmt.Sprintf("region/%s/peer/%d", i.Region, i.PeerID)
+	case RoleReplicator:
+		return "replicator/" + i.Region
+	case RoleWorkload:
+		return "ns/" + i.Namespace + "/sa/" + i.Name
+	case RoleOperator:
+		return "operator/" + i.Name
+	}
+	return ""
 }

@@ -86,6 +86,14 @@ func (t *step) run() []byte {
 		results = []*recordv1.Result{t.importChanges(kind.ImportChanges)}
 	case *recordv1.Command_ControlRegion:
 		results = []*recordv1.Result{t.controlRegion(kind.ControlRegion)}
+	case *recordv1.Command_EditRole:
+		results = []*recordv1.Result{t.editRole(kind.EditRole)}
+	case *recordv1.Command_EditBinding:
+		results = []*recordv1.Result{t.editBinding(kind.EditBinding)}
+	case *recordv1.Command_GrantToken:
+		results = []*recordv1.Result{t.grantToken(kind.GrantToken)}
+	case *recordv1.Command_RevokeToken:
+		results = []*recordv1.Result{t.revokeToken(kind.RevokeToken)}
 	default:
 		panic(fmt.Sprintf("registry: entry %d of term %d has a command of a kind that this version does not know: run a newer version", t.entry.Index, t.entry.Term))
 	}

@@ -59,14 +59,16 @@ func Grows(command []byte) bool {
 
 // growing decides for each kind. What has to go on while disks are nearly full
 // is what makes room, and leases: an instance that could not be renewed would
-// be lost to all who call it.
+// be lost to all who call it. Who may do what has to be decided then, too, by those
+// who come to make room, and it is little and bounded.
 func growing(c *recordv1.Command) (grows, decided bool) {
 	switch c.GetKind().(type) {
 	case *recordv1.Command_Register, *recordv1.Command_GrantLease, *recordv1.Command_EditPolicy, *recordv1.Command_EditUpstreams,
 		*recordv1.Command_EditNamespace, *recordv1.Command_ImportChanges:
 		return true, true
 	case *recordv1.Command_Deregister, *recordv1.Command_Renew, *recordv1.Command_Expire, *recordv1.Command_Reap, *recordv1.Command_SetConditions,
-		*recordv1.Command_Checkpoint, *recordv1.Command_RevokeLease, *recordv1.Command_Protect, *recordv1.Command_JudgeReports, *recordv1.Command_ControlRegion:
+		*recordv1.Command_Checkpoint, *recordv1.Command_RevokeLease, *recordv1.Command_Protect, *recordv1.Command_JudgeReports, *recordv1.Command_ControlRegion,
+		*recordv1.Command_EditRole, *recordv1.Command_EditBinding, *recordv1.Command_GrantToken, *recordv1.Command_RevokeToken:
 		return false, true
 	}
 	return true, false

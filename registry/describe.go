@@ -27,7 +27,7 @@ func DescribeCommand(data []byte) (json.RawMessage, error) {
 
 // RecordDescription is what stands under one of the registry's keys, for people.
 type RecordDescription struct {
-	Kind    string // instance, service, lease, policy, upstreams, namespace, protection, events, history, checkpoints, checkpoint clock, imported instance or copy of a region
+	Kind    string // instance, service, lease, policy, upstreams, namespace, role, binding, access token, protection, events, history, checkpoints, checkpoint clock, imported instance or copy of a region
 	Passing bool   // of an instance
 	Value   json.RawMessage
 }
@@ -63,6 +63,15 @@ func DescribeRecord(key, value []byte) (RecordDescription, bool, error) {
 	case bytes.HasPrefix(key, []byte(storage.NamespacePrefix)):
 		d.Kind = "namespace"
 		d.Value, err = describeRecord(key, value, &recordv1.DocumentRecord{}, storage.NamespacePrefix, 1)
+	case bytes.HasPrefix(key, []byte(storage.RolePrefix)):
+		d.Kind = "role"
+		d.Value, err = describeRecord(key, value, &recordv1.DocumentRecord{}, storage.RolePrefix, 1)
+	case bytes.HasPrefix(key, []byte(storage.BindingPrefix)):
+		d.Kind = "binding"
+		d.Value, err = describeRecord(key, value, &recordv1.DocumentRecord{}, storage.BindingPrefix, 1)
+	case bytes.HasPrefix(key, []byte(storage.AccessTokenPrefix)):
+		d.Kind = "access token"
+		d.Value, err = describeRecord(key, value, &recordv1.AccessTokenRecord{}, storage.AccessTokenPrefix, 1)
 	case bytes.HasPrefix(key, []byte(storage.EventPrefix)):
 		d.Kind = "events"
 		d.Value, err = describeRecord(key, value, &recordv1.EventsRecord{}, storage.EventPrefix, 1)

@@ -23,6 +23,8 @@ var (
 	ErrSharedLease = errors.New("registry: the instance has no lease of its own")
 	// ErrNoDocument says that nobody has ever written such a document.
 	ErrNoDocument = errors.New("registry: no such document")
+	// ErrTokenTold says that there is such an access token already: it was told once, to who asked first.
+	ErrTokenTold = errors.New("registry: the access token was granted before, and was told then: revoke it, and grant another")
 	// ErrVersion says that a document is not as the condition of an edit wants it: nothing was done.
 	ErrVersion = errors.New("registry: the document has another version")
 	// ErrQuota says that there are as many as there may be: nothing was done.
@@ -113,6 +115,12 @@ func fullError(namespace string, full *recordv1.Full) error {
 		return &QuotaError{fmt.Sprintf("there are %d policies, as many as there may be: delete some", n)}
 	case recordv1.Full_OF_UPSTREAMS:
 		return &QuotaError{fmt.Sprintf("there are %d documents of what services call, as many as there may be: delete some", n)}
+	case recordv1.Full_OF_ROLES:
+		return &QuotaError{fmt.Sprintf("there are %d roles, as many as there may be: delete some", n)}
+	case recordv1.Full_OF_BINDINGS:
+		return &QuotaError{fmt.Sprintf("there are %d bindings, as many as there may be: delete some", n)}
+	case recordv1.Full_OF_TOKENS:
+		return &QuotaError{fmt.Sprintf("there are %d access tokens that are still good, as many as there may be: revoke some", n)}
 	}
 	return &QuotaError{fmt.Sprintf("there are %d documents of namespaces, as many as there may be: delete some", n)}
 }

@@ -269,6 +269,13 @@ func dumpState(s *state) string {
 		fmt.Fprintf(&out, "  policy %x, abroad %+v\n", encodedPolicy(svc.policy), svc.abroad)
 	}
 	fmt.Fprintf(&out, "%s%s", dumpDocuments(s.policies, encodedPolicy), dumpDocuments(s.documents, encodedNamespace)+dumpDocuments(s.upstreams, encodedUpstreams))
+	fmt.Fprintf(&out, "%s%s", dumpDocuments(s.access.roles, encodedRole), dumpDocuments(s.access.bindings, encodedBinding))
+	for _, id := range slices.Sorted(maps.Keys(s.access.tokens)) {
+		token := *s.access.tokens[id]
+		scope := encode(token.Scope.record())
+		token.Scope = nil // a pointer
+		fmt.Fprintf(&out, "%+v within %x\n", token, scope)
+	}
 	for _, name := range slices.Sorted(maps.Keys(s.holdings)) {
 		fmt.Fprintf(&out, "%s holds %+v\n", name, *s.holdings[name])
 	}
@@ -305,6 +312,7 @@ func dumpEngine(tb testing.TB, e *storage.Engine) string {
 // dumpPresent is what the engine has of how things are.
 func dumpPresent(tb testing.TB, e *storage.Engine) string {
 	return dumpKeys(tb, e, storage.ServicePrefix, storage.InstancePrefix, storage.CheckpointPrefix, storage.LeasePrefix, storage.PolicyPrefix, storage.UpstreamsPrefix, storage.NamespacePrefix, storage.ProtectionKey,
+		storage.RolePrefix, storage.BindingPrefix, storage.AccessTokenPrefix,
 		storage.RegionPrefix, storage.CursorPrefix)
 }
 

@@ -42,6 +42,7 @@ type Machine struct {
 	metrics  machineMetrics
 	barrier  atomic.Pointer[func(context.Context) (Revision, error)] // set by New: what Answer confirms leadership with
 	ancient  atomic.Uint64                                           // the revision of the state that was read, if it is from before there was a history
+	edition  atomic.Pointer[Edition]                                 // of what is written down of access
 	term     atomic.Uint64                                           // of the newest entry published, whoever it was for
 
 	working *state   // used by the goroutine that applies, like the next two
@@ -92,6 +93,7 @@ func OpenMachine(c MachineConfig) (*Machine, error) {
 		m.views.newID = rand.Text // nobody can guess the place of another's list
 	}
 	m.term.Store(applied.Term)
+	m.reissue()
 	var err error
 	if m.working, m.published, err = m.load(); err != nil {
 		return nil, fmt.Errorf("read the registry from the engine: %w", err)
@@ -204,12 +206,16 @@ func (m *Machine) loadDocuments(loaded func(change)) error {
 	if err != nil {
 		return err
 	}
-	return m.scan(storage.NamespacePrefix, 1, func(name [][]byte, value []byte) error {
+	err = m.scan(storage.NamespacePrefix, 1, func(name [][]byte, value []byte) error {
 		k := ServiceKey{Namespace: m.reader.share(string(name[0]))}
 		document, err := m.reader.decodeNamespaces(k.Namespace, value)
 		loaded(change{service: k, op: opNamespacePut, namespace: document})
 		return err
 	})
+	if err != nil {
+		return err
+	}
+	return m.loadAccess(loaded)
 }
 
 // loadRegions reads the copies of other regions.
@@ -292,9 +298,11 @@ func (m *Machine) Publish(revision Revision) {
 	if revision == m.revision {
 		return
 	}
+	access := false
 	m.mu.Lock()
 	for i := range m.pending {
 		m.published.apply(&m.pending[i])
+		access = access || m.pending[i].op.isAccess()
 		if m.pending[i].op != opHandOut {
 			m.replaced += uint64(m.pending[i].previous.bytes())
 		}
@@ -302,6 +310,9 @@ func (m *Machine) Publish(revision Revision) {
 	m.revision = revision
 	replaced := m.replaced
 	m.mu.Unlock()
+	if access {
+		m.reissue()
+	}
 	m.views.publish(replaced)
 	m.leases.published(m.pending)
 	events := m.events()
@@ -340,6 +351,7 @@ func (m *Machine) Install(revision Revision) error {
 	m.replaced += left
 	replaced := m.replaced
 	m.mu.Unlock()
+	m.reissue()
 	m.views.publish(replaced)
 	m.ring.restart(revision, floor, events)
 	m.waker.ringAll(revision)

@@ -42,6 +42,8 @@ var refusals = [...]Refusal{
 		Says: "there is no copy of this region, and was never one: GET /api/v2/federation lists them"},
 	{is: ErrCursorDiffers, Code: "busy", Title: "Too busy", Retry: true,
 		Says: "the region is being told all there is, which decides anew what may go: nothing was done, try again when it is at its end"},
+	{is: ErrTokenTold, Code: "token_told", Title: "Access token told before",
+		Says: "there is such an access token already, and it was told once, to who asked first: revoke it, and grant another"},
 	{is: ErrVersion, Code: "version_differs", Title: "Another version"},
 	{is: ErrQuota, Code: "quota_exceeded", Title: "Quota exceeded"},
 	{is: ErrCompacted, Code: "revision_expired", Title: "Revision expired",

@@ -387,7 +387,9 @@ func (a *author) service() ServiceKey {
 }
 
 func (a *author) command(index Revision) []byte {
-	switch a.random.IntN(29) {
+	switch a.random.IntN(31) {
+	case 29, 30:
+		return a.access(index)
 	case 28:
 		return a.upstreams(index)
 	case 25, 26, 27:

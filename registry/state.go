@@ -24,6 +24,7 @@ type state struct {
 	policies  documents[ServiceKey, Policy]
 	upstreams documents[ServiceKey, Upstreams]
 	documents documents[string, Namespace]
+	access    accessState
 	holdings  map[string]*holding // of the namespaces that have services
 
 	imports map[RegionKey]*imports // the copies of other regions
@@ -86,6 +87,7 @@ type change struct {
 	namespace  *Document[Namespace] // opNamespacePut of service.Namespace; nil = it is forgotten
 	protection *ExpiryPause         // opProtection; nil = it is over
 	region     *Region              // opRegionPut
+	access     accessChange         // opRolePut, opBindingPut, opTokenPut
 }
 
 type changeOp uint8
@@ -102,8 +104,11 @@ const (
 	opNamespacePut
 	opUpstreamsPut
 	opProtection // of the whole cluster
-	opRegionPut  // how far the copy of a region is
-	opHandOut    // nothing of the instance has changed but that its service's protection gives it to callers, or no longer does
+	opRolePut
+	opBindingPut
+	opTokenPut
+	opRegionPut // how far the copy of a region is
+	opHandOut   // nothing of the instance has changed but that its service's protection gives it to callers, or no longer does
 )
 
 // newState is one that Apply works on.
@@ -111,7 +116,7 @@ func newState() *state {
 	return &state{
 		services: make(map[ServiceKey]*serviceState), leases: make(map[string]*leaseState), holdings: make(map[string]*holding),
 		told: newTold(), policies: make(documents[ServiceKey, Policy]), upstreams: make(documents[ServiceKey, Upstreams]), documents: make(documents[string, Namespace]),
-		imports: make(map[RegionKey]*imports),
+		imports: make(map[RegionKey]*imports), access: newAccessState(),
 	}
 }
 
@@ -149,6 +154,8 @@ func (s *state) apply(c *change) {
 		s.documents.put(c.service.Namespace, c.namespace)
 	case opProtection:
 		s.protection = c.protection
+	case opRolePut, opBindingPut, opTokenPut:
+		s.access.apply(c)
 	case opRegionPut:
 		s.importsOf(c.region.Key).region = *c.region
 	}

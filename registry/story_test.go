@@ -62,6 +62,8 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 		s.showReports(d, &out)
 	case "import", "region":
 		s.another(d, &out)
+	case "role", "binding", "unrole", "unbind", "token", "revoke-token", "access":
+		s.access(d, &out)
 	case "policy", "upstreams", "namespace", "withdraw":
 		s.edit(d, &out)
 	case "tick":

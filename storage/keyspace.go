@@ -16,6 +16,9 @@ import "fmt"
 //	/policies/{ns}/{svc}          how a service is to be treated, with its last versions
 //	/upstreams/{ns}/{svc}         what a service calls, with its last versions
 //	/namespaces/{ns}              what is written down of a namespace, with its last versions
+//	/access/roles/{name}          what those may do who have a role, with its last versions
+//	/access/bindings/{name}       who has which roles, with its last versions
+//	/access/tokens/{id}           an access token: its hash, and what it is good for
 //	/events/{revision}            what a revision has changed; the revision in 16 hexadecimal digits
 //	/history                      from where on the changes are kept
 //	/protection                   that the whole cluster is protected from mass expiry
@@ -40,6 +43,12 @@ const (
 	UpstreamsPrefix = "/upstreams/"
 	// NamespacePrefix heads what is written down of namespaces.
 	NamespacePrefix = "/namespaces/"
+	// RolePrefix heads what is written down of roles.
+	RolePrefix = "/access/roles/"
+	// BindingPrefix heads who has which roles.
+	BindingPrefix = "/access/bindings/"
+	// AccessTokenPrefix heads the access tokens.
+	AccessTokenPrefix = "/access/tokens/"
 	// EventPrefix heads what revisions have changed.
 	EventPrefix = "/events/"
 	// HistoryKey is where it is kept from where on the changes are.
@@ -89,6 +98,15 @@ func UpstreamsKey(namespace, service string) []byte {
 func NamespaceKey(namespace string) []byte {
 	return []byte(NamespacePrefix + namespace)
 }
+
+// RoleKey is where a role is kept.
+func RoleKey(name string) []byte { return []byte(RolePrefix + name) }
+
+// BindingKey is where a binding is kept.
+func BindingKey(name string) []byte { return []byte(BindingPrefix + name) }
+
+// AccessTokenKey is where an access token is kept.
+func AccessTokenKey(id string) []byte { return []byte(AccessTokenPrefix + id) }
 
 // EventKey is where the changes of a revision are kept.
 func EventKey(revision uint64) []byte { return fmt.Appendf(nil, "%s%016x", EventPrefix, revision) }

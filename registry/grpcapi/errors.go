@@ -85,6 +85,7 @@ var statusCodes = map[string]codes.Code{
 	"leases_full":           codes.ResourceExhausted,
 	"too_many_reports":      codes.ResourceExhausted,
 	"too_many_watches":      codes.ResourceExhausted,
+	"token_told":            codes.AlreadyExists,
 	"version_differs":       codes.Aborted,
 	"quota_exceeded":        codes.ResourceExhausted,
 	"revision_expired":      codes.OutOfRange, // of a watch that wants no resync

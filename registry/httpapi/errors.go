@@ -77,6 +77,7 @@ var statuses = map[string]int{
 	"lease_not_found":       http.StatusNotFound,
 	"shared_lease":          http.StatusConflict,
 	"leases_full":           http.StatusTooManyRequests,
+	"token_told":            http.StatusConflict,
 	"version_differs":       http.StatusPreconditionFailed,
 	"quota_exceeded":        http.StatusForbidden,
 	"cursor_expired":        http.StatusGone,

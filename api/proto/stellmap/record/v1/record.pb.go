@@ -332,29 +332,35 @@ func (x Result_Code) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Result_Code.Descriptor instead.
 func (Result_Code) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{64, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{73, 0}
 }
 
 type Full_Of int32
 
 const (
 	Full_OF_UNSPECIFIED Full_Of = 0
-	Full_OF_SERVICES    Full_Of = 1 // of a namespace
-	Full_OF_INSTANCES   Full_Of = 2 // of a namespace
-	Full_OF_POLICIES    Full_Of = 3 // of all
-	Full_OF_NAMESPACES  Full_Of = 4 // of all, as far as they are documented
-	Full_OF_UPSTREAMS   Full_Of = 5 // documents of what services call, of all
+	Full_OF_SERVICES    Full_Of = 1  // of a namespace
+	Full_OF_INSTANCES   Full_Of = 2  // of a namespace
+	Full_OF_POLICIES    Full_Of = 3  // of all
+	Full_OF_NAMESPACES  Full_Of = 4  // of all, as far as they are documented
+	Full_OF_UPSTREAMS   Full_Of = 5  // documents of what services call, of all
+	Full_OF_ROLES       Full_Of = 25 // of all
+	Full_OF_BINDINGS    Full_Of = 26 // of all
+	Full_OF_TOKENS      Full_Of = 27 // of all, as far as they are still good
 )
 
 // Enum value maps for Full_Of.
 var (
 	Full_Of_name = map[int32]string{
-		0: "OF_UNSPECIFIED",
-		1: "OF_SERVICES",
-		2: "OF_INSTANCES",
-		3: "OF_POLICIES",
-		4: "OF_NAMESPACES",
-		5: "OF_UPSTREAMS",
+		0:  "OF_UNSPECIFIED",
+		1:  "OF_SERVICES",
+		2:  "OF_INSTANCES",
+		3:  "OF_POLICIES",
+		4:  "OF_NAMESPACES",
+		5:  "OF_UPSTREAMS",
+		25: "OF_ROLES",
+		26: "OF_BINDINGS",
+		27: "OF_TOKENS",
 	}
 	Full_Of_value = map[string]int32{
 		"OF_UNSPECIFIED": 0,
@@ -363,6 +369,9 @@ var (
 		"OF_POLICIES":    3,
 		"OF_NAMESPACES":  4,
 		"OF_UPSTREAMS":   5,
+		"OF_ROLES":       25,
+		"OF_BINDINGS":    26,
+		"OF_TOKENS":      27,
 	}
 )
 
@@ -390,7 +399,7 @@ func (x Full_Of) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Full_Of.Descriptor instead.
 func (Full_Of) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{65, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{74, 0}
 }
 
 // Status says how an instance is.
@@ -455,7 +464,7 @@ func (x InstanceRecord_Status) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use InstanceRecord_Status.Descriptor instead.
 func (InstanceRecord_Status) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{66, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{75, 0}
 }
 
 type EventRecord_Kind int32
@@ -516,7 +525,7 @@ func (x EventRecord_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use EventRecord_Kind.Descriptor instead.
 func (EventRecord_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{76, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{85, 0}
 }
 
 // Renewal is what became of one renewal.
@@ -575,7 +584,7 @@ func (x Answer_Renewal) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Answer_Renewal.Descriptor instead.
 func (Answer_Renewal) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{88, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{97, 0}
 }
 
 // Command is the data of one log entry. A member that does not know its format
@@ -601,6 +610,10 @@ type Command struct {
 	//	*Command_ImportChanges
 	//	*Command_ControlRegion
 	//	*Command_EditUpstreams
+	//	*Command_EditRole
+	//	*Command_EditBinding
+	//	*Command_GrantToken
+	//	*Command_RevokeToken
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -794,6 +807,42 @@ func (x *Command) GetEditUpstreams() *EditUpstreams {
 	return nil
 }
 
+func (x *Command) GetEditRole() *EditRole {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_EditRole); ok {
+			return x.EditRole
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetEditBinding() *EditBinding {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_EditBinding); ok {
+			return x.EditBinding
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetGrantToken() *GrantToken {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_GrantToken); ok {
+			return x.GrantToken
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRevokeToken() *RevokeToken {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_RevokeToken); ok {
+			return x.RevokeToken
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -862,6 +911,22 @@ type Command_EditUpstreams struct {
 	EditUpstreams *EditUpstreams `protobuf:"bytes,19,opt,name=edit_upstreams,json=editUpstreams,proto3,oneof"`
 }
 
+type Command_EditRole struct {
+	EditRole *EditRole `protobuf:"bytes,25,opt,name=edit_role,json=editRole,proto3,oneof"`
+}
+
+type Command_EditBinding struct {
+	EditBinding *EditBinding `protobuf:"bytes,26,opt,name=edit_binding,json=editBinding,proto3,oneof"`
+}
+
+type Command_GrantToken struct {
+	GrantToken *GrantToken `protobuf:"bytes,27,opt,name=grant_token,json=grantToken,proto3,oneof"`
+}
+
+type Command_RevokeToken struct {
+	RevokeToken *RevokeToken `protobuf:"bytes,28,opt,name=revoke_token,json=revokeToken,proto3,oneof"`
+}
+
 func (*Command_Register) isCommand_Kind() {}
 
 func (*Command_Deregister) isCommand_Kind() {}
@@ -893,6 +958,14 @@ func (*Command_ImportChanges) isCommand_Kind() {}
 func (*Command_ControlRegion) isCommand_Kind() {}
 
 func (*Command_EditUpstreams) isCommand_Kind() {}
+
+func (*Command_EditRole) isCommand_Kind() {}
+
+func (*Command_EditBinding) isCommand_Kind() {}
+
+func (*Command_GrantToken) isCommand_Kind() {}
+
+func (*Command_RevokeToken) isCommand_Kind() {}
 
 type Register struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -5248,6 +5321,611 @@ func (x *Check) GetInitial() InstanceRecord_Status {
 	return InstanceRecord_STATUS_UNSPECIFIED
 }
 
+// EditRole writes down what those may do who have a role, or takes it back.
+type EditRole struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Role          *Role                  `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"` // absent = it is taken back
+	Precondition  *Precondition          `protobuf:"bytes,3,opt,name=precondition,proto3" json:"precondition,omitempty"`
+	By            string                 `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EditRole) Reset() {
+	*x = EditRole{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EditRole) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EditRole) ProtoMessage() {}
+
+func (x *EditRole) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EditRole.ProtoReflect.Descriptor instead.
+func (*EditRole) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *EditRole) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *EditRole) GetRole() *Role {
+	if x != nil {
+		return x.Role
+	}
+	return nil
+}
+
+func (x *EditRole) GetPrecondition() *Precondition {
+	if x != nil {
+		return x.Precondition
+	}
+	return nil
+}
+
+func (x *EditRole) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+// EditBinding writes down who has which roles, or takes it back.
+type EditBinding struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Binding       *Binding               `protobuf:"bytes,2,opt,name=binding,proto3" json:"binding,omitempty"` // absent = it is taken back
+	Precondition  *Precondition          `protobuf:"bytes,3,opt,name=precondition,proto3" json:"precondition,omitempty"`
+	By            string                 `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EditBinding) Reset() {
+	*x = EditBinding{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EditBinding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EditBinding) ProtoMessage() {}
+
+func (x *EditBinding) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EditBinding.ProtoReflect.Descriptor instead.
+func (*EditBinding) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *EditBinding) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *EditBinding) GetBinding() *Binding {
+	if x != nil {
+		return x.Binding
+	}
+	return nil
+}
+
+func (x *EditBinding) GetPrecondition() *Precondition {
+	if x != nil {
+		return x.Precondition
+	}
+	return nil
+}
+
+func (x *EditBinding) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+// GrantToken makes an access token. Of the token itself nothing is stored but its hash.
+type GrantToken struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Token         *AccessToken           `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	TtlMs         int64                  `protobuf:"varint,3,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"` // from the entry's time on
+	By            string                 `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GrantToken) Reset() {
+	*x = GrantToken{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GrantToken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GrantToken) ProtoMessage() {}
+
+func (x *GrantToken) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GrantToken.ProtoReflect.Descriptor instead.
+func (*GrantToken) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{65}
+}
+
+func (x *GrantToken) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *GrantToken) GetToken() *AccessToken {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+func (x *GrantToken) GetTtlMs() int64 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+func (x *GrantToken) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+// RevokeToken ends one.
+type RevokeToken struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeToken) Reset() {
+	*x = RevokeToken{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeToken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeToken) ProtoMessage() {}
+
+func (x *RevokeToken) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeToken.ProtoReflect.Descriptor instead.
+func (*RevokeToken) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{66}
+}
+
+func (x *RevokeToken) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+// Role is what those may do who have it.
+type Role struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Description   string                 `protobuf:"bytes,1,opt,name=description,proto3" json:"description,omitempty"`
+	Rules         []*Rule                `protobuf:"bytes,2,rep,name=rules,proto3" json:"rules,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Role) Reset() {
+	*x = Role{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Role) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Role) ProtoMessage() {}
+
+func (x *Role) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Role.ProtoReflect.Descriptor instead.
+func (*Role) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{67}
+}
+
+func (x *Role) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+func (x *Role) GetRules() []*Rule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+// Rule allows or denies. A pattern is a name, or the beginning of names and "*".
+type Rule struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Deny          bool                   `protobuf:"varint,1,opt,name=deny,proto3" json:"deny,omitempty"`
+	Verbs         []string               `protobuf:"bytes,2,rep,name=verbs,proto3" json:"verbs,omitempty"`
+	Resources     []string               `protobuf:"bytes,3,rep,name=resources,proto3" json:"resources,omitempty"`
+	Namespaces    []string               `protobuf:"bytes,4,rep,name=namespaces,proto3" json:"namespaces,omitempty"`
+	Services      []string               `protobuf:"bytes,5,rep,name=services,proto3" json:"services,omitempty"` // none = all
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rule) Reset() {
+	*x = Rule{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rule) ProtoMessage() {}
+
+func (x *Rule) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rule.ProtoReflect.Descriptor instead.
+func (*Rule) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *Rule) GetDeny() bool {
+	if x != nil {
+		return x.Deny
+	}
+	return false
+}
+
+func (x *Rule) GetVerbs() []string {
+	if x != nil {
+		return x.Verbs
+	}
+	return nil
+}
+
+func (x *Rule) GetResources() []string {
+	if x != nil {
+		return x.Resources
+	}
+	return nil
+}
+
+func (x *Rule) GetNamespaces() []string {
+	if x != nil {
+		return x.Namespaces
+	}
+	return nil
+}
+
+func (x *Rule) GetServices() []string {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+// Binding gives roles to identities.
+type Binding struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Description   string                 `protobuf:"bytes,1,opt,name=description,proto3" json:"description,omitempty"`
+	Roles         []string               `protobuf:"bytes,2,rep,name=roles,proto3" json:"roles,omitempty"`
+	Subjects      []string               `protobuf:"bytes,3,rep,name=subjects,proto3" json:"subjects,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Binding) Reset() {
+	*x = Binding{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Binding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Binding) ProtoMessage() {}
+
+func (x *Binding) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Binding.ProtoReflect.Descriptor instead.
+func (*Binding) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{69}
+}
+
+func (x *Binding) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+func (x *Binding) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+func (x *Binding) GetSubjects() []string {
+	if x != nil {
+		return x.Subjects
+	}
+	return nil
+}
+
+// AccessToken is what there is to say of one.
+type AccessToken struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hash          []byte                 `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"` // SHA-256 of the token
+	Description   string                 `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
+	Roles         []string               `protobuf:"bytes,3,rep,name=roles,proto3" json:"roles,omitempty"`
+	Scope         *Rule                  `protobuf:"bytes,4,opt,name=scope,proto3" json:"scope,omitempty"`   // the token is good for nothing beyond it; absent = it is not narrowed
+	Holder        string                 `protobuf:"bytes,5,opt,name=holder,proto3" json:"holder,omitempty"` // the identities that may present it; empty = whoever has it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AccessToken) Reset() {
+	*x = AccessToken{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[70]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AccessToken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AccessToken) ProtoMessage() {}
+
+func (x *AccessToken) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[70]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AccessToken.ProtoReflect.Descriptor instead.
+func (*AccessToken) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{70}
+}
+
+func (x *AccessToken) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *AccessToken) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+func (x *AccessToken) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+func (x *AccessToken) GetScope() *Rule {
+	if x != nil {
+		return x.Scope
+	}
+	return nil
+}
+
+func (x *AccessToken) GetHolder() string {
+	if x != nil {
+		return x.Holder
+	}
+	return ""
+}
+
+// AccessTokenRecord is the value under /access/tokens/{id}.
+type AccessTokenRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
+	Token         *AccessToken           `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	GrantedAtMs   int64                  `protobuf:"varint,3,opt,name=granted_at_ms,json=grantedAtMs,proto3" json:"granted_at_ms,omitempty"`
+	ExpiresAtMs   int64                  `protobuf:"varint,4,opt,name=expires_at_ms,json=expiresAtMs,proto3" json:"expires_at_ms,omitempty"`
+	Revision      uint64                 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"` // at which it was granted
+	By            string                 `protobuf:"bytes,6,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AccessTokenRecord) Reset() {
+	*x = AccessTokenRecord{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[71]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AccessTokenRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AccessTokenRecord) ProtoMessage() {}
+
+func (x *AccessTokenRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[71]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AccessTokenRecord.ProtoReflect.Descriptor instead.
+func (*AccessTokenRecord) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{71}
+}
+
+func (x *AccessTokenRecord) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
+func (x *AccessTokenRecord) GetToken() *AccessToken {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+func (x *AccessTokenRecord) GetGrantedAtMs() int64 {
+	if x != nil {
+		return x.GrantedAtMs
+	}
+	return 0
+}
+
+func (x *AccessTokenRecord) GetExpiresAtMs() int64 {
+	if x != nil {
+		return x.ExpiresAtMs
+	}
+	return 0
+}
+
+func (x *AccessTokenRecord) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *AccessTokenRecord) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
 // Reply is what applying a command answers: one result for each item, in order.
 type Reply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -5258,7 +5936,7 @@ type Reply struct {
 
 func (x *Reply) Reset() {
 	*x = Reply{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[63]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5270,7 +5948,7 @@ func (x *Reply) String() string {
 func (*Reply) ProtoMessage() {}
 
 func (x *Reply) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[63]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5283,7 +5961,7 @@ func (x *Reply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reply.ProtoReflect.Descriptor instead.
 func (*Reply) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{63}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *Reply) GetResults() []*Result {
@@ -5308,7 +5986,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[64]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5320,7 +5998,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[64]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5333,7 +6011,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{64}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *Result) GetCode() Result_Code {
@@ -5396,7 +6074,7 @@ type Full struct {
 
 func (x *Full) Reset() {
 	*x = Full{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[65]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5408,7 +6086,7 @@ func (x *Full) String() string {
 func (*Full) ProtoMessage() {}
 
 func (x *Full) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[65]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5421,7 +6099,7 @@ func (x *Full) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Full.ProtoReflect.Descriptor instead.
 func (*Full) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{65}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *Full) GetOf() Full_Of {
@@ -5462,7 +6140,7 @@ type InstanceRecord struct {
 
 func (x *InstanceRecord) Reset() {
 	*x = InstanceRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[66]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5474,7 +6152,7 @@ func (x *InstanceRecord) String() string {
 func (*InstanceRecord) ProtoMessage() {}
 
 func (x *InstanceRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[66]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5487,7 +6165,7 @@ func (x *InstanceRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceRecord.ProtoReflect.Descriptor instead.
 func (*InstanceRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{66}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *InstanceRecord) GetFormat() uint32 {
@@ -5610,7 +6288,7 @@ type Imported struct {
 
 func (x *Imported) Reset() {
 	*x = Imported{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[67]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5622,7 +6300,7 @@ func (x *Imported) String() string {
 func (*Imported) ProtoMessage() {}
 
 func (x *Imported) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[67]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5635,7 +6313,7 @@ func (x *Imported) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Imported.ProtoReflect.Descriptor instead.
 func (*Imported) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{67}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *Imported) GetRegion() string {
@@ -5694,7 +6372,7 @@ type ToldRecord struct {
 
 func (x *ToldRecord) Reset() {
 	*x = ToldRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[68]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5706,7 +6384,7 @@ func (x *ToldRecord) String() string {
 func (*ToldRecord) ProtoMessage() {}
 
 func (x *ToldRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[68]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5719,7 +6397,7 @@ func (x *ToldRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldRecord.ProtoReflect.Descriptor instead.
 func (*ToldRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{68}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *ToldRecord) GetFormat() uint32 {
@@ -5765,7 +6443,7 @@ type ToldClockRecord struct {
 
 func (x *ToldClockRecord) Reset() {
 	*x = ToldClockRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[69]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5777,7 +6455,7 @@ func (x *ToldClockRecord) String() string {
 func (*ToldClockRecord) ProtoMessage() {}
 
 func (x *ToldClockRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[69]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5790,7 +6468,7 @@ func (x *ToldClockRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldClockRecord.ProtoReflect.Descriptor instead.
 func (*ToldClockRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{69}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *ToldClockRecord) GetFormat() uint32 {
@@ -5850,7 +6528,7 @@ type LeaseRecord struct {
 
 func (x *LeaseRecord) Reset() {
 	*x = LeaseRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[70]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5862,7 +6540,7 @@ func (x *LeaseRecord) String() string {
 func (*LeaseRecord) ProtoMessage() {}
 
 func (x *LeaseRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[70]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5875,7 +6553,7 @@ func (x *LeaseRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRecord.ProtoReflect.Descriptor instead.
 func (*LeaseRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{70}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *LeaseRecord) GetFormat() uint32 {
@@ -5940,7 +6618,7 @@ type ServiceRecord struct {
 
 func (x *ServiceRecord) Reset() {
 	*x = ServiceRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[71]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5952,7 +6630,7 @@ func (x *ServiceRecord) String() string {
 func (*ServiceRecord) ProtoMessage() {}
 
 func (x *ServiceRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[71]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5965,7 +6643,7 @@ func (x *ServiceRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceRecord.ProtoReflect.Descriptor instead.
 func (*ServiceRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{71}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *ServiceRecord) GetFormat() uint32 {
@@ -6056,7 +6734,7 @@ type Override struct {
 
 func (x *Override) Reset() {
 	*x = Override{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[72]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6068,7 +6746,7 @@ func (x *Override) String() string {
 func (*Override) ProtoMessage() {}
 
 func (x *Override) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[72]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6081,7 +6759,7 @@ func (x *Override) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Override.ProtoReflect.Descriptor instead.
 func (*Override) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{72}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *Override) GetId() string {
@@ -6110,7 +6788,7 @@ type DocumentRecord struct {
 
 func (x *DocumentRecord) Reset() {
 	*x = DocumentRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[73]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6122,7 +6800,7 @@ func (x *DocumentRecord) String() string {
 func (*DocumentRecord) ProtoMessage() {}
 
 func (x *DocumentRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[73]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6135,7 +6813,7 @@ func (x *DocumentRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DocumentRecord.ProtoReflect.Descriptor instead.
 func (*DocumentRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{73}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *DocumentRecord) GetFormat() uint32 {
@@ -6162,13 +6840,15 @@ type Edit struct {
 	Policy        *Policy                `protobuf:"bytes,5,opt,name=policy,proto3" json:"policy,omitempty"`       // of a policy; absent = it was taken back
 	Namespace     *Namespace             `protobuf:"bytes,6,opt,name=namespace,proto3" json:"namespace,omitempty"` // of a namespace; absent = it was taken back
 	Upstreams     *Upstreams             `protobuf:"bytes,7,opt,name=upstreams,proto3" json:"upstreams,omitempty"` // of what a service calls; absent = it was taken back
+	Role          *Role                  `protobuf:"bytes,25,opt,name=role,proto3" json:"role,omitempty"`          // of a role; absent = it was taken back
+	Binding       *Binding               `protobuf:"bytes,26,opt,name=binding,proto3" json:"binding,omitempty"`    // of a binding; absent = it was taken back
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Edit) Reset() {
 	*x = Edit{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[74]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6180,7 +6860,7 @@ func (x *Edit) String() string {
 func (*Edit) ProtoMessage() {}
 
 func (x *Edit) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[74]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6193,7 +6873,7 @@ func (x *Edit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Edit.ProtoReflect.Descriptor instead.
 func (*Edit) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{74}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *Edit) GetVersion() uint64 {
@@ -6245,6 +6925,20 @@ func (x *Edit) GetUpstreams() *Upstreams {
 	return nil
 }
 
+func (x *Edit) GetRole() *Role {
+	if x != nil {
+		return x.Role
+	}
+	return nil
+}
+
+func (x *Edit) GetBinding() *Binding {
+	if x != nil {
+		return x.Binding
+	}
+	return nil
+}
+
 // EventsRecord is the value under /events/{revision}: what the revision has
 // changed. The events stand last, so that the rest can be read without them.
 type EventsRecord struct {
@@ -6259,7 +6953,7 @@ type EventsRecord struct {
 
 func (x *EventsRecord) Reset() {
 	*x = EventsRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[75]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6271,7 +6965,7 @@ func (x *EventsRecord) String() string {
 func (*EventsRecord) ProtoMessage() {}
 
 func (x *EventsRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[75]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6284,7 +6978,7 @@ func (x *EventsRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRecord.ProtoReflect.Descriptor instead.
 func (*EventsRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{75}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *EventsRecord) GetFormat() uint32 {
@@ -6331,7 +7025,7 @@ type EventRecord struct {
 
 func (x *EventRecord) Reset() {
 	*x = EventRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[76]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6343,7 +7037,7 @@ func (x *EventRecord) String() string {
 func (*EventRecord) ProtoMessage() {}
 
 func (x *EventRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[76]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6356,7 +7050,7 @@ func (x *EventRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventRecord.ProtoReflect.Descriptor instead.
 func (*EventRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{76}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *EventRecord) GetKind() EventRecord_Kind {
@@ -6419,7 +7113,7 @@ type HistoryRecord struct {
 
 func (x *HistoryRecord) Reset() {
 	*x = HistoryRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[77]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6431,7 +7125,7 @@ func (x *HistoryRecord) String() string {
 func (*HistoryRecord) ProtoMessage() {}
 
 func (x *HistoryRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[77]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6444,7 +7138,7 @@ func (x *HistoryRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryRecord.ProtoReflect.Descriptor instead.
 func (*HistoryRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{77}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *HistoryRecord) GetFormat() uint32 {
@@ -6471,7 +7165,7 @@ type ServiceEndpoint struct {
 
 func (x *ServiceEndpoint) Reset() {
 	*x = ServiceEndpoint{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[78]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6483,7 +7177,7 @@ func (x *ServiceEndpoint) String() string {
 func (*ServiceEndpoint) ProtoMessage() {}
 
 func (x *ServiceEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[78]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6496,7 +7190,7 @@ func (x *ServiceEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceEndpoint.ProtoReflect.Descriptor instead.
 func (*ServiceEndpoint) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{78}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *ServiceEndpoint) GetName() string {
@@ -6529,7 +7223,7 @@ type Ask struct {
 
 func (x *Ask) Reset() {
 	*x = Ask{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[79]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6541,7 +7235,7 @@ func (x *Ask) String() string {
 func (*Ask) ProtoMessage() {}
 
 func (x *Ask) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[79]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6554,7 +7248,7 @@ func (x *Ask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask.ProtoReflect.Descriptor instead.
 func (*Ask) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{79}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *Ask) GetFormat() uint32 {
@@ -6630,7 +7324,7 @@ type RenewLeases struct {
 
 func (x *RenewLeases) Reset() {
 	*x = RenewLeases{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[80]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6642,7 +7336,7 @@ func (x *RenewLeases) String() string {
 func (*RenewLeases) ProtoMessage() {}
 
 func (x *RenewLeases) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[80]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6655,7 +7349,7 @@ func (x *RenewLeases) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeases.ProtoReflect.Descriptor instead.
 func (*RenewLeases) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{80}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *RenewLeases) GetItems() []*RenewItem {
@@ -6675,7 +7369,7 @@ type ShareChecks struct {
 
 func (x *ShareChecks) Reset() {
 	*x = ShareChecks{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[81]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6687,7 +7381,7 @@ func (x *ShareChecks) String() string {
 func (*ShareChecks) ProtoMessage() {}
 
 func (x *ShareChecks) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[81]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6700,7 +7394,7 @@ func (x *ShareChecks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShareChecks.ProtoReflect.Descriptor instead.
 func (*ShareChecks) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{81}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *ShareChecks) GetMember() uint64 {
@@ -6722,7 +7416,7 @@ type TellReports struct {
 
 func (x *TellReports) Reset() {
 	*x = TellReports{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[82]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6734,7 +7428,7 @@ func (x *TellReports) String() string {
 func (*TellReports) ProtoMessage() {}
 
 func (x *TellReports) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[82]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6747,7 +7441,7 @@ func (x *TellReports) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TellReports.ProtoReflect.Descriptor instead.
 func (*TellReports) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{82}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *TellReports) GetItems() []*Report {
@@ -6778,7 +7472,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[83]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6790,7 +7484,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[83]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6803,7 +7497,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{83}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *Report) GetKey() *InstanceKey {
@@ -6852,7 +7546,7 @@ type ToldReports struct {
 
 func (x *ToldReports) Reset() {
 	*x = ToldReports{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[84]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6864,7 +7558,7 @@ func (x *ToldReports) String() string {
 func (*ToldReports) ProtoMessage() {}
 
 func (x *ToldReports) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[84]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6877,7 +7571,7 @@ func (x *ToldReports) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldReports.ProtoReflect.Descriptor instead.
 func (*ToldReports) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{84}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *ToldReports) GetOutcomes() []*ToldReport {
@@ -6905,7 +7599,7 @@ type ToldReport struct {
 
 func (x *ToldReport) Reset() {
 	*x = ToldReport{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[85]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6917,7 +7611,7 @@ func (x *ToldReport) String() string {
 func (*ToldReport) ProtoMessage() {}
 
 func (x *ToldReport) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[85]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6930,7 +7624,7 @@ func (x *ToldReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldReport.ProtoReflect.Descriptor instead.
 func (*ToldReport) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{85}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *ToldReport) GetFound() bool {
@@ -6960,7 +7654,7 @@ type ReportedInstance struct {
 
 func (x *ReportedInstance) Reset() {
 	*x = ReportedInstance{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[86]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6972,7 +7666,7 @@ func (x *ReportedInstance) String() string {
 func (*ReportedInstance) ProtoMessage() {}
 
 func (x *ReportedInstance) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[86]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6985,7 +7679,7 @@ func (x *ReportedInstance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportedInstance.ProtoReflect.Descriptor instead.
 func (*ReportedInstance) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{86}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *ReportedInstance) GetId() string {
@@ -7029,7 +7723,7 @@ type ReportedBy struct {
 
 func (x *ReportedBy) Reset() {
 	*x = ReportedBy{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[87]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7041,7 +7735,7 @@ func (x *ReportedBy) String() string {
 func (*ReportedBy) ProtoMessage() {}
 
 func (x *ReportedBy) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[87]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7054,7 +7748,7 @@ func (x *ReportedBy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportedBy.ProtoReflect.Descriptor instead.
 func (*ReportedBy) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{87}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *ReportedBy) GetReporter() string {
@@ -7105,7 +7799,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[88]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7117,7 +7811,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[88]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7130,7 +7824,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{88}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *Answer) GetRenewals() []Answer_Renewal {
@@ -7165,7 +7859,8 @@ var File_stellmap_record_v1_record_proto protoreflect.FileDescriptor
 
 const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x1fstellmap/record/v1/record.proto\x12\x12stellmap.record.v1\"\xcc\b\n" +
+	"\x1fstellmap/record/v1/record.proto\x12\x12stellmap.record.v1\"\xd8\n" +
+	"\n" +
 	"\aCommand\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12:\n" +
 	"\bregister\x18\x02 \x01(\v2\x1c.stellmap.record.v1.RegisterH\x00R\bregister\x12@\n" +
@@ -7189,7 +7884,12 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\rjudge_reports\x18\x12 \x01(\v2 .stellmap.record.v1.JudgeReportsH\x00R\fjudgeReports\x12J\n" +
 	"\x0eimport_changes\x18\x15 \x01(\v2!.stellmap.record.v1.ImportChangesH\x00R\rimportChanges\x12J\n" +
 	"\x0econtrol_region\x18\x16 \x01(\v2!.stellmap.record.v1.ControlRegionH\x00R\rcontrolRegion\x12J\n" +
-	"\x0eedit_upstreams\x18\x13 \x01(\v2!.stellmap.record.v1.EditUpstreamsH\x00R\reditUpstreamsB\x06\n" +
+	"\x0eedit_upstreams\x18\x13 \x01(\v2!.stellmap.record.v1.EditUpstreamsH\x00R\reditUpstreams\x12;\n" +
+	"\tedit_role\x18\x19 \x01(\v2\x1c.stellmap.record.v1.EditRoleH\x00R\beditRole\x12D\n" +
+	"\fedit_binding\x18\x1a \x01(\v2\x1f.stellmap.record.v1.EditBindingH\x00R\veditBinding\x12A\n" +
+	"\vgrant_token\x18\x1b \x01(\v2\x1e.stellmap.record.v1.GrantTokenH\x00R\n" +
+	"grantToken\x12D\n" +
+	"\frevoke_token\x18\x1c \x01(\v2\x1f.stellmap.record.v1.RevokeTokenH\x00R\vrevokeTokenB\x06\n" +
 	"\x04kind\"B\n" +
 	"\bRegister\x126\n" +
 	"\x05items\x18\x01 \x03(\v2 .stellmap.record.v1.RegisterItemR\x05items\"\xbe\x01\n" +
@@ -7627,7 +8327,53 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"timeout_ms\x18\v \x01(\x03R\ttimeoutMs\x12\x12\n" +
 	"\x04rise\x18\f \x01(\x05R\x04rise\x12\x12\n" +
 	"\x04fall\x18\r \x01(\x05R\x04fall\x12C\n" +
-	"\ainitial\x18\x0e \x01(\x0e2).stellmap.record.v1.InstanceRecord.StatusR\ainitial\"=\n" +
+	"\ainitial\x18\x0e \x01(\x0e2).stellmap.record.v1.InstanceRecord.StatusR\ainitial\"\xa2\x01\n" +
+	"\bEditRole\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12,\n" +
+	"\x04role\x18\x02 \x01(\v2\x18.stellmap.record.v1.RoleR\x04role\x12D\n" +
+	"\fprecondition\x18\x03 \x01(\v2 .stellmap.record.v1.PreconditionR\fprecondition\x12\x0e\n" +
+	"\x02by\x18\x04 \x01(\tR\x02by\"\xae\x01\n" +
+	"\vEditBinding\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x125\n" +
+	"\abinding\x18\x02 \x01(\v2\x1b.stellmap.record.v1.BindingR\abinding\x12D\n" +
+	"\fprecondition\x18\x03 \x01(\v2 .stellmap.record.v1.PreconditionR\fprecondition\x12\x0e\n" +
+	"\x02by\x18\x04 \x01(\tR\x02by\"z\n" +
+	"\n" +
+	"GrantToken\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x125\n" +
+	"\x05token\x18\x02 \x01(\v2\x1f.stellmap.record.v1.AccessTokenR\x05token\x12\x15\n" +
+	"\x06ttl_ms\x18\x03 \x01(\x03R\x05ttlMs\x12\x0e\n" +
+	"\x02by\x18\x04 \x01(\tR\x02by\"\x1d\n" +
+	"\vRevokeToken\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"X\n" +
+	"\x04Role\x12 \n" +
+	"\vdescription\x18\x01 \x01(\tR\vdescription\x12.\n" +
+	"\x05rules\x18\x02 \x03(\v2\x18.stellmap.record.v1.RuleR\x05rules\"\x8a\x01\n" +
+	"\x04Rule\x12\x12\n" +
+	"\x04deny\x18\x01 \x01(\bR\x04deny\x12\x14\n" +
+	"\x05verbs\x18\x02 \x03(\tR\x05verbs\x12\x1c\n" +
+	"\tresources\x18\x03 \x03(\tR\tresources\x12\x1e\n" +
+	"\n" +
+	"namespaces\x18\x04 \x03(\tR\n" +
+	"namespaces\x12\x1a\n" +
+	"\bservices\x18\x05 \x03(\tR\bservices\"]\n" +
+	"\aBinding\x12 \n" +
+	"\vdescription\x18\x01 \x01(\tR\vdescription\x12\x14\n" +
+	"\x05roles\x18\x02 \x03(\tR\x05roles\x12\x1a\n" +
+	"\bsubjects\x18\x03 \x03(\tR\bsubjects\"\xa1\x01\n" +
+	"\vAccessToken\x12\x12\n" +
+	"\x04hash\x18\x01 \x01(\fR\x04hash\x12 \n" +
+	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x14\n" +
+	"\x05roles\x18\x03 \x03(\tR\x05roles\x12.\n" +
+	"\x05scope\x18\x04 \x01(\v2\x18.stellmap.record.v1.RuleR\x05scope\x12\x16\n" +
+	"\x06holder\x18\x05 \x01(\tR\x06holder\"\xd6\x01\n" +
+	"\x11AccessTokenRecord\x12\x16\n" +
+	"\x06format\x18\x01 \x01(\rR\x06format\x125\n" +
+	"\x05token\x18\x02 \x01(\v2\x1f.stellmap.record.v1.AccessTokenR\x05token\x12\"\n" +
+	"\rgranted_at_ms\x18\x03 \x01(\x03R\vgrantedAtMs\x12\"\n" +
+	"\rexpires_at_ms\x18\x04 \x01(\x03R\vexpiresAtMs\x12\x1a\n" +
+	"\brevision\x18\x05 \x01(\x04R\brevision\x12\x0e\n" +
+	"\x02by\x18\x06 \x01(\tR\x02by\"=\n" +
 	"\x05Reply\x124\n" +
 	"\aresults\x18\x01 \x03(\v2\x1a.stellmap.record.v1.ResultR\aresults\"\xb4\x04\n" +
 	"\x06Result\x123\n" +
@@ -7655,17 +8401,20 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\x0fCODE_QUOTA_FULL\x10\v\x12\x17\n" +
 	"\x13CODE_CURSOR_DIFFERS\x10\x15\x12\x16\n" +
 	"\x12CODE_REGION_PAUSED\x10\x16\x12\x14\n" +
-	"\x10CODE_REGION_FULL\x10\x17\"\xbc\x01\n" +
+	"\x10CODE_REGION_FULL\x10\x17\"\xeb\x01\n" +
 	"\x04Full\x12+\n" +
 	"\x02of\x18\x01 \x01(\x0e2\x1b.stellmap.record.v1.Full.OfR\x02of\x12\x14\n" +
-	"\x05limit\x18\x02 \x01(\x03R\x05limit\"q\n" +
+	"\x05limit\x18\x02 \x01(\x03R\x05limit\"\x9f\x01\n" +
 	"\x02Of\x12\x12\n" +
 	"\x0eOF_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vOF_SERVICES\x10\x01\x12\x10\n" +
 	"\fOF_INSTANCES\x10\x02\x12\x0f\n" +
 	"\vOF_POLICIES\x10\x03\x12\x11\n" +
 	"\rOF_NAMESPACES\x10\x04\x12\x10\n" +
-	"\fOF_UPSTREAMS\x10\x05\"\x83\x06\n" +
+	"\fOF_UPSTREAMS\x10\x05\x12\f\n" +
+	"\bOF_ROLES\x10\x19\x12\x0f\n" +
+	"\vOF_BINDINGS\x10\x1a\x12\r\n" +
+	"\tOF_TOKENS\x10\x1b\"\x83\x06\n" +
 	"\x0eInstanceRecord\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x124\n" +
 	"\x04spec\x18\x02 \x01(\v2 .stellmap.record.v1.InstanceSpecR\x04spec\x12(\n" +
@@ -7744,7 +8493,7 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\tcondition\x18\x02 \x01(\v2\x1d.stellmap.record.v1.ConditionR\tcondition\"X\n" +
 	"\x0eDocumentRecord\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12.\n" +
-	"\x05edits\x18\x02 \x03(\v2\x18.stellmap.record.v1.EditR\x05edits\"\x8f\x02\n" +
+	"\x05edits\x18\x02 \x03(\v2\x18.stellmap.record.v1.EditR\x05edits\"\xf4\x02\n" +
 	"\x04Edit\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x13\n" +
@@ -7752,7 +8501,9 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\x02by\x18\x04 \x01(\tR\x02by\x122\n" +
 	"\x06policy\x18\x05 \x01(\v2\x1a.stellmap.record.v1.PolicyR\x06policy\x12;\n" +
 	"\tnamespace\x18\x06 \x01(\v2\x1d.stellmap.record.v1.NamespaceR\tnamespace\x12;\n" +
-	"\tupstreams\x18\a \x01(\v2\x1d.stellmap.record.v1.UpstreamsR\tupstreams\"\x8e\x01\n" +
+	"\tupstreams\x18\a \x01(\v2\x1d.stellmap.record.v1.UpstreamsR\tupstreams\x12,\n" +
+	"\x04role\x18\x19 \x01(\v2\x18.stellmap.record.v1.RoleR\x04role\x125\n" +
+	"\abinding\x18\x1a \x01(\v2\x1b.stellmap.record.v1.BindingR\abinding\"\x8e\x01\n" +
 	"\fEventsRecord\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x17\n" +
 	"\atime_ms\x18\x02 \x01(\x03R\x06timeMs\x12\x14\n" +
@@ -7846,7 +8597,7 @@ func file_stellmap_record_v1_record_proto_rawDescGZIP() []byte {
 }
 
 var file_stellmap_record_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
-var file_stellmap_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 89)
+var file_stellmap_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 98)
 var file_stellmap_record_v1_record_proto_goTypes = []any{
 	(ProtectionScope_Kind)(0),  // 0: stellmap.record.v1.ProtectionScope.Kind
 	(ImportChanges_Step)(0),    // 1: stellmap.record.v1.ImportChanges.Step
@@ -7920,32 +8671,41 @@ var file_stellmap_record_v1_record_proto_goTypes = []any{
 	(*Pair)(nil),               // 69: stellmap.record.v1.Pair
 	(*Endpoint)(nil),           // 70: stellmap.record.v1.Endpoint
 	(*Check)(nil),              // 71: stellmap.record.v1.Check
-	(*Reply)(nil),              // 72: stellmap.record.v1.Reply
-	(*Result)(nil),             // 73: stellmap.record.v1.Result
-	(*Full)(nil),               // 74: stellmap.record.v1.Full
-	(*InstanceRecord)(nil),     // 75: stellmap.record.v1.InstanceRecord
-	(*Imported)(nil),           // 76: stellmap.record.v1.Imported
-	(*ToldRecord)(nil),         // 77: stellmap.record.v1.ToldRecord
-	(*ToldClockRecord)(nil),    // 78: stellmap.record.v1.ToldClockRecord
-	(*LeaseRecord)(nil),        // 79: stellmap.record.v1.LeaseRecord
-	(*ServiceRecord)(nil),      // 80: stellmap.record.v1.ServiceRecord
-	(*Override)(nil),           // 81: stellmap.record.v1.Override
-	(*DocumentRecord)(nil),     // 82: stellmap.record.v1.DocumentRecord
-	(*Edit)(nil),               // 83: stellmap.record.v1.Edit
-	(*EventsRecord)(nil),       // 84: stellmap.record.v1.EventsRecord
-	(*EventRecord)(nil),        // 85: stellmap.record.v1.EventRecord
-	(*HistoryRecord)(nil),      // 86: stellmap.record.v1.HistoryRecord
-	(*ServiceEndpoint)(nil),    // 87: stellmap.record.v1.ServiceEndpoint
-	(*Ask)(nil),                // 88: stellmap.record.v1.Ask
-	(*RenewLeases)(nil),        // 89: stellmap.record.v1.RenewLeases
-	(*ShareChecks)(nil),        // 90: stellmap.record.v1.ShareChecks
-	(*TellReports)(nil),        // 91: stellmap.record.v1.TellReports
-	(*Report)(nil),             // 92: stellmap.record.v1.Report
-	(*ToldReports)(nil),        // 93: stellmap.record.v1.ToldReports
-	(*ToldReport)(nil),         // 94: stellmap.record.v1.ToldReport
-	(*ReportedInstance)(nil),   // 95: stellmap.record.v1.ReportedInstance
-	(*ReportedBy)(nil),         // 96: stellmap.record.v1.ReportedBy
-	(*Answer)(nil),             // 97: stellmap.record.v1.Answer
+	(*EditRole)(nil),           // 72: stellmap.record.v1.EditRole
+	(*EditBinding)(nil),        // 73: stellmap.record.v1.EditBinding
+	(*GrantToken)(nil),         // 74: stellmap.record.v1.GrantToken
+	(*RevokeToken)(nil),        // 75: stellmap.record.v1.RevokeToken
+	(*Role)(nil),               // 76: stellmap.record.v1.Role
+	(*Rule)(nil),               // 77: stellmap.record.v1.Rule
+	(*Binding)(nil),            // 78: stellmap.record.v1.Binding
+	(*AccessToken)(nil),        // 79: stellmap.record.v1.AccessToken
+	(*AccessTokenRecord)(nil),  // 80: stellmap.record.v1.AccessTokenRecord
+	(*Reply)(nil),              // 81: stellmap.record.v1.Reply
+	(*Result)(nil),             // 82: stellmap.record.v1.Result
+	(*Full)(nil),               // 83: stellmap.record.v1.Full
+	(*InstanceRecord)(nil),     // 84: stellmap.record.v1.InstanceRecord
+	(*Imported)(nil),           // 85: stellmap.record.v1.Imported
+	(*ToldRecord)(nil),         // 86: stellmap.record.v1.ToldRecord
+	(*ToldClockRecord)(nil),    // 87: stellmap.record.v1.ToldClockRecord
+	(*LeaseRecord)(nil),        // 88: stellmap.record.v1.LeaseRecord
+	(*ServiceRecord)(nil),      // 89: stellmap.record.v1.ServiceRecord
+	(*Override)(nil),           // 90: stellmap.record.v1.Override
+	(*DocumentRecord)(nil),     // 91: stellmap.record.v1.DocumentRecord
+	(*Edit)(nil),               // 92: stellmap.record.v1.Edit
+	(*EventsRecord)(nil),       // 93: stellmap.record.v1.EventsRecord
+	(*EventRecord)(nil),        // 94: stellmap.record.v1.EventRecord
+	(*HistoryRecord)(nil),      // 95: stellmap.record.v1.HistoryRecord
+	(*ServiceEndpoint)(nil),    // 96: stellmap.record.v1.ServiceEndpoint
+	(*Ask)(nil),                // 97: stellmap.record.v1.Ask
+	(*RenewLeases)(nil),        // 98: stellmap.record.v1.RenewLeases
+	(*ShareChecks)(nil),        // 99: stellmap.record.v1.ShareChecks
+	(*TellReports)(nil),        // 100: stellmap.record.v1.TellReports
+	(*Report)(nil),             // 101: stellmap.record.v1.Report
+	(*ToldReports)(nil),        // 102: stellmap.record.v1.ToldReports
+	(*ToldReport)(nil),         // 103: stellmap.record.v1.ToldReport
+	(*ReportedInstance)(nil),   // 104: stellmap.record.v1.ReportedInstance
+	(*ReportedBy)(nil),         // 105: stellmap.record.v1.ReportedBy
+	(*Answer)(nil),             // 106: stellmap.record.v1.Answer
 }
 var file_stellmap_record_v1_record_proto_depIdxs = []int32{
 	10,  // 0: stellmap.record.v1.Command.register:type_name -> stellmap.record.v1.Register
@@ -7964,120 +8724,134 @@ var file_stellmap_record_v1_record_proto_depIdxs = []int32{
 	29,  // 13: stellmap.record.v1.Command.import_changes:type_name -> stellmap.record.v1.ImportChanges
 	32,  // 14: stellmap.record.v1.Command.control_region:type_name -> stellmap.record.v1.ControlRegion
 	39,  // 15: stellmap.record.v1.Command.edit_upstreams:type_name -> stellmap.record.v1.EditUpstreams
-	11,  // 16: stellmap.record.v1.Register.items:type_name -> stellmap.record.v1.RegisterItem
-	67,  // 17: stellmap.record.v1.RegisterItem.key:type_name -> stellmap.record.v1.InstanceKey
-	68,  // 18: stellmap.record.v1.RegisterItem.spec:type_name -> stellmap.record.v1.InstanceSpec
-	67,  // 19: stellmap.record.v1.Deregister.keys:type_name -> stellmap.record.v1.InstanceKey
-	14,  // 20: stellmap.record.v1.Renew.items:type_name -> stellmap.record.v1.RenewItem
-	67,  // 21: stellmap.record.v1.RenewItem.key:type_name -> stellmap.record.v1.InstanceKey
-	16,  // 22: stellmap.record.v1.Expire.items:type_name -> stellmap.record.v1.ExpireItem
-	67,  // 23: stellmap.record.v1.ExpireItem.key:type_name -> stellmap.record.v1.InstanceKey
-	66,  // 24: stellmap.record.v1.Reap.services:type_name -> stellmap.record.v1.ServiceKey
-	21,  // 25: stellmap.record.v1.SetConditions.items:type_name -> stellmap.record.v1.ConditionItem
-	67,  // 26: stellmap.record.v1.ConditionItem.key:type_name -> stellmap.record.v1.InstanceKey
-	34,  // 27: stellmap.record.v1.ConditionItem.condition:type_name -> stellmap.record.v1.Condition
-	6,   // 28: stellmap.record.v1.ConditionItem.seen:type_name -> stellmap.record.v1.InstanceRecord.Status
-	23,  // 29: stellmap.record.v1.Protect.items:type_name -> stellmap.record.v1.ProtectItem
-	24,  // 30: stellmap.record.v1.ProtectItem.begin:type_name -> stellmap.record.v1.Protection
-	25,  // 31: stellmap.record.v1.ProtectItem.end:type_name -> stellmap.record.v1.ProtectionScope
-	16,  // 32: stellmap.record.v1.ProtectItem.keep:type_name -> stellmap.record.v1.ExpireItem
-	25,  // 33: stellmap.record.v1.Protection.scope:type_name -> stellmap.record.v1.ProtectionScope
-	0,   // 34: stellmap.record.v1.ProtectionScope.kind:type_name -> stellmap.record.v1.ProtectionScope.Kind
-	66,  // 35: stellmap.record.v1.ProtectionScope.service:type_name -> stellmap.record.v1.ServiceKey
-	24,  // 36: stellmap.record.v1.ProtectionRecord.protection:type_name -> stellmap.record.v1.Protection
-	28,  // 37: stellmap.record.v1.JudgeReports.items:type_name -> stellmap.record.v1.ReportVerdict
-	67,  // 38: stellmap.record.v1.ReportVerdict.key:type_name -> stellmap.record.v1.InstanceKey
-	1,   // 39: stellmap.record.v1.ImportChanges.step:type_name -> stellmap.record.v1.ImportChanges.Step
-	30,  // 40: stellmap.record.v1.ImportChanges.after:type_name -> stellmap.record.v1.ImportCursor
-	30,  // 41: stellmap.record.v1.ImportChanges.upto:type_name -> stellmap.record.v1.ImportCursor
-	31,  // 42: stellmap.record.v1.ImportChanges.items:type_name -> stellmap.record.v1.ImportItem
-	67,  // 43: stellmap.record.v1.ImportItem.key:type_name -> stellmap.record.v1.InstanceKey
-	75,  // 44: stellmap.record.v1.ImportItem.put:type_name -> stellmap.record.v1.InstanceRecord
-	2,   // 45: stellmap.record.v1.ControlRegion.action:type_name -> stellmap.record.v1.ControlRegion.Action
-	30,  // 46: stellmap.record.v1.RegionRecord.cursor:type_name -> stellmap.record.v1.ImportCursor
-	3,   // 47: stellmap.record.v1.Condition.source:type_name -> stellmap.record.v1.Condition.Source
-	6,   // 48: stellmap.record.v1.Condition.status:type_name -> stellmap.record.v1.InstanceRecord.Status
-	36,  // 49: stellmap.record.v1.Checkpoint.heard:type_name -> stellmap.record.v1.LeaseNumbers
-	36,  // 50: stellmap.record.v1.Checkpoint.overdue:type_name -> stellmap.record.v1.LeaseNumbers
-	66,  // 51: stellmap.record.v1.EditPolicy.key:type_name -> stellmap.record.v1.ServiceKey
-	43,  // 52: stellmap.record.v1.EditPolicy.policy:type_name -> stellmap.record.v1.Policy
-	42,  // 53: stellmap.record.v1.EditPolicy.precondition:type_name -> stellmap.record.v1.Precondition
-	64,  // 54: stellmap.record.v1.EditNamespace.document:type_name -> stellmap.record.v1.Namespace
-	42,  // 55: stellmap.record.v1.EditNamespace.precondition:type_name -> stellmap.record.v1.Precondition
-	66,  // 56: stellmap.record.v1.EditUpstreams.key:type_name -> stellmap.record.v1.ServiceKey
-	40,  // 57: stellmap.record.v1.EditUpstreams.upstreams:type_name -> stellmap.record.v1.Upstreams
-	42,  // 58: stellmap.record.v1.EditUpstreams.precondition:type_name -> stellmap.record.v1.Precondition
-	41,  // 59: stellmap.record.v1.Upstreams.wants:type_name -> stellmap.record.v1.UpstreamPatterns
-	41,  // 60: stellmap.record.v1.Upstreams.may:type_name -> stellmap.record.v1.UpstreamPatterns
-	87,  // 61: stellmap.record.v1.Policy.primary_endpoint:type_name -> stellmap.record.v1.ServiceEndpoint
-	57,  // 62: stellmap.record.v1.Policy.load_balancing:type_name -> stellmap.record.v1.LoadBalancing
-	59,  // 63: stellmap.record.v1.Policy.outlier_detection:type_name -> stellmap.record.v1.OutlierDetection
-	60,  // 64: stellmap.record.v1.Policy.circuit_breaking:type_name -> stellmap.record.v1.CircuitBreaking
-	61,  // 65: stellmap.record.v1.Policy.timeouts:type_name -> stellmap.record.v1.Timeouts
-	62,  // 66: stellmap.record.v1.Policy.retries:type_name -> stellmap.record.v1.Retries
-	63,  // 67: stellmap.record.v1.Policy.failover:type_name -> stellmap.record.v1.Failover
-	54,  // 68: stellmap.record.v1.Policy.reports:type_name -> stellmap.record.v1.Reports
-	56,  // 69: stellmap.record.v1.Policy.self_preservation:type_name -> stellmap.record.v1.SelfPreservation
-	46,  // 70: stellmap.record.v1.Policy.subsets:type_name -> stellmap.record.v1.PolicySubset
-	47,  // 71: stellmap.record.v1.Policy.routes:type_name -> stellmap.record.v1.PolicyRoute
-	44,  // 72: stellmap.record.v1.Policy.checks:type_name -> stellmap.record.v1.ActiveChecks
-	45,  // 73: stellmap.record.v1.Policy.drops:type_name -> stellmap.record.v1.PolicyDrop
-	69,  // 74: stellmap.record.v1.PolicySubset.labels:type_name -> stellmap.record.v1.Pair
-	49,  // 75: stellmap.record.v1.PolicyRoute.match:type_name -> stellmap.record.v1.RouteMatch
-	51,  // 76: stellmap.record.v1.PolicyRoute.split:type_name -> stellmap.record.v1.SplitTarget
-	52,  // 77: stellmap.record.v1.PolicyRoute.mirror:type_name -> stellmap.record.v1.Mirror
-	53,  // 78: stellmap.record.v1.PolicyRoute.timeouts:type_name -> stellmap.record.v1.RouteTimeouts
-	62,  // 79: stellmap.record.v1.PolicyRoute.retries:type_name -> stellmap.record.v1.Retries
-	48,  // 80: stellmap.record.v1.PolicyRoute.fault:type_name -> stellmap.record.v1.Fault
-	50,  // 81: stellmap.record.v1.RouteMatch.headers:type_name -> stellmap.record.v1.HeaderMatch
-	55,  // 82: stellmap.record.v1.Reports.from_load:type_name -> stellmap.record.v1.LoadReports
-	58,  // 83: stellmap.record.v1.LoadBalancing.hash_cookie:type_name -> stellmap.record.v1.HashCookie
-	69,  // 84: stellmap.record.v1.Namespace.labels:type_name -> stellmap.record.v1.Pair
-	65,  // 85: stellmap.record.v1.Namespace.quota:type_name -> stellmap.record.v1.Quota
-	69,  // 86: stellmap.record.v1.InstanceSpec.labels:type_name -> stellmap.record.v1.Pair
-	69,  // 87: stellmap.record.v1.InstanceSpec.metadata:type_name -> stellmap.record.v1.Pair
-	70,  // 88: stellmap.record.v1.InstanceSpec.endpoints:type_name -> stellmap.record.v1.Endpoint
-	71,  // 89: stellmap.record.v1.InstanceSpec.checks:type_name -> stellmap.record.v1.Check
-	6,   // 90: stellmap.record.v1.Check.initial:type_name -> stellmap.record.v1.InstanceRecord.Status
-	73,  // 91: stellmap.record.v1.Reply.results:type_name -> stellmap.record.v1.Result
-	4,   // 92: stellmap.record.v1.Result.code:type_name -> stellmap.record.v1.Result.Code
-	74,  // 93: stellmap.record.v1.Result.full:type_name -> stellmap.record.v1.Full
-	5,   // 94: stellmap.record.v1.Full.of:type_name -> stellmap.record.v1.Full.Of
-	68,  // 95: stellmap.record.v1.InstanceRecord.spec:type_name -> stellmap.record.v1.InstanceSpec
-	6,   // 96: stellmap.record.v1.InstanceRecord.status:type_name -> stellmap.record.v1.InstanceRecord.Status
-	34,  // 97: stellmap.record.v1.InstanceRecord.conditions:type_name -> stellmap.record.v1.Condition
-	76,  // 98: stellmap.record.v1.InstanceRecord.imported:type_name -> stellmap.record.v1.Imported
-	87,  // 99: stellmap.record.v1.ServiceRecord.endpoints:type_name -> stellmap.record.v1.ServiceEndpoint
-	81,  // 100: stellmap.record.v1.ServiceRecord.overrides:type_name -> stellmap.record.v1.Override
-	24,  // 101: stellmap.record.v1.ServiceRecord.protections:type_name -> stellmap.record.v1.Protection
-	87,  // 102: stellmap.record.v1.ServiceRecord.imported_endpoints:type_name -> stellmap.record.v1.ServiceEndpoint
-	34,  // 103: stellmap.record.v1.Override.condition:type_name -> stellmap.record.v1.Condition
-	83,  // 104: stellmap.record.v1.DocumentRecord.edits:type_name -> stellmap.record.v1.Edit
-	43,  // 105: stellmap.record.v1.Edit.policy:type_name -> stellmap.record.v1.Policy
-	64,  // 106: stellmap.record.v1.Edit.namespace:type_name -> stellmap.record.v1.Namespace
-	40,  // 107: stellmap.record.v1.Edit.upstreams:type_name -> stellmap.record.v1.Upstreams
-	85,  // 108: stellmap.record.v1.EventsRecord.events:type_name -> stellmap.record.v1.EventRecord
-	7,   // 109: stellmap.record.v1.EventRecord.kind:type_name -> stellmap.record.v1.EventRecord.Kind
-	66,  // 110: stellmap.record.v1.EventRecord.service:type_name -> stellmap.record.v1.ServiceKey
-	75,  // 111: stellmap.record.v1.EventRecord.instance:type_name -> stellmap.record.v1.InstanceRecord
-	75,  // 112: stellmap.record.v1.EventRecord.previous:type_name -> stellmap.record.v1.InstanceRecord
-	89,  // 113: stellmap.record.v1.Ask.renew_leases:type_name -> stellmap.record.v1.RenewLeases
-	90,  // 114: stellmap.record.v1.Ask.share_checks:type_name -> stellmap.record.v1.ShareChecks
-	91,  // 115: stellmap.record.v1.Ask.tell_reports:type_name -> stellmap.record.v1.TellReports
-	14,  // 116: stellmap.record.v1.RenewLeases.items:type_name -> stellmap.record.v1.RenewItem
-	92,  // 117: stellmap.record.v1.TellReports.items:type_name -> stellmap.record.v1.Report
-	66,  // 118: stellmap.record.v1.TellReports.show:type_name -> stellmap.record.v1.ServiceKey
-	67,  // 119: stellmap.record.v1.Report.key:type_name -> stellmap.record.v1.InstanceKey
-	94,  // 120: stellmap.record.v1.ToldReports.outcomes:type_name -> stellmap.record.v1.ToldReport
-	95,  // 121: stellmap.record.v1.ToldReports.instances:type_name -> stellmap.record.v1.ReportedInstance
-	96,  // 122: stellmap.record.v1.ReportedInstance.by:type_name -> stellmap.record.v1.ReportedBy
-	8,   // 123: stellmap.record.v1.Answer.renewals:type_name -> stellmap.record.v1.Answer.Renewal
-	93,  // 124: stellmap.record.v1.Answer.told_reports:type_name -> stellmap.record.v1.ToldReports
-	125, // [125:125] is the sub-list for method output_type
-	125, // [125:125] is the sub-list for method input_type
-	125, // [125:125] is the sub-list for extension type_name
-	125, // [125:125] is the sub-list for extension extendee
-	0,   // [0:125] is the sub-list for field type_name
+	72,  // 16: stellmap.record.v1.Command.edit_role:type_name -> stellmap.record.v1.EditRole
+	73,  // 17: stellmap.record.v1.Command.edit_binding:type_name -> stellmap.record.v1.EditBinding
+	74,  // 18: stellmap.record.v1.Command.grant_token:type_name -> stellmap.record.v1.GrantToken
+	75,  // 19: stellmap.record.v1.Command.revoke_token:type_name -> stellmap.record.v1.RevokeToken
+	11,  // 20: stellmap.record.v1.Register.items:type_name -> stellmap.record.v1.RegisterItem
+	67,  // 21: stellmap.record.v1.RegisterItem.key:type_name -> stellmap.record.v1.InstanceKey
+	68,  // 22: stellmap.record.v1.RegisterItem.spec:type_name -> stellmap.record.v1.InstanceSpec
+	67,  // 23: stellmap.record.v1.Deregister.keys:type_name -> stellmap.record.v1.InstanceKey
+	14,  // 24: stellmap.record.v1.Renew.items:type_name -> stellmap.record.v1.RenewItem
+	67,  // 25: stellmap.record.v1.RenewItem.key:type_name -> stellmap.record.v1.InstanceKey
+	16,  // 26: stellmap.record.v1.Expire.items:type_name -> stellmap.record.v1.ExpireItem
+	67,  // 27: stellmap.record.v1.ExpireItem.key:type_name -> stellmap.record.v1.InstanceKey
+	66,  // 28: stellmap.record.v1.Reap.services:type_name -> stellmap.record.v1.ServiceKey
+	21,  // 29: stellmap.record.v1.SetConditions.items:type_name -> stellmap.record.v1.ConditionItem
+	67,  // 30: stellmap.record.v1.ConditionItem.key:type_name -> stellmap.record.v1.InstanceKey
+	34,  // 31: stellmap.record.v1.ConditionItem.condition:type_name -> stellmap.record.v1.Condition
+	6,   // 32: stellmap.record.v1.ConditionItem.seen:type_name -> stellmap.record.v1.InstanceRecord.Status
+	23,  // 33: stellmap.record.v1.Protect.items:type_name -> stellmap.record.v1.ProtectItem
+	24,  // 34: stellmap.record.v1.ProtectItem.begin:type_name -> stellmap.record.v1.Protection
+	25,  // 35: stellmap.record.v1.ProtectItem.end:type_name -> stellmap.record.v1.ProtectionScope
+	16,  // 36: stellmap.record.v1.ProtectItem.keep:type_name -> stellmap.record.v1.ExpireItem
+	25,  // 37: stellmap.record.v1.Protection.scope:type_name -> stellmap.record.v1.ProtectionScope
+	0,   // 38: stellmap.record.v1.ProtectionScope.kind:type_name -> stellmap.record.v1.ProtectionScope.Kind
+	66,  // 39: stellmap.record.v1.ProtectionScope.service:type_name -> stellmap.record.v1.ServiceKey
+	24,  // 40: stellmap.record.v1.ProtectionRecord.protection:type_name -> stellmap.record.v1.Protection
+	28,  // 41: stellmap.record.v1.JudgeReports.items:type_name -> stellmap.record.v1.ReportVerdict
+	67,  // 42: stellmap.record.v1.ReportVerdict.key:type_name -> stellmap.record.v1.InstanceKey
+	1,   // 43: stellmap.record.v1.ImportChanges.step:type_name -> stellmap.record.v1.ImportChanges.Step
+	30,  // 44: stellmap.record.v1.ImportChanges.after:type_name -> stellmap.record.v1.ImportCursor
+	30,  // 45: stellmap.record.v1.ImportChanges.upto:type_name -> stellmap.record.v1.ImportCursor
+	31,  // 46: stellmap.record.v1.ImportChanges.items:type_name -> stellmap.record.v1.ImportItem
+	67,  // 47: stellmap.record.v1.ImportItem.key:type_name -> stellmap.record.v1.InstanceKey
+	84,  // 48: stellmap.record.v1.ImportItem.put:type_name -> stellmap.record.v1.InstanceRecord
+	2,   // 49: stellmap.record.v1.ControlRegion.action:type_name -> stellmap.record.v1.ControlRegion.Action
+	30,  // 50: stellmap.record.v1.RegionRecord.cursor:type_name -> stellmap.record.v1.ImportCursor
+	3,   // 51: stellmap.record.v1.Condition.source:type_name -> stellmap.record.v1.Condition.Source
+	6,   // 52: stellmap.record.v1.Condition.status:type_name -> stellmap.record.v1.InstanceRecord.Status
+	36,  // 53: stellmap.record.v1.Checkpoint.heard:type_name -> stellmap.record.v1.LeaseNumbers
+	36,  // 54: stellmap.record.v1.Checkpoint.overdue:type_name -> stellmap.record.v1.LeaseNumbers
+	66,  // 55: stellmap.record.v1.EditPolicy.key:type_name -> stellmap.record.v1.ServiceKey
+	43,  // 56: stellmap.record.v1.EditPolicy.policy:type_name -> stellmap.record.v1.Policy
+	42,  // 57: stellmap.record.v1.EditPolicy.precondition:type_name -> stellmap.record.v1.Precondition
+	64,  // 58: stellmap.record.v1.EditNamespace.document:type_name -> stellmap.record.v1.Namespace
+	42,  // 59: stellmap.record.v1.EditNamespace.precondition:type_name -> stellmap.record.v1.Precondition
+	66,  // 60: stellmap.record.v1.EditUpstreams.key:type_name -> stellmap.record.v1.ServiceKey
+	40,  // 61: stellmap.record.v1.EditUpstreams.upstreams:type_name -> stellmap.record.v1.Upstreams
+	42,  // 62: stellmap.record.v1.EditUpstreams.precondition:type_name -> stellmap.record.v1.Precondition
+	41,  // 63: stellmap.record.v1.Upstreams.wants:type_name -> stellmap.record.v1.UpstreamPatterns
+	41,  // 64: stellmap.record.v1.Upstreams.may:type_name -> stellmap.record.v1.UpstreamPatterns
+	96,  // 65: stellmap.record.v1.Policy.primary_endpoint:type_name -> stellmap.record.v1.ServiceEndpoint
+	57,  // 66: stellmap.record.v1.Policy.load_balancing:type_name -> stellmap.record.v1.LoadBalancing
+	59,  // 67: stellmap.record.v1.Policy.outlier_detection:type_name -> stellmap.record.v1.OutlierDetection
+	60,  // 68: stellmap.record.v1.Policy.circuit_breaking:type_name -> stellmap.record.v1.CircuitBreaking
+	61,  // 69: stellmap.record.v1.Policy.timeouts:type_name -> stellmap.record.v1.Timeouts
+	62,  // 70: stellmap.record.v1.Policy.retries:type_name -> stellmap.record.v1.Retries
+	63,  // 71: stellmap.record.v1.Policy.failover:type_name -> stellmap.record.v1.Failover
+	54,  // 72: stellmap.record.v1.Policy.reports:type_name -> stellmap.record.v1.Reports
+	56,  // 73: stellmap.record.v1.Policy.self_preservation:type_name -> stellmap.record.v1.SelfPreservation
+	46,  // 74: stellmap.record.v1.Policy.subsets:type_name -> stellmap.record.v1.PolicySubset
+	47,  // 75: stellmap.record.v1.Policy.routes:type_name -> stellmap.record.v1.PolicyRoute
+	44,  // 76: stellmap.record.v1.Policy.checks:type_name -> stellmap.record.v1.ActiveChecks
+	45,  // 77: stellmap.record.v1.Policy.drops:type_name -> stellmap.record.v1.PolicyDrop
+	69,  // 78: stellmap.record.v1.PolicySubset.labels:type_name -> stellmap.record.v1.Pair
+	49,  // 79: stellmap.record.v1.PolicyRoute.match:type_name -> stellmap.record.v1.RouteMatch
+	51,  // 80: stellmap.record.v1.PolicyRoute.split:type_name -> stellmap.record.v1.SplitTarget
+	52,  // 81: stellmap.record.v1.PolicyRoute.mirror:type_name -> stellmap.record.v1.Mirror
+	53,  // 82: stellmap.record.v1.PolicyRoute.timeouts:type_name -> stellmap.record.v1.RouteTimeouts
+	62,  // 83: stellmap.record.v1.PolicyRoute.retries:type_name -> stellmap.record.v1.Retries
+	48,  // 84: stellmap.record.v1.PolicyRoute.fault:type_name -> stellmap.record.v1.Fault
+	50,  // 85: stellmap.record.v1.RouteMatch.headers:type_name -> stellmap.record.v1.HeaderMatch
+	55,  // 86: stellmap.record.v1.Reports.from_load:type_name -> stellmap.record.v1.LoadReports
+	58,  // 87: stellmap.record.v1.LoadBalancing.hash_cookie:type_name -> stellmap.record.v1.HashCookie
+	69,  // 88: stellmap.record.v1.Namespace.labels:type_name -> stellmap.record.v1.Pair
+	65,  // 89: stellmap.record.v1.Namespace.quota:type_name -> stellmap.record.v1.Quota
+	69,  // 90: stellmap.record.v1.InstanceSpec.labels:type_name -> stellmap.record.v1.Pair
+	69,  // 91: stellmap.record.v1.InstanceSpec.metadata:type_name -> stellmap.record.v1.Pair
+	70,  // 92: stellmap.record.v1.InstanceSpec.endpoints:type_name -> stellmap.record.v1.Endpoint
+	71,  // 93: stellmap.record.v1.InstanceSpec.checks:type_name -> stellmap.record.v1.Check
+	6,   // 94: stellmap.record.v1.Check.initial:type_name -> stellmap.record.v1.InstanceRecord.Status
+	76,  // 95: stellmap.record.v1.EditRole.role:type_name -> stellmap.record.v1.Role
+	42,  // 96: stellmap.record.v1.EditRole.precondition:type_name -> stellmap.record.v1.Precondition
+	78,  // 97: stellmap.record.v1.EditBinding.binding:type_name -> stellmap.record.v1.Binding
+	42,  // 98: stellmap.record.v1.EditBinding.precondition:type_name -> stellmap.record.v1.Precondition
+	79,  // 99: stellmap.record.v1.GrantToken.token:type_name -> stellmap.record.v1.AccessToken
+	77,  // 100: stellmap.record.v1.Role.rules:type_name -> stellmap.record.v1.Rule
+	77,  // 101: stellmap.record.v1.AccessToken.scope:type_name -> stellmap.record.v1.Rule
+	79,  // 102: stellmap.record.v1.AccessTokenRecord.token:type_name -> stellmap.record.v1.AccessToken
+	82,  // 103: stellmap.record.v1.Reply.results:type_name -> stellmap.record.v1.Result
+	4,   // 104: stellmap.record.v1.Result.code:type_name -> stellmap.record.v1.Result.Code
+	83,  // 105: stellmap.record.v1.Result.full:type_name -> stellmap.record.v1.Full
+	5,   // 106: stellmap.record.v1.Full.of:type_name -> stellmap.record.v1.Full.Of
+	68,  // 107: stellmap.record.v1.InstanceRecord.spec:type_name -> stellmap.record.v1.InstanceSpec
+	6,   // 108: stellmap.record.v1.InstanceRecord.status:type_name -> stellmap.record.v1.InstanceRecord.Status
+	34,  // 109: stellmap.record.v1.InstanceRecord.conditions:type_name -> stellmap.record.v1.Condition
+	85,  // 110: stellmap.record.v1.InstanceRecord.imported:type_name -> stellmap.record.v1.Imported
+	96,  // 111: stellmap.record.v1.ServiceRecord.endpoints:type_name -> stellmap.record.v1.ServiceEndpoint
+	90,  // 112: stellmap.record.v1.ServiceRecord.overrides:type_name -> stellmap.record.v1.Override
+	24,  // 113: stellmap.record.v1.ServiceRecord.protections:type_name -> stellmap.record.v1.Protection
+	96,  // 114: stellmap.record.v1.ServiceRecord.imported_endpoints:type_name -> stellmap.record.v1.ServiceEndpoint
+	34,  // 115: stellmap.record.v1.Override.condition:type_name -> stellmap.record.v1.Condition
+	92,  // 116: stellmap.record.v1.DocumentRecord.edits:type_name -> stellmap.record.v1.Edit
+	43,  // 117: stellmap.record.v1.Edit.policy:type_name -> stellmap.record.v1.Policy
+	64,  // 118: stellmap.record.v1.Edit.namespace:type_name -> stellmap.record.v1.Namespace
+	40,  // 119: stellmap.record.v1.Edit.upstreams:type_name -> stellmap.record.v1.Upstreams
+	76,  // 120: stellmap.record.v1.Edit.role:type_name -> stellmap.record.v1.Role
+	78,  // 121: stellmap.record.v1.Edit.binding:type_name -> stellmap.record.v1.Binding
+	94,  // 122: stellmap.record.v1.EventsRecord.events:type_name -> stellmap.record.v1.EventRecord
+	7,   // 123: stellmap.record.v1.EventRecord.kind:type_name -> stellmap.record.v1.EventRecord.Kind
+	66,  // 124: stellmap.record.v1.EventRecord.service:type_name -> stellmap.record.v1.ServiceKey
+	84,  // 125: stellmap.record.v1.EventRecord.instance:type_name -> stellmap.record.v1.InstanceRecord
+	84,  // 126: stellmap.record.v1.EventRecord.previous:type_name -> stellmap.record.v1.InstanceRecord
+	98,  // 127: stellmap.record.v1.Ask.renew_leases:type_name -> stellmap.record.v1.RenewLeases
+	99,  // 128: stellmap.record.v1.Ask.share_checks:type_name -> stellmap.record.v1.ShareChecks
+	100, // 129: stellmap.record.v1.Ask.tell_reports:type_name -> stellmap.record.v1.TellReports
+	14,  // 130: stellmap.record.v1.RenewLeases.items:type_name -> stellmap.record.v1.RenewItem
+	101, // 131: stellmap.record.v1.TellReports.items:type_name -> stellmap.record.v1.Report
+	66,  // 132: stellmap.record.v1.TellReports.show:type_name -> stellmap.record.v1.ServiceKey
+	67,  // 133: stellmap.record.v1.Report.key:type_name -> stellmap.record.v1.InstanceKey
+	103, // 134: stellmap.record.v1.ToldReports.outcomes:type_name -> stellmap.record.v1.ToldReport
+	104, // 135: stellmap.record.v1.ToldReports.instances:type_name -> stellmap.record.v1.ReportedInstance
+	105, // 136: stellmap.record.v1.ReportedInstance.by:type_name -> stellmap.record.v1.ReportedBy
+	8,   // 137: stellmap.record.v1.Answer.renewals:type_name -> stellmap.record.v1.Answer.Renewal
+	102, // 138: stellmap.record.v1.Answer.told_reports:type_name -> stellmap.record.v1.ToldReports
+	139, // [139:139] is the sub-list for method output_type
+	139, // [139:139] is the sub-list for method input_type
+	139, // [139:139] is the sub-list for extension type_name
+	139, // [139:139] is the sub-list for extension extendee
+	0,   // [0:139] is the sub-list for field type_name
 }
 
 func init() { file_stellmap_record_v1_record_proto_init() }
@@ -8102,6 +8876,10 @@ func file_stellmap_record_v1_record_proto_init() {
 		(*Command_ImportChanges)(nil),
 		(*Command_ControlRegion)(nil),
 		(*Command_EditUpstreams)(nil),
+		(*Command_EditRole)(nil),
+		(*Command_EditBinding)(nil),
+		(*Command_GrantToken)(nil),
+		(*Command_RevokeToken)(nil),
 	}
 	file_stellmap_record_v1_record_proto_msgTypes[14].OneofWrappers = []any{
 		(*ProtectItem_Begin)(nil),
@@ -8124,7 +8902,7 @@ func file_stellmap_record_v1_record_proto_init() {
 	file_stellmap_record_v1_record_proto_msgTypes[53].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[54].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[56].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[79].OneofWrappers = []any{
+	file_stellmap_record_v1_record_proto_msgTypes[88].OneofWrappers = []any{
 		(*Ask_RenewLeases)(nil),
 		(*Ask_ShareChecks)(nil),
 		(*Ask_TellReports)(nil),
@@ -8135,7 +8913,7 @@ func file_stellmap_record_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stellmap_record_v1_record_proto_rawDesc), len(file_stellmap_record_v1_record_proto_rawDesc)),
 			NumEnums:      9,
-			NumMessages:   89,
+			NumMessages:   98,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

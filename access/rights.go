@@ -1,0 +1,189 @@
+package access
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// An Ask is one thing that somebody wants to do.
+type Ask struct {
+	Verb      string
+	Resource  string
+	Namespace string // "" = it is of the whole cluster: only a rule for all namespaces is about it
+	Service   string // "" = it is of no service: a rule for some services is not about it
+}
+
+// String is as people say it: "read policies of service orders in namespace prod".
+func (a Ask) String() string {
+	text := a.Verb + " " + a.Resource
+	if a.Service != "" {
+		text += " of service " + a.Service
+	}
+	if a.Namespace != "" {
+		text += " in namespace " + a.Namespace
+	}
+	return text
+}
+
+// Rights are what one caller may do, by one policy. Of nil, it is nothing.
+type Rights struct {
+	who    string
+	own    string // the namespace that is the caller's own; "" = none
+	denies ruleSet
+	allows ruleSet
+	scope  *compiled // nothing beyond it; nil = it is not narrowed
+}
+
+// A ruleSet is rules by the resource that they are about.
+type ruleSet struct {
+	of  map[string][]*compiled
+	any []*compiled // about all resources
+}
+
+// A compiled rule is one for a caller: whose own namespace it is about is settled.
+type compiled struct {
+	verbs, resources     []string // nil = all
+	namespaces, services []string // patterns; nil = all
+
+	from string // which rule it is, for people
+}
+
+func newRights(who, own string) *Rights {
+	return &Rights{who: who, own: own, denies: ruleSet{of: make(map[string][]*compiled)}, allows: ruleSet{of: make(map[string][]*compiled)}}
+}
+
+// add gives the caller a role. Of one that is not there, it is nothing.
+func (r *Rights) add(role RoleRules, by string) {
+	for i := range role.Rules {
+		one := compile(&role.Rules[i], r.own)
+		one.from = fmt.Sprintf("rule %d of role %s, by %s", i+1, role.Name, by)
+		if role.Rules[i].Deny {
+			r.denies.add(one)
+		} else {
+			r.allows.add(one)
+		}
+	}
+}
+
+func (s *ruleSet) add(c *compiled) {
+	if c.resources == nil {
+		s.any = append(s.any, c)
+	}
+	for _, resource := range c.resources {
+		s.of[resource] = append(s.of[resource], c)
+	}
+}
+
+// compile settles a rule for somebody. A rule for the own namespace of one who has
+// none is about no namespace.
+func compile(r *Rule, own string) *compiled {
+	c := &compiled{verbs: unlessAll(r.Verbs), resources: unlessAll(r.Resources), services: unlessAll(r.Services)}
+	if len(r.Services) == 0 {
+		c.services = nil
+	}
+	if c.namespaces = unlessAll(r.Namespaces); slices.Contains(c.namespaces, Own) {
+		c.namespaces = slices.DeleteFunc(slices.Clone(c.namespaces), func(n string) bool { return n == Own })
+		if own != "" {
+			c.namespaces = append(c.namespaces, own)
+		}
+	}
+	return c
+}
+
+// unlessAll is nil for a list that has a star, and never for another one: an empty
+// list is about nothing.
+func unlessAll(list []string) []string {
+	if slices.Contains(list, "*") {
+		return nil
+	}
+	return append([]string{}, list...)
+}
+
+// Allows says whether the caller may. It is asked of each item of a batch, each
+// event of a watch and each name of a subscription: it allocates nothing.
+func (r *Rights) Allows(a Ask) bool {
+	return r != nil && r.allows.match(&a) != nil && r.denies.match(&a) == nil && (r.scope == nil || r.scope.matches(&a))
+}
+
+// AllowsSome says whether there is any object of the kind for which Allows could be
+// true: in the namespace of the ask, or in any where it has none. It is for lists, of
+// which every item is asked for besides.
+func (r *Rights) AllowsSome(a Ask) bool {
+	return r != nil && r.allows.some(&a) && (r.scope == nil || r.scope.some(&a))
+}
+
+func (s *ruleSet) match(a *Ask) *compiled {
+	for _, c := range s.any {
+		if c.matches(a) {
+			return c
+		}
+	}
+	for _, c := range s.of[a.Resource] {
+		if c.matches(a) {
+			return c
+		}
+	}
+	return nil
+}
+
+func (s *ruleSet) some(a *Ask) bool {
+	is := func(c *compiled) bool { return c.some(a) }
+	return slices.ContainsFunc(s.any, is) || slices.ContainsFunc(s.of[a.Resource], is)
+}
+
+func (c *compiled) matches(a *Ask) bool {
+	return c.does(a) && fits(c.namespaces, a.Namespace) && fits(c.services, a.Service)
+}
+
+func (c *compiled) some(a *Ask) bool {
+	return c.does(a) && (a.Namespace == "" && (c.namespaces == nil || len(c.namespaces) > 0) || a.Namespace != "" && fits(c.namespaces, a.Namespace))
+}
+
+func (c *compiled) does(a *Ask) bool {
+	return (c.verbs == nil || slices.Contains(c.verbs, a.Verb)) && (c.resources == nil || slices.Contains(c.resources, a.Resource))
+}
+
+// fits says whether a name is one of some patterns; nil is all, and the empty name is in no list.
+func fits(patterns []string, name string) bool {
+	if patterns == nil {
+		return true
+	}
+	for _, p := range patterns {
+		if beginning, open := strings.CutSuffix(p, "*"); p == name || open && name != "" && strings.HasPrefix(name, beginning) {
+			return name != ""
+		}
+	}
+	return false
+}
+
+// A Decision is what comes of an ask, and why.
+type Decision struct {
+	Allowed bool   `json:"allowed"`
+	Reason  string `json:"reason"`
+}
+
+// Explain is Allows for people.
+func (r *Rights) Explain(a Ask) Decision {
+	if r == nil {
+		return Decision{Reason: "nobody is known to ask: nothing is allowed"}
+	}
+	denied, allowed := r.denies.match(&a), r.allows.match(&a)
+	switch {
+	case denied != nil:
+		return Decision{Reason: fmt.Sprintf("%s may not %s: %s denies it, and what one rule denies is denied", r.who, a, denied.from)}
+	case allowed == nil:
+		return Decision{Reason: fmt.Sprintf("%s may not %s: no rule of any of its roles allows it", r.who, a)}
+	case r.scope != nil && !r.scope.matches(&a):
+		return Decision{Reason: fmt.Sprintf("%s may not %s: %s allows it, but it is beyond the scope of the token", r.who, a, allowed.from)}
+	}
+	return Decision{Allowed: true, Reason: fmt.Sprintf("%s may %s: %s allows it", r.who, a, allowed.from)}
+}
+
+// Who is the caller, for people.
+func (r *Rights) Who() string {
+	if r == nil {
+		return "nobody"
+	}
+	return r.who
+}
