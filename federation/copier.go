@@ -49,6 +49,9 @@ func (c *copier) open(ctx context.Context, conn *grpc.ClientConn) error {
 		Name: own.Region, Region: own.Region, ClusterId: own.ClusterID,
 		SourceRegion: s.Region, SourceClusterId: s.ClusterID,
 	}
+	for _, w := range s.Wanted {
+		hello.Selections = append(hello.Selections, &replicationv1.Selection{Namespace: w.Namespace, Services: w.Services, Labels: w.Labels})
+	}
 	if c.at.Incarnation != "" && c.at.Sync == 0 {
 		hello.After = &replicationv1.Cursor{Incarnation: c.at.Incarnation, Revision: uint64(c.at.Revision), Selections: c.at.Selections}
 	}
@@ -270,7 +273,7 @@ func (c *copier) importTo(ctx context.Context, in registry.Import, bytes int) (m
 	}
 	within, cancel := context.WithTimeout(ctx, s.importer.limits.commit)
 	defer cancel()
-	in.Region, in.After = s.key, c.at
+	in.Region, in.After, in.Wanted = s.key, c.at, s.wants
 	result, err := s.importer.registry.Import(within, in)
 	if err != nil {
 		return false, err

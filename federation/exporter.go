@@ -27,6 +27,7 @@ type Exporter struct {
 	guarded  bool // the token is asked for
 	proves   func(ctx context.Context, region string) error
 	open     bool // nobody is asked for anything
+	exports  registry.Selection
 	log      *slog.Logger
 	metrics  *metrics
 	limits   limits
@@ -51,6 +52,7 @@ type Config struct {
 	Identity func() Identity    // required
 	Token    string             // what replicators present; "" = there is none, and nobody is answered
 	Open     bool               // without a token everybody is answered: only those may reach the port who may read anyway
+	Exports  registry.Selection // whatever is asked for, what is not in it does not exist
 	// Proves says whether a caller has proved to be of the region that it names. Nil = its word is taken.
 	Proves     func(ctx context.Context, region string) error
 	Logger     *slog.Logger // nil = none
@@ -110,7 +112,7 @@ func NewExporter(c Config) (*Exporter, error) {
 	}
 	e := &Exporter{
 		registry: c.Registry, identity: c.Identity, log: c.Logger,
-		token: sha256.Sum256([]byte(c.Token)), guarded: c.Token != "", open: c.Token == "" && c.Open,
+		token: sha256.Sum256([]byte(c.Token)), guarded: c.Token != "", open: c.Token == "" && c.Open, exports: c.Exports,
 		metrics: newMetrics(), limits: defaults(), following: make(map[followerKey]*follower),
 		greetings: make(chan struct{}, greetingsMax), syncs: make(chan struct{}, syncsAtOnce),
 	}

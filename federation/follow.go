@@ -168,6 +168,7 @@ func (f *follower) begin(ctx context.Context, h *replicationv1.Hello) error {
 	after := h.GetAfter()
 	f.replica, err = e.registry.Replicate(within, selectedBy(h), registry.ReplicaStart{
 		After: registry.Revision(after.GetRevision()), Foreign: after != nil && after.GetIncarnation() != f.of, Digest: after.GetSelections(),
+		Exported: e.exports,
 	})
 	if err != nil {
 		return inHello(err)
@@ -184,7 +185,7 @@ func (f *follower) begin(ctx context.Context, h *replicationv1.Hello) error {
 func selectedBy(h *replicationv1.Hello) []registry.Selected {
 	var out []registry.Selected
 	for _, s := range h.GetSelections() {
-		out = append(out, registry.Selected{Namespace: s.GetNamespace(), Services: s.GetServices()})
+		out = append(out, registry.Selected{Namespace: s.GetNamespace(), Services: s.GetServices(), Labels: s.GetLabels()})
 	}
 	return out
 }

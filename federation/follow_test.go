@@ -160,6 +160,9 @@ func TestWhatAHelloMustSay(t *testing.T) {
 		"no such service": {hello(func(h *replicationv1.Hello) {
 			h.Selections = []*replicationv1.Selection{{Namespace: "prod", Services: []string{"a b"}}}
 		}), "InvalidArgument BAD_REQUEST hello.selections[0].service"},
+		"no such labels": {hello(func(h *replicationv1.Hello) {
+			h.Selections = []*replicationv1.Selection{{Namespace: "*", Services: []string{"pay-*"}, Labels: "tier in"}}
+		}), "InvalidArgument BAD_REQUEST hello.selections[0].labels"},
 		"too many of them": {hello(func(h *replicationv1.Hello) { h.Selections = selected(1025) }), "InvalidArgument BAD_REQUEST hello.selections"},
 		"a field not known": {hello(func(h *replicationv1.Hello) {
 			h.ProtoReflect().SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, 99, protowire.VarintType), 1))

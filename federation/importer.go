@@ -49,9 +49,10 @@ type ImporterConfig struct {
 type Source struct {
 	Region    string
 	ClusterID uint64
-	Addresses []string          // host:port of its members, for members; tried in turn
-	Token     string            // "" = it asks for none
-	Dial      []grpc.DialOption // how its members are reached; none = without TLS
+	Addresses []string            // host:port of its members, for members; tried in turn
+	Token     string              // "" = it asks for none
+	Dial      []grpc.DialOption   // how its members are reached; none = without TLS
+	Wanted    []registry.Selected // what is taken of it; none = everything that it tells
 }
 
 // The bounds of following a source.
@@ -89,7 +90,8 @@ type source struct {
 	Source
 	importer *Importer
 	key      registry.RegionKey
-	next     int // of its addresses
+	wants    registry.Selection // of Wanted
+	next     int                // of its addresses
 	rate     pace
 
 	refused     int // instances that were not taken in and not warned of yet; like the next two, of the goroutine that runs it
@@ -117,7 +119,11 @@ func NewImporter(c ImporterConfig) (*Importer, error) {
 		if len(s.Dial) == 0 {
 			s.Dial = []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}
 		}
-		i.sources = append(i.sources, &source{Source: s, importer: i, key: registry.RegionKey{Region: s.Region, Cluster: s.ClusterID}})
+		wants, err := registry.Select(s.Wanted)
+		if err != nil {
+			return nil, fmt.Errorf("federation: what is wanted of source %q: %w", s.Region, err)
+		}
+		i.sources = append(i.sources, &source{Source: s, importer: i, wants: wants, key: registry.RegionKey{Region: s.Region, Cluster: s.ClusterID}})
 	}
 	if c.Registerer != nil {
 		if err := errors.Join(i.metrics.register(c.Registerer), c.Registerer.Register(i)); err != nil {

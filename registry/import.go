@@ -22,6 +22,8 @@ import (
 // A source may have lost its data, or be asked before it has them. So a sweep that
 // would remove much is held: the copy follows on, and what was not told is kept until
 // an operator confirms it or HeldSweepMax is over, as far as the source is still heard then.
+// What is not told since something else is selected now, here or at the source, is no loss:
+// somebody has decided it, and it goes at once.
 
 // The bounds of an import.
 const (
@@ -51,6 +53,7 @@ type Import struct {
 	Items       []ImportItem  // of changes and parts, in order
 	Age         time.Duration // of what is told: everything was told that the source had committed so long ago
 	KnownAge    bool          // the source has confirmed that
+	Wanted      Selection     // whatever else is told is taken for gone
 }
 
 // An ImportItem is an instance that was told.
@@ -84,7 +87,7 @@ func (r *Registry) Import(ctx context.Context, in Import) (ImportResult, error) 
 	var out ImportResult
 	check := newReader(in.Region.Region)
 	for n := range in.Items {
-		item, err := check.importable(&in.Items[n])
+		item, err := check.importable(&in.Items[n], &in.Wanted)
 		switch {
 		case errors.Is(err, ErrUnreadable):
 			return ImportResult{}, err
@@ -106,7 +109,7 @@ func (r *Registry) Import(ctx context.Context, in Import) (ImportResult, error) 
 // registered here, and nothing that is the source's own business. What it had before
 // stays when it cannot be taken in: the next full sync does not mark it, and whether it
 // goes then is the sweep's to say, which holds what is much.
-func (d *reader) importable(item *ImportItem) (*recordv1.ImportItem, error) {
+func (d *reader) importable(item *ImportItem, wanted *Selection) (*recordv1.ImportItem, error) {
 	out := &recordv1.ImportItem{Key: keyToRecord(item.Key), Revision: uint64(item.Revision)}
 	if item.Gone {
 		return out, nil
@@ -114,6 +117,9 @@ func (d *reader) importable(item *ImportItem) (*recordv1.ImportItem, error) {
 	i, err := d.recorded(item.Key, item.Record)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnreadable, err)
+	}
+	if !wanted.covers(i) {
+		return out, nil
 	}
 	normal, err := registrationOf(i).normalize()
 	if err == nil && normal.instanceKey() != item.Key {
@@ -257,6 +263,13 @@ func (t *step) knowImported(k ServiceKey, endpoints []Endpoint) {
 // unmarked says that an instance was not told in the last full sync or since.
 func (r *Region) unmarked(i *Instance) bool { return i.Imported.mark != r.syncs }
 
+// deselects says that a full sync tells less because something else is selected now: the
+// cluster is the one that it was, which has not lost its data, and nothing is held that
+// was missed for another reason.
+func (r *Region) deselects(upto ImportCursor) bool {
+	return r.Held.Since == 0 && r.swept.incarnation == upto.Incarnation && r.swept.selections != upto.Selections
+}
+
 // sweep removes what a full sync has not told, or holds it if it is much. More says
 // that there is more to remove, by a command of its own.
 func (t *step) sweep(next *Region, upto ImportCursor) (more bool) {
@@ -269,18 +282,20 @@ func (t *step) sweep(next *Region, upto ImportCursor) (more bool) {
 		}
 		return true
 	})
-	if gone > 0 && (gone == all || gone >= sweepLeast && gone*100 > sweepPercent*all) {
+	much := gone == all || gone >= sweepLeast && gone*100 > sweepPercent*all
+	if gone > 0 && much && !next.deselects(upto) {
 		if anew { // all of it gets as long as what is held last
 			next.Held.Since = t.entry.Time
 		}
-		next.Held.Instances, next.Held.Of, next.Cursor = gone, all, upto
+		next.Held.Instances, next.Held.Of = gone, all
+		next.Cursor, next.swept = upto, sweptAt(upto)
 		return false
 	}
 	if t.removeImported(next.Key, next.unmarked) {
 		next.Cursor.Parts++
 		return true
 	}
-	next.Cursor, next.Held = upto, HeldSweep{}
+	next.Cursor, next.swept, next.Held = upto, sweptAt(upto), HeldSweep{}
 	return false
 }
 

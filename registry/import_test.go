@@ -39,6 +39,12 @@ func (s *story) another(d *datadriven.TestData, out *strings.Builder) {
 		in.Upto.Sync, in.Upto.Parts = 0, 0
 	}
 	d.MaybeScanArgs(s.t, "incarnation", &in.Upto.Incarnation)
+	if d.HasArg("selections") {
+		d.ScanArgs(s.t, "selections", &in.Upto.Selections)
+	}
+	if d.HasArg("wanted") {
+		in.Wanted = wantedOf(s.t, d)
+	}
 	d.MaybeScanArgs(s.t, "to", (*uint64)(&in.Upto.Revision))
 	for _, line := range strings.Split(strings.TrimSpace(d.Input), "\n") {
 		if line != "" {
@@ -52,6 +58,21 @@ func (s *story) another(d *datadriven.TestData, out *strings.Builder) {
 	if err != nil {
 		fmt.Fprintf(out, "%v\n", err)
 	}
+}
+
+// wantedOf is what is taken of a region, by its names alone.
+func wantedOf(t *testing.T, d *datadriven.TestData) Selection {
+	var text string
+	d.ScanArgs(t, "wanted", &text)
+	one, err := ParseSelected(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := Select([]Selected{one})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
 }
 
 func regionKeyOf(t *testing.T, text string) RegionKey {

@@ -157,6 +157,7 @@ type Region struct {
 	Age    time.Duration // then: all that the source had committed so long before was told
 	Held   HeldSweep
 	syncs  uint64 // full syncs that were begun; the mark of what the last one told
+	swept  swept  // of the last full sync that was told to its end
 
 	Instances, Services int // in what readers get
 }
@@ -168,6 +169,11 @@ type HeldSweep struct {
 	Instances int   // when it was found; like the next
 	Of        int
 }
+
+// swept is of which cluster, and of what of it, all there is was told.
+type swept struct{ incarnation, selections string }
+
+func sweptAt(c ImportCursor) swept { return swept{c.Incarnation, c.Selections} }
 
 // ImportCursor is where a copy is.
 type ImportCursor struct {
@@ -191,6 +197,7 @@ func (r *Region) encode() []byte {
 		Format: formatMax, Cursor: r.Cursor.record(), Syncs: r.syncs, Paused: r.Paused,
 		ToldMs: r.Told, AgeMs: r.Age.Milliseconds(),
 		HeldSinceMs: r.Held.Since, Held: uint64(r.Held.Instances), HeldOf: uint64(r.Held.Of),
+		SweptIncarnation: r.swept.incarnation, SweptSelections: r.swept.selections,
 	})
 }
 
@@ -202,7 +209,8 @@ func decodeRegion(k RegionKey, value []byte) (*Region, error) {
 	return &Region{
 		Key: k, Cursor: cursorOfRecord(record.GetCursor()), syncs: record.GetSyncs(), Paused: record.GetPaused(),
 		Told: record.GetToldMs(), Age: time.Duration(record.GetAgeMs()) * time.Millisecond,
-		Held: HeldSweep{Since: record.GetHeldSinceMs(), Instances: int(record.GetHeld()), Of: int(record.GetHeldOf())},
+		Held:  HeldSweep{Since: record.GetHeldSinceMs(), Instances: int(record.GetHeld()), Of: int(record.GetHeldOf())},
+		swept: swept{record.GetSweptIncarnation(), record.GetSweptSelections()},
 	}, nil
 }
 
@@ -300,7 +308,7 @@ func (t *step) controlRegion(c *recordv1.ControlRegion) *recordv1.Result {
 	case recordv1.ControlRegion_ACTION_RESYNC:
 		next.Cursor = ImportCursor{Sync: next.Cursor.Sync} // as long as a sync was not swept, what it did not tell is not marked
 	case recordv1.ControlRegion_ACTION_FORGET:
-		next.Paused, next.Cursor, next.Held, next.Told = true, ImportCursor{}, HeldSweep{}, 0
+		next.Paused, next.Cursor, next.Held, next.Told, next.swept = true, ImportCursor{}, HeldSweep{}, 0, swept{}
 		more = t.removeImported(next.Key, func(*Instance) bool { return true })
 	case recordv1.ControlRegion_ACTION_CONFIRM, recordv1.ControlRegion_ACTION_AGE:
 		if next.Held.Since == 0 || c.GetAction() == recordv1.ControlRegion_ACTION_AGE && !next.aged() {

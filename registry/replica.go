@@ -3,8 +3,6 @@ package registry
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -24,87 +22,12 @@ import (
 // What it begins with is read at one revision, however long that takes: what it found
 // are runs of instances that never change, shared with the state.
 
-// Selected are services of a namespace.
-type Selected struct {
-	Namespace string
-	Services  []string // by their names; none = all of them
-}
-
-// selectionMax bounds the names that a replica selects: each change is held against them.
-const selectionMax = 1_024
-
-// A selection is what a replica is of; the zero value is everything.
-type selection struct {
-	namespaces []string     // whole ones, sorted
-	services   []ServiceKey // of other namespaces, sorted
-}
-
-func selectionOf(asked []Selected) (selection, error) {
-	var bad problems
-	names := 0
-	for _, one := range asked {
-		names += 1 + len(one.Services)
-	}
-	if names > selectionMax {
-		bad.add("selections", fmt.Sprintf("have %d names, of at most %d: select whole namespaces", names, selectionMax))
-		return selection{}, bad.err()
-	}
-	var out selection
-	for n, one := range asked {
-		var wrong problems
-		namespace := normalizeNamespace(one.Namespace, &wrong)
-		if len(one.Services) == 0 {
-			out.namespaces = append(out.namespaces, namespace)
-		}
-		for _, name := range one.Services {
-			service, _ := normalizeService(name, Levels{}, &wrong)
-			out.services = append(out.services, ServiceKey{Namespace: namespace, Service: service})
-		}
-		for _, p := range wrong {
-			bad.add(fmt.Sprintf("selections[%d].%s", n, p.Field), p.Reason)
-		}
-	}
-	return out.sorted(), bad.err()
-}
-
-func (s selection) sorted() selection {
-	slices.Sort(s.namespaces)
-	s.namespaces = slices.Compact(s.namespaces)
-	s.services = slices.DeleteFunc(s.services, func(k ServiceKey) bool { return s.whole(k.Namespace) })
-	slices.SortFunc(s.services, ServiceKey.Compare)
-	s.services = slices.Compact(s.services)
-	return s
-}
-
-func (s *selection) whole(namespace string) bool {
-	_, ok := slices.BinarySearch(s.namespaces, namespace)
-	return ok
-}
-
-func (s *selection) all() bool { return len(s.namespaces) == 0 && len(s.services) == 0 }
-
-func (s *selection) has(k ServiceKey) bool {
-	if s.all() || s.whole(k.Namespace) {
-		return true
-	}
-	_, ok := slices.BinarySearchFunc(s.services, k, ServiceKey.Compare)
-	return ok
-}
-
-// digest is the same for selections of the same services, and for no others.
-func (s *selection) digest() string {
-	if s.all() {
-		return "all"
-	}
-	sum := sha256.Sum256(fmt.Appendf(nil, "%q", [...]any{s.namespaces, s.services}))
-	return hex.EncodeToString(sum[:16])
-}
-
 // A Replica is told all that a selection has, and then each change of it. It belongs
 // to one goroutine and needs no closing.
 type Replica struct {
 	registry  *Registry
-	selection selection
+	selection Selection // what was asked for
+	exported  Selection // of which it gets what is in here, too
 	digest    string
 	watch     *Watch
 	whole     Resync // why all there is has to come next; 0 = it does not
@@ -115,15 +38,20 @@ type ReplicaStart struct {
 	After   Revision // everything up to here is known; 0 = nothing
 	Foreign bool     // After is of another cluster
 	Digest  string   // of the selection that After was told of
+
+	Exported Selection // whatever is asked for, what is not in it does not exist
 }
 
 // Replicate begins a replica of what is selected; of everything if nothing is.
 func (r *Registry) Replicate(ctx context.Context, selected []Selected, start ReplicaStart) (*Replica, error) {
-	s, err := selectionOf(selected)
+	s, err := Select(selected)
 	if err != nil {
 		return nil, err
 	}
-	p := &Replica{registry: r, selection: s, digest: s.digest()}
+	p := &Replica{registry: r, selection: s, exported: start.Exported, digest: s.digest()}
+	if !p.exported.all() { // else it is what it has always been, and cursors of before are good
+		p.digest = digestOf([]any{p.digest, p.exported.digest()})
+	}
 	switch {
 	case start.After == 0 && !start.Foreign:
 		p.whole = ResyncStart
@@ -153,18 +81,34 @@ func (p *Replica) Next(ctx context.Context, idle <-chan time.Time) (batch Batch,
 		p.whole = ResyncCompacted
 		return Batch{Revision: p.watch.after}, false, nil
 	}
-	batch.Events = slices.DeleteFunc(batch.Events, func(e Event) bool { return !p.takes(&e) })
+	told := batch.Events[:0]
+	for _, e := range batch.Events {
+		if p.takes(&e) {
+			told = append(told, e)
+		}
+	}
+	batch.Events = told
 	return batch, ticked, err
 }
 
-// takes says whether an event is of an instance that is the region's own: what it has
-// of others is theirs to tell, or regions that follow each other would never end.
+// takes says whether an event is told. It is if it is of an instance that is the region's
+// own: what it has of others is theirs to tell, or regions that follow each other would
+// never end. One whose labels have taken it out of the selection is told as gone.
 func (p *Replica) takes(e *Event) bool {
-	if e.Kind != EventInstancePut && e.Kind != EventInstanceDelete || !p.selection.has(e.Service) {
+	if e.Kind != EventInstancePut && e.Kind != EventInstanceDelete || !p.registry.owns(cmp.Or(e.Instance, e.Previous)) { // the region of an instance never changes
 		return false
 	}
-	return p.registry.owns(cmp.Or(e.Instance, e.Previous)) // the region of an instance never changes
+	if e.Kind == EventInstancePut && p.covers(e.Instance) {
+		return true
+	}
+	if e.Previous == nil || !p.covers(e.Previous) {
+		return false
+	}
+	e.Kind, e.Instance, e.HandedOut = EventInstanceDelete, nil, false
+	return true
 }
+
+func (p *Replica) covers(i *Instance) bool { return p.selection.covers(i) && p.exported.covers(i) }
 
 // owns says whether an instance was registered here. One that was copied from a region of
 // this name was not: a cluster may have been given another region's name.
@@ -221,7 +165,9 @@ func (p *Replica) Pin(ctx context.Context) (*Pinned, error) {
 	}
 	all := &Pinned{replica: p}
 	all.found, all.Revision, all.replaced = p.registry.machine.find(everything, servicesToo)
-	all.found = slices.DeleteFunc(all.found, func(one run) bool { return !p.selection.has(one.service.Key) })
+	all.found = slices.DeleteFunc(all.found, func(one run) bool {
+		return !p.selection.mayHave(one.service.Key) || !p.exported.mayHave(one.service.Key)
+	})
 	return all, nil
 }
 
@@ -235,7 +181,7 @@ func (a *Pinned) Next(most int) []*Instance {
 			if len(out) == most {
 				return out
 			}
-			if i := one.instances[a.at.offset]; a.replica.registry.owns(i) {
+			if i := one.instances[a.at.offset]; a.replica.registry.owns(i) && a.replica.covers(i) {
 				out = append(out, one.service.asHandedOut(i))
 			}
 		}

@@ -2,6 +2,8 @@ package registry
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"testing"
 )
 
@@ -49,21 +51,65 @@ func TestAReplicaIsOfTheRegionsOwn(t *testing.T) {
 // words they are selected, and for no others.
 func TestSelectionsOfTheSame(t *testing.T) {
 	digest := func(selected ...Selected) string {
-		s, err := selectionOf(selected)
+		s, err := Select(selected)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return s.digest()
 	}
-	orders := digest(Selected{"prod", []string{"orders", "pay"}}, Selected{"test", nil})
-	mustEqual(t, "another order", digest(Selected{"test", []string{"x"}}, Selected{" test ", nil}, Selected{"prod", []string{"pay", "orders", "pay"}}), orders)
+	orders := digest(Selected{Namespace: "prod", Services: []string{"orders", "pay"}}, Selected{Namespace: "test"})
+	mustEqual(t, "another order", digest(Selected{Namespace: "test", Services: []string{"x"}}, Selected{Namespace: " test "}, Selected{Namespace: "prod", Services: []string{"pay", "orders", "pay"}}), orders)
 	for name, other := range map[string]string{
 		"everything":  digest(),
-		"a namespace": digest(Selected{"prod", nil}, Selected{"test", nil}),
-		"one less":    digest(Selected{"prod", []string{"orders"}}, Selected{"test", nil}),
+		"a namespace": digest(Selected{Namespace: "prod"}, Selected{Namespace: "test"}),
+		"a beginning": digest(Selected{Namespace: "prod", Services: []string{"orders", "pay*"}}, Selected{Namespace: "test"}),
+		"some labels": digest(Selected{Namespace: "prod", Services: []string{"orders", "pay"}, Labels: "a"}, Selected{Namespace: "test"}),
+		"all of them": digest(Selected{Namespace: "*", Services: []string{"orders", "pay"}}, Selected{Namespace: "test"}),
+		"one less":    digest(Selected{Namespace: "prod", Services: []string{"orders"}}, Selected{Namespace: "test"}),
 	} {
 		if other == orders {
 			t.Errorf("the digest of %s is the same", name)
+		}
+	}
+}
+
+// TestWhatASelectionCovers shows what the words of a selection mean.
+func TestWhatASelectionCovers(t *testing.T) {
+	for _, c := range []struct {
+		text, service, labels string
+		want                  bool
+	}{
+		{"prod/orders", "prod/orders", "", true},
+		{"prod/orders", "prod/orders2", "", false},
+		{"prod/orders", "test/orders", "", false},
+		{"prod/*", "prod/orders", "", true},
+		{"prod/*", "prod2/orders", "", false},
+		{"*/orders", "test/orders", "", true},
+		{"*/orders", "test/orders.eu", "", false},
+		{"prod/pay-*", "prod/pay-cards", "", true},
+		{"prod/pay-*", "prod/pay", "", false},
+		{"*/pay* tier=gold", "test/pay", "gold", true},
+		{"*/pay* tier=gold", "test/pay", "tin", false},
+		{"prod/*  tier!=gold", "prod/pay", "", true},
+		{"prod/* tier,tier notin (tin, gold)", "prod/pay", "gold", false},
+		{"prod/* tier,tier notin (tin)", "prod/pay", "gold", true},
+	} {
+		one, err := ParseSelected(c.text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := Select([]Selected{one, {Namespace: "other"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		namespace, service, _ := strings.Cut(c.service, "/")
+		i := &Instance{Origin: &Origin{Namespace: namespace, Service: service}}
+		if c.labels != "" {
+			i.Labels = Pairs{{"tier", c.labels}}
+		}
+		mustEqual(t, fmt.Sprintf("whether %q covers one of %s with %q", c.text, c.service, c.labels), s.covers(i), c.want)
+		if c.want {
+			mustEqual(t, fmt.Sprintf("whether %q may have one of %s", c.text, c.service), s.mayHave(i.ServiceKey()), true)
 		}
 	}
 }

@@ -61,6 +61,7 @@ type Config struct {
 	} `mapstructure:"cluster"`
 	Federation struct {
 		Regions []RegionConfig `mapstructure:"regions"`
+		Export  []string       `mapstructure:"export"` // nil = everything
 	} `mapstructure:"federation"`
 	XDS struct {
 		StaleStartAfter time.Duration `mapstructure:"stale_start_after"`
@@ -110,15 +111,6 @@ type MemberConfig struct {
 	XDS   string `mapstructure:"xds"`
 	GRPC  string `mapstructure:"grpc"`
 	Admin string `mapstructure:"admin"`
-}
-
-// RegionConfig is one [[federation.regions]] table: another region's cluster, of which
-// this one keeps a copy.
-type RegionConfig struct {
-	Region    string   `mapstructure:"region"`
-	ClusterID uint64   `mapstructure:"cluster_id"`
-	GRPC      []string `mapstructure:"grpc"`
-	Token     string   `mapstructure:"token"`
 }
 
 // configBytesMax bounds the configuration file.
@@ -256,7 +248,7 @@ func (l *loader) addAt(p position, format string, args ...any) {
 
 // checkKeys refuses keys that no setting has, with what may have been meant.
 func (l *loader) checkKeys() {
-	known := map[string]bool{"cluster": true, membersKey: true, "federation": true, regionsKey: true}
+	known := map[string]bool{"cluster": true, membersKey: true, "federation": true, regionsKey: true, exportKey: true}
 	for _, s := range settings {
 		section, _, _ := strings.Cut(s.key, ".")
 		known[section], known[s.key] = true, true
@@ -296,6 +288,9 @@ func (l *loader) checkValues() {
 		} else if reason := l.beyond(s); reason != "" {
 			l.add(l.origin(s), "%s: %s", s.key, reason)
 		}
+	}
+	if at, ok := l.file.values[exportKey]; ok && at.wrong(kindSelections) {
+		l.addAt(at.pos, "%s: want %s, got %s", exportKey, kindSelections.wants(), at.what)
 	}
 	l.checkLists()
 	l.checkMembers()
@@ -363,60 +358,6 @@ func (l *loader) checkMembers() {
 	}
 }
 
-// checkRegions looks at each [[federation.regions]] table of the file.
-func (l *loader) checkRegions() {
-	for i, table := range l.file.regions {
-		for _, s := range regionKeys {
-			key := fmt.Sprintf("%s[%d].%s", regionsKey, i, s.key)
-			at, ok := l.file.values[key]
-			switch {
-			case !ok && s.kind != kindSecret:
-				l.addAt(table, "%s: missing, every region needs region, cluster_id and grpc", key)
-			case !ok:
-			case at.wrong(s.kind):
-				l.addAt(at.pos, "%s: want %s, got %s", key, s.kind.wants(), s.shown(at.what))
-			case s.kind == kindJoin: // what the list holds is looked at when it is read
-			default:
-				if reason := s.kind.check(at.text); reason != "" {
-					l.addAt(at.pos, "%s: %s", key, reason)
-				} else if at.text == "" && s.kind == kindName {
-					l.addAt(at.pos, "%s: is empty", key)
-				}
-			}
-		}
-	}
-}
-
-// checkSources looks at what only the regions together, and beside this one, can get wrong.
-func (l *loader) checkSources(c Config) {
-	if len(c.Federation.Regions) > 0 && c.Node.Region == "" {
-		l.addAt(l.file.regions[0], "%s: needs node.region, which says whose copies these are", regionsKey)
-	}
-	seen := make(map[string]int)
-	for i, r := range c.Federation.Regions {
-		at := func(key string) (position, string) {
-			name := fmt.Sprintf("%s[%d].%s", regionsKey, i, key)
-			return l.file.values[name].pos, name
-		}
-		pos, name := at("region")
-		if r.Region == c.Node.Region {
-			l.addAt(pos, "%s: %q is node.region, this region itself; a region keeps no copy of its own", name, r.Region)
-		}
-		if first, twice := seen[r.Region]; twice {
-			l.addAt(pos, "%s: %q is also region %d; one cluster a region", name, r.Region, first)
-		}
-		seen[r.Region] = i
-		pos, name = at("grpc")
-		if reason := checkJoinList(strings.Join(r.GRPC, ",")); reason != "" {
-			l.addAt(pos, "%s: %s", name, reason)
-		} else if len(r.GRPC) == 0 {
-			l.addAt(pos, "%s: is empty, want the grpc addresses of the region's members", name)
-		} else if reason := c.inTheClear(r.GRPC); reason != "" {
-			l.addAt(pos, "%s: %s", name, reason)
-		}
-	}
-}
-
 // fill puts in what one setting takes from another.
 func (c *Config) fill() {
 	for _, p := range []struct{ advertise, listen *string }{
@@ -463,6 +404,7 @@ func (l *loader) checkTogether(c Config) {
 	l.checkTLS(c)
 	l.checkHealth(c)
 	l.checkSources(c)
+	l.checkExport(c)
 	if len(c.Cluster.Join) > 0 {
 		l.checkJoin()
 		return

@@ -62,6 +62,12 @@ func TestConfig(t *testing.T) {
 		}
 		for _, r := range c.Federation.Regions {
 			fmt.Fprintf(&b, "follows region %q, cluster %d at %v, token: %v\n", r.Region, r.ClusterID, r.GRPC, r.Token != "")
+			if r.Import != nil {
+				fmt.Fprintf(&b, "... and takes %+v of it\n", selected(r.Import))
+			}
+		}
+		if c.Federation.Export != nil {
+			fmt.Fprintf(&b, "tells others of %+v\n", selected(c.Federation.Export))
 		}
 		if every := c.XDS.LoadEvery; every != 10*time.Second {
 			fmt.Fprintf(&b, "load is reported every %v\n", every)

@@ -16,7 +16,8 @@ import (
 func (n *node) makeExporter() (err error) {
 	n.exporter, err = federation.NewExporter(federation.Config{
 		Registry: n.registry, Identity: n.identity, Token: n.config.Auth.ReplicationToken, Open: n.config.atHome() || n.tls != nil,
-		Proves: n.provesRegion(), Logger: n.logger, Registerer: n.metrics,
+		Exports: n.config.exports(),
+		Proves:  n.provesRegion(), Logger: n.logger, Registerer: n.metrics,
 	})
 	return err
 }
@@ -25,7 +26,7 @@ func (n *node) makeExporter() (err error) {
 func (n *node) makeImporter() (err error) {
 	var sources []federation.Source
 	for _, r := range n.config.Federation.Regions {
-		one := federation.Source{Region: r.Region, ClusterID: r.ClusterID, Addresses: r.GRPC, Token: r.Token}
+		one := federation.Source{Region: r.Region, ClusterID: r.ClusterID, Addresses: r.GRPC, Token: r.Token, Wanted: selected(r.Import)}
 		if n.tls != nil { // nobody is taken for a member of the region who has not the certificate of one
 			one.Dial = []grpc.DialOption{grpc.WithTransportCredentials(n.tls.Client(access.AnyPeer(r.Region)))}
 		}

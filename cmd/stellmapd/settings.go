@@ -31,6 +31,7 @@ const (
 	kindBallast
 	kindJoin
 	kindPrefixes
+	kindSelections
 	kindFile
 	kindSwitch
 	kindPercent
@@ -133,17 +134,6 @@ var memberKeys = [...]setting{
 	{"admin", kindAdvertise, "", ""},
 }
 
-// regionsKey is another such list: the regions that this one keeps copies of.
-const regionsKey = "federation.regions"
-
-// regionKeys are the keys of one [[federation.regions]] table; all but the token must be there.
-var regionKeys = [...]setting{
-	{"region", kindName, "", ""},
-	{"cluster_id", kindID, "", ""},
-	{"grpc", kindJoin, "", ""},
-	{"token", kindSecret, "", ""},
-}
-
 // flag is the setting's command-line name: server.http_addr is --http-addr.
 func (s setting) flag() string {
 	section, name, _ := strings.Cut(s.key, ".")
@@ -214,6 +204,8 @@ func (k kind) wants() string {
 		return `a list such as ["127.0.0.1:18080"]`
 	case kindPrefixes:
 		return `a list such as ["10.0.0.0/8"]`
+	case kindSelections:
+		return `a list such as ["prod/orders", "shop/*"]`
 	default:
 		return "a text"
 	}

@@ -55,7 +55,7 @@ func (v tomlValue) wrong(k kind) bool {
 	if k == kindRoom {
 		return v.kind != unstable.Integer && v.kind != unstable.String
 	}
-	if k == kindJoin || k == kindPrefixes {
+	if k == kindJoin || k == kindPrefixes || k == kindSelections {
 		return v.kind != unstable.Array
 	}
 	return v.kind != unstable.String

@@ -2460,18 +2460,20 @@ func (x *ControlRegion) GetAction() ControlRegion_Action {
 
 // RegionRecord is the value under /replication/cursors/{region}/{cluster}.
 type RegionRecord struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
-	Cursor        *ImportCursor          `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
-	Syncs         uint64                 `protobuf:"varint,3,opt,name=syncs,proto3" json:"syncs,omitempty"` // full syncs that were begun: the mark of what the last one told
-	Paused        bool                   `protobuf:"varint,4,opt,name=paused,proto3" json:"paused,omitempty"`
-	ToldMs        int64                  `protobuf:"varint,5,opt,name=told_ms,json=toldMs,proto3" json:"told_ms,omitempty"`                  // when the source last confirmed how far it had told, by the entry's time; 0 = never
-	AgeMs         int64                  `protobuf:"varint,6,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`                     // of what was told then
-	HeldSinceMs   int64                  `protobuf:"varint,8,opt,name=held_since_ms,json=heldSinceMs,proto3" json:"held_since_ms,omitempty"` // since when what a full sync did not tell is kept, since it is much; 0 = nothing is
-	Held          uint64                 `protobuf:"varint,9,opt,name=held,proto3" json:"held,omitempty"`                                    // so many instances
-	HeldOf        uint64                 `protobuf:"varint,10,opt,name=held_of,json=heldOf,proto3" json:"held_of,omitempty"`                 // of so many
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Format           uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
+	Cursor           *ImportCursor          `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	Syncs            uint64                 `protobuf:"varint,3,opt,name=syncs,proto3" json:"syncs,omitempty"` // full syncs that were begun: the mark of what the last one told
+	Paused           bool                   `protobuf:"varint,4,opt,name=paused,proto3" json:"paused,omitempty"`
+	ToldMs           int64                  `protobuf:"varint,5,opt,name=told_ms,json=toldMs,proto3" json:"told_ms,omitempty"`                               // when the source last confirmed how far it had told, by the entry's time; 0 = never
+	AgeMs            int64                  `protobuf:"varint,6,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`                                  // of what was told then
+	HeldSinceMs      int64                  `protobuf:"varint,8,opt,name=held_since_ms,json=heldSinceMs,proto3" json:"held_since_ms,omitempty"`              // since when what a full sync did not tell is kept, since it is much; 0 = nothing is
+	Held             uint64                 `protobuf:"varint,9,opt,name=held,proto3" json:"held,omitempty"`                                                 // so many instances
+	HeldOf           uint64                 `protobuf:"varint,10,opt,name=held_of,json=heldOf,proto3" json:"held_of,omitempty"`                              // of so many
+	SweptIncarnation string                 `protobuf:"bytes,11,opt,name=swept_incarnation,json=sweptIncarnation,proto3" json:"swept_incarnation,omitempty"` // of the last full sync that was told to its end; like the next
+	SweptSelections  string                 `protobuf:"bytes,12,opt,name=swept_selections,json=sweptSelections,proto3" json:"swept_selections,omitempty"`    // with others, what it does not tell was deselected and not lost
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *RegionRecord) Reset() {
@@ -2565,6 +2567,20 @@ func (x *RegionRecord) GetHeldOf() uint64 {
 		return x.HeldOf
 	}
 	return 0
+}
+
+func (x *RegionRecord) GetSweptIncarnation() string {
+	if x != nil {
+		return x.SweptIncarnation
+	}
+	return ""
+}
+
+func (x *RegionRecord) GetSweptSelections() string {
+	if x != nil {
+		return x.SweptSelections
+	}
+	return ""
 }
 
 // Condition is one thing that is said of an instance.
@@ -8024,7 +8040,7 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\x0eACTION_CONFIRM\x10\x04\x12\x11\n" +
 	"\rACTION_FORGET\x10\x05\x12\x0e\n" +
 	"\n" +
-	"ACTION_AGE\x10\x06\"\x8f\x02\n" +
+	"ACTION_AGE\x10\x06\"\xe7\x02\n" +
 	"\fRegionRecord\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x128\n" +
 	"\x06cursor\x18\x02 \x01(\v2 .stellmap.record.v1.ImportCursorR\x06cursor\x12\x14\n" +
@@ -8035,7 +8051,9 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\rheld_since_ms\x18\b \x01(\x03R\vheldSinceMs\x12\x12\n" +
 	"\x04held\x18\t \x01(\x04R\x04held\x12\x17\n" +
 	"\aheld_of\x18\n" +
-	" \x01(\x04R\x06heldOf\"\xa9\x03\n" +
+	" \x01(\x04R\x06heldOf\x12+\n" +
+	"\x11swept_incarnation\x18\v \x01(\tR\x10sweptIncarnation\x12)\n" +
+	"\x10swept_selections\x18\f \x01(\tR\x0fsweptSelections\"\xa9\x03\n" +
 	"\tCondition\x12<\n" +
 	"\x06source\x18\x01 \x01(\x0e2$.stellmap.record.v1.Condition.SourceR\x06source\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12A\n" +

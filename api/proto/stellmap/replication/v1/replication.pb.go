@@ -256,11 +256,12 @@ func (x *Hello) GetAfter() *Cursor {
 	return nil
 }
 
-// Selection is services of a namespace.
+// Selection is services of a namespace, and of these the instances with some labels.
 type Selection struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
-	Services      []string               `protobuf:"bytes,2,rep,name=services,proto3" json:"services,omitempty"` // by their names; none = all of the namespace
+	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"` // "*" = every one
+	Services      []string               `protobuf:"bytes,2,rep,name=services,proto3" json:"services,omitempty"`   // by their names, or by what these begin with and a "*"; none = all of the namespace
+	Labels        string                 `protobuf:"bytes,3,opt,name=labels,proto3" json:"labels,omitempty"`       // a label selector, as of lists; empty = whatever labels they have
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -307,6 +308,13 @@ func (x *Selection) GetServices() []string {
 		return x.Services
 	}
 	return nil
+}
+
+func (x *Selection) GetLabels() string {
+	if x != nil {
+		return x.Labels
+	}
+	return ""
 }
 
 // Cursor is a place to go on from, at any member. It is to be kept as it was told.
@@ -1109,10 +1117,11 @@ const file_stellmap_replication_v1_replication_proto_rawDesc = "" +
 	"\n" +
 	"selections\x18\x06 \x03(\v2\".stellmap.replication.v1.SelectionR\n" +
 	"selections\x125\n" +
-	"\x05after\x18\a \x01(\v2\x1f.stellmap.replication.v1.CursorR\x05after\"E\n" +
+	"\x05after\x18\a \x01(\v2\x1f.stellmap.replication.v1.CursorR\x05after\"]\n" +
 	"\tSelection\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x1a\n" +
-	"\bservices\x18\x02 \x03(\tR\bservices\"f\n" +
+	"\bservices\x18\x02 \x03(\tR\bservices\x12\x16\n" +
+	"\x06labels\x18\x03 \x01(\tR\x06labels\"f\n" +
 	"\x06Cursor\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\tR\vincarnation\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x1e\n" +
