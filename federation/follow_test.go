@@ -21,6 +21,7 @@ import (
 // comes after it, and how far that is.
 func TestAReplicatorHasWhatTheRegionHas(t *testing.T) {
 	m := newRegion(t, 1, registry.HistoryBounds{}).members[0]
+	m.restart(Config{Token: token}, func(l *limits) { l.progress = progressEvery }) // at the end there is nothing that is not taken in
 	m.put("orders", "a", 80)
 	r := newReplicator(t)
 	r.follow(m)

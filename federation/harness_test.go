@@ -89,6 +89,7 @@ func (m *member) start(c Config, change func(*limits)) {
 	if m.exporter, err = NewExporter(c); err != nil {
 		tb.Fatalf("make the exporter: %v", err)
 	}
+	m.exporter.limits.progress = 20 * time.Millisecond // a revision with nothing in it is told by a mark only
 	if change != nil {
 		change(&m.exporter.limits)
 	}
