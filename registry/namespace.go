@@ -75,7 +75,7 @@ func (d *reader) decodeNamespaces(name string, value []byte) (*Document[Namespac
 // A holding counts what a namespace has.
 type holding struct {
 	known     int // services, those that only other regions have included
-	services  int // that instances were registered of here
+	services  int // that take a place in the quota
 	alive     int // instances whose lease holds
 	protected int // services of which all instances are handed out
 }
@@ -91,8 +91,9 @@ func (t *step) full(k InstanceKey, old *Instance) *recordv1.Full {
 	if has == nil {
 		has = &holding{}
 	}
+	svc := t.state.services[k.ServiceKey()]
 	switch {
-	case quota.Services != nil && !t.draft(k.ServiceKey()).own() && int64(has.services) >= *quota.Services:
+	case quota.Services != nil && (svc == nil || !svc.placed) && int64(has.services) >= *quota.Services:
 		return &recordv1.Full{Of: recordv1.Full_OF_SERVICES, Limit: *quota.Services}
 	case quota.Instances != nil && (old == nil || !old.alive()) && int64(has.alive) >= *quota.Instances:
 		return &recordv1.Full{Of: recordv1.Full_OF_INSTANCES, Limit: *quota.Instances}

@@ -115,9 +115,6 @@ func (svc *serviceState) own() []*Instance {
 	return own(svc.instances)
 }
 
-// own says whether anything of the service was ever registered here.
-func (d *draft) own() bool { return d != nil && len(d.record.endpoints) > 0 }
-
 // names are the service's endpoint names. What was registered here comes first, and
 // settles the protocol.
 func (r *serviceRecord) names() []ServiceEndpoint {

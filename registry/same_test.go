@@ -198,7 +198,7 @@ func mustHold(t *testing.T, m *Machine) {
 		s := m.Service(svc.key)
 		has := holdings[svc.key.Namespace]
 		has.known, has.alive = has.known+1, has.alive+int(svc.tally.instances-svc.tally.ended)
-		if len(svc.record.endpoints) > 0 {
+		if own := len(own(svc.instances)); own > 0 || len(svc.record.endpoints) > 0 && len(svc.instances) == 0 {
 			has.services++
 		}
 		if mustBeProtectedRightly(t, s) {

@@ -40,6 +40,7 @@ type serviceState struct {
 	record    serviceRecord
 	policy    *Policy // nil = none
 	holding   *holding
+	placed    bool        // it is one of the services that the holding counts
 	instances []*Instance // sorted by id; changed in place, unless shared
 	shared    atomic.Bool // a reader has them: the next change is made in a copy
 	blocks    []*block    // for the index; sorted by where they begin
@@ -199,6 +200,7 @@ func (s *state) put(svc *serviceState, i *Instance) {
 	}
 	s.count(svc, i, 1)
 	s.told.put(i)
+	svc.place()
 	s.follow(i, old)
 	if s.index != nil {
 		s.index.put(svc, i, old)
@@ -215,6 +217,7 @@ func (s *state) remove(svc *serviceState, id string) {
 	s.count(svc, old, -1)
 	s.told.remove(old)
 	svc.instances = slices.Delete(svc.instances, at, at+1)
+	svc.place()
 	s.follow(nil, old)
 	if s.index != nil {
 		s.index.remove(svc, old)
@@ -313,17 +316,26 @@ func (s *state) putService(k ServiceKey, record serviceRecord) {
 }
 
 func (svc *serviceState) setRecord(record serviceRecord) {
-	if was, is := len(svc.record.endpoints) > 0, len(record.endpoints) > 0; is && !was {
-		svc.holding.services++
-	} else if was && !is {
-		svc.holding.services--
-	}
 	if was, is := svc.protected(), record.protectedSince != 0; is && !was {
 		svc.holding.protected++
 	} else if was && !is {
 		svc.holding.protected--
 	}
 	svc.record = record
+	svc.place()
+}
+
+// place takes a place in the namespace's quota, or gives it back. A service takes one while
+// instances of it are registered here, and after that until it is forgotten, unless it
+// goes on elsewhere: then it is not for us to end, and never forgotten.
+func (svc *serviceState) place() {
+	was := svc.placed
+	svc.placed = svc.tally.instances > 0 || len(svc.record.endpoints) > 0 && svc.abroad.instances == 0
+	if svc.placed && !was {
+		svc.holding.services++
+	} else if was && !svc.placed {
+		svc.holding.services--
+	}
 }
 
 func (s *state) removeService(k ServiceKey) {
