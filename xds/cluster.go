@@ -27,6 +27,12 @@ import (
 // Envoy 1.40 at 200 requests a second: hosts that refuse or vanish are left
 // within 0.1 s. A frozen host still accepts connections, so nothing but an active
 // check keeps it out; that is why a registered check path is worth a lot.
+//
+// An Envoy takes the first host that it finds dead out at once, and those that it
+// finds within the merge window after that when the window ends, of a second if
+// nothing is said: so long it goes on to try them, and spills nothing to another
+// region. A short one bounds what many hosts that die together cost: each time it
+// ends the cluster's hosts are gone through.
 const (
 	connectTimeout  = 250 * time.Millisecond
 	tcpUserTimeout  = 1500 * time.Millisecond // without it, requests to a vanished host hang for the route's timeout
@@ -37,6 +43,7 @@ const (
 	localFailures   = 2   // connections in a row that are refused, reset or late
 	gatewayFailures = 5   // 502, 503 and 504 in a row
 	panicThreshold  = 1   // percent healthy: only when nothing is healthy anywhere
+	mergeWindow     = 100 * time.Millisecond
 
 	retryBudget = 100 // percent of the active requests
 	retriesMin  = 100
@@ -168,6 +175,7 @@ func tcpKeepalive() *clusterv3.UpstreamConnectionOptions {
 func balancing() *clusterv3.Cluster_CommonLbConfig {
 	return &clusterv3.Cluster_CommonLbConfig{
 		HealthyPanicThreshold: &typev3.Percent{Value: panicThreshold},
+		UpdateMergeWindow:     durationpb.New(mergeWindow),
 		LocalityConfigSpecifier: &clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig_{
 			LocalityWeightedLbConfig: &clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig{},
 		},
