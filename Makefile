@@ -21,6 +21,7 @@ DRAIN_SECONDS = 300
 LEASES_SECONDS = 600
 OUTAGE_SECONDS = 300
 ENVOYS_SECONDS = 1500
+FAILOVER_SECONDS = 1200
 FUZZ_TOTAL_SECONDS = 900
 PROBES_SECONDS = 600
 CONTRACT_SECONDS = 600
@@ -34,7 +35,7 @@ UNIT_PACKAGES = $$(go list ./... | grep -v /internal/e2e)
 
 within = scripts/within
 
-.PHONY: help build demo test setup lint unit race e2e bench bench-xds scale watchers leases crash chaos watch-properties drain outage envoys sim mutants probes contract fuzz generate clean
+.PHONY: help build demo test setup lint unit race e2e bench bench-xds scale watchers leases crash chaos watch-properties drain outage envoys failover sim mutants probes contract fuzz generate clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -103,6 +104,9 @@ outage: ## all servers of a Go client are down for a minute, and it serves on
 
 envoys: setup ## thirty Envoys have what the registry has after 500 changes, and serve on through five minutes without it
 	@CI=true ENVOY_BIN="$$(scripts/envoy)" $(within) $(ENVOYS_SECONDS) envoys go test -count=1 -timeout $(ENVOYS_SECONDS)s -v ./internal/e2e -run 'TestThirtyEnvoys$$' -envoys 30 -envoy-changes 500 -down 5m
+
+failover: setup ## kill, freeze and cut off all instances of a region twenty times, under load: Envoys go on with another region's; needs root
+	@CI=true ENVOY_BIN="$$(scripts/envoy)" $(within) $(FAILOVER_SECONDS) failover go test -count=1 -timeout $(FAILOVER_SECONDS)s -v ./internal/e2e -run 'TestTrafficFallsBack' -failovers 20
 
 sim: ## simulate clusters of members, with all that can go wrong: 1,000 fixed schedules and 1,000 new ones
 	@$(within) $(SIM_SECONDS) sim go test -count=1 -timeout $(SIM_SECONDS)s -v ./consensus/simulate -run 'TestSchedules|TestASeed' -schedules 1000 -random 1000 -workers 2 -twice 20

@@ -164,7 +164,8 @@ type cluster struct {
 	t       *testing.T
 	members []*member
 	client  *http.Client
-	lan     *lan // what connects them; nil = all are on 127.0.0.1
+	lan     *lan            // what connects them; nil = all are on 127.0.0.1
+	place   func(i int) int // in which of its nodes they are; nil = in one each
 }
 
 // newCluster starts members and waits until each is ready.
@@ -222,7 +223,11 @@ func (c *cluster) lay(size int) {
 		m.config = filepath.Join(m.dir, "stellmapd.toml")
 		m.command = []string{filepath.Join(bin, "stellmapd")}
 		if c.lan != nil {
-			m.host, m.command = lanHost(i), c.lan.inside(i, m.command...)
+			node := i
+			if c.place != nil {
+				node = c.place(i)
+			}
+			m.host, m.command = lanHost(node), c.lan.inside(node, m.command...)
 		}
 		c.members = append(c.members, m)
 	}
