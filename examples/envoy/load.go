@@ -32,16 +32,16 @@ type load struct {
 	url    string
 
 	mu   sync.Mutex
-	done []request
+	done []request // in the order of their ends
 }
 
 func newLoad(url string) *load {
 	return &load{url: url, client: &http.Client{Timeout: loadPatience, Transport: &http.Transport{MaxIdleConnsPerHost: loadWorkers}}}
 }
 
-// startLoad begins to send requests; the scene's end stops it.
-func (s *scene) startLoad(ctx context.Context) *load {
-	l := newLoad(s.egress())
+// startLoad begins to send requests to a region's Envoy; the scene's end stops it.
+func (s *scene) startLoad(ctx context.Context, at site) *load {
+	l := newLoad(s.egress(at))
 	quit := make(chan struct{})
 	var workers sync.WaitGroup
 	for range loadWorkers {
@@ -66,10 +66,7 @@ func (l *load) work(ctx context.Context, quit <-chan struct{}) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			r := l.send()
-			l.mu.Lock()
-			l.done = append(l.done, r)
-			l.mu.Unlock()
+			l.note(l.send())
 		}
 	}
 }
@@ -77,8 +74,15 @@ func (l *load) work(ctx context.Context, quit <-chan struct{}) {
 func (l *load) send() request {
 	r := request{start: time.Now()}
 	r.by, r.fault = l.ask()
-	r.end = time.Now()
 	return r
+}
+
+// note remembers a request, and that it has ended now.
+func (l *load) note(r request) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r.end = time.Now()
+	l.done = append(l.done, r)
 }
 
 // ask sends one request and returns who answered, or what went wrong.
@@ -119,10 +123,11 @@ func (l *load) since(moment time.Time) tally {
 	t := tally{by: make(map[string]int), first: make(map[string]time.Time), last: make(map[string]time.Time)}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, r := range l.done {
-		if r.end.After(moment) {
-			t.add(r)
+	for _, r := range slices.Backward(l.done) {
+		if !r.end.After(moment) {
+			break
 		}
+		t.add(r)
 	}
 	return t
 }

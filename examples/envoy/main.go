@@ -13,7 +13,7 @@ import (
 
 // storyTimeMax bounds the story, from the first process to PASS. Building and
 // fetching Envoy come before it.
-const storyTimeMax = 60 * time.Second
+const storyTimeMax = 75 * time.Second
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == "upstream" {

@@ -17,13 +17,14 @@ const (
 )
 
 func (s *scene) instanceURL(id string) string {
-	return fmt.Sprintf("%s/api/v2/namespaces/%s/services/%s/instances/%s", s.server(), namespace, service, id)
+	return fmt.Sprintf("%s/api/v2/namespaces/%s/services/%s/instances/%s", s.server(siteOf(id)), namespace, service, id)
 }
 
-// register registers an upstream as a workload would and says how long that took.
-func (s *scene) register(ctx context.Context, id string) (time.Duration, error) {
+// register registers an upstream in its region as a workload would, with something to
+// tell of it, and says how long that took.
+func (s *scene) register(ctx context.Context, id, tells string) (time.Duration, error) {
 	body := fmt.Sprintf(`{"endpoints":[{"name":"http","protocol":"http","host":"127.0.0.1","port":%d,"weight":%d}],`+
-		`"leaseTtlSeconds":%d,"labels":{"track":"demo"},"metadata":{"name":%q}}`, s.ports[id], weight, int(leaseTTL.Seconds()), id)
+		`"leaseTtlSeconds":%d,"labels":{"track":"demo"},"metadata":{"tells":%q}}`, s.ports[id], weight, int(leaseTTL.Seconds()), tells)
 	begin := time.Now()
 	status, answer, err := s.call(ctx, http.MethodPut, s.instanceURL(id), body)
 	if err != nil {

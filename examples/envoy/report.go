@@ -62,7 +62,7 @@ func (r *report) show(total int, name, says string, do func(*step) error) error 
 		s.Verdict = "failed"
 	}
 	r.Steps = append(r.Steps, s)
-	r.saying("[%d/%d] %-47s %-7s %s", len(r.Steps), total, says, s.Verdict, s.Detail)
+	r.saying("[%2d/%d] %-47s %-7s %s", len(r.Steps), total, says, s.Verdict, s.Detail)
 	if err != nil {
 		return fmt.Errorf("%s: %w", says, err)
 	}
@@ -77,8 +77,9 @@ All steps are PASS after %.1f s, logs and demo.json: %s
 Everything is left running and its leases are renewed; Ctrl-C here, or kill %d, ends it.
   curl -H 'Host: %s' http://127.0.0.1:%d/
   curl http://127.0.0.1:%d/config_dump
-  %s --server %s get instances %s`,
-		r.Seconds, s.work, os.Getpid(), host, s.ports["egress"], s.ports["envoy_admin"], s.ctl, s.server(), service)
+  %s --server %s get instances %s
+  %[7]s --server %[8]s federation status`,
+		r.Seconds, s.work, os.Getpid(), host, s.port(home, "egress"), s.port(home, "envoy_admin"), s.ctl, s.server(home), service)
 	return r.write(filepath.Join(s.work, "demo.json"))
 }
 

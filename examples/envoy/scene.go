@@ -13,7 +13,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/stellmap/stellmap/internal/envoyadmin"
 	"github.com/stellmap/stellmap/internal/process"
 )
 
@@ -38,15 +37,13 @@ type scene struct {
 
 	daemon, ctl, envoy string // paths of programs
 	lock               *os.File
-	ports              map[string]int
+	ports              map[string]int              // by name, with the suffix of the region
+	links              map[string]*process.Link    // on which a region follows the other, by its name
 	processes          map[string]*process.Process // the living and the dead, by name
 	renewals           missed
 	stops              []func() // renewals and load
 	client             *http.Client
 }
-
-// portNames are the free ports that a scene needs.
-var portNames = []string{"http", "xds", "grpc", "admin", "egress", "envoy_admin", "orders-1", "orders-2", "orders-3"}
 
 // prepare builds the binaries, finds Envoy and empties the work folder.
 func (s *scene) prepare(ctx context.Context, r *report) (err error) {
@@ -140,12 +137,13 @@ func (s *scene) start(ctx context.Context, r *report) error {
 }
 
 func (s *scene) choosePorts() error {
-	free, err := process.FreePorts(len(portNames))
+	names := portNames()
+	free, err := process.FreePorts(len(names))
 	if err != nil {
 		return err
 	}
 	s.ports = make(map[string]int)
-	for i, name := range portNames {
+	for i, name := range names {
 		s.ports[name] = free[i]
 	}
 	return nil
@@ -153,15 +151,20 @@ func (s *scene) choosePorts() error {
 
 func (s *scene) startAll(ctx context.Context) error {
 	s.processes = make(map[string]*process.Process)
-	if err := s.writeConfig(); err != nil {
+	if err := s.openLinks(); err != nil {
 		return err
 	}
-	if err := s.startDaemon(ctx); err != nil {
-		return err
-	}
-	for _, name := range []string{"orders-1", "orders-2", "orders-3"} {
-		if err := s.startUpstream(ctx, name); err != nil {
+	for _, at := range sites {
+		if err := s.writeConfig(at); err != nil {
 			return err
+		}
+		if err := s.startDaemon(ctx, at); err != nil {
+			return err
+		}
+		for _, name := range at.upstreams {
+			if err := s.startUpstream(ctx, name); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -177,43 +180,17 @@ func (s *scene) clashed() bool {
 }
 
 func (s *scene) announce(r *report) {
-	r.saying("==> started 1 stellmapd and 3 upstreams; 127.0.0.1 only; logs and data in %s", s.work)
-	r.saying("    stellmapd   HTTP %d   xDS %d   peers %d   admin %d", s.ports["http"], s.ports["xds"], s.ports["grpc"], s.ports["admin"])
-	r.saying("    upstreams   orders-1 %d   orders-2 %d   orders-3 %d", s.ports["orders-1"], s.ports["orders-2"], s.ports["orders-3"])
-	r.saying("    envoy       egress %d   admin %d   %s\n", s.ports["egress"], s.ports["envoy_admin"], s.envoy)
-}
-
-// writeConfig writes the member's file: a cluster of one, synced like any other.
-func (s *scene) writeConfig() error {
-	config := fmt.Sprintf(`[node]
-id = 1
-cluster_id = 100
-region = "local"
-data_dir = %q
-
-[server]
-http_addr  = "127.0.0.1:%d"
-xds_addr   = "127.0.0.1:%d"
-grpc_addr  = "127.0.0.1:%d"
-admin_addr = "127.0.0.1:%d"
-`, filepath.Join(s.work, "data"), s.ports["http"], s.ports["xds"], s.ports["grpc"], s.ports["admin"])
-	if err := os.WriteFile(s.configPath(), []byte(config), 0o644); err != nil {
-		return fmt.Errorf("write stellmapd.toml: %w", err)
+	r.saying("==> started 2 regions of 1 stellmapd each, and 5 upstreams; 127.0.0.1 only; logs and data in %s", s.work)
+	for _, at := range sites {
+		r.saying("    %-11s HTTP %d   xDS %d   peers %d   admin %d", at.daemon(), s.port(at, "http"), s.port(at, "xds"), s.port(at, "grpc"), s.port(at, "admin"))
+		upstreams := ""
+		for _, name := range at.upstreams {
+			upstreams += fmt.Sprintf("   %s %d", name, s.ports[name])
+		}
+		r.saying("    upstreams%s", upstreams)
+		r.saying("    %-11s egress %d   admin %d", at.envoy(), s.port(at, "egress"), s.port(at, "envoy_admin"))
 	}
-	return nil
-}
-
-func (s *scene) configPath() string { return filepath.Join(s.work, "stellmapd.toml") }
-
-// server is the registry's address.
-func (s *scene) server() string { return fmt.Sprintf("http://127.0.0.1:%d", s.ports["http"]) }
-
-// egress is where Envoy takes requests.
-func (s *scene) egress() string { return fmt.Sprintf("http://127.0.0.1:%d", s.ports["egress"]) }
-
-// admin is Envoy's admin port.
-func (s *scene) admin() envoyadmin.Admin {
-	return envoyadmin.Admin{URL: fmt.Sprintf("http://127.0.0.1:%d", s.ports["envoy_admin"]), Client: s.client}
+	r.saying("    Envoy is %s\n", s.envoy)
 }
 
 // launch starts a program and waits until it is ready.
@@ -237,9 +214,9 @@ func (s *scene) launch(ctx context.Context, o process.Options, ready func() erro
 	return err
 }
 
-func (s *scene) startDaemon(ctx context.Context) error {
-	return s.launch(ctx, process.Options{Name: "stellmapd", Path: s.daemon, Args: []string{"--config", s.configPath()}},
-		func() error { return s.isOK(ctx, s.server()+"/readyz") })
+func (s *scene) startDaemon(ctx context.Context, at site) error {
+	return s.launch(ctx, process.Options{Name: at.daemon(), Path: s.daemon, Args: []string{"--config", s.configPath(at)}},
+		func() error { return s.isOK(ctx, s.server(at)+"/readyz") })
 }
 
 func (s *scene) startUpstream(ctx context.Context, name string) error {
@@ -255,27 +232,27 @@ func (s *scene) startUpstream(ctx context.Context, name string) error {
 
 // startEnvoy writes the bootstrap as a person would, has Envoy check it, and
 // starts Envoy.
-func (s *scene) startEnvoy(ctx context.Context) error {
-	bootstrap, err := s.stellmapctl(ctx, "bootstrap", "envoy", "--node", "web-1",
-		"--egress-port", fmt.Sprint(s.ports["egress"]), "--admin-port", fmt.Sprint(s.ports["envoy_admin"]))
+func (s *scene) startEnvoy(ctx context.Context, at site) error {
+	bootstrap, err := s.stellmapctl(ctx, at, "bootstrap", "envoy", "--node", "web-"+at.region,
+		"--egress-port", fmt.Sprint(s.port(at, "egress")), "--admin-port", fmt.Sprint(s.port(at, "envoy_admin")))
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(s.work, "envoy.yaml")
+	path := filepath.Join(s.work, at.envoy()+".yaml")
 	if err := os.WriteFile(path, bootstrap, 0o644); err != nil {
-		return fmt.Errorf("write envoy.yaml: %w", err)
+		return fmt.Errorf("write %s.yaml: %w", at.envoy(), err)
 	}
 	if out, err := exec.CommandContext(ctx, s.envoy, "--mode", "validate", "-c", path).CombinedOutput(); err != nil {
 		return fmt.Errorf("envoy --mode validate: %w\n%s", err, out)
 	}
 	args := []string{"-c", path, "--log-level", "warning", "--concurrency", "2", "--disable-hot-restart"}
-	return s.launch(ctx, process.Options{Name: "envoy", Path: s.envoy, Args: args},
-		func() error { return s.admin().Ready(ctx) })
+	return s.launch(ctx, process.Options{Name: at.envoy(), Path: s.envoy, Args: args},
+		func() error { return s.admin(at).Ready(ctx) })
 }
 
-// stellmapctl runs the operator's command line.
-func (s *scene) stellmapctl(ctx context.Context, args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, s.ctl, append([]string{"--server", s.server()}, args...)...)
+// stellmapctl runs the operator's command line against a region.
+func (s *scene) stellmapctl(ctx context.Context, at site, args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, s.ctl, append([]string{"--server", s.server(at)}, args...)...)
 	cmd.Env = process.Environment()
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
@@ -296,10 +273,17 @@ func (s *scene) end() error {
 		s.client.CloseIdleConnections()
 	}
 	var errs []error
-	for _, name := range []string{"envoy", "orders-3", "orders-2", "orders-1", "stellmapd"} {
-		if p := s.processes[name]; p != nil {
-			errs = append(errs, p.Stop(stopTime))
+	for _, at := range slices.Backward(sites) {
+		names := append([]string{at.daemon()}, at.upstreams...)
+		for _, name := range slices.Backward(append(names, at.envoy())) {
+			if p := s.processes[name]; p != nil {
+				errs = append(errs, p.Stop(stopTime))
+			}
 		}
 	}
+	for _, l := range s.links {
+		errs = append(errs, l.Close())
+	}
+	s.links = nil
 	return errors.Join(errs...)
 }

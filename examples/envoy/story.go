@@ -26,7 +26,8 @@ const (
 // story is the demo in the middle of being told.
 type story struct {
 	*scene
-	load   *load
+	load   *load                     // of those who call in a
+	away   *load                     // of those who call in b
 	keeps  map[string]func()         // stop the renewals, by instance
 	killed time.Time                 // when orders-2 was
 	kept   map[string]map[string]any // what the registry had before it was killed
@@ -49,6 +50,14 @@ func tell(ctx context.Context, s *scene, r *report) error {
 		{"outage", "stellmapd killed with -9", t.killDaemon},
 		{"restart", "stellmapd started again", t.restartDaemon},
 		{"change", "orders-3 registered again", t.registerAgain},
+		{"region", "orders-b1, orders-b2 and an Envoy in region b", t.openAway},
+		{"failover", "all upstreams of a killed with -9", t.killHome},
+		{"cut", "the regions cut off from each other", t.cutRegions},
+		{"heal", "healed", t.healRegions},
+		{"home", "the upstreams of a started again", t.returnHome},
+		{"blackout", "stellmapd of a killed with -9", t.blackOut},
+		{"alone", "and then all upstreams of a", t.killHome},
+		{"back", "all of a started again", t.comeBack},
 	}
 	for _, one := range steps {
 		if err := r.show(len(steps), one.name, one.says, func(s *step) error { return one.do(ctx, s) }); err != nil {
@@ -68,7 +77,7 @@ func (t *story) withRenewals(err error) error {
 
 // join registers an upstream and renews its lease from then on.
 func (t *story) join(ctx context.Context, id string) (time.Duration, error) {
-	took, err := t.register(ctx, id)
+	took, err := t.register(ctx, id, id)
 	if err != nil {
 		return 0, err
 	}
@@ -95,32 +104,38 @@ func (t *story) registerTwo(ctx context.Context, s *step) error {
 
 func (t *story) configureEnvoy(ctx context.Context, s *step) error {
 	begin := time.Now()
-	if err := t.startEnvoy(ctx); err != nil {
+	if err := t.startEnvoy(ctx, home); err != nil {
 		return err
 	}
 	ready := time.Since(begin)
 	if _, err := process.Within(ctx, reachTime, "Envoy to have both endpoints", func() error {
-		return t.envoyHas(ctx, map[string]string{"orders-1": "HEALTHY", "orders-2": "HEALTHY"})
+		return t.envoyHas(ctx, home, map[string]string{"orders-1": "HEALTHY", "orders-2": "HEALTHY"})
 	}); err != nil {
 		return err
 	}
-	if _, err := process.Within(ctx, reachTime, "Envoy's listener", func() error {
-		_, fault := newLoad(t.egress()).ask()
-		if fault != "" {
-			return errors.New(fault)
-		}
-		return nil
-	}); err != nil {
+	if err := t.routes(ctx, home); err != nil {
 		return err
 	}
 	s.took("start_to_ready", ready)
 	s.took("start_to_routing", time.Since(begin))
-	return t.noNACK(ctx, s)
+	return t.noNACK(ctx, home, s)
 }
 
-// noNACK fails when Envoy has rejected anything.
-func (t *story) noNACK(ctx context.Context, s *step) error {
-	taken, rejected, err := t.admin().Updates(ctx)
+// routes waits until a region's Envoy takes requests.
+func (t *story) routes(ctx context.Context, at site) error {
+	_, err := process.Within(ctx, reachTime, "the listener of "+at.envoy(), func() error {
+		_, fault := newLoad(t.egress(at)).ask()
+		if fault != "" {
+			return errors.New(fault)
+		}
+		return nil
+	})
+	return err
+}
+
+// noNACK fails when a region's Envoy has rejected anything.
+func (t *story) noNACK(ctx context.Context, at site, s *step) error {
+	taken, rejected, err := t.admin(at).Updates(ctx)
 	if err != nil {
 		return err
 	}
@@ -135,9 +150,9 @@ func (t *story) noNACK(ctx context.Context, s *step) error {
 	return nil
 }
 
-// envoyHas compares the health of the service's endpoints in Envoy, by instance.
-func (t *story) envoyHas(ctx context.Context, want map[string]string) error {
-	config, err := t.admin().Config(ctx)
+// envoyHas compares the health of the service's endpoints in a region's Envoy, by instance.
+func (t *story) envoyHas(ctx context.Context, at site, want map[string]string) error {
+	config, err := t.admin(at).Config(ctx)
 	if err != nil {
 		return err
 	}
@@ -147,14 +162,14 @@ func (t *story) envoyHas(ctx context.Context, want map[string]string) error {
 		wanted[fmt.Sprintf("127.0.0.1:%d", t.ports[id])] = health
 	}
 	if !maps.Equal(have, wanted) {
-		return fmt.Errorf("the Envoy has %v, not %v", have, wanted)
+		return fmt.Errorf("%s has %v, not %v", at.envoy(), have, wanted)
 	}
 	return nil
 }
 
 func (t *story) requests(ctx context.Context, s *step) error {
 	begin := time.Now()
-	t.load = t.startLoad(ctx)
+	t.load = t.startLoad(ctx, home)
 	return t.shared(ctx, s, begin, "orders-1", "orders-2")
 }
 
@@ -220,25 +235,42 @@ func (t *story) joinAndServe(ctx context.Context, s *step, id string, serving ..
 
 func (t *story) killSecond(ctx context.Context, s *step) error {
 	t.killed = time.Now()
-	if err := t.processes["orders-2"].Kill(); err != nil {
+	if err := t.kill("orders-2"); err != nil {
 		return err
 	}
-	t.keeps["orders-2"]() // the dead renew nothing
-	var after tally
-	if _, err := process.Within(ctx, reachTime, "the failures to end", func() error {
-		after = t.load.since(t.killed)
-		return quietSince(t.killed, after.lastFailed)
-	}); err != nil {
-		return fmt.Errorf("%w: %w", err, after.noFailure())
+	after, err := t.recovers(ctx, s, t.killed)
+	if err != nil {
+		return err
 	}
-	left := max(0, after.lastFailed.Sub(t.killed))
-	s.took("to_last_failed_request", left)
-	t.count(s, after)
-	s.Detail = fmt.Sprintf("traffic left after %s, %d of %d requests failed (in flight)", ms(left), after.failed, after.total)
-	if left > leaveMax {
-		return fmt.Errorf("requests failed for %v, allowed are %v", left, leaveMax)
-	}
+	s.Detail = fmt.Sprintf("traffic left after %s, %d of %d requests failed (in flight)", ms(left(after, t.killed)), after.failed, after.total)
 	return nil
+}
+
+// kill ends an upstream. The dead renew nothing.
+func (t *story) kill(id string) error {
+	err := t.processes[id].Kill()
+	t.keeps[id]()
+	return err
+}
+
+// left is how long it took from a moment until traffic left what failed then.
+func left(after tally, moment time.Time) time.Duration { return max(0, after.lastFailed.Sub(moment)) }
+
+// recovers waits until requests of those who call in a do not fail any more, which
+// they did from a moment on.
+func (t *story) recovers(ctx context.Context, s *step, moment time.Time) (after tally, err error) {
+	if _, err := process.Within(ctx, reachTime, "the failures to end", func() error {
+		after = t.load.since(moment)
+		return quietSince(moment, after.lastFailed)
+	}); err != nil {
+		return after, fmt.Errorf("%w: %w", err, after.noFailure())
+	}
+	s.took("to_last_failed_request", left(after, moment))
+	t.count(s, after)
+	if failed := left(after, moment); failed > leaveMax {
+		return after, fmt.Errorf("requests failed for %v, allowed are %v", failed, leaveMax)
+	}
+	return after, nil
 }
 
 // quietSince is nil once nothing has happened for a while.
@@ -255,7 +287,7 @@ func quietSince(begin, last time.Time) error {
 func (t *story) leaseRunsOut(ctx context.Context, s *step) error {
 	from := time.Now()
 	if _, err := process.Within(ctx, expiryMax+reachTime, "EDS to show orders-2 as UNHEALTHY", func() error {
-		return t.envoyHas(ctx, map[string]string{"orders-1": "HEALTHY", "orders-2": "UNHEALTHY", "orders-3": "HEALTHY"})
+		return t.envoyHas(ctx, home, map[string]string{"orders-1": "HEALTHY", "orders-2": "UNHEALTHY", "orders-3": "HEALTHY"})
 	}); err != nil {
 		return err
 	}
@@ -297,22 +329,28 @@ func (t *story) killDaemon(ctx context.Context, s *step) (err error) {
 		return err
 	}
 	begin := time.Now()
-	if err := t.processes["stellmapd"].Kill(); err != nil {
+	if err := t.processes[home.daemon()].Kill(); err != nil {
 		return err
 	}
-	var during tally
-	if _, err := process.Within(ctx, reachTime, "requests without stellmapd", func() error {
-		during = t.load.since(begin)
-		return quietSince(begin, begin)
+	during, err := t.servesOn(ctx, s, begin)
+	s.Detail = fmt.Sprintf("Envoy serves on: %d requests, %d failed", during.total, during.failed)
+	return err
+}
+
+// servesOn waits for a while from a moment on in which no request of those who call in a
+// may fail.
+func (t *story) servesOn(ctx context.Context, s *step, moment time.Time) (during tally, err error) {
+	if _, err := process.Within(ctx, reachTime, "requests", func() error {
+		during = t.load.since(moment)
+		return quietSince(moment, moment)
 	}); err != nil {
-		return err
+		return during, err
 	}
 	t.count(s, during)
-	s.Detail = fmt.Sprintf("Envoy serves on: %d requests, %d failed", during.total, during.failed)
 	if during.total == 0 {
-		return errors.New("no request was sent meanwhile")
+		return during, errors.New("no request was sent meanwhile")
 	}
-	return during.noFailure()
+	return during, during.noFailure()
 }
 
 // snapshot is what the registry has of each upstream, without what renewals change.
@@ -335,7 +373,7 @@ func (t *story) snapshot(ctx context.Context) (map[string]map[string]any, error)
 
 func (t *story) restartDaemon(ctx context.Context, s *step) error {
 	begin := time.Now()
-	if err := t.startDaemon(ctx); err != nil {
+	if err := t.startDaemon(ctx, home); err != nil {
 		return err
 	}
 	took := time.Since(begin)
@@ -361,7 +399,7 @@ func (t *story) restartDaemon(ctx context.Context, s *step) error {
 
 // replayed is what the daemon's banner says about the log.
 func (t *story) replayed() string {
-	for line := range strings.Lines(t.processes["stellmapd"].Output()) {
+	for line := range strings.Lines(t.processes[home.daemon()].Output()) {
 		if at := strings.Index(line, "replayed "); at >= 0 {
 			return strings.TrimSpace(line[at:])
 		}
@@ -373,8 +411,8 @@ func (t *story) registerAgain(ctx context.Context, s *step) error {
 	if err := t.joinAndServe(ctx, s, "orders-3", "orders-1", "orders-3"); err != nil {
 		return err
 	}
-	if err := t.envoyHas(ctx, map[string]string{"orders-1": "HEALTHY", "orders-2": "UNHEALTHY", "orders-3": "HEALTHY"}); err != nil {
+	if err := t.envoyHas(ctx, home, map[string]string{"orders-1": "HEALTHY", "orders-2": "UNHEALTHY", "orders-3": "HEALTHY"}); err != nil {
 		return err
 	}
-	return t.noNACK(ctx, s)
+	return t.noNACK(ctx, home, s)
 }

@@ -2,91 +2,29 @@ package e2e
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/stellmap/stellmap/internal/process"
 )
 
-// A link is a way to an address that can be cut.
-type link struct {
-	listener net.Listener
-	to       string
-	moving   sync.WaitGroup
-
-	mu    sync.Mutex // guards what follows
-	cut   bool
-	conns []net.Conn
-}
-
-func newLink(t *testing.T, to string) *link {
+// newLink is a way to an address that can be cut, until the test ends.
+func newLink(t *testing.T, to string) *process.Link {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := process.NewLink(to)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &link{listener: listener, to: to}
-	l.moving.Go(l.accept)
 	t.Cleanup(func() {
-		listener.Close()
-		l.set(true)
-		l.moving.Wait()
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
 	})
 	return l
-}
-
-func (l *link) accept() {
-	for {
-		near, err := l.listener.Accept()
-		if err != nil {
-			return // the test is over
-		}
-		far, err := net.Dial("tcp", l.to)
-		if err != nil {
-			near.Close()
-			continue
-		}
-		l.join(near, far)
-	}
-}
-
-// join carries what two ends say to each other, unless the link is cut.
-func (l *link) join(near, far net.Conn) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.cut {
-		near.Close()
-		far.Close()
-		return
-	}
-	l.conns = append(l.conns, near, far)
-	for _, way := range [][2]net.Conn{{near, far}, {far, near}} {
-		l.moving.Go(func() {
-			_, err := io.Copy(way[0], way[1])
-			if errors.Join(err, way[0].Close(), way[1].Close()) != nil {
-				return // whoever has closed it has said why
-			}
-		})
-	}
-}
-
-// set cuts the link, or heals it.
-func (l *link) set(cut bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.cut = cut
-	for _, conn := range l.conns {
-		conn.Close()
-	}
-	l.conns = nil
 }
 
 // inRegion gives the members of a cluster a region, and more settings.
@@ -128,7 +66,7 @@ func (c *cluster) copyIn(m *member) (of regionCopy) {
 func TestARegionHasACopyOfAnother(t *testing.T) {
 	b := newClusterWith(t, 1, inRegion(t, "b", 200, ""))
 	way := newLink(t, b.members[0].address(2))
-	a := newClusterWith(t, 3, inRegion(t, "a", 100, fmt.Sprintf("[[federation.regions]]\nregion = \"b\"\ncluster_id = 200\ngrpc = [%q]\n", way.listener.Addr())))
+	a := newClusterWith(t, 3, inRegion(t, "a", 100, fmt.Sprintf("[[federation.regions]]\nregion = \"b\"\ncluster_id = 200\ngrpc = [%q]\n", way.Address())))
 	put := func(id, value string) {
 		t.Helper()
 		b.must(http.MethodPut, instanceURL(b.members[0], "orders", id), registration(9000, value), http.StatusOK, http.StatusCreated)
@@ -162,7 +100,7 @@ func TestARegionHasACopyOfAnother(t *testing.T) {
 	a.must(http.MethodPut, instanceURL(a.members[0], "orders", "one"), registration(9001, "ours"), http.StatusOK, http.StatusCreated)
 	has(a.members[0], "one", "two")
 
-	way.set(true)
+	way.Set(true)
 	b.must(http.MethodDelete, instanceURL(b.members[0], "orders", "one"), "", http.StatusOK, http.StatusNoContent)
 	put("three", "second")
 	leader := a.leader(a.members...)
@@ -179,7 +117,7 @@ func TestARegionHasACopyOfAnother(t *testing.T) {
 	has(leader, "one", "two")
 	for _, m := range a.members { // those that do not lead ask the one that does
 		_, err := process.Within(t.Context(), readyTime, "a word of why", func() error {
-			if of := a.copyIn(m); of.Problem.Code != "unreachable" || of.Source.Address != way.listener.Addr().String() {
+			if of := a.copyIn(m); of.Problem.Code != "unreachable" || of.Source.Address != way.Address() {
 				return fmt.Errorf("%s says %+v", m.name(), of)
 			}
 			return nil
@@ -190,7 +128,7 @@ func TestARegionHasACopyOfAnother(t *testing.T) {
 	}
 
 	a.kill(leader)
-	way.set(false)
+	way.Set(false)
 	for _, m := range a.others(leader) {
 		has(m, "two", "three")
 	}

@@ -124,3 +124,51 @@ func TestUntilTellsWhatWasMissing(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// What goes over a link ends when it is cut, and nothing gets through until it is healed.
+func TestALinkIsCutAndHealed(t *testing.T) {
+	far, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer far.Close()
+	go func() {
+		for {
+			conn, err := far.Accept()
+			if err != nil {
+				return // the test is over
+			}
+			if _, err := conn.Write([]byte("x")); err != nil {
+				conn.Close()
+			}
+		}
+	}()
+	link, err := NewLink(far.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	hear := func() (net.Conn, error) {
+		conn, err := net.Dial("tcp", link.Address())
+		if err == nil {
+			_, err = conn.Read(make([]byte, 1))
+		}
+		return conn, err
+	}
+	for range 2 {
+		conn, err := hear()
+		if err != nil {
+			t.Fatalf("over a link that is whole: %v", err)
+		}
+		link.Set(true)
+		if _, err := conn.Read(make([]byte, 1)); err == nil {
+			t.Error("what was on the way did not end with the link")
+		}
+		if _, err := hear(); err == nil {
+			t.Error("something got over a link that is cut")
+		}
+		link.Set(false)
+	}
+	if err := link.Close(); err != nil {
+		t.Error(err)
+	}
+}
