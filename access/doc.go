@@ -27,5 +27,6 @@
 //	written down ──▶ Policy ──▶ Rights of one caller ──▶ Allows(Ask), Explain(Ask)
 //
 // Where that is written down, and which calls ask for what, others know: the registry
-// replicates it, and the process joins the two. There is no audit here yet.
+// replicates it, and the process joins the two. Who did what is written down by package
+// audit.
 package access

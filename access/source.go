@@ -31,7 +31,9 @@ const troubleSaidEvery = time.Minute
 type Config struct {
 	Files Files
 	// Self says whether the member's own certificate is the right one. Nil = any is.
-	Self       func(Identity) error
+	Self func(Identity) error
+	// Refused is told of certificates that let nobody in. Nil = nobody is.
+	Refused    func(port, from string, because error)
 	Now        func() time.Time      // nil = time.Now
 	Logger     *slog.Logger          // nil = none
 	Registerer prometheus.Registerer // nil = none
@@ -204,6 +206,9 @@ func (s *Source) identify(chain []*x509.Certificate, usage x509.ExtKeyUsage) (Id
 
 func (s *Source) refuse(c *connection, err error) {
 	s.metrics.refused.WithLabelValues(c.port).Inc()
+	if s.config.Refused != nil {
+		s.config.Refused(c.port, c.RemoteAddr().String(), err)
+	}
 	now, last := s.config.Now().UnixNano(), s.said.Load()
 	if now-last >= int64(refusalsSaidEvery) && s.said.CompareAndSwap(last, now) {
 		s.log.Warn("certificate refused", "port", c.port, "from", c.RemoteAddr(), "because", err)

@@ -99,6 +99,15 @@ func (r InstanceRef) key() (InstanceKey, error) {
 	return InstanceKey{Namespace: n.Namespace, Service: n.Service, ID: n.ID}, bad.err()
 }
 
+// Name is what people call the instance: namespace/service/id.
+func (r InstanceRef) Name() string {
+	service := r.Service
+	if service == "" {
+		service = r.Levels.String()
+	}
+	return r.Namespace + "/" + service + "/" + r.ID
+}
+
 func (r InstanceRef) normalize(bad *problems) InstanceRef {
 	namespace := normalizeNamespace(r.Namespace, bad)
 	service, levels := normalizeService(r.Service, r.Levels, bad)

@@ -113,7 +113,7 @@ Exit codes: 0 ok, 1 failed check or other failure, 2 usage, 3 not found,
 	}
 	root.AddCommand(c.statusCommand(), c.getCommand(), c.watchCommand(), c.describeCommand(), c.registerCommand(), c.deregisterCommand(), c.drainCommand(), c.undrainCommand(),
 		c.overrideCommand(), c.reportCommand(), c.proxyCommand(), c.applyCommand(), c.bootstrapCommand(),
-		c.memberCommand(), c.leaderCommand(), c.federationCommand(), c.snapshotCommand(), c.debugCommand(), c.certCommand(), c.versionCommand())
+		c.memberCommand(), c.leaderCommand(), c.federationCommand(), c.snapshotCommand(), c.debugCommand(), c.certCommand(), c.auditCommand(), c.versionCommand())
 	return root
 }
 

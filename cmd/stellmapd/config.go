@@ -54,6 +54,7 @@ type Config struct {
 		XDSClientAuth   string `mapstructure:"xds_client_auth"`
 		AdminClientAuth string `mapstructure:"admin_client_auth"`
 	} `mapstructure:"tls"`
+	Audit   AuditConfig `mapstructure:"audit"`
 	Cluster struct {
 		Members    []MemberConfig `mapstructure:"members"`
 		Join       []string       `mapstructure:"join"`
@@ -402,6 +403,7 @@ func (c *Config) self() MemberConfig {
 func (l *loader) checkTogether(c Config) {
 	l.checkListeners(c)
 	l.checkTLS(c)
+	l.checkAudit(c)
 	l.checkHealth(c)
 	l.checkSources(c)
 	l.checkExport(c)

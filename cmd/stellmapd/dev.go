@@ -106,6 +106,9 @@ func inRegions(c Config, regions []string) ([]Config, error) {
 		}
 		one := c
 		one.Node.Region, one.Node.ClusterID = region, uint64(devClusterStep*(n+1))
+		if one.Audit.File != "" {
+			one.Audit.File += "." + region
+		}
 		s := &one.Server
 		for _, address := range []*string{&s.HTTPAddr, &s.XDSAddr, &s.GRPCAddr, &s.AdminAddr, &s.AdvertiseHTTPAddr, &s.AdvertiseXDSAddr, &s.AdvertiseGRPCAddr, &s.AdvertiseAdminAddr} {
 			var err error

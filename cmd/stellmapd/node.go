@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/stellmap/stellmap/access"
+	"github.com/stellmap/stellmap/access/audit"
 	"github.com/stellmap/stellmap/consensus"
 	"github.com/stellmap/stellmap/consensus/peer"
 	"github.com/stellmap/stellmap/federation"
@@ -55,6 +56,7 @@ type node struct {
 	spans     *spans     // nil = no collector
 	failed    chan error // what must not happen happened, outside any Run; one is enough
 
+	audit     *audit.Log     // nil = none
 	tls       *access.Source // nil = no TLS
 	space     *storage.Space
 	rebuilt   *storage.Rebuilt  // nil when the state was whole
@@ -109,6 +111,9 @@ func (n *node) open(ctx context.Context) error {
 	}
 	n.opened = append(n.opened, lock)
 	if n.space, err = openSpace(n.config, vfs.Default, n.logger, n.metrics); err != nil {
+		return err
+	}
+	if err := n.openAudit(); err != nil {
 		return err
 	}
 	if err := n.openTLS(); err != nil {
@@ -247,7 +252,7 @@ func (n *node) makeServers(machine *registry.Machine, token string) (err error) 
 		Identify: proved,
 	})
 	n.api, err = httpapi.New(httpapi.Config{
-		Registry: n.registry, Cluster: n.clusterStatus, XDSReady: n.gate.ready, Withheld: n.withheld, Snapshot: n.backup, Membership: membership{n.group, n.provesMember()}, Replicators: n.replicators, Federation: n.federation, AdminToken: token,
+		Registry: n.registry, Cluster: n.clusterStatus, XDSReady: n.gate.ready, Withheld: n.withheld, Snapshot: n.backup, Membership: membership{n.group, n.provesMember()}, Replicators: n.replicators, Federation: n.federation, AdminToken: token, Audit: n.audit,
 		Proxies:  proxies{xds.NewFleet(n.config.Node.ID, n.xds, peers{n.group, n.transport})},
 		Gatherer: n.metrics, Registerer: n.metrics, Logger: n.logger,
 	})
@@ -287,6 +292,7 @@ func (n *node) run(ctx context.Context) error {
 	group, stopGroup := context.WithCancel(context.Background())
 	defer stopGroup()
 	inner, broken := errgroup.WithContext(group)
+	inner.Go(func() error { return n.audit.Run(group) }) // to the end: what is answered last is recorded, too
 	inner.Go(func() error { return n.group.Run(broken) })
 	inner.Go(func() error { return n.transport.Run(broken) })
 	inner.Go(func() error { return n.registry.Run(broken) })

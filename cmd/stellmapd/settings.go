@@ -75,6 +75,11 @@ var settings = [...]setting{
 	{"tls.http_client_auth", kindClientAuth, require, "whether those who come to http_addr must bring a certificate, require or optional"},
 	{"tls.xds_client_auth", kindClientAuth, require, "the same for xds_addr"},
 	{"tls.admin_client_auth", kindClientAuth, require, "the same for admin_addr; grpc_addr always requires one"},
+	{"audit.file", kindFile, "", "file of who changed what, and who was not let, of this member alone; empty = there is none"},
+	{"audit.max_bytes", kindBytes, "64MiB", "a file of the audit log that is so large is put aside, under its name and the number of its first line"},
+	{"audit.keep", kindCount, "10", "how many files that were put aside are kept"},
+	{"audit.reads", kindSwitch, off, "whether it also tells who read what, on or off"},
+	{"audit.required", kindSwitch, off, "on = while it cannot be written nothing may be changed over this member, but by renewals"},
 	{"server.watches_per_address", kindRoom, auto, "how many watches an address may have open on this member; auto = 1000, and any number from this machine"},
 	{joinKey, kindJoin, "", "admin addresses, host:port, of members of the cluster that this node enters at its first start; several with commas, or as several flags"},
 	{"cluster.check_every", kindDuration, "1m", "how often the members compare their states, if something has changed, 1s to 1h"},
@@ -138,7 +143,7 @@ var memberKeys = [...]setting{
 func (s setting) flag() string {
 	section, name, _ := strings.Cut(s.key, ".")
 	name = strings.ReplaceAll(name, "_", "-")
-	if section == "xds" || section == "tls" || section == "log" || section == "storage" || section == "snapshot" || section == "health" || section == "trace" || name == "id" {
+	if section == "xds" || section == "tls" || section == "audit" || section == "log" || section == "storage" || section == "snapshot" || section == "health" || section == "trace" || name == "id" {
 		return section + "-" + name
 	}
 	return name

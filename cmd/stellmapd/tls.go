@@ -77,9 +77,9 @@ func (n *node) openTLS() (err error) {
 		return nil
 	}
 	n.tls, err = access.Open(access.Config{
-		Files:  access.Files{Cert: c.CertFile, Key: c.KeyFile, CA: c.CAFile, CRL: c.CRLFile},
-		Self:   access.Peer(n.config.Node.Region, n.config.Node.ID),
-		Logger: n.logger, Registerer: n.metrics,
+		Files:   access.Files{Cert: c.CertFile, Key: c.KeyFile, CA: c.CAFile, CRL: c.CRLFile},
+		Self:    access.Peer(n.config.Node.Region, n.config.Node.ID),
+		Refused: n.turnedAway, Logger: n.logger, Registerer: n.metrics,
 	})
 	if err != nil {
 		return fmt.Errorf("[tls]: %w", err)

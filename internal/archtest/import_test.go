@@ -17,13 +17,14 @@ var picture = map[string][]string{
 	"consensus/peer":        {"consensus"},
 	"consensus/simulate":    {"consensus", "registry", "registry/probe", "storage"}, // a test of the whole: it joins them as cmd does
 	"registry":              {"storage"},
-	"registry/httpapi":      {"registry"},
-	"registry/grpcapi":      {"registry"},
+	"registry/httpapi":      {"registry", "access/audit"},
+	"registry/grpcapi":      {"registry", "access/audit"},
 	"registry/probe":        {"registry"},
 	"registry/registrytest": {"registry", "storage"}, // what tests of the rooms above the registry stand on
 	"xds":                   {"registry"},
 	"federation":            {"registry"},
 	"access":                {},
+	"access/audit":          {},
 	"access/authority":      {}, // for development: a tool of stellmapctl and of tests
 	"client":                {},
 	"cmd":                   {"storage", "consensus", "registry", "xds", "federation", "access", "client"},
@@ -35,6 +36,7 @@ var picture = map[string][]string{
 	"internal/process":      {},
 	"internal/envoyadmin":   {},
 	"internal/archtest":     {},
+	"internal/dist":         {},
 	"internal/e2e":          {},
 	"internal/grpcclients":  {"internal/process"},
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 
+	"github.com/stellmap/stellmap/access/audit"
 	stellmapv1 "github.com/stellmap/stellmap/api/proto/stellmap/v1"
 	"github.com/stellmap/stellmap/registry"
 )
@@ -22,6 +23,7 @@ type API struct {
 	home     func() registry.CursorHome
 	operator func(authorization string) bool
 	newToken func() string
+	audit    *audit.Log
 	log      *slog.Logger
 	metrics  *metrics
 	limits   limits
@@ -40,6 +42,7 @@ type Config struct {
 	Registry   *registry.Registry              // required
 	CursorHome func() registry.CursorHome      // required: where cursors of this member are good
 	Operator   func(authorization string) bool // whether an authorization header is an operator's; nil = nobody's is
+	Audit      *audit.Log                      // where calls are recorded; nil = nowhere
 	LeaseToken func() string                   // makes lease tokens that nobody can guess; nil = at random
 	Logger     *slog.Logger                    // nil = none
 	Registerer prometheus.Registerer           // nil = none
@@ -71,7 +74,7 @@ func New(c Config) (*API, error) {
 		return nil, errors.New("grpcapi: Config.Registry and Config.CursorHome are required")
 	}
 	a := &API{
-		registry: c.Registry, home: c.CursorHome, operator: c.Operator, newToken: c.LeaseToken, log: c.Logger,
+		registry: c.Registry, home: c.CursorHome, operator: c.Operator, newToken: c.LeaseToken, audit: c.Audit, log: c.Logger,
 		metrics: newMetrics(),
 		limits: limits{
 			calls: callsInflightMax, lists: listsInflightMax, streams: renewStreamsMax, watches: watchesMax,

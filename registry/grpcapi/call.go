@@ -17,6 +17,7 @@ import (
 type method struct {
 	name   string            // for metrics and the log
 	reads  bool              // it changes nothing, so its outcome is never unknown
+	writes bool              // it changes what is registered, which the audit log is told
 	fields map[string]string // how the message calls what the registry calls otherwise
 }
 
@@ -35,6 +36,11 @@ func (a *API) serve(ctx context.Context, m *method, request proto.Message, withi
 		return a.refuse(m, errTooManyCalls)
 	}
 	defer a.inflight.Add(-1)
+	if m.writes {
+		if err := a.audit.Ready(); err != nil {
+			return a.refuse(m, err)
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	if err := do(ctx); err != nil {
@@ -54,10 +60,12 @@ func (a *API) rescue(m *method, err *error) {
 // unary serves a call with one answer.
 func unary[A any](ctx context.Context, a *API, m *method, request proto.Message, do func(context.Context) (*A, error)) (*A, error) {
 	var answer *A
+	before := a.registry.Revision()
 	err := a.serve(ctx, m, request, a.limits.call, func(ctx context.Context) (err error) {
 		answer, err = do(ctx)
 		return err
 	})
+	a.record(ctx, m, request, any(answer), before, err)
 	if err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/stellmap/stellmap/access/audit"
 	"github.com/stellmap/stellmap/registry"
 )
 
@@ -66,6 +67,8 @@ var failures = [...]failure{
 		Says: fmt.Sprintf("%d streams of renewals are open on this member, which is as many as may be: try another member, or renew more leases over each", renewStreamsMax)}},
 	{errTooManyWatches, registry.Refusal{Code: "busy", Retry: true,
 		Says: fmt.Sprintf("%d watches are open on this member, which is as many as may be: try another member", watchesMax)}},
+	{audit.ErrUnavailable, registry.Refusal{Code: "not_audited", Retry: true,
+		Says: "the audit log of this member, without which nothing may be changed, cannot be written: nothing was done, try another member"}},
 	{errNotOperator, registry.Refusal{Code: "unauthorized",
 		Says: "force is an operator's, and the admin token is missing or wrong: send it as authorization: Bearer <token>"}},
 	{errSlow, registry.Refusal{Code: "slow",
@@ -99,6 +102,7 @@ var statusCodes = map[string]codes.Code{
 	"stopping":              codes.Unavailable,
 	"unknown_outcome":       codes.DeadlineExceeded, // of which gRPC says the same; Unavailable is tried again by clients
 	registry.CodeInternal:   codes.Internal,
+	"not_audited":           codes.Unavailable,
 	"unauthorized":          codes.Unauthenticated,
 	"slow":                  codes.DeadlineExceeded,
 	"gone":                  codes.Canceled,

@@ -72,6 +72,7 @@ func (a *API) renewAll(ctx context.Context, m *stellmapv1.RenewRequest) (*stellm
 		if err != nil {
 			return nil, err
 		}
+		a.recordRenewals(ctx, m.GetRenewals(), done)
 		for i := range done {
 			answer.Results[i] = renewed(i, &done[i])
 			if done[i].Err != nil {

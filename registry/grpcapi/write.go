@@ -11,8 +11,8 @@ import (
 )
 
 var (
-	methodRegister   = &method{name: "Register", fields: levelFields}
-	methodDeregister = &method{name: "Deregister", fields: levelFields}
+	methodRegister   = &method{name: "Register", writes: true, fields: levelFields}
+	methodDeregister = &method{name: "Deregister", writes: true, fields: levelFields}
 )
 
 func (s *service) Register(ctx context.Context, m *stellmapv1.RegisterRequest) (*stellmapv1.RegisterResponse, error) {
@@ -89,12 +89,13 @@ func (a *API) holderOf(ctx context.Context, m held) (registry.Holder, error) {
 	return registry.Holder{Asked: !m.GetForce(), Token: token}, nil
 }
 
-func (a *API) isOperator(ctx context.Context) bool {
-	header := ""
+func (a *API) isOperator(ctx context.Context) bool { return a.operator(authorizationOf(ctx)) }
+
+func authorizationOf(ctx context.Context) string {
 	if all := metadata.ValueFromIncomingContext(ctx, "authorization"); len(all) > 0 {
-		header = all[0]
+		return all[0]
 	}
-	return a.operator(header)
+	return ""
 }
 
 // repeatOf is what makes a request, repeated with the same key, one.

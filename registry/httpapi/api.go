@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/stellmap/stellmap/access/audit"
 	"github.com/stellmap/stellmap/registry"
 )
 
@@ -29,6 +30,7 @@ type API struct {
 	replicators func() []Replicator
 	federation  func() Federation
 	token       string
+	audit       *audit.Log
 	newToken    func() string
 	log         *slog.Logger
 	metrics     *metrics
@@ -55,6 +57,7 @@ type Config struct {
 	Membership  Membership                             // changes who the members are; nil = there are no such paths
 	Replicators func() []Replicator                    // who follows this member; nil = nobody
 	Federation  func() Federation                      // what the settings say of other regions; nil = nothing
+	Audit       *audit.Log                             // where calls are recorded; nil = nowhere
 	AdminToken  string                                 // what /admin/ and force ask for; "" = nothing is asked
 	LeaseToken  func() string                          // makes lease tokens that nobody can guess; nil = at random
 	Gatherer    prometheus.Gatherer                    // for /metrics; nil = there is no such page
@@ -129,7 +132,7 @@ func New(c Config) (*API, error) {
 	a := &API{
 		registry: c.Registry, cluster: c.Cluster, xdsReady: c.XDSReady, withheld: c.Withheld, snapshot: c.Snapshot,
 		membership: c.Membership, replicators: c.Replicators, federation: c.Federation, newToken: c.LeaseToken,
-		token: c.AdminToken, log: loggerOr(c.Logger), metrics: newMetrics(),
+		token: c.AdminToken, audit: c.Audit, log: loggerOr(c.Logger), metrics: newMetrics(),
 		limits: limits{
 			inflight: requestsInflightMax, timeout: requestTimeout, stall: writeTimeout,
 			watches: watchesMax, watchStall: watchStall, keepalive: watchKeepalive,

@@ -121,6 +121,7 @@ func (a *API) doBatch(w http.ResponseWriter, q *http.Request, asked []v2BatchIte
 	if err != nil {
 		return err
 	}
+	a.recordItems(w, q, items, done)
 	answer := v2BatchAnswer{Results: make([]v2BatchResult, len(done))}
 	for i := range done {
 		if wrong != nil && wrong[i] != nil {

@@ -160,6 +160,9 @@ func (a *API) edited(w http.ResponseWriter, q *http.Request, k registry.ServiceK
 	if err != nil {
 		return err
 	}
+	if how.DryRun {
+		done(w)
+	}
 	setETag(w, result.Version)
 	status := http.StatusOK
 	if result.Created && !how.DryRun {

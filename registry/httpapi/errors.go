@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/stellmap/stellmap/access/audit"
 	"github.com/stellmap/stellmap/registry"
 )
 
@@ -62,6 +63,8 @@ var failures = [...]failure{
 		Says: "as many watches are open on this member as may be: watch at another member, or try again later"}},
 	{is: errTooManyBatches, status: http.StatusTooManyRequests, Refusal: registry.Refusal{Code: "busy", Title: "Too busy", Retry: true,
 		Says: fmt.Sprintf("%d batches are in flight on this member, which is as many as may be: nothing was done, try again later or at another member", batchesInflightMax)}},
+	{is: audit.ErrUnavailable, status: http.StatusServiceUnavailable, Refusal: registry.Refusal{Code: "not_audited", Title: "Not audited", Retry: true,
+		Says: "the audit log of this member, without which nothing may be changed, cannot be written: nothing was done, try another member"}},
 	{is: errStarting, status: http.StatusServiceUnavailable, Refusal: registry.Refusal{Code: "not_ready", Title: "Not ready", Retry: true,
 		Says: "this member is starting: nothing was done, try another member, or this one again later"}},
 }
@@ -130,6 +133,9 @@ func (a *API) refuse(w http.ResponseWriter, q *http.Request, one *route, err err
 	}
 	if f.Retry {
 		w.Header().Set("Retry-After", retryAfter)
+	}
+	if answer, ok := w.(*answer); ok {
+		answer.refusal = f.Code
 	}
 	says := f.Words(err)
 	switch {

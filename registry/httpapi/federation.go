@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/stellmap/stellmap/registry"
@@ -125,10 +126,12 @@ func (a *API) controlRegion(action registry.RegionAction) handler {
 		if err != nil {
 			return err
 		}
+		about(w, "region "+k.Region+" "+strconv.FormatUint(k.Cluster, 10))
 		result, err := a.registry.ControlRegion(q.Context(), k, action)
 		if err != nil {
 			return err
 		}
+		setRevision(w, result.Revision)
 		writeData(w, &regionAnswer{k.Region, k.Cluster, result.Changed, result.Revision})
 		return nil
 	}

@@ -18,7 +18,7 @@ func (a *API) leaseRoutes() []route {
 			id: "grantLease", says: "Makes a lease that instances can share", headers: heldHeaders,
 			body: v2LeaseBody{}, bodiless: true, answers: map[int]any{http.StatusCreated: v2LeaseGranted{}}, refuses: []string{"leases_full"},
 		}),
-		write(http.MethodPost, lease+"/renew", a.v2RenewLease).as(operation{
+		route{method: http.MethodPost, pattern: lease + "/renew", surface: surfaceV2, routine: true, serve: conditionless(a.v2RenewLease)}.as(operation{
 			id: "renewLease", says: "Says that all instances under a lease live", query: heldQuery, headers: []string{leaseTokenHeader},
 			body: v2NothingBody{}, bodiless: true, answers: ok(v2LeaseWritten{}), refuses: []string{"lease_not_found"},
 		}),
@@ -77,6 +77,7 @@ func (a *API) v2GrantLease(w http.ResponseWriter, q *http.Request) error {
 		return err
 	}
 	grant := registry.LeaseGrant{ID: repeat.Token("", 1, a.newToken), TTLSeconds: body.TTLSeconds, Token: repeat.Token(token, 0, a.newToken)}
+	about(w, grant.ID)
 	lease, at, err := a.registry.GrantLease(q.Context(), repeat.ID, grant)
 	setRevision(w, at)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/stellmap/stellmap/registry"
@@ -186,6 +187,7 @@ func (a *API) transfer(w http.ResponseWriter, q *http.Request) error {
 
 // change answers with the members as they are then.
 func (a *API) change(w http.ResponseWriter, q *http.Request, c MemberChange) error {
+	about(w, "node "+strconv.FormatUint(c.ID, 10))
 	at, err := a.membership.Change(q.Context(), c)
 	if err != nil {
 		return err
@@ -282,6 +284,7 @@ func (a *API) join(w http.ResponseWriter, q *http.Request) error {
 	case body.Region != s.Region:
 		return &MembershipError{Reason: MembershipConflict, Text: fmt.Sprintf("this is region %q, and node %d is configured for region %q: set node.region", s.Region, body.NodeID, body.Region)}
 	}
+	about(w, "node "+strconv.FormatUint(body.NodeID, 10))
 	j, err := a.membership.TakeIn(q.Context(), body.member(body.NodeID), body.UUID)
 	if err != nil {
 		return err

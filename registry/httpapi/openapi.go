@@ -56,7 +56,7 @@ var refusedAlways = []string{registry.CodeBadRequest, "busy", "no_leader", "stop
 // What may be refused beside that.
 var (
 	refusedReads  = []string{"too_old"}
-	refusedWrites = []string{"disk_full", "states_differ", "unknown_outcome"}
+	refusedWrites = []string{"disk_full", "states_differ", "unknown_outcome", "not_audited"}
 	refusedBodies = []string{"too_large", "unsupported_media_type"}
 	refusedHeld   = []string{"unauthorized", "lease_token_required", "wrong_lease_token"}
 )

@@ -12,7 +12,7 @@ import (
 // reportRoutes are what those who call instances say of them.
 func (a *API) reportRoutes(service, instance string) []route {
 	return []route{
-		route{method: http.MethodPost, pattern: instance + "/report", surface: surfaceV2, serve: conditionless(a.v2Report)}.as(operation{
+		route{method: http.MethodPost, pattern: instance + "/report", surface: surfaceV2, routine: true, serve: conditionless(a.v2Report)}.as(operation{
 			id: "reportInstance", says: "Says that a caller can, or cannot, reach an instance",
 			body: v2ReportBody{}, answers: ok(v2Reported{}), refuses: []string{"not_found", "too_many_reports"},
 		}),

@@ -26,6 +26,7 @@ type route struct {
 	long    bool // it may take any time as long as it goes on; it bounds each step itself
 	watches bool // it may stay for as long as its client does; it has a slot of a kind of its own
 	open    bool // of the admin port: it asks for no token
+	routine bool // those who live call it over and over, and it changes what is registered not at all: the audit log would be of nothing else
 	serve   handler
 
 	operation operation // what the description of the API says of it; of pages and the admin port it says nothing

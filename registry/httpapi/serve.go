@@ -7,14 +7,20 @@ import (
 	"net/http"
 	"runtime/debug"
 	"time"
+
+	"github.com/stellmap/stellmap/registry"
 )
 
 // serve takes a request through what all have in common: the count, the slot,
 // the deadline, and the answer to an error or a panic.
 func (a *API) serve(w http.ResponseWriter, q *http.Request, one *route) {
 	start := time.Now()
-	answer := &answer{ResponseWriter: w}
+	answer := &answer{ResponseWriter: w, audited: a.audit != nil}
 	defer func() { a.metrics.count(one.pattern, q.Method, answer.status(), time.Since(start)) }()
+	if answer.audited {
+		answer.before = a.registry.Revision()
+		defer a.record(answer, q, one)
+	}
 	defer a.rescue(answer, q, one)
 	if err := a.admit(answer, q, one); err != nil {
 		a.refuse(answer, q, one, err)
@@ -38,6 +44,11 @@ func (a *API) admit(w http.ResponseWriter, q *http.Request, one *route) error {
 	if one.surface == surfaceAdmin && !one.open && !a.knows(q) {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="stellmap admin"`)
 		return errUnauthorized
+	}
+	if !one.reads && !one.routine {
+		if err := a.audit.Ready(); err != nil {
+			return err
+		}
 	}
 	if one.long {
 		return one.serve(w, q)
@@ -85,6 +96,13 @@ func (a *API) rescue(w *answer, q *http.Request, one *route) {
 type answer struct {
 	http.ResponseWriter
 	code int // 0 until the header is written
+
+	// For the audit log.
+	audited bool
+	told    bool   // there is nothing more to be recorded, unless it is refused
+	about   string // the object, where the path does not name it
+	refusal string // the code of an error
+	before  registry.Revision
 }
 
 func (w *answer) WriteHeader(code int) {

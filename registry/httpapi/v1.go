@@ -11,7 +11,7 @@ import (
 func (a *API) v1Routes() []route {
 	const at = "/api/v1/registry/"
 	return []route{
-		route{method: http.MethodPost, pattern: at + "heartbeat", surface: surfaceV1, serve: a.v1Heartbeat}.as(operation{
+		route{method: http.MethodPost, pattern: at + "heartbeat", surface: surfaceV1, routine: true, serve: a.v1Heartbeat}.as(operation{
 			id: "v1Heartbeat", says: "Says that an instance lives", body: v1HeartbeatBody{}, answers: ok(v1Answer{}), refuses: []string{"not_found", "shared_lease"},
 		}),
 		route{method: http.MethodPost, pattern: at + "register", surface: surfaceV1, serve: a.v1Register}.as(operation{
@@ -58,6 +58,7 @@ func (a *API) v1Register(w http.ResponseWriter, q *http.Request) error {
 	if err := decode(w, q, &body); err != nil {
 		return err
 	}
+	concerns(w, body.ref())
 	result, err := a.registry.Register(q.Context(), "", body.registration(body.ref()))
 	return v1Wrote(w, result, err, v1Registered)
 }
@@ -68,6 +69,7 @@ func (a *API) v1Deregister(w http.ResponseWriter, q *http.Request) error {
 	if err := decode(w, q, &body); err != nil {
 		return err
 	}
+	concerns(w, body.ref())
 	result, err := a.registry.Deregister(q.Context(), "", body.ref())
 	return v1Wrote(w, result, err, v1Deregistered)
 }

@@ -23,7 +23,7 @@ func (a *API) v2Routes() []route {
 		return route{method: http.MethodGet, pattern: pattern, surface: surfaceV2, reads: true, serve: conditionless(serve)}
 	}
 	return append(slices.Concat(a.sayRoutes(instance), a.reportRoutes(service, instance), a.leaseRoutes(), a.documentRoutes(namespace, service)),
-		write(http.MethodPost, instance+"/renew", a.v2Renew).as(operation{
+		route{method: http.MethodPost, pattern: instance + "/renew", surface: surfaceV2, routine: true, serve: conditionless(a.v2Renew)}.as(operation{
 			id: "renewInstance", says: "Says that an instance lives", query: heldQuery, headers: []string{leaseTokenHeader},
 			body: v2RenewBody{}, bodiless: true, answers: ok(v2Renewed{}), refuses: []string{"not_found", "shared_lease"},
 		}),
