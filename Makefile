@@ -24,6 +24,7 @@ ENVOYS_SECONDS = 1500
 FAILOVER_SECONDS = 1200
 FUZZ_TOTAL_SECONDS = 900
 PROBES_SECONDS = 600
+DIST_SECONDS   = 2400
 CONTRACT_SECONDS = 600
 # What each fuzz target has.
 FUZZ_SECONDS  = 20
@@ -35,7 +36,7 @@ UNIT_PACKAGES = $$(go list ./... | grep -v /internal/e2e)
 
 within = scripts/within
 
-.PHONY: help build demo test setup lint unit race e2e bench bench-xds scale watchers leases crash chaos watch-properties drain outage envoys failover sim mutants probes contract fuzz generate clean
+.PHONY: help build demo test setup lint unit race e2e bench bench-xds scale watchers leases crash chaos watch-properties drain outage envoys failover sim mutants probes contract fuzz dist generate clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -126,6 +127,9 @@ contract: setup ## ask a member what its description of the API makes up, right 
 
 fuzz: ## run each fuzz target for FUZZ_SECONDS
 	@$(within) $(FUZZ_TOTAL_SECONDS) fuzz scripts/fuzz $(FUZZ_SECONDS)
+
+dist: ## build what a release has into bin/dist: static binaries, each built twice and the same, bills of materials, checksums (VERSION=1.2.3)
+	@$(within) $(DIST_SECONDS) dist go run ./internal/dist bin/dist $(VERSION)
 
 generate: ## write the code of api/proto and the description of the API anew
 	@scripts/generate

@@ -89,7 +89,7 @@ var bans = []banned{
 	{"os", "Getenv", []string{"cmd/...", "examples/...", "internal/...", "bench/..."}, false, "settings come in through cmd"},
 	{"os", "LookupEnv", []string{"cmd/...", "internal/...", "bench/..."}, false, "settings come in through cmd"},
 	{"os", "Environ", []string{"cmd/...", "examples/...", "internal/...", "bench/..."}, false, "settings come in through cmd"},
-	{"os", "Exit", []string{"cmd/...", "examples/...", "internal/e2e", "internal/grpcclients/golang", "bench/..."}, false, "return an error"},
+	{"os", "Exit", []string{"cmd/...", "examples/...", "internal/e2e", "internal/grpcclients/golang", "internal/dist", "bench/..."}, false, "return an error"},
 	{"slog", "Default", nil, false, "loggers are passed in"},
 	{"slog", "SetDefault", nil, false, "loggers are passed in"},
 	{"prometheus", "DefaultRegisterer", nil, false, "several members live in one process"},
