@@ -31,6 +31,8 @@ type step struct {
 	batch  *storage.Batch
 	entry  Entry
 
+	regionInstances int // how many a copy may have
+
 	sharedEnded int      // instances that went with their shared leases
 	services    []*draft // the services that the entry touches, in the order it does
 	changes     []change

@@ -102,7 +102,24 @@ func (r *Registry) Import(ctx context.Context, in Import) (ImportResult, error) 
 		return out, fmt.Errorf("take in what region %s tells: %w", quoted(in.Region.Region), err)
 	}
 	out.More = reply.GetMore()
-	return out, regionRefused(reply)
+	if err = regionRefused(reply); errors.Is(err, ErrRegionFull) {
+		err = r.full(in.Region)
+	}
+	return out, err
+}
+
+// full says what of copies is full, and what to do. What a region had before counts
+// until the end of a full sync, since it may be told yet; so one that has come back with
+// much else than it had, and does not fit in beside that, is an operator's to decide.
+func (r *Registry) full(k RegionKey) error {
+	of, most := r.Region(k), r.machine.regionInstances
+	switch {
+	case of.syncs == 0:
+		return fmt.Errorf("%w: there are %d of them, as many as may be, and those that were forgotten count: follow fewer", ErrRegionFull, regionsMax)
+	case of.Cursor.Sync != 0:
+		return fmt.Errorf("%w: of region %s there may be %d instances, and %d are here, those included that it had before and may tell yet: if it has others now, stellmapctl federation forget %s, and then resume", ErrRegionFull, quoted(k.Region), most, of.Instances, k.Region)
+	}
+	return fmt.Errorf("%w: of region %s there may be %d instances, and %d are here: when it has fewer again, stellmapctl federation resync %s", ErrRegionFull, quoted(k.Region), most, of.Instances, k.Region)
 }
 
 // importable is an item as it is committed: nothing that could not have been
@@ -156,7 +173,7 @@ func (t *step) importChanges(c *recordv1.ImportChanges) *recordv1.Result {
 		return &recordv1.Result{Code: recordv1.Result_CODE_REGION_PAUSED}
 	case next.Cursor != cursorOfRecord(c.GetAfter()), !next.leadsTo(step, upto):
 		return &recordv1.Result{Code: recordv1.Result_CODE_CURSOR_DIFFERS}
-	case of == nil && len(t.state.imports) >= regionsMax, of != nil && of.instances+t.newImported(k, c.GetItems()) > regionInstancesMax:
+	case of == nil && len(t.state.imports) >= regionsMax, of != nil && of.instances+t.newImported(k, c.GetItems()) > t.regionInstances:
 		return &recordv1.Result{Code: recordv1.Result_CODE_REGION_FULL}
 	}
 	more := false
