@@ -125,10 +125,18 @@ func (s *failing) close() {
 	at.total += c.total
 }
 
-// recover waits until a's Envoy has all instances as healthy.
-func (f *failover) recover() {
+// allWell waits until a's Envoy has all instances as healthy.
+func (f *failover) allWell() {
 	f.t.Helper()
-	f.a.envoy.until("all instances in a's Envoy", func() error { return f.a.knows(f.a, f.b) })
+	f.until("all instances in a's Envoy", func() error { return f.a.knows(f.a, f.b) })
+}
+
+// until waits for a condition.
+func (f *failover) until(what string, condition func() error) {
+	f.t.Helper()
+	if _, err := process.Within(f.t.Context(), flowTime, what, condition); err != nil {
+		f.t.Fatal(err)
+	}
 }
 
 // twoOfFive kills two: the others serve 1.4 times their part, b the rest.
@@ -142,20 +150,18 @@ func (f *failover) twoOfFive() {
 	s.end = time.Now()
 	f.a.revive(f.a.instances[:2]...)
 	s.close()
-	f.recover()
+	f.allWell()
 }
 
 // answers waits until callers have had so many answers since a moment.
 func (f *failover) answers(flow *flow, since time.Time, n int) (c toll) {
 	f.t.Helper()
-	if _, err := process.Within(f.t.Context(), flowTime, "requests", func() error {
+	f.until("requests", func() error {
 		if c = flow.since(since); c.total < n {
 			return fmt.Errorf("%d of %d", c.total, n)
 		}
 		return nil
-	}); err != nil {
-		f.t.Fatal(err)
-	}
+	})
 	return c
 }
 
@@ -170,7 +176,7 @@ func (f *failover) blackHole() {
 	s.end = time.Now()
 	f.a.renews(true, f.a.instances...)
 	s.close()
-	f.recover()
+	f.allWell()
 }
 
 // freeze stops all instances of a. Their kernel goes on to take connections.
@@ -180,7 +186,7 @@ func (f *failover) freeze() {
 	begin := time.Now()
 	checked.begin, probed.begin = begin, begin
 	f.a.signal(syscall.SIGSTOP, f.a.instances...)
-	f.a.envoy.until("all that are frozen to be critical", f.areCritical)
+	f.until("all that are frozen to be critical", f.areCritical)
 	f.marked = append(f.marked, time.Since(begin))
 	checked.failsOver("b")
 	probed.failsOver("b")
@@ -188,7 +194,7 @@ func (f *failover) freeze() {
 	f.a.signal(syscall.SIGCONT, f.a.instances...)
 	checked.close()
 	probed.close()
-	f.recover()
+	f.allWell()
 }
 
 // areCritical is nil when a's members have all that they check as critical.
@@ -217,12 +223,12 @@ func (f *failover) killAndCutLink() {
 	}
 	healed := time.Now()
 	heal()
-	f.a.envoy.until("a to have heard what it has missed", func() error { return f.hasHeard(told) })
+	f.until("a to have heard what it has missed", func() error { return f.hasHeard(told) })
 	f.agreed = append(f.agreed, time.Since(healed))
 	s.end = time.Now()
 	f.a.revive(f.a.instances...)
 	s.close()
-	f.recover()
+	f.allWell()
 }
 
 // hasHeard is nil when a has an instance of b's.
@@ -245,7 +251,7 @@ func (f *failover) mustDoNothingTwice() {
 	if len(done) < shareSample {
 		f.t.Errorf("%d POSTs were done: nothing was tried", len(done))
 	}
-	f.t.Logf("%d POSTs were done, each once", len(done))
+	f.t.Logf("%d different POSTs were done", len(done))
 }
 
 // report prints what was measured, and bounds it where there is more than one round.

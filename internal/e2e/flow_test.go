@@ -24,7 +24,7 @@ const (
 	flowLate     = time.Second            // an answer, which then is as bad as none
 	flowOpenMax  = 2000                   // requests that wait for an answer; 600 can
 	flowQuiet    = time.Second            // in which all must be well, to be believed
-	flowEnough   = 100                    // answers in that time
+	flowEnough   = 50                     // answers in that time, a quarter of those of a machine that has nothing else to do
 	flowTime     = 45 * time.Second       // for that: not a target, a limit for waiting. An Envoy leaves a host alone for 30 s at most
 )
 
@@ -145,7 +145,7 @@ func (f *flow) ask(post string) (by, fault string) {
 	return string(body), ""
 }
 
-// A toll is what came of the requests that began within some time, the last one first.
+// A toll is what came of the requests that began within some time.
 type toll struct {
 	total, failed int
 	late, hanging int                  // were answered late; may be answered yet
@@ -170,6 +170,7 @@ func (f *flow) since(moment time.Time) toll {
 	return c
 }
 
+// add takes them the last one first.
 func (c *toll) add(s *shot, now time.Time) {
 	if !s.done {
 		if now.Sub(s.begin) > flowHanging {
