@@ -111,12 +111,6 @@ type Retries struct {
 	Statuses []int64  `json:"statuses,omitempty"` // answers that are tried again as well
 }
 
-// Failover is when a region's traffic goes to the next.
-type Failover struct {
-	// OverprovisioningPercent is how far the healthy instances of a region may stand in for the others: at 140 until under 72 % are healthy.
-	OverprovisioningPercent *int64 `json:"overprovisioningPercent,omitempty"`
-}
-
 // Reports is what becomes of an instance that those who call it report, see
 // reports.go. Without it reports are counted and shown.
 type Reports struct {
@@ -152,18 +146,17 @@ const (
 
 // The bounds of a policy.
 const (
-	graceSecondsMax     = int64(24 * time.Hour / time.Second)
-	policyMsMax         = int64(time.Hour / time.Millisecond)
-	policyFailuresMax   = 10_000
-	policyLimitMax      = 1_000_000
-	localPortMin        = 1024 // below it a proxy would have to be privileged
-	localPortMax        = 65_535
-	attemptsMax         = 10
-	retryStatusesMax    = 16
-	overprovisioningMax = 1_000
-	reportSecondsMax    = int64(reportsKept / time.Second)
-	limitSecondsMax     = int64(time.Hour / time.Second) // of self-preservation, as of its setting
-	cookieSecondsMax    = int64(365 * 24 * time.Hour / time.Second)
+	graceSecondsMax   = int64(24 * time.Hour / time.Second)
+	policyMsMax       = int64(time.Hour / time.Millisecond)
+	policyFailuresMax = 10_000
+	policyLimitMax    = 1_000_000
+	localPortMin      = 1024 // below it a proxy would have to be privileged
+	localPortMax      = 65_535
+	attemptsMax       = 10
+	retryStatusesMax  = 16
+	reportSecondsMax  = int64(reportsKept / time.Second)
+	limitSecondsMax   = int64(time.Hour / time.Second) // of self-preservation, as of its setting
+	cookieSecondsMax  = int64(365 * 24 * time.Hour / time.Second)
 )
 
 // What may be given as a reason to try again: only what a request cannot have been
@@ -191,9 +184,7 @@ func (p Policy) normalize(bad *problems) Policy {
 	p.Timeouts = section(p.Timeouts)
 	p.Timeouts.check(bad)
 	p.Retries = p.Retries.normalize("retries", bad)
-	if p.Failover = section(p.Failover); p.Failover != nil {
-		within(p.Failover.OverprovisioningPercent, "failover.overprovisioningPercent", 100, overprovisioningMax, bad)
-	}
+	p.Failover = p.Failover.normalize(bad)
 	if p.ProtectThreshold != nil && (*p.ProtectThreshold < 0 || *p.ProtectThreshold > 1) {
 		bad.add("protectThreshold", fmt.Sprintf("%v is not a share: 0 (never) to 1 (as soon as one is unhealthy)", *p.ProtectThreshold))
 	}

@@ -120,6 +120,17 @@ func TestAPolicyIsToldAllThatIsWrongWithIt(t *testing.T) {
 		`{"protectThreshold":-0.1}`:                   {"protectThreshold: -0.1 is not a share"},
 		`{"protectThreshold":0.1,"failClosed":true}`:  {"protectThreshold: hands out unhealthy instances, and failClosed refuses"},
 		`{"failover":{"overprovisioningPercent":99}}`: {"failover.overprovisioningPercent: 99 is not allowed: 100 to 1000"},
+		`{"failover":{"mode":"nearest"}}`:             {`failover.mode: "nearest" is not known: local-only, local-first, remote-fallback, merged, gateway`},
+		`{"failover":{"mode":"gateway"}}`:             {"failover.mode: gateway is not known to this version"},
+		`{"failover":{"regions":["b"," b ","c d"],"minPassing":0,"allOrNothing":true,"minHealthyPercent":101,"overprovisioningPercent":140}}`: {
+			"failover.minPassing: 0 is not allowed: 1 to", "failover.minHealthyPercent: 101 is not allowed: 1 to 100", `failover.regions[1]: "b" stands there twice`,
+			`failover.regions[2]: "c d" is not allowed`, "failover.minPassing: is for failover.mode local-first", "failover.overprovisioningPercent: is how much of the calls"},
+		`{"failover":{"mode":"local-only","regions":["b"],"allOrNothing":true}}`:                 {"failover.regions: is an order, and failover.mode local-only has none", "failover.allOrNothing: is when calls go"},
+		`{"failover":{"mode":"merged","regions":["b"],"allOrNothing":true,"zoneFirst":true}}`:    {"failover.regions: is an order", "failover.allOrNothing: is when", "failover.zoneFirst: is an order"},
+		`{"failover":{"mode":"remote-fallback","minPassing":2,"minHealthyPercent":50}}`:          {"failover.minPassing: is for", "failover.minHealthyPercent: is for failover.allOrNothing"},
+		`{"failover":{"regions":[` + strings.Repeat(`"b",`, 63) + `"b","b"]}}`:                   manyTwice(64),
+		`{"failover":{"mode":"local-only","zoneFirst":true,"overprovisioningPercent":200}}`:      nil,
+		`{"failover":{"mode":"local-first","minPassing":2,"regions":["b"],"allOrNothing":true}}`: nil,
 		`{"graceSeconds":-1,"timeouts":{"connectMs":0},"loadBalancing":{"algorithm":"x"}}`: {
 			"graceSeconds: -1", `loadBalancing.algorithm: "x"`, "timeouts.connectMs: 0"},
 	} {
@@ -142,6 +153,15 @@ func TestAPolicyIsToldAllThatIsWrongWithIt(t *testing.T) {
 			}
 		}
 	}
+}
+
+// manyTwice are the problems of a list of one region more than there may be, all of the same name.
+func manyTwice(n int) []string {
+	var out []string
+	for i := range n {
+		out = append(out, fmt.Sprintf(`failover.regions[%d]: "b" stands there twice`, i+1))
+	}
+	return append(out, "failover.regions: has 65 regions: at most 64")
 }
 
 // manyRoutes is a policy with routes whose paths and headers have so many bytes.
@@ -170,7 +190,7 @@ const whole = `{"graceSeconds":60,"localPort":5432,"primaryEndpoint":{"name":"we
 	"outlierDetection":{"disabled":true,"localFailures":1,"gatewayFailures":2,"intervalMs":3,"baseEjectionMs":4,"maxEjectionMs":5,"maxEjectionPercent":6,"failurePercent":7,"minRequests":8},
 	"circuitBreaking":{"maxConnections":1,"maxPendingRequests":2,"maxRequests":3,"retryBudgetPercent":4,"minRetries":5},
 	"timeouts":{"connectMs":1,"requestMs":2,"perTryMs":3},"retries":{"attempts":1,"when":["unavailable"],"statuses":[503]},
-	"failover":{"overprovisioningPercent":140},"failClosed":true,"protectThreshold":0.5,
+	"failover":{"overprovisioningPercent":140,"mode":"local-first","regions":["b"],"minPassing":2,"zoneFirst":true,"allOrNothing":true,"minHealthyPercent":50},"failClosed":true,"protectThreshold":0.5,
 	"reports":{"effect":"critical","quorum":2,"windowSeconds":3,"lastsSeconds":4,"maxPercent":5,"fromLoad":{"errorPercent":6,"minRequests":7}},
 	"selfPreservation":{"enabled":true,"least":2,"percent":3,"limitSeconds":4},
 	"subsets":[{"name":"canary","version":"2","labels":{"track":"beta","zone":"a"}}],
@@ -209,7 +229,8 @@ func TestAPolicyHasOneForm(t *testing.T) {
 		`{"timeouts":{},"retries":{"when":[]},"failover":{},"outlierDetection":{"disabled":false}}`: `{}`,
 		`{"retries":{"when":["unavailable","cancelled","unavailable"],"statuses":[503,502]}}`:       `{"retries":{"when":["cancelled","unavailable"],"statuses":[502,503]}}`,
 		`{"subsets":[{"name":" v2 ","version":" 2 ","labels":{" a ":" b "}}],"routes":[{"match":{"prefix":"/","method":"get","headers":[{"name":" X-User ","present":true}]},"split":[{"subset":" v2","weight":1}],"retries":{},"timeouts":{}},{"match":{"prefix":"/"},"split":[]}]}`: `{"subsets":[{"name":"v2","version":"2","labels":{"a":"b"}}],"routes":[{"match":{"method":"GET","headers":[{"name":"x-user","present":true}]},"split":[{"subset":"v2","weight":1}]},{}]}`,
-		`{"primaryEndpoint":{"name":" web ","protocol":"H2C"}}`: `{"primaryEndpoint":{"name":"web","protocol":"h2c"}}`,
+		`{"failover":{"regions":[" b ","a"],"mode":"remote-fallback"}}`: `{"failover":{"mode":"remote-fallback","regions":["b","a"]}}`,
+		`{"primaryEndpoint":{"name":" web ","protocol":"H2C"}}`:         `{"primaryEndpoint":{"name":"web","protocol":"h2c"}}`,
 	} {
 		var bad problems
 		p := policyOf(t, text).normalize(&bad)

@@ -37,7 +37,10 @@ func (p *Policy) record() *recordv1.Policy {
 	}
 	record.Retries = p.Retries.record()
 	if f := p.Failover; f != nil {
-		record.Failover = &recordv1.Failover{OverprovisioningPercent: f.OverprovisioningPercent}
+		record.Failover = &recordv1.Failover{
+			OverprovisioningPercent: f.OverprovisioningPercent, Mode: f.Mode, Regions: f.Regions, MinPassing: f.MinPassing,
+			ZoneFirst: f.ZoneFirst, AllOrNothing: f.AllOrNothing, MinHealthyPercent: f.MinHealthyPercent,
+		}
 	}
 	if r := p.Reports; r != nil {
 		record.Reports = &recordv1.Reports{
@@ -96,7 +99,10 @@ func policyOfRecord(record *recordv1.Policy) *Policy {
 	}
 	p.Retries = retriesOfRecord(record.GetRetries())
 	if f := record.GetFailover(); f != nil {
-		p.Failover = &Failover{OverprovisioningPercent: f.OverprovisioningPercent}
+		p.Failover = &Failover{
+			OverprovisioningPercent: f.OverprovisioningPercent, Mode: f.GetMode(), Regions: f.GetRegions(), MinPassing: f.MinPassing,
+			ZoneFirst: f.GetZoneFirst(), AllOrNothing: f.GetAllOrNothing(), MinHealthyPercent: f.MinHealthyPercent,
+		}
 	}
 	if r := record.GetReports(); r != nil {
 		p.Reports = &Reports{

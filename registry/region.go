@@ -333,6 +333,9 @@ func (t *step) putRegion(r *Region) {
 // OwnRegion is the region that this registry is of.
 func (r *Registry) OwnRegion() string { return r.machine.reader.region }
 
+// RegionOrder is in which order regions are called, where neither the client nor a policy has it otherwise.
+func (r *Registry) RegionOrder() []string { return r.order }
+
 // Regions are the copies of other regions, as this member has them.
 func (r *Registry) Regions() []Region {
 	m := r.machine

@@ -25,6 +25,7 @@ type Registry struct {
 	rates      *reportRates
 	guard      *guard
 	places     *watchPlaces
+	order      []string // of regions
 }
 
 // Config is what a registry needs.
@@ -36,7 +37,8 @@ type Config struct {
 	Logger     *slog.Logger    // nil = none
 	Preserve   Preservation    // from mass expiry
 
-	WatchesPerAddress int // that may be open on this member; 0 = 1,000, and any number from this machine
+	Regions           []string // in which order they are called, behind a client's own and those that a policy names; our own is the first
+	WatchesPerAddress int      // that may be open on this member; 0 = 1,000, and any number from this machine
 }
 
 // A Replicator is what the registry needs of the log. Its errors are this
@@ -90,7 +92,7 @@ type Result struct {
 
 // New makes the registry of a machine. Renewals and the leader's own work wait for Run.
 func New(c Config) *Registry {
-	r := &Registry{machine: c.Machine, replicator: c.Replicator, clock: c.Clock, threads: c.Threads, log: loggerOr(c.Logger), places: newWatchPlaces(c.WatchesPerAddress)}
+	r := &Registry{machine: c.Machine, replicator: c.Replicator, clock: c.Clock, threads: c.Threads, log: loggerOr(c.Logger), places: newWatchPlaces(c.WatchesPerAddress), order: c.Regions}
 	if r.clock == nil {
 		r.clock = SystemClock{}
 	}

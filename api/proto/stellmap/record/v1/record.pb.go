@@ -4680,10 +4680,16 @@ func (x *Retries) GetStatuses() []int64 {
 	return nil
 }
 
-// Failover is when a region's traffic goes to the next.
+// Failover is when a region's traffic goes to the next, and to which.
 type Failover struct {
 	state                   protoimpl.MessageState `protogen:"open.v1"`
 	OverprovisioningPercent *int64                 `protobuf:"varint,1,opt,name=overprovisioning_percent,json=overprovisioningPercent,proto3,oneof" json:"overprovisioning_percent,omitempty"`
+	Mode                    string                 `protobuf:"bytes,2,opt,name=mode,proto3" json:"mode,omitempty"`       // empty = remote-fallback
+	Regions                 []string               `protobuf:"bytes,3,rep,name=regions,proto3" json:"regions,omitempty"` // in the order in which they are called
+	MinPassing              *int64                 `protobuf:"varint,4,opt,name=min_passing,json=minPassing,proto3,oneof" json:"min_passing,omitempty"`
+	ZoneFirst               bool                   `protobuf:"varint,5,opt,name=zone_first,json=zoneFirst,proto3" json:"zone_first,omitempty"`
+	AllOrNothing            bool                   `protobuf:"varint,6,opt,name=all_or_nothing,json=allOrNothing,proto3" json:"all_or_nothing,omitempty"`
+	MinHealthyPercent       *int64                 `protobuf:"varint,7,opt,name=min_healthy_percent,json=minHealthyPercent,proto3,oneof" json:"min_healthy_percent,omitempty"`
 	unknownFields           protoimpl.UnknownFields
 	sizeCache               protoimpl.SizeCache
 }
@@ -4721,6 +4727,48 @@ func (*Failover) Descriptor() ([]byte, []int) {
 func (x *Failover) GetOverprovisioningPercent() int64 {
 	if x != nil && x.OverprovisioningPercent != nil {
 		return *x.OverprovisioningPercent
+	}
+	return 0
+}
+
+func (x *Failover) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *Failover) GetRegions() []string {
+	if x != nil {
+		return x.Regions
+	}
+	return nil
+}
+
+func (x *Failover) GetMinPassing() int64 {
+	if x != nil && x.MinPassing != nil {
+		return *x.MinPassing
+	}
+	return 0
+}
+
+func (x *Failover) GetZoneFirst() bool {
+	if x != nil {
+		return x.ZoneFirst
+	}
+	return false
+}
+
+func (x *Failover) GetAllOrNothing() bool {
+	if x != nil {
+		return x.AllOrNothing
+	}
+	return false
+}
+
+func (x *Failover) GetMinHealthyPercent() int64 {
+	if x != nil && x.MinHealthyPercent != nil {
+		return *x.MinHealthyPercent
 	}
 	return 0
 }
@@ -8285,10 +8333,20 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\battempts\x18\x01 \x01(\x03H\x00R\battempts\x88\x01\x01\x12\x12\n" +
 	"\x04when\x18\x02 \x03(\tR\x04when\x12\x1a\n" +
 	"\bstatuses\x18\x03 \x03(\x03R\bstatusesB\v\n" +
-	"\t_attempts\"g\n" +
+	"\t_attempts\"\xdd\x02\n" +
 	"\bFailover\x12>\n" +
-	"\x18overprovisioning_percent\x18\x01 \x01(\x03H\x00R\x17overprovisioningPercent\x88\x01\x01B\x1b\n" +
-	"\x19_overprovisioning_percent\"\x90\x01\n" +
+	"\x18overprovisioning_percent\x18\x01 \x01(\x03H\x00R\x17overprovisioningPercent\x88\x01\x01\x12\x12\n" +
+	"\x04mode\x18\x02 \x01(\tR\x04mode\x12\x18\n" +
+	"\aregions\x18\x03 \x03(\tR\aregions\x12$\n" +
+	"\vmin_passing\x18\x04 \x01(\x03H\x01R\n" +
+	"minPassing\x88\x01\x01\x12\x1d\n" +
+	"\n" +
+	"zone_first\x18\x05 \x01(\bR\tzoneFirst\x12$\n" +
+	"\x0eall_or_nothing\x18\x06 \x01(\bR\fallOrNothing\x123\n" +
+	"\x13min_healthy_percent\x18\a \x01(\x03H\x02R\x11minHealthyPercent\x88\x01\x01B\x1b\n" +
+	"\x19_overprovisioning_percentB\x0e\n" +
+	"\f_min_passingB\x16\n" +
+	"\x14_min_healthy_percent\"\x90\x01\n" +
 	"\tNamespace\x12 \n" +
 	"\vdescription\x18\x01 \x01(\tR\vdescription\x120\n" +
 	"\x06labels\x18\x02 \x03(\v2\x18.stellmap.record.v1.PairR\x06labels\x12/\n" +
