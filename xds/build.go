@@ -145,13 +145,18 @@ func (c *cache) translateService(k resourceKey, revision registry.Revision) (val
 	}
 	s, _ = soundAssignment(s, c.earlier)
 	if k.kind == kindGRPC {
-		m := buildEndpointsForGRPC(s, endpoint, k.region)
+		m := buildEndpointsForGRPC(s, endpoint, c.standpoint(k.region, k.zone))
 		m.ClusterName = k.name
 		return m, s.Revision, nil
 	}
-	m, _ := buildEndpoints(s, endpoint, k.region)
+	m, _ := buildEndpoints(s, endpoint, c.standpoint(k.region, k.zone))
 	m.ClusterName = k.name
 	return m, s.Revision, nil
+}
+
+// standpoint is where a client is.
+func (c *cache) standpoint(region, zone string) registry.Standpoint {
+	return registry.Standpoint{Region: region, Zone: zone, Order: c.order}
 }
 
 // rulesFor are the rules by which routes to a cluster are made at present.
@@ -253,7 +258,7 @@ func (c *cache) withheldOf(s *registry.Service, region string) []Withheld {
 		} else if wrong != nil {
 			out = append(out, Withheld{Service: s.Key, Endpoint: e.Name, Reason: reasonUnsound("the cluster", wrong)})
 		}
-		m, instances := buildEndpoints(shown, n, region)
+		m, instances := buildEndpoints(shown, n, c.standpoint(region, ""))
 		if err := m.ValidateAll(); err != nil {
 			out = append(out, Withheld{Service: s.Key, Endpoint: e.Name, Reason: reasonInvalid(err)})
 		}

@@ -27,7 +27,8 @@ type cache struct {
 	incarnation func() string
 	metrics     *metrics
 	tracing     *tracing
-	loadWanted  bool // gRPC clients are to report their load
+	loadWanted  bool     // gRPC clients are to report their load
+	order       []string // in which regions are called, behind a client's own and those that a policy names
 
 	rounds atomic.Uint64 // odd while the follower works on a round of changes, even between two
 
@@ -63,6 +64,7 @@ func (c *cache) subscribe(k resourceKey, s subscriber) *resource {
 }
 
 func (c *cache) subscribeLocked(k resourceKey, s subscriber) *resource {
+	k = c.inView(k)
 	r := c.resources[k]
 	if r == nil {
 		r = &resource{key: k, subscribers: make(map[subscriber]struct{}, 1)}

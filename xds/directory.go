@@ -27,9 +27,10 @@ type listing struct {
 	key     registry.ServiceKey
 	created registry.Revision
 	claims  []*claim         // by endpoint, [0] is the primary's; then those of the policy's subsets
-	rules   routeRules       // of the service's policy; it changes, and the next does, and nothing else of a listing
+	rules   routeRules       // of the service's policy; it changes, and the next three do, and nothing else of a listing
 	policy  *registry.Policy // that the rules were found for
 	port    uint32           // of the listener that leads to it, by the policy; 0 = none
+	zoned   bool             // the policy asks in which zone a client is
 
 	hosts [retriesPlaces][]atomic.Pointer[[]byte] // the virtual hosts of its endpoints, as bytes; anew with its rules
 }
@@ -109,7 +110,7 @@ func (d *directory) put(k registry.ServiceKey, s *registry.Service) []*listing {
 func (d *directory) add(s *registry.Service) []*listing {
 	l := &listing{key: s.Key, created: s.Created}
 	touched := []*listing{l}
-	l.claims, l.port = claimsOf(l, s), localPort(s)
+	l.claims, l.port, l.zoned = claimsOf(l, s), localPort(s), s.Policy.AsksForZones()
 	l.rule(routeRules{}) // for the time until the follower has looked at its policy
 	for _, c := range l.claims {
 		rivals := append(d.stems[c.stem], c)

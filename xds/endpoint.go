@@ -17,6 +17,10 @@ import (
 // in for the others before traffic goes to the next: until under 72 % are healthy.
 const overprovisioning = 140
 
+// allOrNothing (percent) has one healthy host in a thousand stand in for all of them: a
+// region keeps its traffic to the last.
+const allOrNothing = 100_000
+
 // A host is one instance as a cluster shows it.
 type host struct {
 	instance *registry.Instance
@@ -26,27 +30,26 @@ type host struct {
 	checked  bool
 }
 
-// buildEndpoints is what a proxy of a region is told of the hosts of one
-// endpoint of a service. The proxy's region has priority 0, the others follow by
-// name; there is no gap, and no address stands twice. A service without hosts has
-// an assignment that says so, without which Envoy would wait for one.
-func buildEndpoints(s *registry.Service, endpoint int, region string) (*endpointv3.ClusterLoadAssignment, []Withheld) {
-	hosts, withheld := placeHosts(s, endpoint, region)
+// buildEndpoints is what a proxy is told of the hosts of one endpoint of a service. The
+// priorities are the groups of registry.Rank, of which the first is the proxy's own region
+// unless the policy has it otherwise; there is no gap, and no address stands twice. A
+// service without hosts has an assignment that says so, without which Envoy would wait for one.
+func buildEndpoints(s *registry.Service, endpoint int, at registry.Standpoint) (*endpointv3.ClusterLoadAssignment, []Withheld) {
+	hosts, withheld := placeHosts(s, endpoint, at)
 	m := assignmentOf(s, endpoint, localities(hosts))
 	m.Policy.DropOverloads = oneDrop(m.Policy.DropOverloads)
 	markDrops(m)
 	return m, withheld
 }
 
-// placeHosts are the hosts of one endpoint of a service, each with the priority of its region.
-func placeHosts(s *registry.Service, endpoint int, region string) ([]host, []Withheld) {
+// placeHosts are the hosts of one endpoint of a service that a client is told of, each with the priority of its group.
+func placeHosts(s *registry.Service, endpoint int, at registry.Standpoint) ([]host, []Withheld) {
 	hosts, withheld := pickHosts(s, endpoint)
-	prioritize(hosts, region)
-	hosts, twins := dropTwins(hosts)
+	hosts, twins := dropTwins(prioritize(hosts, rankOf(s, hosts, at)))
 	for _, w := range twins {
 		withheld = append(withheld, withheldOf(s, endpoint, w.dropped.instance, reasonTwin(w.kept.instance.ID)))
 	}
-	prioritize(hosts, region) // a region may have lost its last host
+	closeGaps(hosts) // a group may have lost its last host
 	return hosts, withheld
 }
 
@@ -137,27 +140,39 @@ func (h *host) rank() int {
 	return 3
 }
 
-// prioritize numbers the regions that have hosts, without a gap.
-func prioritize(hosts []host, region string) {
-	var regions []string
-	for i := range hosts {
-		if r := hosts[i].instance.Region; !slices.Contains(regions, r) {
-			regions = append(regions, r)
+// rankOf is in which group each host is, for a client at some place.
+func rankOf(s *registry.Service, hosts []host, at registry.Standpoint) registry.Rank {
+	all := make([]registry.Candidate, len(hosts))
+	for n := range hosts {
+		h := &hosts[n]
+		all[n] = registry.Candidate{
+			Region: h.instance.Region, Zone: h.instance.Zone, Weight: uint64(h.weight()), Healthy: h.usable(), Leaving: h.health == corev3.HealthStatus_DRAINING,
 		}
 	}
-	slices.SortFunc(regions, func(a, b string) int {
-		return cmp.Or(remote(a, region)-remote(b, region), cmp.Compare(a, b))
-	})
-	for i := range hosts {
-		hosts[i].priority = uint32(slices.Index(regions, hosts[i].instance.Region))
-	}
+	return s.Policy.Rank(at, all)
 }
 
-func remote(a, region string) int {
-	if a == region {
-		return 0
+// prioritize gives hosts the priorities of their groups, and leaves out those that are in none.
+func prioritize(hosts []host, rank registry.Rank) []host {
+	kept := hosts[:0]
+	for n, h := range hosts {
+		if of := rank.Of[n]; of >= 0 {
+			h.priority = uint32(of)
+			kept = append(kept, h)
+		}
 	}
-	return 1
+	return kept
+}
+
+// closeGaps numbers the priorities of hosts that are in their order anew, so that none is left out.
+func closeGaps(hosts []host) {
+	next, was := uint32(0), uint32(0)
+	for n := range hosts {
+		if n > 0 && hosts[n].priority != was {
+			next++
+		}
+		was, hosts[n].priority = hosts[n].priority, next
+	}
 }
 
 // A twin is a host at the address of a better one.
@@ -194,15 +209,21 @@ func dropTwins(hosts []host) ([]host, []twin) {
 func localities(hosts []host) []*endpointv3.LocalityLbEndpoints {
 	slices.SortFunc(hosts, byPlace)
 	var out []*endpointv3.LocalityLbEndpoints
-	for _, zone := range chunk(hosts, func(a, b *host) bool { return a.priority == b.priority && a.instance.Zone == b.instance.Zone }) {
+	for _, zone := range chunk(hosts, func(a, b *host) bool { return a.priority == b.priority && sameZone(a, b) }) {
 		out = append(out, locality(zone))
 	}
 	return out
 }
 
-// byPlace orders hosts by priority, zone and id.
+// sameZone says whether two hosts are in the same zone of the same region.
+func sameZone(a, b *host) bool {
+	return a.instance.Region == b.instance.Region && a.instance.Zone == b.instance.Zone
+}
+
+// byPlace orders hosts by priority, region, zone and id.
 func byPlace(a, b host) int {
-	return cmp.Or(cmp.Compare(a.priority, b.priority), cmp.Compare(a.instance.Zone, b.instance.Zone), cmp.Compare(a.instance.ID, b.instance.ID))
+	return cmp.Or(cmp.Compare(a.priority, b.priority), cmp.Compare(a.instance.Region, b.instance.Region),
+		cmp.Compare(a.instance.Zone, b.instance.Zone), cmp.Compare(a.instance.ID, b.instance.ID))
 }
 
 // weight is the host's registered weight, at least one.

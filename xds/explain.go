@@ -150,7 +150,9 @@ func (c *cache) explain(s *registry.Service, of *claim, p *ProxyStatus, resource
 		e.part = subsetOf(s, of.subset)
 	}
 	if e.part != nil {
-		_, e.withheld = placeHosts(e.part, of.endpoint, p.Region)
+		at := c.standpoint(p.Region, p.Zone)
+		_, e.withheld = placeHosts(e.part, of.endpoint, at)
+		e.groups, e.order = groupsOf(e.part, of.endpoint, at), c.order
 	}
 	for _, i := range s.Instances {
 		if instance == "" || i.ID == instance {
@@ -311,6 +313,8 @@ type explainer struct {
 	service  *registry.Service
 	part     *registry.Service // with the instances of the subset alone; nil = there is no such subset
 	withheld []Withheld
+	groups   map[string]registry.Group // of the instances that have a place, by id
+	order    []string                  // of regions, by the settings
 }
 
 func (e *explainer) host(i *registry.Instance, should, has places) HostExplanation {
@@ -357,27 +361,6 @@ func (e *explainer) absent(i *registry.Instance, offers bool) string {
 		return "its lease ran out, and others have taken its place"
 	}
 	return ""
-}
-
-// leftOut is why an instance that could be there is not.
-func (e *explainer) leftOut(i *registry.Instance) string {
-	if e.proxy.Kind == kindGRPC.String() {
-		return "it is " + i.Status.String() + ", and gRPC clients are told of those only that can be called"
-	}
-	return "the member that serves the proxy has not come so far yet"
-}
-
-// place is why an instance has its priority.
-func (e *explainer) place(i *registry.Instance, at *Placement) string {
-	switch {
-	case i.Region == e.proxy.Region:
-		return "its region is the proxy's"
-	case at.Priority == 0 && e.proxy.Kind == kindGRPC.String():
-		return "its region has a share of the calls, since the proxy's, " + e.proxy.Region + ", cannot take all of them"
-	case at.Priority == 0:
-		return "the proxy's region, " + e.proxy.Region + ", has none, and its region is the next"
-	}
-	return fmt.Sprintf("its region comes after the proxy's, %s; the others are in the order of their names", e.proxy.Region)
 }
 
 // saidOf is why an instance is not simply passing: the first that is said of it.

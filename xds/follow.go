@@ -40,6 +40,7 @@ type round struct {
 	calling map[registry.ServiceKey]struct{} // of which it was written down what they call
 
 	resources map[*resource]struct{} // to be built anew
+	left      map[*resource]struct{} // views that clients with a zone go over from
 	joined    map[*scope][]string    // clusters that came to a scope or left it
 	located   map[*locals][]string   // listeners that did
 
@@ -53,6 +54,7 @@ func newRound() *round {
 		checked:   make(map[registry.ServiceKey]struct{}),
 		calling:   make(map[registry.ServiceKey]struct{}),
 		resources: make(map[*resource]struct{}),
+		left:      make(map[*resource]struct{}),
 		joined:    make(map[*scope][]string),
 		located:   make(map[*locals][]string),
 	}
@@ -119,6 +121,7 @@ func (c *cache) list(r *round, k registry.ServiceKey, s *registry.Service) {
 			for _, res := range c.byCluster[claim.cluster] {
 				r.resources[res] = struct{}{}
 			}
+			c.review(r, claim.cluster)
 		}
 		for _, scope := range c.scopesOf(l) {
 			c.join(r, scope, c.adjust(scope, l))
@@ -129,6 +132,7 @@ func (c *cache) list(r *round, k registry.ServiceKey, s *registry.Service) {
 	if l := c.directory.services[k]; l != nil && s != nil {
 		c.judge(r, l, s)
 		c.relocate(r, l, localPort(s))
+		c.rezone(r, l, s.Policy.AsksForZones())
 	}
 }
 
@@ -225,6 +229,12 @@ func (c *cache) publish(r *round, revision registry.Revision, at time.Time) {
 		if old := res.current.Swap(e); old != nil {
 			old.held.Store(uint64(c.followed))
 		}
+		n.change = r.changes.behind(c.directory, res.key.cluster())
+		for s := range res.subscribers {
+			s.mark(res.key.name, n)
+		}
+	}
+	for res := range r.left { // be what they show there the same
 		n.change = r.changes.behind(c.directory, res.key.cluster())
 		for s := range res.subscribers {
 			s.mark(res.key.name, n)

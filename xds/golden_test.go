@@ -61,6 +61,9 @@ func envoyJSON(t *testing.T, m validated) string {
 	return out.String() + "\n"
 }
 
+// here is where most clients are.
+var here = registry.Standpoint{Region: "here"}
+
 func instance(id, region, zone string, status registry.Status, endpoints ...registry.Endpoint) *registry.Instance {
 	return &registry.Instance{Origin: &registry.Origin{Namespace: "prod", Service: "orders", Region: region, Zone: zone}, ID: id, Status: status, Endpoints: endpoints}
 }
@@ -120,7 +123,7 @@ func TestClusterWithAnActiveCheck(t *testing.T) {
 		t.Fatal(err)
 	}
 	golden(t, "cluster/check.json", envoyJSON(t, cluster))
-	endpoints, _ := buildEndpoints(s, 0, "here")
+	endpoints, _ := buildEndpoints(s, 0, here)
 	golden(t, "endpoints/check.json", envoyJSON(t, endpoints))
 }
 
@@ -147,7 +150,7 @@ func TestEndpoints(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			m, withheld := buildEndpoints(c.s, 0, c.region)
+			m, withheld := buildEndpoints(c.s, 0, registry.Standpoint{Region: c.region})
 			text := envoyJSON(t, m)
 			for _, w := range withheld {
 				text += "withheld: " + w.Instance + "/" + w.Endpoint + ": " + w.Reason + "\n"
@@ -169,7 +172,7 @@ func TestEndpointsOfAProtectedService(t *testing.T) {
 	slices.SortFunc(all, func(a, b *registry.Instance) int { return strings.Compare(a.ID, b.ID) })
 	s := service(primary("http"), all...)
 	s.Protected = &registry.Protection{Since: 1, Healthy: 2, Total: 4, Threshold: 0.6}
-	m, _ := buildEndpoints(s, 0, "here")
+	m, _ := buildEndpoints(s, 0, here)
 	golden(t, "endpoints/protected.json", envoyJSON(t, m))
 }
 

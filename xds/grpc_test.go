@@ -185,7 +185,7 @@ func TestEndpointsForGRPC(t *testing.T) {
 		"nobody is to be called":        {some("here", "", 1, 100, expired), some("east", "", 1, 100, expired)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := buildEndpointsForGRPC(service(primary("grpc"), slices.Concat(instances...)...), 0, "here")
+			m := buildEndpointsForGRPC(service(primary("grpc"), slices.Concat(instances...)...), 0, here)
 			mustBeTakenByGRPC(t, m)
 			golden(t, "grpc/endpoints/"+strings.NewReplacer(" ", "_", ",", "").Replace(name)+".txt", envoyJSON(t, m))
 		})
@@ -229,7 +229,7 @@ func TestManyWeightsShareParts(t *testing.T) {
 	for n := range 64 * weightGroupsMax {
 		all = append(all, instance(fmt.Sprint(n), "here", "a", registry.StatusPassing, at("grpc", "grpc", addressOf(n), 80, int32(n*63+1))))
 	}
-	m := buildEndpointsForGRPC(service(primary("grpc"), all...), 0, "here")
+	m := buildEndpointsForGRPC(service(primary("grpc"), all...), 0, here)
 	mustBeTakenByGRPC(t, m)
 	if n := len(m.GetEndpoints()); n != weightGroupsMax {
 		t.Errorf("it has %d parts, want %d", n, weightGroupsMax)
@@ -255,7 +255,7 @@ func TestEndpointsOfARing(t *testing.T) {
 		instance("c", "here", "z2", registry.StatusExpired, grpc("10.0.0.3", 100)), instance("d", "here", "z2", registry.StatusExpired, grpc("10.0.0.4", 100)),
 		instance("e", "east", "", registry.StatusPassing, grpc("10.1.0.1", 100)), instance("f", "west", "", registry.StatusPassing, grpc("10.2.0.1", 100)))
 	s.Policy = &registry.Policy{LoadBalancing: &registry.LoadBalancing{Algorithm: registry.BalanceRingHash}}
-	m := buildEndpointsForGRPC(s, 0, "here")
+	m := buildEndpointsForGRPC(s, 0, here)
 	mustBeTakenByGRPC(t, m)
 	golden(t, "grpc/endpoints/ring.txt", envoyJSON(t, m))
 }
@@ -316,8 +316,8 @@ func TestALocalityOutlivesOthers(t *testing.T) {
 	grpc := func(id string, weight int32) *registry.Instance {
 		return instance(id, "here", "a", registry.StatusPassing, at("grpc", "grpc", "10.0.0."+id, 80, weight))
 	}
-	before := buildEndpointsForGRPC(service(primary("grpc"), grpc("1", 100)), 0, "here")
-	after := buildEndpointsForGRPC(service(primary("grpc"), grpc("1", 100), grpc("2", 50)), 0, "here")
+	before := buildEndpointsForGRPC(service(primary("grpc"), grpc("1", 100)), 0, here)
+	after := buildEndpointsForGRPC(service(primary("grpc"), grpc("1", 100), grpc("2", 50)), 0, here)
 	was := before.GetEndpoints()[0].GetLocality().GetSubZone()
 	for _, l := range after.GetEndpoints() {
 		if l.GetLbEndpoints()[0].GetLoadBalancingWeight().GetValue() == 100 && l.GetLocality().GetSubZone() != was {

@@ -374,7 +374,12 @@ func markDrops(m *endpointv3.ClusterLoadAssignment) {
 
 // overprovisioningOf is how far healthy hosts stand in for others.
 func overprovisioningOf(p *registry.Policy) uint32 {
-	if p == nil || p.Failover == nil || p.Failover.OverprovisioningPercent == nil {
+	switch {
+	case p == nil || p.Failover == nil:
+		return overprovisioning
+	case p.Failover.AllOrNothing:
+		return allOrNothing
+	case p.Failover.OverprovisioningPercent == nil:
 		return overprovisioning
 	}
 	return uint32(*p.Failover.OverprovisioningPercent)

@@ -3,6 +3,7 @@ package xds
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"reflect"
 	"slices"
@@ -30,6 +31,14 @@ var policies = map[string]string{
 	"retries":          `{"retries":{"attempts":5,"when":["unavailable","connect-failure"],"statuses":[503,502]}}`,
 	"no_retries":       `{"retries":{"attempts":0}}`,
 	"overprovisioning": `{"failover":{"overprovisioningPercent":100}}`,
+	"local_only":       `{"failover":{"mode":"local-only"}}`,
+	"local_first":      `{"failover":{"mode":"local-first"}}`,
+	"local_first_few":  `{"failover":{"mode":"local-first","minPassing":4,"regions":["west"]}}`,
+	"merged":           `{"failover":{"mode":"merged"}}`,
+	"regions":          `{"failover":{"mode":"remote-fallback","regions":["west"]}}`,
+	"zone_first":       `{"failover":{"zoneFirst":true}}`,
+	"all_or_nothing":   `{"failover":{"allOrNothing":true}}`,
+	"left_whole":       `{"failover":{"allOrNothing":true,"minHealthyPercent":60}}`,
 	"fail_closed":      `{"failClosed":true}`,
 	"by_load":          `{"loadBalancing":{"algorithm":"client-side-weighted-round-robin"}}`,
 	"hash_cookie":      `{"loadBalancing":{"algorithm":"ring-hash","hashCookie":{"name":"who","ttlSeconds":3600}}}`,
@@ -81,18 +90,26 @@ func (m *member) putPolicy(t testing.TB, service, text string) {
 	}
 }
 
-// translated is all that a policy can change, as an Envoy is told it: the clusters, their
-// endpoints and the host that leads to them.
-func translated(t *testing.T, text string) string {
+// translated is all that a policy can change, as an Envoy is told it without and with it: the clusters,
+// their endpoints and the host that leads to them.
+func translated(t *testing.T, text string) (before, after string) {
 	t.Helper()
 	m := newOrders(t)
 	if strings.Contains(text, "subsets") {
 		m.register(registry.Registration{Namespace: "prod", Service: "orders", ID: "2", Version: "v2", Endpoints: []registry.Endpoint{at("http", "http", "10.0.0.2", 80, 100)}})
 	}
+	if strings.Contains(text, "failover") { // which is about zones and other regions
+		for zone, n := range map[string]int{"a": 11, "b": 12} {
+			m.register(registry.Registration{Namespace: "prod", Service: "orders", ID: fmt.Sprint(n), Zone: zone, Endpoints: []registry.Endpoint{at("http", "http", addressOf(n), 80, 100)}})
+		}
+		m.tell("east", toldOf("orders", 101, "", registry.StatusPassing))
+		m.tell("west", toldOf("orders", 201, "", registry.StatusPassing))
+	}
+	before = m.ofOrders(t)
 	if text != "" {
 		m.putPolicy(t, "orders", text)
 	}
-	return text + "\n" + m.ofOrders(t)
+	return before, m.ofOrders(t)
 }
 
 // newOrders is a registry with a service for policies to be of.
@@ -112,7 +129,7 @@ func (m *member) ofOrders(t *testing.T) string {
 	out := ""
 	for _, name := range slices.Sorted(maps.Keys(scope.members)) {
 		if name == "orders.prod" || strings.Contains(name, "~~") {
-			out += built(t, c, resourceKey{typ: typeCluster, name: name}) + built(t, c, resourceKey{typ: typeEndpoints, name: name, region: "here"})
+			out += built(t, c, resourceKey{typ: typeCluster, name: name}) + built(t, c, resourceKey{typ: typeEndpoints, name: name, region: "here", zone: "a"})
 		}
 	}
 	if scope.locals.entered["orders.prod"] != 0 {
@@ -137,19 +154,19 @@ func built(t *testing.T, c *cache, k resourceKey) string {
 
 // What each field of a policy becomes.
 func TestPolicies(t *testing.T) {
-	_, plain, _ := strings.Cut(translated(t, ""), "\n")
 	for name, text := range policies {
 		t.Run(name, func(t *testing.T) {
-			got := translated(t, text)
-			if _, whole, _ := strings.Cut(got, "\n"); whole == plain {
+			plain, got := translated(t, text)
+			if got == plain {
 				t.Errorf("%s changes nothing", text)
 			}
-			golden(t, "policy/"+name+".txt", got)
+			golden(t, "policy/"+name+".txt", text+"\n"+got)
 		})
 	}
-	_, same, _ := strings.Cut(translated(t, `{"loadBalancing":{"algorithm":"round-robin"},"timeouts":{"requestMs":15000},"graceSeconds":60}`), "\n")
-	if same != plain {
-		t.Errorf("the defaults, said aloud, become\n%s", same)
+	for _, text := range []string{`{"loadBalancing":{"algorithm":"round-robin"},"timeouts":{"requestMs":15000},"graceSeconds":60}`, `{"failover":{"mode":"remote-fallback","overprovisioningPercent":140}}`} {
+		if plain, same := translated(t, text); same != plain {
+			t.Errorf("the defaults, said aloud, become\n%s", same)
+		}
 	}
 }
 

@@ -50,6 +50,7 @@ type resourceKey struct {
 	name     string
 	kind     kind
 	region   string // of endpoints
+	zone     string // of endpoints, where the policy of the service asks for it
 	scope    *scope // of Envoy's routes
 	port     uint32 // of Envoy's listener for HTTP
 	onDemand bool   // it asks for more than its scope
@@ -76,6 +77,7 @@ func (k resourceKey) cluster() string {
 type resource struct {
 	key     resourceKey
 	current atomic.Pointer[entry] // nil until it has been built
+	left    atomic.Bool           // clients with a zone see it in another view now, see zone.go
 
 	building sync.Mutex // held while it is built, so that a later state is never overwritten by an earlier one
 

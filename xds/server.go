@@ -65,6 +65,7 @@ type Server struct {
 type Config struct {
 	Machine     *registry.Machine           // required
 	Region      string                      // of proxies that do not name theirs
+	Regions     []string                    // in which order they are called, behind a client's own and those that a policy names; the same at all members
 	Incarnation func() string               // of the cluster, part of every version; nil = none
 	CaughtUp    func(context.Context) error // returns nil once the state here is worth serving; nil = always
 	Logger      *slog.Logger                // nil = none
@@ -131,6 +132,7 @@ func New(c Config) *Server {
 		incarnation = func() string { return "" }
 	}
 	s.cache = newCache(c.Machine, incarnation, s.metrics)
+	s.cache.order = c.Regions
 	s.cache.tracing = newTracing(c.Traces, incarnation, s.now, s.metrics)
 	if c.LoadEvery > 0 {
 		s.loads = newLoads(c.LoadEvery, s.metrics, s.now)

@@ -16,8 +16,8 @@ import (
 //
 // A gRPC client leaves its first priority only when none of it can be called, so
 // that what is left of a region would take all of its traffic. And it looks at no
-// weight but a locality's. So the share of each region is computed here as Envoy
-// would: the regions that have one are together in the first priority, as
+// weight but a locality's. So the share of each group is computed here as Envoy
+// would: the groups that have one are together in the first priority, as
 // localities whose weights are their shares; those without follow, for when all
 // others are gone. The hosts of a zone that differ in weight are in localities of
 // their own. Hosts that are not to be called count, and are then left out.
@@ -28,17 +28,17 @@ const (
 )
 
 // buildEndpointsForGRPC is buildEndpoints for gRPC clients.
-func buildEndpointsForGRPC(s *registry.Service, endpoint int, region string) *endpointv3.ClusterLoadAssignment {
-	hosts, _ := placeHosts(s, endpoint, region)
+func buildEndpointsForGRPC(s *registry.Service, endpoint int, at registry.Standpoint) *endpointv3.ClusterLoadAssignment {
+	hosts, _ := placeHosts(s, endpoint, at)
 	trustSuspects(hosts)
 	slices.SortFunc(hosts, byPlace)
-	regions := chunk(hosts, func(a, b *host) bool { return a.priority == b.priority })
+	groups := chunk(hosts, func(a, b *host) bool { return a.priority == b.priority })
 	factor := uint64(overprovisioningOf(s.Policy))
-	loads := loadsOf(regions, factor)
+	loads := loadsOf(groups, factor)
 
 	var first []*endpointv3.LocalityLbEndpoints
 	var rest [][]*endpointv3.LocalityLbEndpoints
-	for n, all := range regions {
+	for n, all := range groups {
 		if loads[n] > 0 {
 			first = append(first, shareOut(all, loads[n]*allShares/100, factor)...)
 		} else if usable(all) > 0 {
@@ -120,12 +120,12 @@ func availability(hosts []host, factor uint64) uint64 {
 	return min(100, factor*usable(hosts)/all)
 }
 
-// loadsOf are the shares of regions, in percent: each in turn gets as much of what
+// loadsOf are the shares of groups, in percent: each in turn gets as much of what
 // is left as it can take. Where all of them cannot take it all, they share it as they can.
-func loadsOf(regions [][]host, factor uint64) []uint64 {
-	loads := make([]uint64, len(regions))
+func loadsOf(groups [][]host, factor uint64) []uint64 {
+	loads := make([]uint64, len(groups))
 	together := uint64(0)
-	for n, hosts := range regions {
+	for n, hosts := range groups {
 		loads[n] = availability(hosts, factor)
 		together += loads[n]
 	}
@@ -147,10 +147,10 @@ func loadsOf(regions [][]host, factor uint64) []uint64 {
 	return loads
 }
 
-// shareOut are the localities of a region, which has a share of all. A zone's share
+// shareOut are the localities of a group, which has a share of all. A zone's share
 // is that of its hosts' weights, less where too few of them can be called.
 func shareOut(hosts []host, share, factor uint64) []*endpointv3.LocalityLbEndpoints {
-	zones := chunk(hosts, func(a, b *host) bool { return a.instance.Zone == b.instance.Zone })
+	zones := chunk(hosts, sameZone)
 	weights, together := make([]uint64, len(zones)), uint64(0)
 	for n, zone := range zones {
 		weights[n] = weightOf(zone) * availability(zone, factor)

@@ -167,7 +167,7 @@ func (s *stream) keyOf(t resourceType, name string) resourceKey {
 	k := resourceKey{typ: t, name: name, kind: s.node.kind}
 	switch {
 	case t == typeEndpoints:
-		k.region = s.node.region
+		k.region, k.zone = s.node.region, s.node.zone
 	case s.node.kind == kindGRPC: // which has them by name, whatever its scope
 	case t == typeListener && name == egressName:
 		k.port, k.onDemand = s.node.egressPort, s.node.onDemand

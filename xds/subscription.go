@@ -201,7 +201,7 @@ func (b *subscription) close() {
 // resource is what stands behind a name that the client wants; nil if it does not want it.
 func (b *subscription) resource(name string) *resource {
 	if r := b.names[name]; r != nil || !b.wildcard {
-		return r
+		return b.goOver(name, r)
 	}
 	if b.typ == typeCluster {
 		return b.stream.server.cache.clusterIn(b.stream.scope, name)

@@ -37,7 +37,7 @@ func TestSuspectsForGRPC(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := buildEndpointsForGRPC(service(primary("http"), instance("a", "here", "", c.here, at("http", "http", "10.0.0.1", 80, 1)),
-				instance("b", "there", "", c.there, at("http", "http", "10.0.0.2", 80, 1))), 0, "here")
+				instance("b", "there", "", c.there, at("http", "http", "10.0.0.2", 80, 1))), 0, here)
 			if healthsOf(m) != c.want {
 				t.Errorf("it is told %s, want %s", healthsOf(m), c.want)
 			}

@@ -234,7 +234,7 @@ func (n *node) makeServers(machine *registry.Machine, token string) (err error) 
 			return fmt.Errorf("register a metric: %w", err)
 		}
 	}
-	n.registry = registry.New(registry.Config{Machine: machine, Replicator: replicator{n.group}, Logger: n.logger, Preserve: n.config.preservation(), WatchesPerAddress: n.config.watchesPerAddress()})
+	n.registry = registry.New(registry.Config{Machine: machine, Replicator: replicator{n.group}, Logger: n.logger, Preserve: n.config.preservation(), Regions: n.config.regionOrder(), WatchesPerAddress: n.config.watchesPerAddress()})
 	if err := n.openProber(machine); err != nil {
 		return err
 	}
@@ -246,7 +246,7 @@ func (n *node) makeServers(machine *registry.Machine, token string) (err error) 
 		n.opened = append(n.opened, n.spans)
 	}
 	n.xds = xds.New(xds.Config{
-		Machine: machine, Region: n.config.Node.Region, Incarnation: func() string { return n.group.Status().Incarnation },
+		Machine: machine, Region: n.config.Node.Region, Regions: n.config.regionOrder(), Incarnation: func() string { return n.group.Status().Incarnation },
 		CaughtUp: n.gate.wait, Logger: n.logger, Registerer: n.metrics,
 		StreamAge: n.config.XDS.StreamAge, FirstResponses: n.config.XDS.FirstResponses, LoadEvery: n.config.XDS.LoadEvery, Report: n.registry.Report, Traces: n.traces(),
 		Identify: proved,

@@ -38,6 +38,15 @@ func (n *node) makeImporter() (err error) {
 	return err
 }
 
+// regionOrder is in which order regions are called where no policy says so: this one, and then the others as they are set.
+func (c *Config) regionOrder() []string {
+	order := []string{c.Node.Region}
+	for _, r := range c.Federation.Regions {
+		order = append(order, r.Region)
+	}
+	return order
+}
+
 // leads says whether this member leads, and has a quorum as far as it knows.
 func (n *node) leads() bool { return n.group.Status().Role == consensus.RoleLeader }
 
