@@ -182,8 +182,12 @@ func (m *member) tells(want string) {
 		got := ""
 		if !comesTrue(func() bool {
 			all, _, err := f.Explain(m.tb.Context(), "web-1", ordersKey, "")
-			if err != nil || len(all) != 1 || len(all[0].Clusters) != 1 {
-				m.tb.Fatalf("%s it says %+v, %v", where, all, err)
+			if err != nil {
+				m.tb.Fatalf("%s it says %v", where, err)
+			}
+			if len(all) != 1 || len(all[0].Clusters) != 1 { // the stream tells of itself only after it has answered
+				got = fmt.Sprintf("%+v", all)
+				return false
 			}
 			got = fmt.Sprintf("%s told=%v: %s", all[0].Clusters[0].Name, all[0].Clusters[0].Told, all[0].Clusters[0].Why)
 			return got == want
