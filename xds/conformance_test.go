@@ -63,7 +63,7 @@ type play struct {
 
 func (p *play) command() string {
 	commands := map[string]func(){
-		"member": p.start, "add": p.add, "drop": p.drop, "remove": p.remove, "wait": p.wait, "call": p.call, "listen": p.listen,
+		"member": p.start, "add": p.add, "drop": p.drop, "remove": p.remove, "wait": p.wait, "call": p.call, "listen": p.listen, "tell": p.tell, "policy": p.policy,
 		"open": p.open, "close": p.close, "send": p.send, "ack": p.ack, "nack": p.nack,
 	}
 	if p.member == nil && p.d.Cmd != "member" {
@@ -129,7 +129,9 @@ func (p *play) add() {
 			p.member.add(service, n, registry.Endpoint{Protocol: "http", Host: host, Port: 80})
 			return
 		}
-		p.member.add(service, n)
+		zone := ""
+		p.d.MaybeScanArgs(p.t, "zone", &zone)
+		p.member.addInZone(service, n, zone)
 	})
 }
 
@@ -187,7 +189,7 @@ type talker struct {
 func (p *play) open() {
 	name := "web-1"
 	var metadata []any
-	region, agent, only := "", "envoy", ""
+	region, zone, agent, only := "", "", "envoy", ""
 	for _, arg := range p.d.CmdArgs {
 		switch arg.Key {
 		case "upstreams":
@@ -196,6 +198,8 @@ func (p *play) open() {
 			metadata = append(metadata, metadataService, arg.Vals[0])
 		case "region":
 			region = arg.Vals[0]
+		case "zone":
+			zone = arg.Vals[0]
 		case "agent":
 			agent = arg.Vals[0]
 		case "only":
@@ -207,7 +211,7 @@ func (p *play) open() {
 		}
 	}
 	node := nodeOf(p.t, metadata...)
-	node.Id, node.UserAgentName, node.Locality = name, agent, &corev3.Locality{Region: region}
+	node.Id, node.UserAgentName, node.Locality = name, agent, &corev3.Locality{Region: region, Zone: zone}
 	if agent == "" {
 		node = nil
 	}
@@ -557,7 +561,11 @@ func (p *play) inside(packed *anypb.Any) string {
 				p.t.Errorf("a locality of %s has no weight", m.ClusterName)
 			}
 			for _, e := range l.LbEndpoints {
-				words = append(words, e.GetEndpoint().GetAddress().GetSocketAddress().GetAddress())
+				word := e.GetEndpoint().GetAddress().GetSocketAddress().GetAddress()
+				if n := l.GetPriority(); n > 0 {
+					word = fmt.Sprintf("%d:%s", n, word)
+				}
+				words = append(words, word)
 			}
 		}
 	case *listenerv3.Listener:

@@ -1,7 +1,6 @@
 package xds
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 
@@ -15,7 +14,7 @@ import (
 func TestWhyAnInstanceHasItsPriority(t *testing.T) {
 	m := newMember(t, func(c *Config, _ *limits) { c.Regions = []string{"here", "west"} })
 	for n, zone := range map[int]string{1: "a", 2: "b"} {
-		m.register(registry.Registration{Namespace: "prod", Service: "orders", ID: fmt.Sprint(n), Zone: zone, Endpoints: []registry.Endpoint{at("http", "http", addressOf(n), 80, 100)}})
+		m.addInZone("orders", n, zone)
 	}
 	m.tell("east", toldOf("orders", 101, "", registry.StatusPassing))
 	m.tell("west", toldOf("orders", 201, "", registry.StatusPassing))

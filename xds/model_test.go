@@ -93,6 +93,10 @@ func (r *randomRun) play() {
 		if r.chance(50) {
 			c.node.UserAgentVersionType = version140
 		}
+		c.node.Locality = &corev3.Locality{Region: pick(r, []string{"", "here", "east"}), Zone: pick(r, []string{"", "a", "b"})}
+		if r.chance(20) {
+			c.node.UserAgentName = "grpc-go"
+		}
 		r.clients = append(r.clients, c)
 		c.connect()
 	}
@@ -172,6 +176,10 @@ func (r *randomRun) change() {
 		return
 	}
 	key := fmt.Sprintf("%s/%d", service, n)
+	if r.chance(20) {
+		r.abroad(service, n)
+		return
+	}
 	if r.chance(15) {
 		for n := range 3 {
 			r.leave(service, n)
@@ -184,13 +192,21 @@ func (r *randomRun) change() {
 	}
 	g := checked(service, n)
 	g.Metadata[metadataHealthPath] = pick(r, []string{"/a", "/a", "/b", badPath})
-	g.Version = pick(r, []string{"", "v1", "v2"})
+	g.Version, g.Zone = pick(r, []string{"", "v1", "v2"}), pick(r, []string{"", "a", "b"})
 	if r.chance(15) {
 		g.Endpoints[0].Host = badHost
 	}
 	r.note("%s comes: %s %s", key, g.Endpoints[0].Host, g.Metadata[metadataHealthPath])
 	r.member.register(g)
 	r.live[key] = true
+}
+
+// abroad has another region tell of an instance.
+func (r *randomRun) abroad(service string, n int) {
+	region, zone := pick(r, []string{"east", "west"}), pick(r, []string{"", "a", "b"})
+	status := pick(r, []registry.Status{0, registry.StatusPassing, registry.StatusPassing, registry.StatusSuspect, registry.StatusCritical})
+	r.note("%s tells of %s/%d in zone %q: %s", region, service, n, zone, status)
+	r.member.tell(region, toldOf(service, 100+n, zone, status))
 }
 
 // leave takes an instance away, and mostly the service with the last one.

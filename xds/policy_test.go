@@ -3,7 +3,6 @@ package xds
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"maps"
 	"reflect"
 	"slices"
@@ -100,7 +99,7 @@ func translated(t *testing.T, text string) (before, after string) {
 	}
 	if strings.Contains(text, "failover") { // which is about zones and other regions
 		for zone, n := range map[string]int{"a": 11, "b": 12} {
-			m.register(registry.Registration{Namespace: "prod", Service: "orders", ID: fmt.Sprint(n), Zone: zone, Endpoints: []registry.Endpoint{at("http", "http", addressOf(n), 80, 100)}})
+			m.addInZone("orders", n, zone)
 		}
 		m.tell("east", toldOf("orders", 101, "", registry.StatusPassing))
 		m.tell("west", toldOf("orders", 201, "", registry.StatusPassing))

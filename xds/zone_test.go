@@ -51,7 +51,7 @@ func (m *member) views() int {
 func TestZonesHaveViewsWhereThePolicyAsks(t *testing.T) {
 	m := newMember(t, nil)
 	for n, zone := range map[int]string{1: "a", 2: "b"} {
-		m.register(registry.Registration{Namespace: "prod", Service: "orders", ID: fmt.Sprint(n), Zone: zone, Endpoints: []registry.Endpoint{at("http", "http", addressOf(n), 80, 100)}})
+		m.addInZone("orders", n, zone)
 	}
 	m.add("ledger", 9)
 	m.settled()
@@ -94,7 +94,7 @@ func TestZonesHaveViewsWhereThePolicyAsks(t *testing.T) {
 	if n := m.views(); n != 3 {
 		t.Errorf("there are %d views, want 3", n)
 	}
-	m.register(registry.Registration{Namespace: "prod", Service: "orders", ID: "1", Zone: "a", Endpoints: []registry.Endpoint{at("http", "http", addressOf(1), 80, 100)}})
+	m.addInZone("orders", 1, "a")
 	expect("when it is back", 3, map[string]string{"a": "0a 1b", "b": "0b 1a", "": "0a 0b"})
 	m.putPolicy(t, "orders", `{}`)
 	expect("when the policy no longer asks", 3, map[string]string{"a": "0a 0b", "b": "0a 0b"}) // the two that are left are compared once more
@@ -112,7 +112,7 @@ func TestZonesOfANewService(t *testing.T) {
 	c := m.inZone("a")
 	c.ack(c.wants(typeEndpoints, "-orders.prod"))
 	for n, zone := range map[int]string{1: "a", 2: "b"} {
-		m.register(registry.Registration{Namespace: "prod", Service: "orders", ID: fmt.Sprint(n), Zone: zone, Endpoints: []registry.Endpoint{at("http", "http", addressOf(n), 80, 100)}})
+		m.addInZone("orders", n, zone)
 	}
 	got := ""
 	for got != "0a 1b" && !t.Failed() {
