@@ -15,6 +15,7 @@ CRASH_SECONDS = 1800
 MUTANTS_SECONDS = 900
 SIM_MUTANTS_SECONDS = 3600
 SIM_SECONDS   = 600
+REGIONS_SECONDS = 900
 CHAOS_SECONDS = 1500
 WATCH_SECONDS = 900
 DRAIN_SECONDS = 300
@@ -111,6 +112,9 @@ failover: setup ## kill, freeze and cut off all instances of a region twenty tim
 
 sim: ## simulate clusters of members, with all that can go wrong: 1,000 fixed schedules and 1,000 new ones
 	@$(within) $(SIM_SECONDS) sim go test -count=1 -timeout $(SIM_SECONDS)s -v ./consensus/simulate -run 'TestSchedules|TestASeed' -schedules 1000 -random 1000 -workers 2 -twice 20
+
+regions: ## simulate regions that follow each other, with all that can go wrong: 5,000 schedules
+	@$(within) $(REGIONS_SECONDS) regions go test -count=1 -timeout $(REGIONS_SECONDS)s -v ./federation -run TestRegionSchedules -schedules 5000 -workers 2
 
 mutants: ## plant one bug after the other; the harness of crashes, the simulator, and that of processes, have to find theirs
 	@$(within) $(MUTANTS_SECONDS) mutants go test -v -tags mutants -count=1 -timeout $(MUTANTS_SECONDS)s -run 'TestMutants$$' ./storage/crashtest

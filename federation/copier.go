@@ -36,13 +36,13 @@ type received struct {
 
 // open says hello. The next stream of the same name ends this one at the source, so
 // that a leader who does not know yet that he is none does not hold a place.
-func (c *copier) open(ctx context.Context, conn *grpc.ClientConn) error {
+func (c *copier) open(ctx context.Context, client replicationv1.ReplicationServiceClient) error {
 	s, own := c.source, c.source.importer.identity()
 	if s.Token != "" {
 		ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+s.Token)
 	}
 	var err error
-	if c.stream, err = replicationv1.NewReplicationServiceClient(conn).Follow(ctx); err != nil {
+	if c.stream, err = client.Follow(ctx); err != nil {
 		return fmt.Errorf("follow %s: %w", s.address(), err)
 	}
 	hello := &replicationv1.Hello{

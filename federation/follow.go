@@ -301,24 +301,13 @@ func (f *follower) tellPages(ctx context.Context, some []*registry.Instance) err
 	return nil
 }
 
-// tellChanges tells whole revisions, in parts where they are much. A part that ends
-// within a revision has no cursor.
+// tellChanges tells whole revisions, in parts where they are much.
 func (f *follower) tellChanges(ctx context.Context, batch registry.Batch) error {
-	l, part, bytes := &f.exporter.limits, &replicationv1.Changes{}, 0
-	for n := range batch.Events {
-		e := &batch.Events[n]
-		one := changeTo(e)
-		part.Changes, bytes = append(part.Changes, one), bytes+proto.Size(one)
-		last := n == len(batch.Events)-1
-		if bytes < l.pageBytes && len(part.Changes) < l.pageInstances && !last {
-			continue
-		}
-		upTo := registry.Revision(0)
-		switch {
-		case last:
+	for events := batch.Events; len(events) > 0; {
+		part, upTo := f.exporter.limits.partOf(events)
+		events = events[len(part.Changes):]
+		if len(events) == 0 {
 			upTo = batch.Revision
-		case batch.Events[n+1].Revision != e.Revision:
-			upTo = e.Revision
 		}
 		if upTo != 0 {
 			part.Cursor = f.cursor(upTo)
@@ -327,9 +316,32 @@ func (f *follower) tellChanges(ctx context.Context, batch registry.Batch) error 
 			return err
 		}
 		f.exporter.metrics.changes.Add(float64(len(part.Changes)))
-		part, bytes = &replicationv1.Changes{}, 0
 	}
 	return nil
+}
+
+// partOf is what one response has of some events, and up to which revision that is all.
+// A revision that does not fit whole has responses of its own, which have no cursor but
+// the last: who loses the stream after one of them is told that revision again. Were
+// others with it they would be told again, too, and what has gone in them since would
+// be back for a moment.
+func (l *limits) partOf(events []registry.Event) (part *replicationv1.Changes, upTo registry.Revision) {
+	part = &replicationv1.Changes{}
+	whole, bytes := 0, 0
+	for n := range events {
+		one := changeTo(&events[n])
+		part.Changes, bytes = append(part.Changes, one), bytes+proto.Size(one)
+		if n == len(events)-1 || events[n+1].Revision != events[n].Revision {
+			whole, upTo = n+1, events[n].Revision
+		}
+		if bytes >= l.pageBytes || len(part.Changes) >= l.pageInstances {
+			break
+		}
+	}
+	if whole > 0 {
+		part.Changes = part.Changes[:whole]
+	}
+	return part, upTo
 }
 
 func (f *follower) tellProgress(ctx context.Context, complete time.Time) error {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -13,9 +14,11 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 
+	replicationv1 "github.com/stellmap/stellmap/api/proto/stellmap/replication/v1"
 	"github.com/stellmap/stellmap/registry"
 )
 
@@ -32,6 +35,9 @@ type Importer struct {
 	sources  []*source
 
 	understands uint32 // the newest feature level that it does
+
+	reach  func(*source) (replicationv1.ReplicationServiceClient, io.Closer, error) // the member whose turn it is
+	jitter func(most time.Duration) time.Duration
 }
 
 // ImporterConfig is what an Importer needs.
@@ -58,12 +64,10 @@ type Source struct {
 // The bounds of following a source.
 const (
 	leadEvery      = 500 * time.Millisecond // it is looked at whether this member leads, and whether an operator has paused a copy
-	retryMin       = 500 * time.Millisecond // before the next member of a source is tried, doubled each time
-	retryMax       = 15 * time.Second
-	silenceMax     = 35 * time.Second // a source says something every 10 s
-	importQueueMax = 256              // responses that were received and not committed; the source's window bounds their bytes
-	importBytes    = 256 << 10        // of one command, and one response more
-	importRate     = 8 << 20          // bytes a second, of each source
+	silenceMax     = 35 * time.Second       // a source says something every 10 s
+	importQueueMax = 256                    // responses that were received and not committed; the source's window bounds their bytes
+	importBytes    = 256 << 10              // of one command, and one response more
+	importRate     = 8 << 20                // bytes a second, of each source
 	commitTimeout  = 5 * time.Second
 	refusedEvery   = time.Minute // the log is told at most that often what could not be taken in
 )
@@ -74,13 +78,13 @@ const ConnectedAge = 30 * time.Second
 
 // importLimits are the bounds that tests make smaller.
 type importLimits struct {
-	lead, retryMin, retryMax, silence, commit time.Duration
-	queue, bytes, rate                        int
+	lead, retryMin, passing, retryMax, silence, commit time.Duration
+	queue, bytes, rate                                 int
 }
 
 func importDefaults() importLimits {
 	return importLimits{
-		lead: leadEvery, retryMin: retryMin, retryMax: retryMax, silence: silenceMax, commit: commitTimeout,
+		lead: leadEvery, retryMin: retryMin, passing: passingMax, retryMax: retryMax, silence: silenceMax, commit: commitTimeout,
 		queue: importQueueMax, bytes: importBytes, rate: importRate,
 	}
 }
@@ -94,9 +98,11 @@ type source struct {
 	next     int                // of its addresses
 	rate     pace
 
-	refused     int // instances that were not taken in and not warned of yet; like the next two, of the goroutine that runs it
+	refused     int // instances that were not taken in and not warned of yet; like the next four, of the goroutine that runs it
 	lastRefused error
 	warned      time.Time
+	ended       string // why the last stream has ended, as the log was told then
+	endedAt     time.Time
 
 	link      linkState
 	following atomic.Bool
@@ -108,7 +114,10 @@ func NewImporter(c ImporterConfig) (*Importer, error) {
 	if c.Registry == nil || c.Identity == nil || c.Leads == nil {
 		return nil, errors.New("federation: ImporterConfig.Registry, Identity and Leads are required")
 	}
-	i := &Importer{registry: c.Registry, identity: c.Identity, leads: c.Leads, log: c.Logger, metrics: newImportMetrics(), limits: importDefaults(), understands: c.Level}
+	i := &Importer{
+		registry: c.Registry, identity: c.Identity, leads: c.Leads, log: c.Logger, metrics: newImportMetrics(), limits: importDefaults(), understands: c.Level,
+		reach: dial, jitter: rand.N[time.Duration],
+	}
 	if i.log == nil {
 		i.log = slog.New(slog.DiscardHandler)
 	}
@@ -162,16 +171,12 @@ func (s *source) run(ctx context.Context) {
 			continue
 		}
 		s.link.fails(s.problemOf(err), time.Now())
-		s.importer.log.Warn("a region is not followed any more: its copy ages until it is again", "region", s.Region, "cluster", s.ClusterID, "member", s.address(), "because", err)
+		s.warnEnded(err, time.Now())
 		s.next++
 		if time.Since(began) > l.retryMax { // it worked for a while
 			wait = 0
 		}
-		wait = min(max(2*wait, l.retryMin), l.retryMax)
-		if errors.Is(err, registry.ErrUnreadable) { // by no member of it, until one of both is another version
-			wait = l.retryMax
-		}
-		wait += rand.N(wait / 2)
+		wait = s.retryAfter(err, wait)
 	}
 }
 
@@ -224,6 +229,18 @@ func (s *source) ageSweep(ctx context.Context) {
 	}
 }
 
+// dial makes a connection to the member whose turn it is. It is made when it is called.
+func dial(s *source) (replicationv1.ReplicationServiceClient, io.Closer, error) {
+	conn, err := grpc.NewClient(s.address(), append([]grpc.DialOption{
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: connectTimeout}),
+	}, s.Dial...)...)
+	if err != nil {
+		return nil, nil, err
+	}
+	return replicationv1.NewReplicationServiceClient(conn), conn, nil
+}
+
 // follow has one member of the source tell what it has, until something ends that.
 func (s *source) follow(ctx context.Context) error {
 	ctx, end := context.WithCancelCause(ctx)
@@ -231,9 +248,7 @@ func (s *source) follow(ctx context.Context) error {
 	defer parts.Wait()
 	defer end(nil)
 	s.link.tries(s.address())
-	conn, err := grpc.NewClient(s.address(), append([]grpc.DialOption{
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
-	}, s.Dial...)...)
+	client, conn, err := s.importer.reach(s)
 	if err != nil {
 		return fmt.Errorf("reach %s: %w", s.address(), err)
 	}
@@ -241,7 +256,7 @@ func (s *source) follow(ctx context.Context) error {
 	c := &copier{source: s, at: s.importer.registry.Region(s.key).Cursor, queue: make(chan received, s.importer.limits.queue)}
 	begun := !c.at.Anew()
 	parts.Go(func() { s.guard(ctx, end, begun) })
-	if err := c.open(ctx, conn); err != nil {
+	if err := c.open(ctx, client); err != nil {
 		return err
 	}
 	parts.Go(func() { end(c.receive(ctx, end)) })

@@ -93,7 +93,8 @@ func (c *copying) newImporter(n int) *Importer {
 	if err != nil {
 		c.tb.Fatal(err)
 	}
-	one.limits.lead, one.limits.retryMin, one.limits.retryMax = time.Millisecond, time.Millisecond, 10*time.Millisecond
+	one.limits.lead, one.limits.retryMin = time.Millisecond, time.Millisecond
+	one.limits.passing, one.limits.retryMax = 10*time.Millisecond, 10*time.Millisecond
 	c.importers, c.metrics = append(c.importers, one), append(c.metrics, metrics)
 	return one
 }
