@@ -471,5 +471,5 @@ func TestReasonsAreTheRegistrys(t *testing.T) {
 			mustEqual(t, "the name of reason "+name, "REASON_"+strings.ToUpper(registry.Resync(number).String()), name)
 		}
 	}
-	mustEqual(t, "the reason after the last", registry.Resync(len(replicationv1.Begin_Reason_name)).String(), "none")
+	mustEqual(t, "the reason after the last, which is for watches alone", registry.Resync(len(replicationv1.Begin_Reason_name)), registry.ResyncAccess)
 }

@@ -191,6 +191,9 @@ func (m *Machine) Access() Access {
 
 // Access reads all that is written down of who may do what.
 func (r *Registry) Access(ctx context.Context, c Consistency) (Access, error) {
+	if err := Permit(ctx, Ask{Verb: VerbRead, Resource: ResourceAccess}); err != nil {
+		return Access{}, err
+	}
 	if err := r.freshen(ctx, c); err != nil {
 		return Access{}, err
 	}

@@ -86,6 +86,9 @@ func (r *Registry) GrantToken(ctx context.Context, requestID string, g TokenGran
 	if err := bad.err(); err != nil {
 		return nil, Result{}, err
 	}
+	if err := Permit(ctx, Ask{Verb: VerbWrite, Resource: ResourceAccess}); err != nil {
+		return nil, Result{}, err
+	}
 	token := &recordv1.AccessToken{Hash: g.Hash[:], Description: g.Description, Roles: g.Roles, Scope: g.Scope.record(), Holder: g.Holder}
 	grant := &recordv1.GrantToken{Id: g.ID, Token: token, TtlMs: g.TTLSeconds * 1000, By: g.By}
 	applied, reply, err := r.propose(ctx, requestID, encode(&recordv1.Command{Format: formatMax, Kind: &recordv1.Command_GrantToken{GrantToken: grant}}))
@@ -104,6 +107,9 @@ func (r *Registry) GrantToken(ctx context.Context, requestID string, g TokenGran
 
 // RevokeToken ends an access token.
 func (r *Registry) RevokeToken(ctx context.Context, requestID, id string) (Result, error) {
+	if err := Permit(ctx, Ask{Verb: VerbWrite, Resource: ResourceAccess}); err != nil {
+		return Result{}, err
+	}
 	command := &recordv1.Command{Format: formatMax, Kind: &recordv1.Command_RevokeToken{RevokeToken: &recordv1.RevokeToken{Id: id}}}
 	if !isName(id, "-") || len(id) > accessTokenIDBytesMax {
 		return Result{}, missingToken(id)

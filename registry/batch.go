@@ -48,7 +48,7 @@ func (r *Registry) Batch(ctx context.Context, requestID string, items []BatchIte
 		return nil, &ValidationError{Problems: []Problem{{Field: "items", Reason: fmt.Sprintf("has %d items: 1 to %d", len(items), BatchItemsMax)}}}
 	}
 	b := &batch{registry: r, requestID: requestID, items: items, results: make([]BatchResult, len(items)), first: make(map[InstanceKey]int, len(items))}
-	b.sort()
+	b.sort(ctx)
 	b.renew(ctx)
 	b.write(ctx, b.logged, "")
 	b.write(ctx, b.deregistrations, "deregister") // before what needs room
@@ -83,31 +83,31 @@ type batchWrite struct {
 }
 
 // sort checks the items and says how each is to be done.
-func (b *batch) sort() {
+func (b *batch) sort(ctx context.Context) {
 	for at := range b.items {
-		if err := b.add(at); err != nil {
+		if err := b.add(ctx, at); err != nil {
 			b.results[at].Err = b.placed(at, err)
 		}
 	}
 }
 
-func (b *batch) add(at int) error {
+func (b *batch) add(ctx context.Context, at int) error {
 	switch item := &b.items[at]; item.kind() {
 	case batchRegister:
 		normal, err := item.Register.normalize()
-		if err := b.once(at, normal.instanceKey(), err); err != nil {
+		if err := b.once(ctx, at, normal.instanceKey(), VerbRegister, err); err != nil {
 			return err
 		}
 		b.registrations = append(b.registrations, batchWrite{at: at, command: registerCommand(normal), refused: normal.refused})
 	case batchRenew:
 		one, err := item.Renew.normalize()
-		if err := b.once(at, one.key, err); err != nil {
+		if err := b.once(ctx, at, one.key, VerbRenew, err); err != nil {
 			return err
 		}
 		b.renewals, b.renewalsAt = append(b.renewals, one), append(b.renewalsAt, at)
 	case batchDeregister:
 		k, err := item.Deregister.key()
-		if err := b.once(at, k, err); err != nil {
+		if err := b.once(ctx, at, k, VerbDeregister, err); err != nil {
 			return err
 		}
 		b.deregistrations = append(b.deregistrations, batchWrite{at: at, command: deregisterCommand(k, item.Deregister.Holder), refused: item.Deregister.Holder.judge})
@@ -117,10 +117,14 @@ func (b *batch) add(at int) error {
 	return nil
 }
 
-// once refuses a second item for an instance. One that is wrong already stays so, and does not count.
-func (b *batch) once(at int, k InstanceKey, wrong error) error {
+// once refuses an item that the caller may not do, and a second one for an instance.
+// One that is wrong already stays so, and does not count.
+func (b *batch) once(ctx context.Context, at int, k InstanceKey, v Verb, wrong error) error {
 	if wrong != nil {
 		return wrong
+	}
+	if err := k.permit(ctx, v); err != nil {
+		return err
 	}
 	first, twice := b.first[k]
 	if !twice {

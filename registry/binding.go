@@ -122,6 +122,7 @@ func decodeBindings(name string, value []byte) (*Document[Binding], error) {
 func bindingShelf(name string) shelf[Binding] {
 	return shelf[Binding]{
 		what:     "binding " + quoted(name),
+		of:       Ask{Resource: ResourceAccess},
 		document: func(s *state) *Document[Binding] { return s.access.bindings[name] },
 		command: func(next *Binding, w Writing) []byte {
 			edit := &recordv1.EditBinding{Name: name, Binding: next.record(), Precondition: w.If.record(), By: w.By}

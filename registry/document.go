@@ -125,10 +125,21 @@ type shelf[D any] struct {
 	document func(*state) *Document[D]
 	command  func(next *D, w Writing) []byte
 	what     string // for errors
+	of       Ask    // what it is, in the words of access; what is done to it is the call's
+}
+
+// permit is Permit for such a document.
+func (s shelf[D]) permit(ctx context.Context, v Verb) error {
+	a := s.of
+	a.Verb = v
+	return Permit(ctx, a)
 }
 
 // edit writes a document, or takes it back when next is nil.
 func edit[D any](ctx context.Context, r *Registry, requestID string, s shelf[D], next *D, w Writing) (Edited, error) {
+	if err := s.permit(ctx, VerbWrite); err != nil {
+		return Edited{}, err
+	}
 	if w.DryRun {
 		return plan(ctx, r, s, next, w)
 	}
@@ -168,6 +179,9 @@ func plan[D any](ctx context.Context, r *Registry, s shelf[D], next *D, w Writin
 
 // read reads a document. The error is ErrNoDocument when nobody has ever written one.
 func read[D any](ctx context.Context, r *Registry, s shelf[D], c Consistency) (*Document[D], Revision, error) {
+	if err := s.permit(ctx, VerbRead); err != nil {
+		return nil, 0, err
+	}
 	if err := r.freshen(ctx, c); err != nil {
 		return nil, 0, err
 	}

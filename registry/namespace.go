@@ -104,6 +104,7 @@ func (t *step) full(k InstanceKey, old *Instance) *recordv1.Full {
 func namespaceShelf(name string) shelf[Namespace] {
 	return shelf[Namespace]{
 		what:     "namespace " + quoted(name),
+		of:       Ask{Resource: ResourceNamespaces, Namespace: name},
 		document: func(s *state) *Document[Namespace] { return s.documents[name] },
 		command: func(next *Namespace, w Writing) []byte {
 			edit := &recordv1.EditNamespace{Namespace: name, Document: next.record(), Precondition: w.If.record(), By: w.By}
@@ -160,7 +161,8 @@ func (r *Registry) Namespaces(ctx context.Context, c Consistency) ([]NamespaceCo
 	}
 	slices.Sort(names)
 	out := []NamespaceCount{}
-	for _, name := range slices.Compact(names) {
+	names = visible(ctx, slices.Compact(names), func(name string) Ask { return Ask{Verb: VerbRead, Resource: ResourceNamespaces, Namespace: name} })
+	for _, name := range names {
 		out = append(out, m.published.namespace(name))
 	}
 	return out, m.revision, nil
@@ -172,6 +174,9 @@ func (r *Registry) Namespace(ctx context.Context, name string, c Consistency) (N
 	var bad problems
 	name = normalizeNamespace(name, &bad)
 	if err := bad.err(); err != nil {
+		return NamespaceCount{}, 0, err
+	}
+	if err := Permit(ctx, Ask{Verb: VerbRead, Resource: ResourceNamespaces, Namespace: name}); err != nil {
 		return NamespaceCount{}, 0, err
 	}
 	if err := r.freshen(ctx, c); err != nil {

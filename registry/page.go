@@ -98,15 +98,19 @@ func (r *Registry) Service(ctx context.Context, k ServiceKey, c Consistency) (Se
 }
 
 func (r *Registry) page(ctx context.Context, q Query, p Paging, what wanted) (Page, error) {
-	f, err := q.filter()
+	f, err := q.filterFor(ctx)
 	if err != nil {
 		return Page{}, err
 	}
+	edition := r.machine.Edition() // before anything is looked at by it
 	v, from := (*view)(nil), place{}
 	if p.Cursor == nil {
 		v, err = r.look(ctx, f, q.Consistency, what)
 	} else {
 		v, from, err = r.machine.views.resume(p.Cursor, f.fingerprint(what))
+	}
+	if err == nil && p.Cursor != nil && f.by != nil && v.edition != edition { // what was found then he may not be told of now
+		err = fmt.Errorf("%w: who may see what has changed since: begin the list anew, without one", ErrCursorExpired)
 	}
 	if err != nil {
 		return Page{}, err
@@ -115,7 +119,7 @@ func (r *Registry) page(ctx context.Context, q Query, p Paging, what wanted) (Pa
 	page.Age, page.AgeKnown = r.ageOf(v.asOf)
 	if next != nil {
 		if v.id == "" {
-			v.query = f.fingerprint(what)
+			v.query, v.edition = f.fingerprint(what), edition
 			r.machine.views.keep(v)
 		}
 		page.Next = &Cursor{View: v.id, Run: next.run, Offset: next.offset}
@@ -145,9 +149,12 @@ func (r *Registry) asOf(c Consistency) time.Time {
 
 // fingerprint is the same for all pages of a list, and for no other list.
 func (f *filter) fingerprint(what wanted) string {
-	same := *f
+	same, by := *f.forAnybody(), ""
+	if f.by != nil {
+		by = f.by.Who() // the list of one is not another's
+	}
 	same.limit = 0
-	return fmt.Sprintf("%t %#v", what, same)
+	return fmt.Sprintf("%t %q %#v", what, by, same)
 }
 
 // A view is what a query has found, kept for its later pages. It does not change
@@ -155,6 +162,7 @@ func (f *filter) fingerprint(what wanted) string {
 type view struct {
 	id       string // "" = not kept
 	query    string
+	edition  *Edition // of access, by which it was found
 	found    found
 	revision Revision
 	asOf     time.Time

@@ -453,6 +453,7 @@ func (k ServiceKey) normalize(bad *problems) ServiceKey {
 func policyShelf(k ServiceKey) shelf[Policy] {
 	return shelf[Policy]{
 		what:     fmt.Sprintf("the policy of service %s in namespace %s", quoted(k.Service), quoted(k.Namespace)),
+		of:       Ask{Resource: ResourcePolicies, Namespace: k.Namespace, Service: k.Service},
 		document: func(s *state) *Document[Policy] { return s.policies[k] },
 		command: func(next *Policy, w Writing) []byte {
 			edit := &recordv1.EditPolicy{Key: &recordv1.ServiceKey{Namespace: k.Namespace, Service: k.Service}, Policy: next.record(), Precondition: w.If.record(), By: w.By}

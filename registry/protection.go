@@ -423,7 +423,9 @@ func (r *Registry) Protections(ctx context.Context, consistency Consistency) ([]
 		return nil, 0, err
 	}
 	all, at := r.machine.protections()
-	return all, at, nil
+	return visible(ctx, all, func(p ProtectionState) Ask {
+		return Ask{Verb: VerbRead, Resource: ResourceProtections, Namespace: p.Scope.Service.Namespace, Service: p.Scope.Service.Service}
+	}), at, nil
 }
 
 func (m *Machine) protections() ([]ProtectionState, Revision) {

@@ -53,7 +53,7 @@ const queryTermsMax = 256
 // List reads the instances that match, sorted by namespace, service and id, and
 // the revision that the answer was read at.
 func (r *Registry) List(ctx context.Context, q Query) ([]*Instance, Revision, error) {
-	f, err := q.filter()
+	f, err := q.filterFor(ctx)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -81,12 +81,42 @@ type filter struct {
 	statuses  statusSet
 	routable  bool // in these words: whoever is handed out will do
 	limit     int
+	by        Caller // who is told; nil = whoever
 }
 
 // Check says all that is wrong with a query, as reading by it would.
 func (q Query) Check() error {
 	_, err := q.filter()
 	return err
+}
+
+// filterFor leaves out what the caller may not be told of, as if it were not there.
+func (q Query) filterFor(ctx context.Context) (*filter, error) {
+	f, err := q.filter()
+	if err != nil {
+		return nil, err
+	}
+	f.by = CallerOf(ctx)
+	return f, f.permit()
+}
+
+// permit refuses a caller who may be told of nothing that the query can find.
+func (f *filter) permit() error {
+	ask := Ask{Verb: VerbRead, Resource: ResourceInstances, Namespace: f.namespace}
+	if f.by != nil && !f.by.AllowsSome(ask) {
+		return &DeniedError{Who: f.by.Who(), Ask: ask}
+	}
+	return nil
+}
+
+// forAnybody is the same filter without that.
+func (f *filter) forAnybody() *filter {
+	if f.by == nil {
+		return f
+	}
+	same := *f
+	same.by = nil
+	return &same
 }
 
 func (q Query) filter() (*filter, error) {
@@ -252,7 +282,7 @@ func (f *filter) matchesService(k ServiceKey) bool {
 	if len(f.prefixes) > 0 && !slices.ContainsFunc(f.prefixes, func(p string) bool { return strings.HasPrefix(k.Service, p) }) {
 		return false
 	}
-	return !f.hasLevels() || f.matchesLevels(k.Service)
+	return (!f.hasLevels() || f.matchesLevels(k.Service)) && sees(f.by, k)
 }
 
 func (f *filter) hasLevels() bool { return f.levels != [len(levelNames)]string{} }

@@ -27,6 +27,9 @@ func (r *Refusal) Words(err error) string {
 // wrote and what nobody foresaw. The first that an error is counts.
 var refusals = [...]Refusal{
 	{is: ErrNotFound, Code: "not_found", Title: "Not found"},
+	{is: ErrNobody, Code: "unauthenticated", Title: "Who asks is not known",
+		Says: "who asks is not known, nothing was done: bring a certificate of the mesh, or send an access token as Authorization: Bearer <token>"},
+	{is: ErrDenied, Code: "forbidden", Title: "Forbidden"},
 	{is: ErrTokenRequired, Code: "lease_token_required", Title: "Lease token required",
 		Says: "what is to be changed is held with a lease token and the call has none, nothing was done: send the token that its registration was answered with as X-StellMap-Lease-Token (leaseToken in an item of a batch, lease_token over gRPC); anyone may register an instance once its lease has run out; an operator does it with force=true and the admin token"},
 	{is: ErrWrongToken, Code: "wrong_lease_token", Title: "Wrong lease token",

@@ -390,6 +390,9 @@ func (r *Registry) ControlRegion(ctx context.Context, k RegionKey, action Region
 	if !known {
 		return Result{}, &ValidationError{Problems: []Problem{{Field: "action", Reason: fmt.Sprintf("%s is not one: pause, resume, resync, confirm or forget", quoted(string(action)))}}}
 	}
+	if err := Permit(ctx, Ask{Verb: VerbWrite, Resource: ResourceRegions}); err != nil {
+		return Result{}, err
+	}
 	command := encode(&recordv1.Command{Format: formatMax, Kind: &recordv1.Command_ControlRegion{ControlRegion: &recordv1.ControlRegion{
 		Region: k.Region, ClusterId: k.Cluster, Action: kind,
 	}}})

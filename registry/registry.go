@@ -128,6 +128,9 @@ func (r *Registry) Register(ctx context.Context, requestID string, registration 
 	if err != nil {
 		return Result{}, err
 	}
+	if err := normal.instanceKey().permit(ctx, VerbRegister); err != nil {
+		return Result{}, err
+	}
 	result, reply, err := r.propose(ctx, requestID, registerCommand(normal))
 	if err != nil {
 		return Result{}, fmt.Errorf("register: %w", err)
@@ -165,6 +168,9 @@ func (r *Registry) Deregister(ctx context.Context, requestID string, ref Instanc
 	if err != nil {
 		return Result{}, err
 	}
+	if err := k.permit(ctx, VerbDeregister); err != nil {
+		return Result{}, err
+	}
 	result, reply, err := r.propose(ctx, requestID, deregisterCommand(k, ref.Holder))
 	if err != nil {
 		return Result{}, fmt.Errorf("deregister: %w", err)
@@ -178,6 +184,9 @@ func (r *Registry) Deregister(ctx context.Context, requestID string, ref Instanc
 func (r *Registry) Heartbeat(ctx context.Context, ref InstanceRef, leaseTTLSeconds int64) (Result, error) {
 	one, err := Renewal{Instance: ref, LeaseTTLSeconds: leaseTTLSeconds}.normalize()
 	if err != nil {
+		return Result{}, err
+	}
+	if err := one.key.permit(ctx, VerbRenew); err != nil {
 		return Result{}, err
 	}
 	return r.heartbeat(ctx, one)
@@ -232,6 +241,9 @@ func (r *Registry) LastHeartbeats(instances []*Instance) []int64 {
 func (r *Registry) Get(ctx context.Context, ref InstanceRef, consistency Consistency) (*Instance, Revision, error) {
 	k, err := ref.key()
 	if err != nil {
+		return nil, 0, err
+	}
+	if err := k.permit(ctx, VerbRead); err != nil {
 		return nil, 0, err
 	}
 	if err := r.freshen(ctx, consistency); err != nil {

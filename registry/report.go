@@ -115,6 +115,9 @@ func (r *Registry) Report(ctx context.Context, ref InstanceRef, report Report) (
 	if err := bad.err(); err != nil {
 		return Reported{}, err
 	}
+	if err := n.instanceKey().permit(ctx, VerbReport); err != nil {
+		return Reported{}, err
+	}
 	if !r.rates.allow(report.From) {
 		r.machine.metrics.reportsRefused.WithLabelValues("rate").Inc()
 		return Reported{}, ErrReportRate
@@ -198,6 +201,9 @@ func (r *Registry) Reports(ctx context.Context, k ServiceKey) ([]ReportedInstanc
 	var bad problems
 	k = k.normalize(&bad)
 	if err := bad.err(); err != nil {
+		return nil, ReportRules{}, 0, err
+	}
+	if err := (InstanceKey{Namespace: k.Namespace, Service: k.Service}).permit(ctx, VerbRead); err != nil {
 		return nil, ReportRules{}, 0, err
 	}
 	answer, err := askReports(ctx, r.replicator.AskLeader, &recordv1.TellReports{Show: &recordv1.ServiceKey{Namespace: k.Namespace, Service: k.Service}})

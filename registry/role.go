@@ -15,7 +15,7 @@ type Verb string
 // The verbs.
 const (
 	VerbRead       Verb = "read"       // to see, to list, to watch, to subscribe to
-	VerbRegister   Verb = "register"   // to register an instance, or to change what is registered
+	VerbRegister   Verb = "register"   // to register an instance, or to change what is registered; to be taken in as a member
 	VerbRenew      Verb = "renew"      // to say that an instance lives
 	VerbDeregister Verb = "deregister" // to remove an instance
 	VerbDrain      Verb = "drain"      // to have callers leave an instance, or come back
@@ -112,7 +112,10 @@ var builtIns = []NamedRole{
 	}},
 	{Name: RoleMember, BuiltIn: true, Role: Role{
 		Description: "a member of the cluster: to be taken in, and to tell the others what its clients ask for",
-		Rules:       []Rule{{Verbs: []Verb{VerbRead}, Resources: []Resource{ResourceMembers, ResourceReplication, ResourceProxies}, Namespaces: []string{all}}},
+		Rules: []Rule{
+			{Verbs: []Verb{VerbRead, VerbRegister}, Resources: []Resource{ResourceMembers}, Namespaces: []string{all}},
+			{Verbs: []Verb{VerbRead}, Resources: []Resource{ResourceReplication, ResourceProxies}, Namespaces: []string{all}},
+		},
 	}},
 	{Name: RoleReader, BuiltIn: true, Role: Role{
 		Description: "sees what is registered and written down in all namespaces, and how the cluster is",
@@ -331,6 +334,7 @@ func decodeRoles(name string, value []byte) (*Document[Role], error) {
 func roleShelf(name string) shelf[Role] {
 	return shelf[Role]{
 		what:     "role " + quoted(name),
+		of:       Ask{Resource: ResourceAccess},
 		document: func(s *state) *Document[Role] { return s.access.roles[name] },
 		command: func(next *Role, w Writing) []byte {
 			edit := &recordv1.EditRole{Name: name, Role: next.record(), Precondition: w.If.record(), By: w.By}

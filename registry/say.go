@@ -95,6 +95,13 @@ func (r *Registry) unsay(ctx context.Context, requestID, what string, ref Instan
 }
 
 func (r *Registry) say(ctx context.Context, requestID, what string, change ConditionChange) (Result, error) {
+	verb := VerbOverride
+	if change.Condition.Source == SourceDrain {
+		verb = VerbDrain
+	}
+	if err := change.Key.permit(ctx, verb); err != nil {
+		return Result{}, err
+	}
 	result, reply, err := r.propose(ctx, requestID, conditionsCommand([]ConditionChange{change}))
 	if err != nil {
 		return Result{}, fmt.Errorf("%s: %w", what, err)

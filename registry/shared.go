@@ -255,6 +255,9 @@ func (r *Registry) GrantLease(ctx context.Context, requestID string, g LeaseGran
 	if ttl == 0 {
 		ttl = LeaseTTLDefault
 	}
+	if err := permitLease(ctx, VerbWrite); err != nil {
+		return SharedLease{}, 0, err
+	}
 	grant := &recordv1.GrantLease{Id: id, TtlMs: ttl.Milliseconds(), Token: hashOf(g.Token).record()}
 	result, reply, err := r.propose(ctx, requestID, encode(&recordv1.Command{Format: formatMax, Kind: &recordv1.Command_GrantLease{GrantLease: grant}}))
 	if err != nil {
@@ -270,6 +273,9 @@ func (r *Registry) RenewLease(ctx context.Context, id string, by Holder) (Result
 	if err != nil {
 		return Result{}, err
 	}
+	if err := permitLease(ctx, VerbRenew); err != nil {
+		return Result{}, err
+	}
 	return r.heartbeat(ctx, pendingRenewal{key: k, by: by})
 }
 
@@ -277,6 +283,9 @@ func (r *Registry) RenewLease(ctx context.Context, id string, by Holder) (Result
 func (r *Registry) RevokeLease(ctx context.Context, requestID, id string, by Holder) (Result, error) {
 	k, err := checkShared(id, by)
 	if err != nil {
+		return Result{}, err
+	}
+	if err := permitLease(ctx, VerbWrite); err != nil {
 		return Result{}, err
 	}
 	revoke := &recordv1.RevokeLease{Id: k.ID, Proof: by.proof()}
@@ -296,11 +305,19 @@ func (r *Registry) Lease(ctx context.Context, id string, consistency Consistency
 	if err := r.freshen(ctx, consistency); err != nil {
 		return nil, nil, 0, err
 	}
+	if err := permitLease(ctx, VerbRead); err != nil {
+		return nil, nil, 0, err
+	}
 	lease, members, at := r.machine.lease(k.ID)
 	if lease == nil {
 		return nil, nil, at, ErrLeaseNotFound
 	}
 	return lease, members, at, nil
+}
+
+// permitLease is Permit for shared leases, which are in no namespace.
+func permitLease(ctx context.Context, v Verb) error {
+	return Permit(ctx, Ask{Verb: v, Resource: ResourceLeases})
 }
 
 func checkShared(id string, by Holder) (InstanceKey, error) {

@@ -166,6 +166,7 @@ func decodeUpstreams(k ServiceKey, value []byte) (*Document[Upstreams], error) {
 func upstreamsShelf(k ServiceKey) shelf[Upstreams] {
 	return shelf[Upstreams]{
 		what:     fmt.Sprintf("the document of what service %s in namespace %s calls", quoted(k.Service), quoted(k.Namespace)),
+		of:       Ask{Resource: ResourceUpstreams, Namespace: k.Namespace, Service: k.Service},
 		document: func(s *state) *Document[Upstreams] { return s.upstreams[k] },
 		command: func(next *Upstreams, w Writing) []byte {
 			edit := &recordv1.EditUpstreams{Key: &recordv1.ServiceKey{Namespace: k.Namespace, Service: k.Service}, Upstreams: next.record(), Precondition: w.If.record(), By: w.By}

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +28,9 @@ type Watcher struct {
 	fresh    Consistency
 	key      string // of its group
 
+	edition *Edition // of access, by which it was told up to now; nil = nobody is asked
+	stamp   string   // of the caller's rights then
+
 	after Revision // everything up to here has been told
 	whole Resync   // why all there is comes next; 0 = it does not
 }
@@ -43,6 +47,8 @@ const (
 	ResyncFuture
 	// ResyncSelection is that a replica's revision is of another selection.
 	ResyncSelection
+	// ResyncAccess is that the caller may see other things than before.
+	ResyncAccess
 )
 
 // String is for clients and logs.
@@ -54,6 +60,8 @@ func (r Resync) String() string {
 		return "compacted"
 	case ResyncFuture:
 		return "unknown_revision"
+	case ResyncAccess:
+		return "access"
 	case ResyncSelection:
 		return "selections"
 	}
@@ -99,11 +107,14 @@ const (
 
 // WatchFrom begins a watch. The query's limit bounds what is told of all there is.
 func (r *Registry) WatchFrom(ctx context.Context, q Query, start WatchStart) (*Watcher, error) {
-	f, err := q.filter()
+	f, err := q.filterFor(ctx)
 	if err != nil {
 		return nil, err
 	}
 	w := &Watcher{registry: r, filter: f, start: start, fresh: q.Consistency, key: f.waitKey(), after: start.After}
+	if f.by != nil {
+		w.edition, w.stamp = r.machine.Edition(), f.by.Stamp()
+	}
 	switch {
 	case start.After == 0 && start.Live:
 		w.after = r.machine.Revision()
@@ -193,6 +204,9 @@ func (m *Machine) quietSince(keys []ServiceKey, after Revision) (quiet bool, at 
 // After is where the watch stands.
 func (w *Watcher) Next(ctx context.Context, idle <-chan time.Time) (Changes, error) {
 	for {
+		if err := w.judge(); err != nil {
+			return Changes{}, err
+		}
 		if w.whole != 0 {
 			return w.readWhole(ctx)
 		}
@@ -212,6 +226,40 @@ func (w *Watcher) Next(ctx context.Context, idle <-chan time.Time) (Changes, err
 	}
 }
 
+// judge looks whether the caller may go on. Each event is judged by itself; but of what
+// he may see no more, or sees from now on, no event tells.
+func (w *Watcher) judge() error {
+	by := w.filter.by
+	if by == nil {
+		return nil
+	}
+	if err := w.filter.permit(); err != nil {
+		return err
+	}
+	edition := w.registry.machine.Edition()
+	if edition == w.edition {
+		return nil
+	}
+	stamp := by.Stamp()
+	changed := stamp != w.stamp
+	w.edition, w.stamp = edition, stamp
+	if changed && w.start.NoResync {
+		return ErrCompacted
+	}
+	if changed {
+		w.whole = cmp.Or(w.whole, ResyncAccess)
+	}
+	return nil
+}
+
+// judged is closed when the caller has to be judged anew.
+func (w *Watcher) judged() <-chan struct{} {
+	if w.edition == nil {
+		return nil
+	}
+	return w.edition.Over()
+}
+
 // BeginsWhole says whether all there is comes next.
 func (w *Watcher) BeginsWhole() bool { return w.whole != 0 }
 
@@ -221,12 +269,13 @@ func (w *Watcher) After() Revision { return w.after }
 // wait waits for the bell, for a tick, or for the end of the context.
 func (w *Watcher) wait(ctx context.Context, idle <-chan time.Time) (ticked bool, err error) {
 	waker := w.registry.machine.waker
-	g := waker.join(w.filter, w.key, w.after)
+	g := waker.join(w.filter.forAnybody(), w.key, w.after) // others wait in it, too
 	if g == nil {
 		return false, nil
 	}
 	select {
 	case <-g.woken:
+	case <-w.judged():
 	case <-idle:
 		ticked = true
 	case <-ctx.Done():

@@ -88,6 +88,8 @@ var statusCodes = map[string]codes.Code{
 	"leases_full":           codes.ResourceExhausted,
 	"too_many_reports":      codes.ResourceExhausted,
 	"too_many_watches":      codes.ResourceExhausted,
+	"unauthenticated":       codes.Unauthenticated,
+	"forbidden":             codes.PermissionDenied,
 	"token_told":            codes.AlreadyExists,
 	"version_differs":       codes.Aborted,
 	"quota_exceeded":        codes.ResourceExhausted,

@@ -303,8 +303,10 @@ func TestResyncsAreTheRegistrys(t *testing.T) {
 			mustEqual(t, "the name of resync "+name, "RESYNC_"+strings.ToUpper(registry.Resync(number).String()), name)
 		}
 	}
-	mustEqual(t, "the resync after the last, which is for replicas alone", registry.Resync(len(stellmapv1.Resync_name)), registry.ResyncSelection)
-	mustEqual(t, "the one after that", (registry.ResyncSelection + 1).String(), "none")
+	_, told := stellmapv1.Resync_name[int32(registry.ResyncSelection)]
+	mustEqual(t, "whether that of replicas alone is told", told, false)
+	mustEqual(t, "the one after the last", (registry.ResyncAccess + 1).String(), "none")
+	mustEqual(t, "how many there are", len(stellmapv1.Resync_name), int(registry.ResyncAccess))
 }
 
 // TestAChangeWakesItsWatchesOnly counts who is woken by a change: those who watch its

@@ -31,6 +31,7 @@ type API struct {
 	federation  func() Federation
 	token       string
 	audit       *audit.Log
+	access      func(*http.Request) (registry.Caller, error)
 	newToken    func() string
 	log         *slog.Logger
 	metrics     *metrics
@@ -59,10 +60,13 @@ type Config struct {
 	Federation  func() Federation                      // what the settings say of other regions; nil = nothing
 	Audit       *audit.Log                             // where calls are recorded; nil = nowhere
 	AdminToken  string                                 // what /admin/ and force ask for; "" = nothing is asked
-	LeaseToken  func() string                          // makes lease tokens that nobody can guess; nil = at random
-	Gatherer    prometheus.Gatherer                    // for /metrics; nil = there is no such page
-	Registerer  prometheus.Registerer                  // nil = none
-	Logger      *slog.Logger                           // nil = none
+	// Access finds out who asks, who is then asked for everything that the table of needs
+	// says, in place of the admin token; ErrNobody when that is not known. nil = authentication is off.
+	Access     func(*http.Request) (registry.Caller, error)
+	LeaseToken func() string         // makes lease tokens that nobody can guess; nil = at random
+	Gatherer   prometheus.Gatherer   // for /metrics; nil = there is no such page
+	Registerer prometheus.Registerer // nil = none
+	Logger     *slog.Logger          // nil = none
 }
 
 // ClusterStatus is how a member sees the cluster.
@@ -132,7 +136,7 @@ func New(c Config) (*API, error) {
 	a := &API{
 		registry: c.Registry, cluster: c.Cluster, xdsReady: c.XDSReady, withheld: c.Withheld, snapshot: c.Snapshot,
 		membership: c.Membership, replicators: c.Replicators, federation: c.Federation, newToken: c.LeaseToken,
-		token: c.AdminToken, audit: c.Audit, log: loggerOr(c.Logger), metrics: newMetrics(),
+		token: c.AdminToken, access: c.Access, audit: c.Audit, log: loggerOr(c.Logger), metrics: newMetrics(),
 		limits: limits{
 			inflight: requestsInflightMax, timeout: requestTimeout, stall: writeTimeout,
 			watches: watchesMax, watchStall: watchStall, keepalive: watchKeepalive,

@@ -80,6 +80,8 @@ var statuses = map[string]int{
 	"lease_not_found":       http.StatusNotFound,
 	"shared_lease":          http.StatusConflict,
 	"leases_full":           http.StatusTooManyRequests,
+	"unauthenticated":       http.StatusUnauthorized,
+	"forbidden":             http.StatusForbidden,
 	"token_told":            http.StatusConflict,
 	"version_differs":       http.StatusPreconditionFailed,
 	"quota_exceeded":        http.StatusForbidden,

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+
+	"github.com/stellmap/stellmap/registry"
 )
 
 // The health pages answer from what this member knows: none of them waits for anybody.
@@ -91,6 +93,10 @@ func (a *API) health(w http.ResponseWriter, q *http.Request, word string, checks
 	status, code, faults := http.StatusOK, "ok", faultsOf(checks)
 	if faults != "" {
 		status, code, word = http.StatusServiceUnavailable, "not_ready", "not_ready"
+	}
+	if a.access != nil && registry.CallerOf(q.Context()) == nil {
+		writeBytes(w, status, typeText, []byte(word+"\n"))
+		return
 	}
 	if q.URL.Query().Has("verbose") {
 		writeBytes(w, status, typeText, verbose(checks))

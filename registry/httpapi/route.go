@@ -28,6 +28,7 @@ type route struct {
 	open    bool // of the admin port: it asks for no token
 	routine bool // those who live call it over and over, and it changes what is registered not at all: the audit log would be of nothing else
 	serve   handler
+	need    need // what the caller must be allowed; newRouter looks it up
 
 	operation operation // what the description of the API says of it; of pages and the admin port it says nothing
 }
@@ -61,6 +62,7 @@ const segmentsMax = 12
 func newRouter(a *API, fallback surface, routes []route) *router {
 	r := &router{api: a, fallback: fallback}
 	for _, one := range routes {
+		one.need = needOf(one)
 		at := slices.IndexFunc(r.paths, func(p path) bool { return p.pattern == one.pattern })
 		if at < 0 {
 			at = len(r.paths)
@@ -148,7 +150,7 @@ func (p *path) route(method string) route {
 			return one
 		}
 	}
-	return route{pattern: p.pattern, surface: p.routes[0].surface, serve: p.refuseMethod}
+	return route{pattern: p.pattern, surface: p.routes[0].surface, need: need{whom: whoIs}, serve: p.refuseMethod}
 }
 
 func (p *path) refuseMethod(w http.ResponseWriter, q *http.Request) error {
@@ -171,5 +173,5 @@ func (r *router) unknown(q *http.Request) route {
 	if strings.HasPrefix(q.URL.Path, "/api/v2/") {
 		form = surfaceV2
 	}
-	return route{pattern: patternOther, surface: form, serve: func(http.ResponseWriter, *http.Request) error { return errNoSuchPath }}
+	return route{pattern: patternOther, surface: form, need: need{whom: whoIs}, serve: func(http.ResponseWriter, *http.Request) error { return errNoSuchPath }}
 }

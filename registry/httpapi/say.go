@@ -108,9 +108,12 @@ func (a *API) said(w http.ResponseWriter, q *http.Request, ref registry.Instance
 	return nil
 }
 
-// actor is who asks, as far as it is known: as long as nobody has to say who he
-// is, the address that he asks from.
+// actor is who asks, as far as it is known: where nobody has to say who he is, the
+// address that he asks from.
 func actor(q *http.Request) string {
+	if c := registry.CallerOf(q.Context()); c != nil {
+		return c.Who()
+	}
 	host, _, err := net.SplitHostPort(q.RemoteAddr)
 	if err != nil {
 		host = q.RemoteAddr

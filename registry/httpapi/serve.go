@@ -29,6 +29,10 @@ func (a *API) serve(w http.ResponseWriter, q *http.Request, one *route) {
 
 // admit serves within a slot and a deadline.
 func (a *API) admit(w http.ResponseWriter, q *http.Request, one *route) error {
+	q, err := a.permit(w, q, one)
+	if err != nil {
+		return err
+	}
 	if one.surface == surfacePage {
 		return one.serve(w, q)
 	}
@@ -41,7 +45,7 @@ func (a *API) admit(w http.ResponseWriter, q *http.Request, one *route) error {
 		return errTooManyRequests
 	}
 	defer a.inflight.Add(-1)
-	if one.surface == surfaceAdmin && !one.open && !a.knows(q) {
+	if a.access == nil && one.surface == surfaceAdmin && !one.open && !a.knows(q) {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="stellmap admin"`)
 		return errUnauthorized
 	}

@@ -126,6 +126,7 @@ const (
 	endStopping = "stopping"
 	endStuck    = "stuck"
 	endBehind   = "fell_behind"
+	endDenied   = "denied"
 	endError    = "error"
 )
 
@@ -164,6 +165,8 @@ func (s *eventStream) whyNotNext(ctx context.Context, err error) string {
 	switch {
 	case errors.Is(context.Cause(ctx), registry.ErrStopping):
 		return endStopping
+	case errors.Is(err, registry.ErrDenied):
+		return endDenied
 	case errors.Is(err, registry.ErrCompacted):
 		return endBehind
 	case ctx.Err() != nil || err == nil:

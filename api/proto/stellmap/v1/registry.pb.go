@@ -159,6 +159,8 @@ const (
 	Resync_RESYNC_COMPACTED Resync = 2
 	// resume is of another cluster, or of one that was restored since.
 	Resync_RESYNC_UNKNOWN_REVISION Resync = 3
+	// The caller may see other things than before.
+	Resync_RESYNC_ACCESS Resync = 5
 )
 
 // Enum value maps for Resync.
@@ -168,12 +170,14 @@ var (
 		1: "RESYNC_START",
 		2: "RESYNC_COMPACTED",
 		3: "RESYNC_UNKNOWN_REVISION",
+		5: "RESYNC_ACCESS",
 	}
 	Resync_value = map[string]int32{
 		"RESYNC_UNSPECIFIED":      0,
 		"RESYNC_START":            1,
 		"RESYNC_COMPACTED":        2,
 		"RESYNC_UNKNOWN_REVISION": 3,
+		"RESYNC_ACCESS":           5,
 	}
 )
 
@@ -3166,12 +3170,13 @@ const file_stellmap_v1_registry_proto_rawDesc = "" +
 	"\x11COUNT_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tCOUNT_ALL\x10\x01\x12\x0e\n" +
 	"\n" +
-	"COUNT_ONLY\x10\x02*e\n" +
+	"COUNT_ONLY\x10\x02*~\n" +
 	"\x06Resync\x12\x16\n" +
 	"\x12RESYNC_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fRESYNC_START\x10\x01\x12\x14\n" +
 	"\x10RESYNC_COMPACTED\x10\x02\x12\x1b\n" +
-	"\x17RESYNC_UNKNOWN_REVISION\x10\x03*q\n" +
+	"\x17RESYNC_UNKNOWN_REVISION\x10\x03\x12\x11\n" +
+	"\rRESYNC_ACCESS\x10\x05\"\x04\b\x04\x10\x04*q\n" +
 	"\n" +
 	"ChangeKind\x12\x1b\n" +
 	"\x17CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x17\n" +

@@ -1,0 +1,112 @@
+package registry
+
+import (
+	"context"
+	"errors"
+)
+
+// An Ask is one thing that somebody wants to do. Its names are in normal form: what is
+// asked for is what is done, however it was written.
+type Ask struct {
+	Verb      Verb
+	Resource  Resource
+	Namespace string // "" = of the whole cluster
+	Service   string // "" = of no service
+}
+
+// String is as people say it.
+func (a Ask) String() string {
+	text := string(a.Verb) + " " + string(a.Resource)
+	if a.Service != "" {
+		text += " of service " + quoted(a.Service)
+	}
+	if a.Namespace != "" {
+		text += " in namespace " + quoted(a.Namespace)
+	}
+	return text
+}
+
+// A Caller is who asks, in the eyes of whoever decides about access. What it says is
+// true at the moment, also of a caller who has stayed for long.
+type Caller interface {
+	// Who is a name for people, logs and the history of documents.
+	Who() string
+	// Allows says whether he may. It is asked of each item and each event.
+	Allows(a Ask) bool
+	// AllowsSome says whether he may with any object of the kind: in the namespace of
+	// the ask, or in any if it has none.
+	AllowsSome(a Ask) bool
+	// Stamp is the same for as long as his rights are.
+	Stamp() string
+}
+
+// Errors of access.
+var (
+	// ErrNobody says that it is not known who asks.
+	ErrNobody = errors.New("registry: who asks is not known")
+	// ErrDenied says that whoever asks may not.
+	ErrDenied = errors.New("registry: denied")
+)
+
+// A DeniedError says what is missing. It does not say whether the object is there:
+// what may not be seen looks like what is not.
+type DeniedError struct {
+	Who string
+	Ask Ask
+}
+
+func (e *DeniedError) Error() string {
+	return e.Who + " may not " + e.Ask.String() + ", whether it is there or not: a role has to allow it, and none deny it"
+}
+
+// Unwrap makes it an ErrDenied.
+func (e *DeniedError) Unwrap() error { return ErrDenied }
+
+type callerKey struct{}
+
+// WithCaller has all that is done in a context be done for a caller. Without one
+// nobody is asked: it is one of this process's own parties, or authentication is off.
+func WithCaller(ctx context.Context, c Caller) context.Context {
+	return context.WithValue(ctx, callerKey{}, c)
+}
+
+// CallerOf is for whom something is done; nil when nobody is asked.
+func CallerOf(ctx context.Context) Caller {
+	c, _ := ctx.Value(callerKey{}).(Caller)
+	return c
+}
+
+// Permit is nil when whoever a context is for may do something. The registry asks it
+// of everything that it does for callers, by the names that it does it to; surfaces
+// ask it of what is theirs.
+func Permit(ctx context.Context, a Ask) error {
+	if c := CallerOf(ctx); c != nil && !c.Allows(a) {
+		return &DeniedError{Who: c.Who(), Ask: a}
+	}
+	return nil
+}
+
+// permit is Permit for an instance.
+func (k InstanceKey) permit(ctx context.Context, v Verb) error {
+	return Permit(ctx, Ask{Verb: v, Resource: ResourceInstances, Namespace: k.Namespace, Service: k.Service})
+}
+
+// sees says whether a caller may be told of the instances of a service.
+func sees(c Caller, k ServiceKey) bool {
+	return c == nil || c.Allows(Ask{Verb: VerbRead, Resource: ResourceInstances, Namespace: k.Namespace, Service: k.Service})
+}
+
+// visible are the items of a list that a caller may be told of.
+func visible[T any](ctx context.Context, all []T, ask func(T) Ask) []T {
+	c := CallerOf(ctx)
+	if c == nil {
+		return all
+	}
+	out := all[:0:0]
+	for _, one := range all {
+		if c.Allows(ask(one)) {
+			out = append(out, one)
+		}
+	}
+	return out
+}
