@@ -1,0 +1,75 @@
+package httpapi
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+)
+
+// FuzzCalls sends whatever is an HTTP request to each route that there is, and to what looks
+// like one: it is answered, in the form of its surface, and never with 500.
+func FuzzCalls(f *testing.F) {
+	m := newMember(f, func(c *Config) { c.AdminToken = "s3cret-of-an-operator" })
+	m.registerFleet()
+	for _, r := range []*router{m.api.public, m.api.admin} {
+		for _, p := range r.paths {
+			for _, one := range p.routes {
+				f.Add(r == m.api.admin, []byte(rawCall(one)))
+			}
+		}
+	}
+	for _, s := range []string{
+		"GET /api/v2/instances?selector=a%20in%20(b&limit=0&cursor=Ly8vLw&fields=x HTTP/1.1\r\nHost: a\r\n\r\n",
+		"GET /api/v2/watch?revision=cafe.7&wait=1s&service=a* HTTP/1.1\r\nHost: a\r\nLast-Event-ID: cafe.1\r\n\r\n",
+		"PUT /api/v2/namespaces/%2e%2e/services/a%2fb/instances/%00 HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nContent-Type: application/json\r\n\r\n{}",
+		"POST /api/v2/batch HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 24\r\n\r\n{\"items\":[{\"renew\":{}}]}",
+		"DELETE //api/v2/../namespaces HTTP/1.0\r\nX-Forwarded-For: 127.0.0.1\r\n\r\n",
+	} {
+		f.Add(false, []byte(s))
+	}
+	f.Fuzz(func(t *testing.T, admin bool, raw []byte) {
+		q, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(raw)))
+		if err != nil {
+			return
+		}
+		q.RemoteAddr = "192.0.2.1:4711"
+		handler := m.api.Handler()
+		if admin {
+			handler = m.api.AdminHandler()
+		}
+		within := time.Second
+		if strings.Contains(q.URL.Path, "watch") || strings.Contains(q.URL.RawQuery, "wait") {
+			within = time.Millisecond // it would wait for what does not come
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), within)
+		defer cancel()
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, q.WithContext(ctx))
+		if w.Code == http.StatusInternalServerError {
+			t.Errorf("%q is answered with %d: %s", raw, w.Code, w.Body)
+		}
+		if kind := w.Header().Get("Content-Type"); q.Method != http.MethodHead && strings.Contains(kind, "json") && !json.Valid(w.Body.Bytes()) {
+			t.Errorf("%q is answered with what is no JSON: %s", raw, w.Body)
+		}
+		io.Copy(io.Discard, q.Body)
+	})
+}
+
+// rawCall is a call of a route with a body that has nothing in it.
+func rawCall(one route) string {
+	path := one.pattern
+	for strings.Contains(path, "{") {
+		before, rest, _ := strings.Cut(path, "{")
+		_, after, _ := strings.Cut(rest, "}")
+		path = before + "p1" + after
+	}
+	return fmt.Sprintf("%s %s HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}", one.method, path)
+}
