@@ -322,8 +322,8 @@ func (n *node) run(ctx context.Context) error {
 	outer.Go(n.serveXDS)
 	outer.Go(n.public.wait)
 	outer.Go(n.admin.wait)
-	n.public.show(n.api.Handler())
-	n.admin.show(n.api.AdminHandler())
+	n.public.show(httpapi.ForHosts(n.api.Handler(), n.config.hosts()))
+	n.admin.show(httpapi.ForHosts(n.api.AdminHandler(), n.config.hosts()))
 	if err := n.started().print(n.stdout); err != nil {
 		n.fail(fmt.Errorf("print the banner: %w", err))
 	}

@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -50,6 +51,21 @@ func (l *loader) checkHealth(c Config) {
 // atHome says that all listeners are on loopback.
 func (c *Config) atHome() bool {
 	return !slices.ContainsFunc(c.listeners(), func(l listening) bool { return !onLoopback(l.address) })
+}
+
+// hosts are the names that calls over HTTP may be for: any, unless the member takes whoever is on
+// this machine, and with that what a page in a browser there may send (see httpapi.ForHosts).
+func (c *Config) hosts() []string {
+	if !c.atHome() || c.TLS.CertFile != "" {
+		return nil
+	}
+	names := []string{"localhost"}
+	for _, address := range []string{c.Server.AdvertiseHTTPAddr, c.Server.AdvertiseAdminAddr} {
+		if host, _, err := net.SplitHostPort(address); err == nil {
+			names = append(names, strings.ToLower(host))
+		}
+	}
+	return names
 }
 
 // listening is where a port is to be, by the key that says so.
