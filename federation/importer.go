@@ -148,8 +148,31 @@ func (i *Importer) Run(ctx context.Context) error {
 	for _, s := range i.sources {
 		all.Go(func() { s.run(ctx) })
 	}
+	all.Go(func() { i.ageAll(ctx) })
 	all.Wait()
 	return nil
+}
+
+// ageAll has it committed, while this member leads, when the copy of a region has become
+// too old for a policy: of those, too, that cannot be reached, that are paused, and that are
+// in no settings any more.
+func (i *Importer) ageAll(ctx context.Context) {
+	for rest(ctx, i.limits.lead) {
+		if !i.leads() {
+			continue
+		}
+		for _, of := range i.registry.Regions() {
+			i.age(ctx, of.Key)
+		}
+	}
+}
+
+func (i *Importer) age(ctx context.Context, k registry.RegionKey) {
+	ctx, cancel := context.WithTimeout(ctx, i.limits.commit)
+	defer cancel()
+	if err := i.registry.AgeRegion(ctx, k); err != nil && ctx.Err() == nil {
+		i.log.Warn("it cannot be said yet that the copy of a region is old, or young again", "region", k.Region, "because", err)
+	}
 }
 
 // run follows one source: its members in turn, and after each that does not answer a

@@ -34,6 +34,7 @@ type copying struct {
 	importers []*Importer
 	leads     []atomic.Bool
 	metrics   []*prometheus.Registry
+	clock     *movingClock // of the registry that has the copy
 
 	mu    sync.Mutex // guards what follows
 	cut   bool
@@ -46,12 +47,12 @@ var here = registry.RegionKey{Region: "here", Cluster: 100}
 // Changes may be made to each before it runs.
 func newCopying(tb testing.TB, source *region, importers int, changes ...func(*Importer)) *copying {
 	tb.Helper()
-	clock := registrytest.StillClock{}
+	clock := &movingClock{}
 	log := registrytest.NewLog(tb, clock.Now)
 	m := log.NewMember(registry.MachineConfig{Region: "there"})
 	log.Begin()
 	c := &copying{
-		tb: tb, source: source, machine: m.Machine, leads: make([]atomic.Bool, importers),
+		tb: tb, source: source, machine: m.Machine, clock: clock, leads: make([]atomic.Bool, importers),
 		registry: registry.New(registry.Config{Machine: m.Machine, Replicator: m, Clock: clock}),
 	}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -96,6 +96,8 @@ func (t *step) run() []byte {
 		results = []*recordv1.Result{t.grantToken(kind.GrantToken)}
 	case *recordv1.Command_RevokeToken:
 		results = []*recordv1.Result{t.revokeToken(kind.RevokeToken)}
+	case *recordv1.Command_AgeRegion:
+		results = []*recordv1.Result{t.ageRegion(kind.AgeRegion)}
 	default:
 		panic(fmt.Sprintf("registry: entry %d of term %d has a command of a kind that this version does not know: run a newer version", t.entry.Index, t.entry.Term))
 	}

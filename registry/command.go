@@ -68,7 +68,8 @@ func growing(c *recordv1.Command) (grows, decided bool) {
 		return true, true
 	case *recordv1.Command_Deregister, *recordv1.Command_Renew, *recordv1.Command_Expire, *recordv1.Command_Reap, *recordv1.Command_SetConditions,
 		*recordv1.Command_Checkpoint, *recordv1.Command_RevokeLease, *recordv1.Command_Protect, *recordv1.Command_JudgeReports, *recordv1.Command_ControlRegion,
-		*recordv1.Command_EditRole, *recordv1.Command_EditBinding, *recordv1.Command_GrantToken, *recordv1.Command_RevokeToken:
+		*recordv1.Command_EditRole, *recordv1.Command_EditBinding, *recordv1.Command_GrantToken, *recordv1.Command_RevokeToken,
+		*recordv1.Command_AgeRegion:
 		return false, true
 	}
 	return true, false

@@ -62,6 +62,8 @@ const (
 	SourceReports Source = 4
 	// SourceProtection is self-preservation, which keeps what should have expired.
 	SourceProtection Source = 5
+	// SourceRegion is the age of what another region has told. It is said of that region's instances only.
+	SourceRegion Source = 6
 )
 
 // String gives the name that JSON uses.
@@ -77,6 +79,8 @@ func (s Source) String() string {
 		return "reports"
 	case SourceProtection:
 		return "protection"
+	case SourceRegion:
+		return "region"
 	}
 	return "unknown"
 }
@@ -93,6 +97,8 @@ func (s Source) says(status Status) bool {
 		return status == StatusWarning || status == StatusCritical
 	case SourceProtection:
 		return status == StatusSuspect
+	case SourceRegion:
+		return status == StatusSuspect || status == StatusDisabled
 	}
 	return false
 }

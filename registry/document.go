@@ -271,6 +271,7 @@ func (t *step) editPolicy(e *recordv1.EditPolicy) *recordv1.Result {
 	t.batch.Set(storage.PolicyKey(k.Namespace, k.Service), encodePolicies(document))
 	t.change(change{service: k, op: opPolicyPut, policy: document})
 	t.endReported(k)
+	t.ageService(k)
 	return result
 }
 

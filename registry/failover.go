@@ -28,6 +28,9 @@ type Failover struct {
 	AllOrNothing bool `json:"allOrNothing,omitempty"`
 	// MinHealthyPercent is, of allOrNothing, below which share of healthy instances a region is left; nil = when none is healthy.
 	MinHealthyPercent *int64 `json:"minHealthyPercent,omitempty"`
+	// StaleAfterSeconds is from which age of a region's copy on Stale is done with its instances, see stale.go.
+	StaleAfterSeconds *int64 `json:"staleAfterSeconds,omitempty"`
+	Stale             string `json:"stale,omitempty"`
 }
 
 // The modes of failover.
@@ -78,6 +81,7 @@ func (f *Failover) normalize(bad *problems) *Failover {
 		bad.add("failover.regions", fmt.Sprintf("has %d regions: at most %d", len(f.Regions), regionsMax))
 	}
 	f.contradictions(bad)
+	f.checkStale(bad)
 	return section(&out)
 }
 

@@ -10,7 +10,7 @@ import (
 // is: of a kind that is new, this test asks for the decision.
 func TestItIsDecidedWhichCommandsGrow(t *testing.T) {
 	want := map[string]bool{"register": true, "deregister": false, "renew": false, "expire": false, "reap": false, "set_conditions": false, "checkpoint": false, "grant_lease": true, "revoke_lease": false, "edit_policy": true, "edit_upstreams": true, "edit_namespace": true, "protect": false, "judge_reports": false, "import_changes": true, "control_region": false,
-		"edit_role": false, "edit_binding": false, "grant_token": false, "revoke_token": false}
+		"edit_role": false, "edit_binding": false, "grant_token": false, "revoke_token": false, "age_region": false}
 	kinds := (&recordv1.Command{}).ProtoReflect().Descriptor().Oneofs().ByName("kind").Fields()
 	for i := range kinds.Len() {
 		kind := kinds.Get(i)

@@ -146,6 +146,7 @@ func (d *reader) importable(item *ImportItem, wanted *Selection) (*recordv1.Impo
 		return nil, fmt.Errorf("instance %s of service %s in namespace %s: %w", quoted(item.Key.ID), quoted(item.Key.Service), quoted(item.Key.Namespace), err)
 	}
 	i.Token, i.Number, i.LeaseID, i.Imported = TokenHash{}, 0, "", nil
+	i.Health = healthOf(i.Checks(), i.since(), i.without(func(c Condition) bool { return c.Source == SourceRegion })) // which is ours to say
 	out.Put, out.HandedOut = i.record(), item.HandedOut
 	out.Put.Spec = specOf(normal)
 	return out, nil
@@ -249,6 +250,7 @@ func (t *step) importItem(of *Region, item *recordv1.ImportItem) {
 	})
 	next.Token, next.Number, next.LeaseID, next.Revision, next.Counter = TokenHash{}, 0, "", 0, 0
 	t.knowImported(k.ServiceKey(), next.Endpoints)
+	next = t.aged(next, t.state.services[k.ServiceKey()].policy.staleness(of.Stale), of)
 	t.put(next, old)
 }
 

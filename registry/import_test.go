@@ -131,6 +131,12 @@ func toldRecord(k InstanceKey, e Endpoint, status Status) *recordv1.InstanceReco
 
 // region shows the copy of one, or does something to it.
 func (s *story) region(k RegionKey, d *datadriven.TestData, out *strings.Builder) {
+	if len(d.CmdArgs) > 1 && d.CmdArgs[1].Key == "stale" {
+		if err := s.member.registry.AgeRegion(context.Background(), k); err != nil {
+			fmt.Fprintf(out, "%v\n", err)
+		}
+		return
+	}
 	if len(d.CmdArgs) > 1 && d.CmdArgs[1].Key == "age" {
 		if err := s.member.registry.AgeSweep(context.Background(), k); err != nil {
 			fmt.Fprintf(out, "%v\n", err)
@@ -156,6 +162,9 @@ func (s *story) region(k RegionKey, d *datadriven.TestData, out *strings.Builder
 	if age, known := s.member.registry.RegionAge(of); known {
 		fmt.Fprintf(out, ", %s old", age)
 	}
+	if of.Stale != 0 {
+		fmt.Fprintf(out, ", %s at least, for which %d are suspect and %d withheld", of.Stale, of.Suspect, of.Withheld)
+	}
 	out.WriteString("\n")
 }
 
@@ -172,18 +181,22 @@ func (a *author) imported() []byte {
 		}
 		return encode(&recordv1.Command{Format: formatMax, Kind: &recordv1.Command_ControlRegion{ControlRegion: &recordv1.ControlRegion{Region: "b", ClusterId: 200, Action: regionActions[action]}}})
 	}
+	if a.random.IntN(4) == 0 {
+		aged := &recordv1.AgeRegion{Region: "b", ClusterId: 200, ToldMs: of.Told, StaleMs: []int64{0, 60_000, 120_000}[a.random.IntN(3)]}
+		return encode(&recordv1.Command{Format: formatMax, Kind: &recordv1.Command_AgeRegion{AgeRegion: aged}})
+	}
 	in := &recordv1.ImportChanges{Region: "b", ClusterId: 200, After: of.Cursor.record(), AgeMs: int64(a.random.IntN(1000)), KnownAge: true}
 	next := of.Cursor
 	switch {
 	case next.Incarnation == "" || a.random.IntN(12) == 0:
 		of.syncs++
-		next = ImportCursor{Incarnation: []string{"cafe", "beef"}[a.random.IntN(2)], Selections: "all", Sync: of.syncs}
+		next = ImportCursor{Incarnation: []string{"cafe", "beef"}[a.random.IntN(2)], Selections: a.selections(), Sync: of.syncs}
 		in.Step = recordv1.ImportChanges_STEP_BEGIN
 	case next.Sync == 0:
 		next.Revision++
 		in.Step, in.Items = recordv1.ImportChanges_STEP_CHANGES, a.importItems(true)
 	case a.random.IntN(3) == 0:
-		next = ImportCursor{Incarnation: next.Incarnation, Selections: "all", Revision: Revision(a.random.IntN(10))}
+		next = ImportCursor{Incarnation: next.Incarnation, Selections: a.selections(), Revision: Revision(a.random.IntN(10))}
 		in.Step = recordv1.ImportChanges_STEP_SWEEP
 	default:
 		next.Parts++
@@ -191,10 +204,12 @@ func (a *author) imported() []byte {
 	}
 	in.Upto = next.record()
 	if a.random.IntN(20) > 0 { // else it is lost
-		of.Cursor = next
+		of.Cursor, of.Told = next, a.clock
 	}
 	return encode(&recordv1.Command{Format: formatMax, Kind: &recordv1.Command_ImportChanges{ImportChanges: in}})
 }
+
+func (a *author) selections() string { return []string{"all", "some"}[a.random.IntN(2)] }
 
 func (a *author) importItems(goners bool) []*recordv1.ImportItem {
 	var items []*recordv1.ImportItem

@@ -76,7 +76,7 @@ func (i *Instance) Endpoint(name string) (Endpoint, bool) {
 // generation and the time of the last renewal are not for readers to rely on.
 func (i *Instance) sameAs(o *Instance) bool {
 	return i.Group == o.Group && i.LeaseID == o.LeaseID && i.Zone == o.Zone && i.Version == o.Version &&
-		i.LeaseTTL == o.LeaseTTL && i.Status == o.Status && i.Protected == o.Protected && i.ExpiredAt == o.ExpiredAt && slices.Equal(i.Conditions(), o.Conditions()) &&
+		i.LeaseTTL == o.LeaseTTL && i.Status == o.Status && i.ToldStatus() == o.ToldStatus() && i.Protected == o.Protected && i.ExpiredAt == o.ExpiredAt && slices.Equal(i.Conditions(), o.Conditions()) &&
 		slices.Equal(i.Labels, o.Labels) && slices.Equal(i.Metadata, o.Metadata) &&
 		slices.Equal(i.Endpoints, o.Endpoints) && slices.Equal(i.Checks(), o.Checks())
 }

@@ -131,6 +131,9 @@ func TestAPolicyIsToldAllThatIsWrongWithIt(t *testing.T) {
 		`{"failover":{"regions":[` + strings.Repeat(`"b",`, 63) + `"b","b"]}}`:                   manyTwice(64),
 		`{"failover":{"mode":"local-only","zoneFirst":true,"overprovisioningPercent":200}}`:      nil,
 		`{"failover":{"mode":"local-first","minPassing":2,"regions":["b"],"allOrNothing":true}}`: nil,
+		`{"failover":{"stale":"gone","staleAfterSeconds":29}}`:                                   {"failover.staleAfterSeconds: 29 is not allowed: 30 to 604800, or leave it out for the default", `failover.stale: "gone" is not known: keep, suspect or withhold`},
+		`{"failover":{"stale":"withhold"}}`:                                                      {"failover.staleAfterSeconds: is missing: from which age of a region's copy on its instances are stale, 30 to 604800"},
+		`{"failover":{"staleAfterSeconds":60}}`:                                                  {`failover.stale: is "keep", for which failover.staleAfterSeconds has no meaning: give suspect or withhold, or leave both out`},
 		`{"graceSeconds":-1,"timeouts":{"connectMs":0},"loadBalancing":{"algorithm":"x"}}`: {
 			"graceSeconds: -1", `loadBalancing.algorithm: "x"`, "timeouts.connectMs: 0"},
 	} {
@@ -190,7 +193,7 @@ const whole = `{"graceSeconds":60,"localPort":5432,"primaryEndpoint":{"name":"we
 	"outlierDetection":{"disabled":true,"localFailures":1,"gatewayFailures":2,"intervalMs":3,"baseEjectionMs":4,"maxEjectionMs":5,"maxEjectionPercent":6,"failurePercent":7,"minRequests":8},
 	"circuitBreaking":{"maxConnections":1,"maxPendingRequests":2,"maxRequests":3,"retryBudgetPercent":4,"minRetries":5},
 	"timeouts":{"connectMs":1,"requestMs":2,"perTryMs":3},"retries":{"attempts":1,"when":["unavailable"],"statuses":[503]},
-	"failover":{"overprovisioningPercent":140,"mode":"local-first","regions":["b"],"minPassing":2,"zoneFirst":true,"allOrNothing":true,"minHealthyPercent":50},"failClosed":true,"protectThreshold":0.5,
+	"failover":{"overprovisioningPercent":140,"mode":"local-first","regions":["b"],"minPassing":2,"zoneFirst":true,"allOrNothing":true,"minHealthyPercent":50,"stale":"suspect","staleAfterSeconds":60},"failClosed":true,"protectThreshold":0.5,
 	"reports":{"effect":"critical","quorum":2,"windowSeconds":3,"lastsSeconds":4,"maxPercent":5,"fromLoad":{"errorPercent":6,"minRequests":7}},
 	"selfPreservation":{"enabled":true,"least":2,"percent":3,"limitSeconds":4},
 	"subsets":[{"name":"canary","version":"2","labels":{"track":"beta","zone":"a"}}],

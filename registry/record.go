@@ -239,6 +239,9 @@ func (d *reader) recorded(k InstanceKey, record *recordv1.InstanceRecord) (*Inst
 			return nil, fmt.Errorf("instance %q of service %q in namespace %q %s", k.ID, k.Service, k.Namespace, problem)
 		}
 	}
+	if stale := record.GetImported().GetStale(); stale > uint32(staleWithheld) {
+		return nil, fmt.Errorf("instance %q of service %q in namespace %q is stale in a way, %d, that this version does not know: run a newer version", k.ID, k.Service, k.Namespace, stale)
+	}
 	d.takeImported(i, record.GetImported())
 	i.LeaseID = d.share(record.GetLeaseId())
 	var ok bool

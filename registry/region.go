@@ -52,6 +52,11 @@ type Imported struct {
 	Revision Revision // of the source
 	SeenAt   int64    // Unix ms: when the source told of it last
 	mark     uint64   // of the full sync, or of what came after it, that told of it
+
+	stale     staleness // what the age of the copy has made of it
+	handedOut bool      // by the source, though it is not routable
+	told      Status    // where it has made something of it: what the source says; like the next
+	toldSince int64     // as Health.Since
 }
 
 func (i *Instance) ofAnother() bool { return i != nil && i.Imported != nil }
@@ -83,7 +88,8 @@ func (i *Instance) importedRecord() *recordv1.Imported {
 	}
 	return &recordv1.Imported{
 		Region: i.Region, ClusterId: i.Imported.Cluster, Revision: uint64(i.Imported.Revision), SeenAtMs: i.Imported.SeenAt,
-		Mark: i.Imported.mark, HandedOut: i.Protected,
+		Mark: i.Imported.mark, HandedOut: i.Imported.handedOut,
+		Stale: uint32(i.Imported.stale), ToldStatus: recordv1.InstanceRecord_Status(i.Imported.told), ToldSinceMs: i.Imported.toldSince,
 	}
 }
 
@@ -95,8 +101,11 @@ func (d *reader) takeImported(i *Instance, record *recordv1.Imported) {
 	from := *i.Origin
 	from.Region = d.share(record.GetRegion())
 	i.Origin = d.origin(from)
-	i.Protected = record.GetHandedOut()
-	i.Imported = &Imported{Cluster: record.GetClusterId(), Revision: Revision(record.GetRevision()), SeenAt: record.GetSeenAtMs(), mark: record.GetMark()}
+	i.Imported = &Imported{
+		Cluster: record.GetClusterId(), Revision: Revision(record.GetRevision()), SeenAt: record.GetSeenAtMs(), mark: record.GetMark(),
+		stale: staleness(record.GetStale()), handedOut: record.GetHandedOut(), told: Status(record.GetToldStatus()), toldSince: record.GetToldSinceMs(),
+	}
+	i.Protected = i.Imported.handedOut && i.Imported.stale != staleWithheld
 }
 
 // own are those of some instances that are registered here.
@@ -156,7 +165,10 @@ type Region struct {
 	syncs  uint64 // full syncs that were begun; the mark of what the last one told
 	swept  swept  // of the last full sync that was told to its end
 
-	Instances, Services int // in what readers get
+	Stale time.Duration // so old it is at least, as far as policies ask; 0 = young enough for all of them
+
+	Instances, Services int // in what readers get; like the next
+	Suspect, Withheld   int // instances, since the copy is too old for their service's policy
 }
 
 // A HeldSweep is that much of a copy was not told in the last full sync and is kept:
@@ -194,7 +206,7 @@ func (r *Region) encode() []byte {
 		Format: formatMax, Cursor: r.Cursor.record(), Syncs: r.syncs, Paused: r.Paused,
 		ToldMs: r.Told, AgeMs: r.Age.Milliseconds(),
 		HeldSinceMs: r.Held.Since, Held: uint64(r.Held.Instances), HeldOf: uint64(r.Held.Of),
-		SweptIncarnation: r.swept.incarnation, SweptSelections: r.swept.selections,
+		StaleMs: r.Stale.Milliseconds(), SweptIncarnation: r.swept.incarnation, SweptSelections: r.swept.selections,
 	})
 }
 
@@ -207,6 +219,7 @@ func decodeRegion(k RegionKey, value []byte) (*Region, error) {
 		Key: k, Cursor: cursorOfRecord(record.GetCursor()), syncs: record.GetSyncs(), Paused: record.GetPaused(),
 		Told: record.GetToldMs(), Age: time.Duration(record.GetAgeMs()) * time.Millisecond,
 		Held:  HeldSweep{Since: record.GetHeldSinceMs(), Instances: int(record.GetHeld()), Of: int(record.GetHeldOf())},
+		Stale: time.Duration(record.GetStaleMs()) * time.Millisecond,
 		swept: swept{record.GetSweptIncarnation(), record.GetSweptSelections()},
 	}, nil
 }
@@ -220,22 +233,37 @@ func (r Region) NextSync(incarnation string) ImportCursor {
 type imports struct {
 	region    Region
 	instances int
-	services  map[ServiceKey]int // instances of each
+	services  map[ServiceKey]copied
+	modes     copied // of all of them
+	aging     aging  // of those whose policy says what becomes of instances of an old copy
 }
+
+// copied are a service's instances of a region, by what the copy's age has made of them.
+type copied [staleWithheld + 1]int
+
+func (c copied) instances() int { return c[staleNot] + c[staleSuspect] + c[staleWithheld] }
 
 func (s *state) importsOf(k RegionKey) *imports {
 	of := s.imports[k]
 	if of == nil {
-		of = &imports{region: Region{Key: k}, services: make(map[ServiceKey]int)}
+		of = &imports{region: Region{Key: k}, services: make(map[ServiceKey]copied), aging: make(aging)}
 		s.imports[k] = of
 	}
 	return of
 }
 
-func (im *imports) count(k ServiceKey, by int) {
+func (im *imports) count(svc *serviceState, i *Instance, by int) {
 	im.instances += by
-	if im.services[k] += by; im.services[k] == 0 {
-		delete(im.services, k)
+	of, known := im.services[svc.key]
+	of[i.Imported.stale] += by
+	im.modes[i.Imported.stale] += by
+	im.services[svc.key] = of
+	switch {
+	case of.instances() == 0:
+		delete(im.services, svc.key)
+		im.aging.drop(svc.key, svc.policy)
+	case !known:
+		im.aging.add(svc.key, svc.policy)
 	}
 }
 
@@ -306,7 +334,9 @@ func (t *step) controlRegion(c *recordv1.ControlRegion) *recordv1.Result {
 		next.Cursor = ImportCursor{Sync: next.Cursor.Sync} // as long as a sync was not swept, what it did not tell is not marked
 	case recordv1.ControlRegion_ACTION_FORGET:
 		next.Paused, next.Cursor, next.Held, next.Told, next.swept = true, ImportCursor{}, HeldSweep{}, 0, swept{}
-		more = t.removeImported(next.Key, func(*Instance) bool { return true })
+		if more = t.removeImported(next.Key, func(*Instance) bool { return true }); !more {
+			next.Stale = 0
+		}
 	case recordv1.ControlRegion_ACTION_CONFIRM, recordv1.ControlRegion_ACTION_AGE:
 		if next.Held.Since == 0 || c.GetAction() == recordv1.ControlRegion_ACTION_AGE && !next.aged() {
 			return &recordv1.Result{Code: recordv1.Result_CODE_OK}
@@ -363,6 +393,7 @@ func (r *Registry) Region(k RegionKey) Region {
 func (im *imports) shown() Region {
 	out := im.region
 	out.Instances, out.Services = im.instances, len(im.services)
+	out.Suspect, out.Withheld = im.modes[staleSuspect], im.modes[staleWithheld]
 	return out
 }
 

@@ -263,6 +263,7 @@ func mustBeImported(t *testing.T, s *state) {
 	for k, of := range s.imports {
 		walked := 0
 		s.imported(k, func(*Instance) bool { walked++; return true })
+		mustBeAging(t, s, of)
 		if of.instances != counted[k] || walked != counted[k] {
 			t.Fatalf("region %v has %d instances, is counted to have %d, and has %d when it is walked", k, counted[k], of.instances, walked)
 		}
@@ -489,6 +490,9 @@ func (a *author) edit(index Revision) []byte {
 		}
 		if a.random.IntN(2) == 0 {
 			p.Reports = &Reports{Effect: []string{"warning", "critical"}[a.random.IntN(2)], LastsSeconds: new(int64(60))}
+		}
+		if a.random.IntN(2) == 0 {
+			p.Failover = stalePolicy([]string{StaleSuspect, StaleWithhold}[a.random.IntN(2)], []int64{60, 120}[a.random.IntN(2)]).Failover
 		}
 		if a.random.IntN(3) == 0 {
 			p.PrimaryEndpoint = &PrimaryEndpoint{Name: []string{"web", "y"}[a.random.IntN(2)], Protocol: "h2c"}

@@ -228,6 +228,7 @@ func (s *state) putPolicy(k ServiceKey, d *Document[Policy]) {
 	s.policies.put(k, d)
 	if svc := s.services[k]; svc != nil {
 		svc.view.Store(nil)
+		s.ageBy(svc, d.Content())
 		svc.policy = d.Content()
 	}
 }
@@ -235,7 +236,7 @@ func (s *state) putPolicy(k ServiceKey, d *Document[Policy]) {
 func (s *state) count(svc *serviceState, i *Instance, by int32) {
 	if i.Imported != nil {
 		svc.abroad.count(i, by)
-		s.importsOf(i.regionKey()).count(svc.key, int(by))
+		s.importsOf(i.regionKey()).count(svc, i, int(by))
 		return
 	}
 	if i.alive() {

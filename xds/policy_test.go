@@ -65,7 +65,7 @@ var policies = map[string]string{
 
 // obeyedElsewhere are the fields of a policy that are for the registry.
 var obeyedElsewhere = []string{
-	"graceSeconds", "protectThreshold",
+	"graceSeconds", "protectThreshold", "failover.stale", "failover.staleAfterSeconds",
 	"reports", "reports.effect", "reports.quorum", "reports.windowSeconds", "reports.lastsSeconds", "reports.maxPercent", "reports.fromLoad", "reports.fromLoad.errorPercent", "reports.fromLoad.minRequests",
 	"selfPreservation", "selfPreservation.enabled", "selfPreservation.least", "selfPreservation.percent", "selfPreservation.limitSeconds",
 }

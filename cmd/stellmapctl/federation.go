@@ -43,6 +43,8 @@ type regionCopy struct {
 	Instances   int        `json:"instances"`
 	Services    int        `json:"services"`
 	Held        *heldSweep `json:"held,omitempty"`
+	Suspect     int        `json:"suspect,omitempty"`
+	Withheld    int        `json:"withheld,omitempty"`
 	Source      *struct {
 		Address      string `json:"address"`
 		Member       uint64 `json:"member,omitempty"`
@@ -102,6 +104,9 @@ func (c *ctl) regionView(list *regionList) view {
 		v.rows = append(v.rows, []string{r.Region, fmt.Sprint(r.ClusterID), r.state(), r.age(), fmt.Sprint(r.Revision), fmt.Sprint(r.Instances), fmt.Sprint(r.Services), r.problem(), r.source(), r.level()})
 		if p := r.Problem; p != nil {
 			v.notes = append(v.notes, fmt.Sprintf("%s: %s", r.Region, p.Text))
+		}
+		if r.Suspect+r.Withheld > 0 {
+			v.notes = append(v.notes, fmt.Sprintf("%s: the copy is too old for the policies of some services: %d instances are suspect and %d are not used, until it is young again", r.Region, r.Suspect, r.Withheld))
 		}
 		if h := r.Held; h != nil {
 			v.notes = append(v.notes, fmt.Sprintf("%s: %d of %d instances were not told in the last full sync and are kept for another %s; stellmapctl federation confirm %s lets them go",

@@ -39,8 +39,10 @@ type v2Region struct {
 	Instances   int               `json:"instances"`
 	Services    int               `json:"services"`
 	Held        *v2HeldSweep      `json:"held,omitempty"`
-	Source      *v2RegionSource   `json:"source,omitempty"`  // absent where nobody follows it, or where it is not known
-	Problem     *v2RegionProblem  `json:"problem,omitempty"` // the same, and where there is none
+	Suspect     int               `json:"suspect,omitempty"`  // instances that are used after all others, since the copy is too old for their service's policy
+	Withheld    int               `json:"withheld,omitempty"` // instances that are not used, since it is
+	Source      *v2RegionSource   `json:"source,omitempty"`   // absent where nobody follows it, or where it is not known
+	Problem     *v2RegionProblem  `json:"problem,omitempty"`  // the same, and where there is none
 }
 
 // v2HeldSweep is what the last full sync did not tell, and is kept since it is much.
@@ -82,7 +84,7 @@ func (a *API) shownRegion(of registry.Region, configured bool, fresh time.Durati
 	out := v2Region{
 		Region: of.Key.Region, ClusterID: of.Key.Cluster, Configured: configured, Paused: of.Paused,
 		Incarnation: of.Cursor.Incarnation, Revision: of.Cursor.Revision, FullSync: of.Cursor.Sync != 0,
-		Instances: of.Instances, Services: of.Services,
+		Instances: of.Instances, Services: of.Services, Suspect: of.Suspect, Withheld: of.Withheld,
 	}
 	if age, known := a.registry.RegionAge(of); known {
 		ms := age.Milliseconds()
@@ -161,9 +163,10 @@ func (a *API) regionNamed(body regionBody) (registry.RegionKey, error) {
 // shownOrigin is where an instance of another region is from.
 type shownOrigin struct {
 	ClusterID  uint64            `json:"clusterId"`
-	InstanceID string            `json:"instanceId"` // as it is called there
-	Revision   registry.Revision `json:"revision"`   // of that region
-	SeenAt     string            `json:"seenAt"`     // when that region told of it last
+	InstanceID string            `json:"instanceId"`       // as it is called there
+	Revision   registry.Revision `json:"revision"`         // of that region
+	SeenAt     string            `json:"seenAt"`           // when that region told of it last
+	Status     string            `json:"status,omitempty"` // what that region says of it, where the age of the copy has made another status of it
 }
 
 // origin is written of instances of other regions only.
@@ -177,5 +180,8 @@ func (e *encoder) origin(i *registry.Instance) {
 	e.text("instanceId", i.SourceID())
 	e.number("revision", int64(i.Imported.Revision))
 	e.time("seenAt", i.Imported.SeenAt)
+	if told := i.ToldStatus(); told != i.Status {
+		e.text("status", told.String())
+	}
 	e.close('}')
 }

@@ -83,6 +83,43 @@ func TestTheCopiesOfRegions(t *testing.T) {
 	}
 }
 
+// TestWhatAnOldCopyIsToldAs shows an instance that is suspect since its copy is old: with
+// the reason, with what its own region says, and in the list of copies.
+func TestWhatAnOldCopyIsToldAs(t *testing.T) {
+	b := registry.RegionKey{Region: "b", Cluster: 200}
+	m := newMember(t, func(c *Config) {
+		c.Federation = func() Federation { return Federation{Sources: []registry.RegionKey{b}, Fresh: 30 * time.Second} }
+	})
+	in := registry.Import{Region: b, Step: registry.ImportStepBegin, Upto: registry.ImportCursor{Incarnation: "beef", Sync: 1}}
+	part := in
+	part.Step, part.After, part.Upto.Parts, part.KnownAge = registry.ImportStepPart, in.Upto, 1, true
+	part.Items = []registry.ImportItem{{
+		Key: registry.InstanceKey{Namespace: "prod", Service: "orders", ID: "a"}, Revision: 6,
+		Record: &recordv1.InstanceRecord{Format: 1, Status: recordv1.InstanceRecord_STATUS_WARNING, Spec: &recordv1.InstanceSpec{
+			LeaseTtlMs: 30_000, Endpoints: []*recordv1.Endpoint{{Name: "http", Protocol: "http", Host: "10.1.0.1", Port: 80, Weight: 100}},
+		}},
+	}}
+	for _, one := range []registry.Import{in, part} {
+		if _, err := m.config.Registry.Import(t.Context(), one); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.must(http.StatusCreated, http.MethodPut, "/api/v2/namespaces/prod/services/orders/policy", `{"failover":{"stale":"suspect","staleAfterSeconds":30}}`)
+	m.clock.pass(30 * time.Second)
+	if err := m.config.Registry.AgeRegion(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	of := m.must(http.StatusOK, http.MethodGet, "/api/v2/namespaces/prod/services/orders/instances?region=b", "").Body.String()
+	for _, part := range []string{`"status":"suspect"`, `"status":"warning"}`, `"source":"region"`, `"reason":"the copy of region b is older than the 30s of the service's policy"`} {
+		if !strings.Contains(of, part) {
+			t.Errorf("the instances of the region lack %s: %s", part, of)
+		}
+	}
+	var regions v2Federation
+	into(t, m.must(http.StatusOK, http.MethodGet, "/api/v2/federation", ""), &regions)
+	mustEqual(t, "how many are suspect", regions.Regions[0].Suspect, 1)
+}
+
 // TestAnOperatorActsOnACopy shows the calls of the administration port, and what they refuse.
 func TestAnOperatorActsOnACopy(t *testing.T) {
 	m := newMember(t, func(c *Config) { c.AdminToken = "secret" })

@@ -204,6 +204,7 @@ const (
 	Condition_SOURCE_CHECK       Condition_Source = 3
 	Condition_SOURCE_REPORTS     Condition_Source = 4
 	Condition_SOURCE_PROTECTION  Condition_Source = 5
+	Condition_SOURCE_REGION      Condition_Source = 6 // the age of the copy of the region that it is of
 )
 
 // Enum value maps for Condition_Source.
@@ -215,6 +216,7 @@ var (
 		3: "SOURCE_CHECK",
 		4: "SOURCE_REPORTS",
 		5: "SOURCE_PROTECTION",
+		6: "SOURCE_REGION",
 	}
 	Condition_Source_value = map[string]int32{
 		"SOURCE_UNSPECIFIED": 0,
@@ -223,6 +225,7 @@ var (
 		"SOURCE_CHECK":       3,
 		"SOURCE_REPORTS":     4,
 		"SOURCE_PROTECTION":  5,
+		"SOURCE_REGION":      6,
 	}
 )
 
@@ -250,7 +253,7 @@ func (x Condition_Source) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Condition_Source.Descriptor instead.
 func (Condition_Source) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{25, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{26, 0}
 }
 
 type Result_Code int32
@@ -332,7 +335,7 @@ func (x Result_Code) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Result_Code.Descriptor instead.
 func (Result_Code) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{73, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{74, 0}
 }
 
 type Full_Of int32
@@ -399,7 +402,7 @@ func (x Full_Of) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Full_Of.Descriptor instead.
 func (Full_Of) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{74, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{75, 0}
 }
 
 // Status says how an instance is.
@@ -464,7 +467,7 @@ func (x InstanceRecord_Status) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use InstanceRecord_Status.Descriptor instead.
 func (InstanceRecord_Status) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{75, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{76, 0}
 }
 
 type EventRecord_Kind int32
@@ -525,7 +528,7 @@ func (x EventRecord_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use EventRecord_Kind.Descriptor instead.
 func (EventRecord_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{85, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{86, 0}
 }
 
 // Renewal is what became of one renewal.
@@ -584,7 +587,7 @@ func (x Answer_Renewal) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Answer_Renewal.Descriptor instead.
 func (Answer_Renewal) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{97, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{98, 0}
 }
 
 // Command is the data of one log entry. A member that does not know its format
@@ -609,6 +612,7 @@ type Command struct {
 	//	*Command_JudgeReports
 	//	*Command_ImportChanges
 	//	*Command_ControlRegion
+	//	*Command_AgeRegion
 	//	*Command_EditUpstreams
 	//	*Command_EditRole
 	//	*Command_EditBinding
@@ -798,6 +802,15 @@ func (x *Command) GetControlRegion() *ControlRegion {
 	return nil
 }
 
+func (x *Command) GetAgeRegion() *AgeRegion {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_AgeRegion); ok {
+			return x.AgeRegion
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetEditUpstreams() *EditUpstreams {
 	if x != nil {
 		if x, ok := x.Kind.(*Command_EditUpstreams); ok {
@@ -907,6 +920,10 @@ type Command_ControlRegion struct {
 	ControlRegion *ControlRegion `protobuf:"bytes,22,opt,name=control_region,json=controlRegion,proto3,oneof"`
 }
 
+type Command_AgeRegion struct {
+	AgeRegion *AgeRegion `protobuf:"bytes,23,opt,name=age_region,json=ageRegion,proto3,oneof"`
+}
+
 type Command_EditUpstreams struct {
 	EditUpstreams *EditUpstreams `protobuf:"bytes,19,opt,name=edit_upstreams,json=editUpstreams,proto3,oneof"`
 }
@@ -956,6 +973,8 @@ func (*Command_JudgeReports) isCommand_Kind() {}
 func (*Command_ImportChanges) isCommand_Kind() {}
 
 func (*Command_ControlRegion) isCommand_Kind() {}
+
+func (*Command_AgeRegion) isCommand_Kind() {}
 
 func (*Command_EditUpstreams) isCommand_Kind() {}
 
@@ -2458,6 +2477,76 @@ func (x *ControlRegion) GetAction() ControlRegion_Action {
 	return ControlRegion_ACTION_UNSPECIFIED
 }
 
+// AgeRegion says how old the copy of a region is at least, as far as anybody's policy asks,
+// or that it is younger again. It does nothing if the source was heard meanwhile.
+type AgeRegion struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Region        string                 `protobuf:"bytes,1,opt,name=region,proto3" json:"region,omitempty"`
+	ClusterId     uint64                 `protobuf:"varint,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	ToldMs        int64                  `protobuf:"varint,3,opt,name=told_ms,json=toldMs,proto3" json:"told_ms,omitempty"`    // RegionRecord.told_ms, by which it is that old
+	StaleMs       int64                  `protobuf:"varint,4,opt,name=stale_ms,json=staleMs,proto3" json:"stale_ms,omitempty"` // so old at least; 0 = young enough for everybody
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AgeRegion) Reset() {
+	*x = AgeRegion{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AgeRegion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AgeRegion) ProtoMessage() {}
+
+func (x *AgeRegion) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AgeRegion.ProtoReflect.Descriptor instead.
+func (*AgeRegion) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *AgeRegion) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *AgeRegion) GetClusterId() uint64 {
+	if x != nil {
+		return x.ClusterId
+	}
+	return 0
+}
+
+func (x *AgeRegion) GetToldMs() int64 {
+	if x != nil {
+		return x.ToldMs
+	}
+	return 0
+}
+
+func (x *AgeRegion) GetStaleMs() int64 {
+	if x != nil {
+		return x.StaleMs
+	}
+	return 0
+}
+
 // RegionRecord is the value under /replication/cursors/{region}/{cluster}.
 type RegionRecord struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
@@ -2472,13 +2561,14 @@ type RegionRecord struct {
 	HeldOf           uint64                 `protobuf:"varint,10,opt,name=held_of,json=heldOf,proto3" json:"held_of,omitempty"`                              // of so many
 	SweptIncarnation string                 `protobuf:"bytes,11,opt,name=swept_incarnation,json=sweptIncarnation,proto3" json:"swept_incarnation,omitempty"` // of the last full sync that was told to its end; like the next
 	SweptSelections  string                 `protobuf:"bytes,12,opt,name=swept_selections,json=sweptSelections,proto3" json:"swept_selections,omitempty"`    // with others, what it does not tell was deselected and not lost
+	StaleMs          int64                  `protobuf:"varint,13,opt,name=stale_ms,json=staleMs,proto3" json:"stale_ms,omitempty"`                           // so old the copy is at least, as far as policies ask; 0 = young enough for all
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
 
 func (x *RegionRecord) Reset() {
 	*x = RegionRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[24]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2490,7 +2580,7 @@ func (x *RegionRecord) String() string {
 func (*RegionRecord) ProtoMessage() {}
 
 func (x *RegionRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[24]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2503,7 +2593,7 @@ func (x *RegionRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegionRecord.ProtoReflect.Descriptor instead.
 func (*RegionRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{24}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RegionRecord) GetFormat() uint32 {
@@ -2583,6 +2673,13 @@ func (x *RegionRecord) GetSweptSelections() string {
 	return ""
 }
 
+func (x *RegionRecord) GetStaleMs() int64 {
+	if x != nil {
+		return x.StaleMs
+	}
+	return 0
+}
+
 // Condition is one thing that is said of an instance.
 type Condition struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2600,7 +2697,7 @@ type Condition struct {
 
 func (x *Condition) Reset() {
 	*x = Condition{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[25]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2612,7 +2709,7 @@ func (x *Condition) String() string {
 func (*Condition) ProtoMessage() {}
 
 func (x *Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[25]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2625,7 +2722,7 @@ func (x *Condition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Condition.ProtoReflect.Descriptor instead.
 func (*Condition) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{25}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Condition) GetSource() Condition_Source {
@@ -2702,7 +2799,7 @@ type Checkpoint struct {
 
 func (x *Checkpoint) Reset() {
 	*x = Checkpoint{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[26]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2714,7 +2811,7 @@ func (x *Checkpoint) String() string {
 func (*Checkpoint) ProtoMessage() {}
 
 func (x *Checkpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[26]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2727,7 +2824,7 @@ func (x *Checkpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
 func (*Checkpoint) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{26}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Checkpoint) GetTerm() uint64 {
@@ -2791,7 +2888,7 @@ type LeaseNumbers struct {
 
 func (x *LeaseNumbers) Reset() {
 	*x = LeaseNumbers{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[27]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2803,7 +2900,7 @@ func (x *LeaseNumbers) String() string {
 func (*LeaseNumbers) ProtoMessage() {}
 
 func (x *LeaseNumbers) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[27]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2816,7 +2913,7 @@ func (x *LeaseNumbers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseNumbers.ProtoReflect.Descriptor instead.
 func (*LeaseNumbers) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{27}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *LeaseNumbers) GetFirst() uint32 {
@@ -2846,7 +2943,7 @@ type EditPolicy struct {
 
 func (x *EditPolicy) Reset() {
 	*x = EditPolicy{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[28]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2858,7 +2955,7 @@ func (x *EditPolicy) String() string {
 func (*EditPolicy) ProtoMessage() {}
 
 func (x *EditPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[28]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2871,7 +2968,7 @@ func (x *EditPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EditPolicy.ProtoReflect.Descriptor instead.
 func (*EditPolicy) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{28}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *EditPolicy) GetKey() *ServiceKey {
@@ -2915,7 +3012,7 @@ type EditNamespace struct {
 
 func (x *EditNamespace) Reset() {
 	*x = EditNamespace{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[29]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2927,7 +3024,7 @@ func (x *EditNamespace) String() string {
 func (*EditNamespace) ProtoMessage() {}
 
 func (x *EditNamespace) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[29]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2940,7 +3037,7 @@ func (x *EditNamespace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EditNamespace.ProtoReflect.Descriptor instead.
 func (*EditNamespace) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{29}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *EditNamespace) GetNamespace() string {
@@ -2984,7 +3081,7 @@ type EditUpstreams struct {
 
 func (x *EditUpstreams) Reset() {
 	*x = EditUpstreams{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[30]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2996,7 +3093,7 @@ func (x *EditUpstreams) String() string {
 func (*EditUpstreams) ProtoMessage() {}
 
 func (x *EditUpstreams) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[30]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3009,7 +3106,7 @@ func (x *EditUpstreams) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EditUpstreams.ProtoReflect.Descriptor instead.
 func (*EditUpstreams) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{30}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *EditUpstreams) GetKey() *ServiceKey {
@@ -3051,7 +3148,7 @@ type Upstreams struct {
 
 func (x *Upstreams) Reset() {
 	*x = Upstreams{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[31]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3063,7 +3160,7 @@ func (x *Upstreams) String() string {
 func (*Upstreams) ProtoMessage() {}
 
 func (x *Upstreams) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[31]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3076,7 +3173,7 @@ func (x *Upstreams) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Upstreams.ProtoReflect.Descriptor instead.
 func (*Upstreams) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{31}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Upstreams) GetWants() *UpstreamPatterns {
@@ -3102,7 +3199,7 @@ type UpstreamPatterns struct {
 
 func (x *UpstreamPatterns) Reset() {
 	*x = UpstreamPatterns{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[32]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3114,7 +3211,7 @@ func (x *UpstreamPatterns) String() string {
 func (*UpstreamPatterns) ProtoMessage() {}
 
 func (x *UpstreamPatterns) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[32]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3127,7 +3224,7 @@ func (x *UpstreamPatterns) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamPatterns.ProtoReflect.Descriptor instead.
 func (*UpstreamPatterns) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{32}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *UpstreamPatterns) GetPatterns() []string {
@@ -3150,7 +3247,7 @@ type Precondition struct {
 
 func (x *Precondition) Reset() {
 	*x = Precondition{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[33]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3162,7 +3259,7 @@ func (x *Precondition) String() string {
 func (*Precondition) ProtoMessage() {}
 
 func (x *Precondition) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[33]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3175,7 +3272,7 @@ func (x *Precondition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Precondition.ProtoReflect.Descriptor instead.
 func (*Precondition) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{33}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Precondition) GetVersion() uint64 {
@@ -3225,7 +3322,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[34]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3237,7 +3334,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[34]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3250,7 +3347,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{34}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Policy) GetGraceSeconds() int64 {
@@ -3388,7 +3485,7 @@ type ActiveChecks struct {
 
 func (x *ActiveChecks) Reset() {
 	*x = ActiveChecks{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[35]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3400,7 +3497,7 @@ func (x *ActiveChecks) String() string {
 func (*ActiveChecks) ProtoMessage() {}
 
 func (x *ActiveChecks) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[35]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3413,7 +3510,7 @@ func (x *ActiveChecks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActiveChecks.ProtoReflect.Descriptor instead.
 func (*ActiveChecks) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{35}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ActiveChecks) GetKind() string {
@@ -3476,7 +3573,7 @@ type PolicyDrop struct {
 
 func (x *PolicyDrop) Reset() {
 	*x = PolicyDrop{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[36]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3488,7 +3585,7 @@ func (x *PolicyDrop) String() string {
 func (*PolicyDrop) ProtoMessage() {}
 
 func (x *PolicyDrop) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[36]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3501,7 +3598,7 @@ func (x *PolicyDrop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyDrop.ProtoReflect.Descriptor instead.
 func (*PolicyDrop) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{36}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *PolicyDrop) GetCategory() string {
@@ -3530,7 +3627,7 @@ type PolicySubset struct {
 
 func (x *PolicySubset) Reset() {
 	*x = PolicySubset{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[37]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3542,7 +3639,7 @@ func (x *PolicySubset) String() string {
 func (*PolicySubset) ProtoMessage() {}
 
 func (x *PolicySubset) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[37]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3555,7 +3652,7 @@ func (x *PolicySubset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicySubset.ProtoReflect.Descriptor instead.
 func (*PolicySubset) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{37}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *PolicySubset) GetName() string {
@@ -3595,7 +3692,7 @@ type PolicyRoute struct {
 
 func (x *PolicyRoute) Reset() {
 	*x = PolicyRoute{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[38]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3607,7 +3704,7 @@ func (x *PolicyRoute) String() string {
 func (*PolicyRoute) ProtoMessage() {}
 
 func (x *PolicyRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[38]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3620,7 +3717,7 @@ func (x *PolicyRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyRoute.ProtoReflect.Descriptor instead.
 func (*PolicyRoute) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{38}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *PolicyRoute) GetMatch() *RouteMatch {
@@ -3685,7 +3782,7 @@ type Fault struct {
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[39]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3697,7 +3794,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[39]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3710,7 +3807,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{39}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Fault) GetDelayMs() int64 {
@@ -3754,7 +3851,7 @@ type RouteMatch struct {
 
 func (x *RouteMatch) Reset() {
 	*x = RouteMatch{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[40]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3766,7 +3863,7 @@ func (x *RouteMatch) String() string {
 func (*RouteMatch) ProtoMessage() {}
 
 func (x *RouteMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[40]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3779,7 +3876,7 @@ func (x *RouteMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteMatch.ProtoReflect.Descriptor instead.
 func (*RouteMatch) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{40}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *RouteMatch) GetPath() string {
@@ -3822,7 +3919,7 @@ type HeaderMatch struct {
 
 func (x *HeaderMatch) Reset() {
 	*x = HeaderMatch{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[41]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3834,7 +3931,7 @@ func (x *HeaderMatch) String() string {
 func (*HeaderMatch) ProtoMessage() {}
 
 func (x *HeaderMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[41]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3847,7 +3944,7 @@ func (x *HeaderMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeaderMatch.ProtoReflect.Descriptor instead.
 func (*HeaderMatch) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{41}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *HeaderMatch) GetName() string {
@@ -3889,7 +3986,7 @@ type SplitTarget struct {
 
 func (x *SplitTarget) Reset() {
 	*x = SplitTarget{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[42]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3901,7 +3998,7 @@ func (x *SplitTarget) String() string {
 func (*SplitTarget) ProtoMessage() {}
 
 func (x *SplitTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[42]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3914,7 +4011,7 @@ func (x *SplitTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitTarget.ProtoReflect.Descriptor instead.
 func (*SplitTarget) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{42}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *SplitTarget) GetSubset() string {
@@ -3943,7 +4040,7 @@ type Mirror struct {
 
 func (x *Mirror) Reset() {
 	*x = Mirror{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[43]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3955,7 +4052,7 @@ func (x *Mirror) String() string {
 func (*Mirror) ProtoMessage() {}
 
 func (x *Mirror) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[43]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3968,7 +4065,7 @@ func (x *Mirror) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mirror.ProtoReflect.Descriptor instead.
 func (*Mirror) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{43}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Mirror) GetSubset() string {
@@ -4002,7 +4099,7 @@ type RouteTimeouts struct {
 
 func (x *RouteTimeouts) Reset() {
 	*x = RouteTimeouts{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[44]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4014,7 +4111,7 @@ func (x *RouteTimeouts) String() string {
 func (*RouteTimeouts) ProtoMessage() {}
 
 func (x *RouteTimeouts) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[44]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4027,7 +4124,7 @@ func (x *RouteTimeouts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteTimeouts.ProtoReflect.Descriptor instead.
 func (*RouteTimeouts) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{44}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *RouteTimeouts) GetRequestMs() int64 {
@@ -4059,7 +4156,7 @@ type Reports struct {
 
 func (x *Reports) Reset() {
 	*x = Reports{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[45]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4071,7 +4168,7 @@ func (x *Reports) String() string {
 func (*Reports) ProtoMessage() {}
 
 func (x *Reports) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[45]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4084,7 +4181,7 @@ func (x *Reports) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reports.ProtoReflect.Descriptor instead.
 func (*Reports) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{45}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Reports) GetEffect() string {
@@ -4140,7 +4237,7 @@ type LoadReports struct {
 
 func (x *LoadReports) Reset() {
 	*x = LoadReports{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[46]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4152,7 +4249,7 @@ func (x *LoadReports) String() string {
 func (*LoadReports) ProtoMessage() {}
 
 func (x *LoadReports) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[46]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4165,7 +4262,7 @@ func (x *LoadReports) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadReports.ProtoReflect.Descriptor instead.
 func (*LoadReports) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{46}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *LoadReports) GetErrorPercent() int64 {
@@ -4195,7 +4292,7 @@ type SelfPreservation struct {
 
 func (x *SelfPreservation) Reset() {
 	*x = SelfPreservation{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[47]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4207,7 +4304,7 @@ func (x *SelfPreservation) String() string {
 func (*SelfPreservation) ProtoMessage() {}
 
 func (x *SelfPreservation) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[47]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4220,7 +4317,7 @@ func (x *SelfPreservation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SelfPreservation.ProtoReflect.Descriptor instead.
 func (*SelfPreservation) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{47}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *SelfPreservation) GetEnabled() bool {
@@ -4264,7 +4361,7 @@ type LoadBalancing struct {
 
 func (x *LoadBalancing) Reset() {
 	*x = LoadBalancing{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[48]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4276,7 +4373,7 @@ func (x *LoadBalancing) String() string {
 func (*LoadBalancing) ProtoMessage() {}
 
 func (x *LoadBalancing) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[48]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4289,7 +4386,7 @@ func (x *LoadBalancing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadBalancing.ProtoReflect.Descriptor instead.
 func (*LoadBalancing) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{48}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *LoadBalancing) GetAlgorithm() string {
@@ -4330,7 +4427,7 @@ type HashCookie struct {
 
 func (x *HashCookie) Reset() {
 	*x = HashCookie{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[49]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4342,7 +4439,7 @@ func (x *HashCookie) String() string {
 func (*HashCookie) ProtoMessage() {}
 
 func (x *HashCookie) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[49]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4355,7 +4452,7 @@ func (x *HashCookie) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HashCookie.ProtoReflect.Descriptor instead.
 func (*HashCookie) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{49}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *HashCookie) GetName() string {
@@ -4390,7 +4487,7 @@ type OutlierDetection struct {
 
 func (x *OutlierDetection) Reset() {
 	*x = OutlierDetection{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[50]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4402,7 +4499,7 @@ func (x *OutlierDetection) String() string {
 func (*OutlierDetection) ProtoMessage() {}
 
 func (x *OutlierDetection) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[50]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4415,7 +4512,7 @@ func (x *OutlierDetection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutlierDetection.ProtoReflect.Descriptor instead.
 func (*OutlierDetection) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{50}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *OutlierDetection) GetDisabled() bool {
@@ -4495,7 +4592,7 @@ type CircuitBreaking struct {
 
 func (x *CircuitBreaking) Reset() {
 	*x = CircuitBreaking{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[51]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4507,7 +4604,7 @@ func (x *CircuitBreaking) String() string {
 func (*CircuitBreaking) ProtoMessage() {}
 
 func (x *CircuitBreaking) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[51]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4520,7 +4617,7 @@ func (x *CircuitBreaking) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CircuitBreaking.ProtoReflect.Descriptor instead.
 func (*CircuitBreaking) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{51}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *CircuitBreaking) GetMaxConnections() int64 {
@@ -4570,7 +4667,7 @@ type Timeouts struct {
 
 func (x *Timeouts) Reset() {
 	*x = Timeouts{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[52]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4582,7 +4679,7 @@ func (x *Timeouts) String() string {
 func (*Timeouts) ProtoMessage() {}
 
 func (x *Timeouts) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[52]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4595,7 +4692,7 @@ func (x *Timeouts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timeouts.ProtoReflect.Descriptor instead.
 func (*Timeouts) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{52}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Timeouts) GetConnectMs() int64 {
@@ -4631,7 +4728,7 @@ type Retries struct {
 
 func (x *Retries) Reset() {
 	*x = Retries{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[53]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4643,7 +4740,7 @@ func (x *Retries) String() string {
 func (*Retries) ProtoMessage() {}
 
 func (x *Retries) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[53]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4656,7 +4753,7 @@ func (x *Retries) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Retries.ProtoReflect.Descriptor instead.
 func (*Retries) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{53}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Retries) GetAttempts() int64 {
@@ -4690,13 +4787,15 @@ type Failover struct {
 	ZoneFirst               bool                   `protobuf:"varint,5,opt,name=zone_first,json=zoneFirst,proto3" json:"zone_first,omitempty"`
 	AllOrNothing            bool                   `protobuf:"varint,6,opt,name=all_or_nothing,json=allOrNothing,proto3" json:"all_or_nothing,omitempty"`
 	MinHealthyPercent       *int64                 `protobuf:"varint,7,opt,name=min_healthy_percent,json=minHealthyPercent,proto3,oneof" json:"min_healthy_percent,omitempty"`
+	StaleAfterSeconds       *int64                 `protobuf:"varint,10,opt,name=stale_after_seconds,json=staleAfterSeconds,proto3,oneof" json:"stale_after_seconds,omitempty"`
+	Stale                   string                 `protobuf:"bytes,11,opt,name=stale,proto3" json:"stale,omitempty"`
 	unknownFields           protoimpl.UnknownFields
 	sizeCache               protoimpl.SizeCache
 }
 
 func (x *Failover) Reset() {
 	*x = Failover{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[54]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4708,7 +4807,7 @@ func (x *Failover) String() string {
 func (*Failover) ProtoMessage() {}
 
 func (x *Failover) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[54]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4721,7 +4820,7 @@ func (x *Failover) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failover.ProtoReflect.Descriptor instead.
 func (*Failover) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{54}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Failover) GetOverprovisioningPercent() int64 {
@@ -4773,6 +4872,20 @@ func (x *Failover) GetMinHealthyPercent() int64 {
 	return 0
 }
 
+func (x *Failover) GetStaleAfterSeconds() int64 {
+	if x != nil && x.StaleAfterSeconds != nil {
+		return *x.StaleAfterSeconds
+	}
+	return 0
+}
+
+func (x *Failover) GetStale() string {
+	if x != nil {
+		return x.Stale
+	}
+	return ""
+}
+
 // Namespace is what is written down of a namespace.
 type Namespace struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -4785,7 +4898,7 @@ type Namespace struct {
 
 func (x *Namespace) Reset() {
 	*x = Namespace{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[55]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4797,7 +4910,7 @@ func (x *Namespace) String() string {
 func (*Namespace) ProtoMessage() {}
 
 func (x *Namespace) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[55]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4810,7 +4923,7 @@ func (x *Namespace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Namespace.ProtoReflect.Descriptor instead.
 func (*Namespace) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{55}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Namespace) GetDescription() string {
@@ -4845,7 +4958,7 @@ type Quota struct {
 
 func (x *Quota) Reset() {
 	*x = Quota{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[56]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4857,7 +4970,7 @@ func (x *Quota) String() string {
 func (*Quota) ProtoMessage() {}
 
 func (x *Quota) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[56]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4870,7 +4983,7 @@ func (x *Quota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Quota.ProtoReflect.Descriptor instead.
 func (*Quota) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{56}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Quota) GetServices() int64 {
@@ -4897,7 +5010,7 @@ type ServiceKey struct {
 
 func (x *ServiceKey) Reset() {
 	*x = ServiceKey{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[57]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4909,7 +5022,7 @@ func (x *ServiceKey) String() string {
 func (*ServiceKey) ProtoMessage() {}
 
 func (x *ServiceKey) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[57]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4922,7 +5035,7 @@ func (x *ServiceKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceKey.ProtoReflect.Descriptor instead.
 func (*ServiceKey) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{57}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ServiceKey) GetNamespace() string {
@@ -4950,7 +5063,7 @@ type InstanceKey struct {
 
 func (x *InstanceKey) Reset() {
 	*x = InstanceKey{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[58]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4962,7 +5075,7 @@ func (x *InstanceKey) String() string {
 func (*InstanceKey) ProtoMessage() {}
 
 func (x *InstanceKey) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[58]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4975,7 +5088,7 @@ func (x *InstanceKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceKey.ProtoReflect.Descriptor instead.
 func (*InstanceKey) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{58}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *InstanceKey) GetNamespace() string {
@@ -5016,7 +5129,7 @@ type InstanceSpec struct {
 
 func (x *InstanceSpec) Reset() {
 	*x = InstanceSpec{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[59]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5028,7 +5141,7 @@ func (x *InstanceSpec) String() string {
 func (*InstanceSpec) ProtoMessage() {}
 
 func (x *InstanceSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[59]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5041,7 +5154,7 @@ func (x *InstanceSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceSpec.ProtoReflect.Descriptor instead.
 func (*InstanceSpec) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{59}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *InstanceSpec) GetGroup() string {
@@ -5110,7 +5223,7 @@ type Pair struct {
 
 func (x *Pair) Reset() {
 	*x = Pair{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[60]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5122,7 +5235,7 @@ func (x *Pair) String() string {
 func (*Pair) ProtoMessage() {}
 
 func (x *Pair) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[60]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5135,7 +5248,7 @@ func (x *Pair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pair.ProtoReflect.Descriptor instead.
 func (*Pair) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{60}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Pair) GetKey() string {
@@ -5166,7 +5279,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[61]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5178,7 +5291,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[61]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5191,7 +5304,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{61}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Endpoint) GetName() string {
@@ -5259,7 +5372,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[62]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5271,7 +5384,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[62]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5284,7 +5397,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{62}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Check) GetName() string {
@@ -5398,7 +5511,7 @@ type EditRole struct {
 
 func (x *EditRole) Reset() {
 	*x = EditRole{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[63]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5410,7 +5523,7 @@ func (x *EditRole) String() string {
 func (*EditRole) ProtoMessage() {}
 
 func (x *EditRole) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[63]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5423,7 +5536,7 @@ func (x *EditRole) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EditRole.ProtoReflect.Descriptor instead.
 func (*EditRole) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{63}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *EditRole) GetName() string {
@@ -5467,7 +5580,7 @@ type EditBinding struct {
 
 func (x *EditBinding) Reset() {
 	*x = EditBinding{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[64]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5479,7 +5592,7 @@ func (x *EditBinding) String() string {
 func (*EditBinding) ProtoMessage() {}
 
 func (x *EditBinding) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[64]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5492,7 +5605,7 @@ func (x *EditBinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EditBinding.ProtoReflect.Descriptor instead.
 func (*EditBinding) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{64}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *EditBinding) GetName() string {
@@ -5536,7 +5649,7 @@ type GrantToken struct {
 
 func (x *GrantToken) Reset() {
 	*x = GrantToken{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[65]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5548,7 +5661,7 @@ func (x *GrantToken) String() string {
 func (*GrantToken) ProtoMessage() {}
 
 func (x *GrantToken) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[65]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5561,7 +5674,7 @@ func (x *GrantToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrantToken.ProtoReflect.Descriptor instead.
 func (*GrantToken) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{65}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *GrantToken) GetId() string {
@@ -5602,7 +5715,7 @@ type RevokeToken struct {
 
 func (x *RevokeToken) Reset() {
 	*x = RevokeToken{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[66]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5614,7 +5727,7 @@ func (x *RevokeToken) String() string {
 func (*RevokeToken) ProtoMessage() {}
 
 func (x *RevokeToken) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[66]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5627,7 +5740,7 @@ func (x *RevokeToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeToken.ProtoReflect.Descriptor instead.
 func (*RevokeToken) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{66}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *RevokeToken) GetId() string {
@@ -5648,7 +5761,7 @@ type Role struct {
 
 func (x *Role) Reset() {
 	*x = Role{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[67]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5660,7 +5773,7 @@ func (x *Role) String() string {
 func (*Role) ProtoMessage() {}
 
 func (x *Role) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[67]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5673,7 +5786,7 @@ func (x *Role) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Role.ProtoReflect.Descriptor instead.
 func (*Role) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{67}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *Role) GetDescription() string {
@@ -5704,7 +5817,7 @@ type Rule struct {
 
 func (x *Rule) Reset() {
 	*x = Rule{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[68]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5716,7 +5829,7 @@ func (x *Rule) String() string {
 func (*Rule) ProtoMessage() {}
 
 func (x *Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[68]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5729,7 +5842,7 @@ func (x *Rule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rule.ProtoReflect.Descriptor instead.
 func (*Rule) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{68}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Rule) GetDeny() bool {
@@ -5779,7 +5892,7 @@ type Binding struct {
 
 func (x *Binding) Reset() {
 	*x = Binding{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[69]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5791,7 +5904,7 @@ func (x *Binding) String() string {
 func (*Binding) ProtoMessage() {}
 
 func (x *Binding) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[69]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5804,7 +5917,7 @@ func (x *Binding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Binding.ProtoReflect.Descriptor instead.
 func (*Binding) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{69}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *Binding) GetDescription() string {
@@ -5842,7 +5955,7 @@ type AccessToken struct {
 
 func (x *AccessToken) Reset() {
 	*x = AccessToken{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[70]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5854,7 +5967,7 @@ func (x *AccessToken) String() string {
 func (*AccessToken) ProtoMessage() {}
 
 func (x *AccessToken) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[70]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5867,7 +5980,7 @@ func (x *AccessToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccessToken.ProtoReflect.Descriptor instead.
 func (*AccessToken) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{70}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *AccessToken) GetHash() []byte {
@@ -5920,7 +6033,7 @@ type AccessTokenRecord struct {
 
 func (x *AccessTokenRecord) Reset() {
 	*x = AccessTokenRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[71]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5932,7 +6045,7 @@ func (x *AccessTokenRecord) String() string {
 func (*AccessTokenRecord) ProtoMessage() {}
 
 func (x *AccessTokenRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[71]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5945,7 +6058,7 @@ func (x *AccessTokenRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccessTokenRecord.ProtoReflect.Descriptor instead.
 func (*AccessTokenRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{71}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *AccessTokenRecord) GetFormat() uint32 {
@@ -6000,7 +6113,7 @@ type Reply struct {
 
 func (x *Reply) Reset() {
 	*x = Reply{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[72]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6012,7 +6125,7 @@ func (x *Reply) String() string {
 func (*Reply) ProtoMessage() {}
 
 func (x *Reply) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[72]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6025,7 +6138,7 @@ func (x *Reply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reply.ProtoReflect.Descriptor instead.
 func (*Reply) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{72}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *Reply) GetResults() []*Result {
@@ -6050,7 +6163,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[73]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6062,7 +6175,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[73]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6075,7 +6188,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{73}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *Result) GetCode() Result_Code {
@@ -6138,7 +6251,7 @@ type Full struct {
 
 func (x *Full) Reset() {
 	*x = Full{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[74]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6150,7 +6263,7 @@ func (x *Full) String() string {
 func (*Full) ProtoMessage() {}
 
 func (x *Full) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[74]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6163,7 +6276,7 @@ func (x *Full) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Full.ProtoReflect.Descriptor instead.
 func (*Full) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{74}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *Full) GetOf() Full_Of {
@@ -6204,7 +6317,7 @@ type InstanceRecord struct {
 
 func (x *InstanceRecord) Reset() {
 	*x = InstanceRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[75]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6216,7 +6329,7 @@ func (x *InstanceRecord) String() string {
 func (*InstanceRecord) ProtoMessage() {}
 
 func (x *InstanceRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[75]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6229,7 +6342,7 @@ func (x *InstanceRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceRecord.ProtoReflect.Descriptor instead.
 func (*InstanceRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{75}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *InstanceRecord) GetFormat() uint32 {
@@ -6342,17 +6455,20 @@ type Imported struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Region        string                 `protobuf:"bytes,1,opt,name=region,proto3" json:"region,omitempty"`
 	ClusterId     uint64                 `protobuf:"varint,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
-	Revision      uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`                    // of the source
-	SeenAtMs      int64                  `protobuf:"varint,4,opt,name=seen_at_ms,json=seenAtMs,proto3" json:"seen_at_ms,omitempty"`  // when the source told of it last
-	Mark          uint64                 `protobuf:"varint,5,opt,name=mark,proto3" json:"mark,omitempty"`                            // RegionRecord.syncs when it was told
-	HandedOut     bool                   `protobuf:"varint,6,opt,name=handed_out,json=handedOut,proto3" json:"handed_out,omitempty"` // by the source, though it is not routable
+	Revision      uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`                                                                     // of the source
+	SeenAtMs      int64                  `protobuf:"varint,4,opt,name=seen_at_ms,json=seenAtMs,proto3" json:"seen_at_ms,omitempty"`                                                   // when the source told of it last
+	Mark          uint64                 `protobuf:"varint,5,opt,name=mark,proto3" json:"mark,omitempty"`                                                                             // RegionRecord.syncs when it was told
+	HandedOut     bool                   `protobuf:"varint,6,opt,name=handed_out,json=handedOut,proto3" json:"handed_out,omitempty"`                                                  // by the source, though it is not routable
+	Stale         uint32                 `protobuf:"varint,7,opt,name=stale,proto3" json:"stale,omitempty"`                                                                           // what the age of the copy has made of it: 0 = nothing, 1 = suspect, 2 = withheld
+	ToldStatus    InstanceRecord_Status  `protobuf:"varint,8,opt,name=told_status,json=toldStatus,proto3,enum=stellmap.record.v1.InstanceRecord_Status" json:"told_status,omitempty"` // where it has made something of it: what the source says; like the next
+	ToldSinceMs   int64                  `protobuf:"varint,9,opt,name=told_since_ms,json=toldSinceMs,proto3" json:"told_since_ms,omitempty"`                                          // as status_since_ms of the source
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Imported) Reset() {
 	*x = Imported{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[76]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6364,7 +6480,7 @@ func (x *Imported) String() string {
 func (*Imported) ProtoMessage() {}
 
 func (x *Imported) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[76]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6377,7 +6493,7 @@ func (x *Imported) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Imported.ProtoReflect.Descriptor instead.
 func (*Imported) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{76}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *Imported) GetRegion() string {
@@ -6422,6 +6538,27 @@ func (x *Imported) GetHandedOut() bool {
 	return false
 }
 
+func (x *Imported) GetStale() uint32 {
+	if x != nil {
+		return x.Stale
+	}
+	return 0
+}
+
+func (x *Imported) GetToldStatus() InstanceRecord_Status {
+	if x != nil {
+		return x.ToldStatus
+	}
+	return InstanceRecord_STATUS_UNSPECIFIED
+}
+
+func (x *Imported) GetToldSinceMs() int64 {
+	if x != nil {
+		return x.ToldSinceMs
+	}
+	return 0
+}
+
 // ToldRecord is the value under /checkpoints/{n}: what checkpoints have said of
 // the leases with a range of numbers.
 type ToldRecord struct {
@@ -6436,7 +6573,7 @@ type ToldRecord struct {
 
 func (x *ToldRecord) Reset() {
 	*x = ToldRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[77]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6448,7 +6585,7 @@ func (x *ToldRecord) String() string {
 func (*ToldRecord) ProtoMessage() {}
 
 func (x *ToldRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[77]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6461,7 +6598,7 @@ func (x *ToldRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldRecord.ProtoReflect.Descriptor instead.
 func (*ToldRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{77}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *ToldRecord) GetFormat() uint32 {
@@ -6507,7 +6644,7 @@ type ToldClockRecord struct {
 
 func (x *ToldClockRecord) Reset() {
 	*x = ToldClockRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[78]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6519,7 +6656,7 @@ func (x *ToldClockRecord) String() string {
 func (*ToldClockRecord) ProtoMessage() {}
 
 func (x *ToldClockRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[78]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6532,7 +6669,7 @@ func (x *ToldClockRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldClockRecord.ProtoReflect.Descriptor instead.
 func (*ToldClockRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{78}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *ToldClockRecord) GetFormat() uint32 {
@@ -6592,7 +6729,7 @@ type LeaseRecord struct {
 
 func (x *LeaseRecord) Reset() {
 	*x = LeaseRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[79]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6604,7 +6741,7 @@ func (x *LeaseRecord) String() string {
 func (*LeaseRecord) ProtoMessage() {}
 
 func (x *LeaseRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[79]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6617,7 +6754,7 @@ func (x *LeaseRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRecord.ProtoReflect.Descriptor instead.
 func (*LeaseRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{79}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *LeaseRecord) GetFormat() uint32 {
@@ -6682,7 +6819,7 @@ type ServiceRecord struct {
 
 func (x *ServiceRecord) Reset() {
 	*x = ServiceRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[80]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6694,7 +6831,7 @@ func (x *ServiceRecord) String() string {
 func (*ServiceRecord) ProtoMessage() {}
 
 func (x *ServiceRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[80]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6707,7 +6844,7 @@ func (x *ServiceRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceRecord.ProtoReflect.Descriptor instead.
 func (*ServiceRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{80}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *ServiceRecord) GetFormat() uint32 {
@@ -6798,7 +6935,7 @@ type Override struct {
 
 func (x *Override) Reset() {
 	*x = Override{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[81]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6810,7 +6947,7 @@ func (x *Override) String() string {
 func (*Override) ProtoMessage() {}
 
 func (x *Override) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[81]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6823,7 +6960,7 @@ func (x *Override) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Override.ProtoReflect.Descriptor instead.
 func (*Override) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{81}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *Override) GetId() string {
@@ -6852,7 +6989,7 @@ type DocumentRecord struct {
 
 func (x *DocumentRecord) Reset() {
 	*x = DocumentRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[82]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6864,7 +7001,7 @@ func (x *DocumentRecord) String() string {
 func (*DocumentRecord) ProtoMessage() {}
 
 func (x *DocumentRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[82]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6877,7 +7014,7 @@ func (x *DocumentRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DocumentRecord.ProtoReflect.Descriptor instead.
 func (*DocumentRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{82}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *DocumentRecord) GetFormat() uint32 {
@@ -6912,7 +7049,7 @@ type Edit struct {
 
 func (x *Edit) Reset() {
 	*x = Edit{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[83]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6924,7 +7061,7 @@ func (x *Edit) String() string {
 func (*Edit) ProtoMessage() {}
 
 func (x *Edit) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[83]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6937,7 +7074,7 @@ func (x *Edit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Edit.ProtoReflect.Descriptor instead.
 func (*Edit) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{83}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *Edit) GetVersion() uint64 {
@@ -7017,7 +7154,7 @@ type EventsRecord struct {
 
 func (x *EventsRecord) Reset() {
 	*x = EventsRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[84]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7029,7 +7166,7 @@ func (x *EventsRecord) String() string {
 func (*EventsRecord) ProtoMessage() {}
 
 func (x *EventsRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[84]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7042,7 +7179,7 @@ func (x *EventsRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRecord.ProtoReflect.Descriptor instead.
 func (*EventsRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{84}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *EventsRecord) GetFormat() uint32 {
@@ -7089,7 +7226,7 @@ type EventRecord struct {
 
 func (x *EventRecord) Reset() {
 	*x = EventRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[85]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7101,7 +7238,7 @@ func (x *EventRecord) String() string {
 func (*EventRecord) ProtoMessage() {}
 
 func (x *EventRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[85]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7114,7 +7251,7 @@ func (x *EventRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventRecord.ProtoReflect.Descriptor instead.
 func (*EventRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{85}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *EventRecord) GetKind() EventRecord_Kind {
@@ -7177,7 +7314,7 @@ type HistoryRecord struct {
 
 func (x *HistoryRecord) Reset() {
 	*x = HistoryRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[86]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7189,7 +7326,7 @@ func (x *HistoryRecord) String() string {
 func (*HistoryRecord) ProtoMessage() {}
 
 func (x *HistoryRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[86]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7202,7 +7339,7 @@ func (x *HistoryRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryRecord.ProtoReflect.Descriptor instead.
 func (*HistoryRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{86}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *HistoryRecord) GetFormat() uint32 {
@@ -7229,7 +7366,7 @@ type ServiceEndpoint struct {
 
 func (x *ServiceEndpoint) Reset() {
 	*x = ServiceEndpoint{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[87]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7241,7 +7378,7 @@ func (x *ServiceEndpoint) String() string {
 func (*ServiceEndpoint) ProtoMessage() {}
 
 func (x *ServiceEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[87]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7254,7 +7391,7 @@ func (x *ServiceEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceEndpoint.ProtoReflect.Descriptor instead.
 func (*ServiceEndpoint) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{87}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *ServiceEndpoint) GetName() string {
@@ -7287,7 +7424,7 @@ type Ask struct {
 
 func (x *Ask) Reset() {
 	*x = Ask{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[88]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7299,7 +7436,7 @@ func (x *Ask) String() string {
 func (*Ask) ProtoMessage() {}
 
 func (x *Ask) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[88]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7312,7 +7449,7 @@ func (x *Ask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask.ProtoReflect.Descriptor instead.
 func (*Ask) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{88}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *Ask) GetFormat() uint32 {
@@ -7388,7 +7525,7 @@ type RenewLeases struct {
 
 func (x *RenewLeases) Reset() {
 	*x = RenewLeases{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[89]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7400,7 +7537,7 @@ func (x *RenewLeases) String() string {
 func (*RenewLeases) ProtoMessage() {}
 
 func (x *RenewLeases) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[89]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7413,7 +7550,7 @@ func (x *RenewLeases) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeases.ProtoReflect.Descriptor instead.
 func (*RenewLeases) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{89}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *RenewLeases) GetItems() []*RenewItem {
@@ -7433,7 +7570,7 @@ type ShareChecks struct {
 
 func (x *ShareChecks) Reset() {
 	*x = ShareChecks{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[90]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7445,7 +7582,7 @@ func (x *ShareChecks) String() string {
 func (*ShareChecks) ProtoMessage() {}
 
 func (x *ShareChecks) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[90]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7458,7 +7595,7 @@ func (x *ShareChecks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShareChecks.ProtoReflect.Descriptor instead.
 func (*ShareChecks) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{90}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *ShareChecks) GetMember() uint64 {
@@ -7480,7 +7617,7 @@ type TellReports struct {
 
 func (x *TellReports) Reset() {
 	*x = TellReports{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[91]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7492,7 +7629,7 @@ func (x *TellReports) String() string {
 func (*TellReports) ProtoMessage() {}
 
 func (x *TellReports) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[91]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7505,7 +7642,7 @@ func (x *TellReports) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TellReports.ProtoReflect.Descriptor instead.
 func (*TellReports) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{91}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *TellReports) GetItems() []*Report {
@@ -7536,7 +7673,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[92]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7548,7 +7685,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[92]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7561,7 +7698,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{92}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *Report) GetKey() *InstanceKey {
@@ -7610,7 +7747,7 @@ type ToldReports struct {
 
 func (x *ToldReports) Reset() {
 	*x = ToldReports{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[93]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7622,7 +7759,7 @@ func (x *ToldReports) String() string {
 func (*ToldReports) ProtoMessage() {}
 
 func (x *ToldReports) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[93]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7635,7 +7772,7 @@ func (x *ToldReports) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldReports.ProtoReflect.Descriptor instead.
 func (*ToldReports) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{93}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *ToldReports) GetOutcomes() []*ToldReport {
@@ -7663,7 +7800,7 @@ type ToldReport struct {
 
 func (x *ToldReport) Reset() {
 	*x = ToldReport{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[94]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7675,7 +7812,7 @@ func (x *ToldReport) String() string {
 func (*ToldReport) ProtoMessage() {}
 
 func (x *ToldReport) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[94]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7688,7 +7825,7 @@ func (x *ToldReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldReport.ProtoReflect.Descriptor instead.
 func (*ToldReport) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{94}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *ToldReport) GetFound() bool {
@@ -7718,7 +7855,7 @@ type ReportedInstance struct {
 
 func (x *ReportedInstance) Reset() {
 	*x = ReportedInstance{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[95]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7730,7 +7867,7 @@ func (x *ReportedInstance) String() string {
 func (*ReportedInstance) ProtoMessage() {}
 
 func (x *ReportedInstance) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[95]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7743,7 +7880,7 @@ func (x *ReportedInstance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportedInstance.ProtoReflect.Descriptor instead.
 func (*ReportedInstance) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{95}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *ReportedInstance) GetId() string {
@@ -7787,7 +7924,7 @@ type ReportedBy struct {
 
 func (x *ReportedBy) Reset() {
 	*x = ReportedBy{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[96]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7799,7 +7936,7 @@ func (x *ReportedBy) String() string {
 func (*ReportedBy) ProtoMessage() {}
 
 func (x *ReportedBy) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[96]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7812,7 +7949,7 @@ func (x *ReportedBy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportedBy.ProtoReflect.Descriptor instead.
 func (*ReportedBy) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{96}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *ReportedBy) GetReporter() string {
@@ -7863,7 +8000,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[97]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7875,7 +8012,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[97]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7888,7 +8025,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{97}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *Answer) GetRenewals() []Answer_Renewal {
@@ -7923,8 +8060,7 @@ var File_stellmap_record_v1_record_proto protoreflect.FileDescriptor
 
 const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x1fstellmap/record/v1/record.proto\x12\x12stellmap.record.v1\"\xd8\n" +
-	"\n" +
+	"\x1fstellmap/record/v1/record.proto\x12\x12stellmap.record.v1\"\x98\v\n" +
 	"\aCommand\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12:\n" +
 	"\bregister\x18\x02 \x01(\v2\x1c.stellmap.record.v1.RegisterH\x00R\bregister\x12@\n" +
@@ -7947,7 +8083,9 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\aprotect\x18\r \x01(\v2\x1b.stellmap.record.v1.ProtectH\x00R\aprotect\x12G\n" +
 	"\rjudge_reports\x18\x12 \x01(\v2 .stellmap.record.v1.JudgeReportsH\x00R\fjudgeReports\x12J\n" +
 	"\x0eimport_changes\x18\x15 \x01(\v2!.stellmap.record.v1.ImportChangesH\x00R\rimportChanges\x12J\n" +
-	"\x0econtrol_region\x18\x16 \x01(\v2!.stellmap.record.v1.ControlRegionH\x00R\rcontrolRegion\x12J\n" +
+	"\x0econtrol_region\x18\x16 \x01(\v2!.stellmap.record.v1.ControlRegionH\x00R\rcontrolRegion\x12>\n" +
+	"\n" +
+	"age_region\x18\x17 \x01(\v2\x1d.stellmap.record.v1.AgeRegionH\x00R\tageRegion\x12J\n" +
 	"\x0eedit_upstreams\x18\x13 \x01(\v2!.stellmap.record.v1.EditUpstreamsH\x00R\reditUpstreams\x12;\n" +
 	"\tedit_role\x18\x19 \x01(\v2\x1c.stellmap.record.v1.EditRoleH\x00R\beditRole\x12D\n" +
 	"\fedit_binding\x18\x1a \x01(\v2\x1f.stellmap.record.v1.EditBindingH\x00R\veditBinding\x12A\n" +
@@ -8088,7 +8226,13 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\x0eACTION_CONFIRM\x10\x04\x12\x11\n" +
 	"\rACTION_FORGET\x10\x05\x12\x0e\n" +
 	"\n" +
-	"ACTION_AGE\x10\x06\"\xe7\x02\n" +
+	"ACTION_AGE\x10\x06\"v\n" +
+	"\tAgeRegion\x12\x16\n" +
+	"\x06region\x18\x01 \x01(\tR\x06region\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x02 \x01(\x04R\tclusterId\x12\x17\n" +
+	"\atold_ms\x18\x03 \x01(\x03R\x06toldMs\x12\x19\n" +
+	"\bstale_ms\x18\x04 \x01(\x03R\astaleMs\"\x82\x03\n" +
 	"\fRegionRecord\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x128\n" +
 	"\x06cursor\x18\x02 \x01(\v2 .stellmap.record.v1.ImportCursorR\x06cursor\x12\x14\n" +
@@ -8101,7 +8245,8 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\aheld_of\x18\n" +
 	" \x01(\x04R\x06heldOf\x12+\n" +
 	"\x11swept_incarnation\x18\v \x01(\tR\x10sweptIncarnation\x12)\n" +
-	"\x10swept_selections\x18\f \x01(\tR\x0fsweptSelections\"\xa9\x03\n" +
+	"\x10swept_selections\x18\f \x01(\tR\x0fsweptSelections\x12\x19\n" +
+	"\bstale_ms\x18\r \x01(\x03R\astaleMs\"\xbc\x03\n" +
 	"\tCondition\x12<\n" +
 	"\x06source\x18\x01 \x01(\x0e2$.stellmap.record.v1.Condition.SourceR\x06source\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12A\n" +
@@ -8110,14 +8255,15 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\buntil_ms\x18\x05 \x01(\x03R\auntilMs\x12\x16\n" +
 	"\x06reason\x18\x06 \x01(\tR\x06reason\x12\x0e\n" +
 	"\x02by\x18\a \x01(\tR\x02by\x12\"\n" +
-	"\rheld_until_ms\x18\b \x01(\x03R\vheldUntilMs\"\x84\x01\n" +
+	"\rheld_until_ms\x18\b \x01(\x03R\vheldUntilMs\"\x97\x01\n" +
 	"\x06Source\x12\x16\n" +
 	"\x12SOURCE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fSOURCE_OPERATOR\x10\x01\x12\x10\n" +
 	"\fSOURCE_DRAIN\x10\x02\x12\x10\n" +
 	"\fSOURCE_CHECK\x10\x03\x12\x12\n" +
 	"\x0eSOURCE_REPORTS\x10\x04\x12\x15\n" +
-	"\x11SOURCE_PROTECTION\x10\x05\"\xfa\x01\n" +
+	"\x11SOURCE_PROTECTION\x10\x05\x12\x11\n" +
+	"\rSOURCE_REGION\x10\x06\"\xfa\x01\n" +
 	"\n" +
 	"Checkpoint\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x13\n" +
@@ -8333,7 +8479,7 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\battempts\x18\x01 \x01(\x03H\x00R\battempts\x88\x01\x01\x12\x12\n" +
 	"\x04when\x18\x02 \x03(\tR\x04when\x12\x1a\n" +
 	"\bstatuses\x18\x03 \x03(\x03R\bstatusesB\v\n" +
-	"\t_attempts\"\xdd\x02\n" +
+	"\t_attempts\"\xc0\x03\n" +
 	"\bFailover\x12>\n" +
 	"\x18overprovisioning_percent\x18\x01 \x01(\x03H\x00R\x17overprovisioningPercent\x88\x01\x01\x12\x12\n" +
 	"\x04mode\x18\x02 \x01(\tR\x04mode\x12\x18\n" +
@@ -8343,10 +8489,14 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\n" +
 	"zone_first\x18\x05 \x01(\bR\tzoneFirst\x12$\n" +
 	"\x0eall_or_nothing\x18\x06 \x01(\bR\fallOrNothing\x123\n" +
-	"\x13min_healthy_percent\x18\a \x01(\x03H\x02R\x11minHealthyPercent\x88\x01\x01B\x1b\n" +
+	"\x13min_healthy_percent\x18\a \x01(\x03H\x02R\x11minHealthyPercent\x88\x01\x01\x123\n" +
+	"\x13stale_after_seconds\x18\n" +
+	" \x01(\x03H\x03R\x11staleAfterSeconds\x88\x01\x01\x12\x14\n" +
+	"\x05stale\x18\v \x01(\tR\x05staleB\x1b\n" +
 	"\x19_overprovisioning_percentB\x0e\n" +
 	"\f_min_passingB\x16\n" +
-	"\x14_min_healthy_percent\"\x90\x01\n" +
+	"\x14_min_healthy_percentB\x16\n" +
+	"\x14_stale_after_seconds\"\x90\x01\n" +
 	"\tNamespace\x12 \n" +
 	"\vdescription\x18\x01 \x01(\tR\vdescription\x120\n" +
 	"\x06labels\x18\x02 \x03(\v2\x18.stellmap.record.v1.PairR\x06labels\x12/\n" +
@@ -8518,7 +8668,7 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\x0fSTATUS_CRITICAL\x10\x04\x12\x13\n" +
 	"\x0fSTATUS_DRAINING\x10\x05\x12\x12\n" +
 	"\x0eSTATUS_EXPIRED\x10\x06\x12\x13\n" +
-	"\x0fSTATUS_DISABLED\x10\a\"\xae\x01\n" +
+	"\x0fSTATUS_DISABLED\x10\a\"\xb4\x02\n" +
 	"\bImported\x12\x16\n" +
 	"\x06region\x18\x01 \x01(\tR\x06region\x12\x1d\n" +
 	"\n" +
@@ -8528,7 +8678,11 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"seen_at_ms\x18\x04 \x01(\x03R\bseenAtMs\x12\x12\n" +
 	"\x04mark\x18\x05 \x01(\x04R\x04mark\x12\x1d\n" +
 	"\n" +
-	"handed_out\x18\x06 \x01(\bR\thandedOut\"q\n" +
+	"handed_out\x18\x06 \x01(\bR\thandedOut\x12\x14\n" +
+	"\x05stale\x18\a \x01(\rR\x05stale\x12J\n" +
+	"\vtold_status\x18\b \x01(\x0e2).stellmap.record.v1.InstanceRecord.StatusR\n" +
+	"toldStatus\x12\"\n" +
+	"\rtold_since_ms\x18\t \x01(\x03R\vtoldSinceMs\"q\n" +
 	"\n" +
 	"ToldRecord\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1a\n" +
@@ -8673,7 +8827,7 @@ func file_stellmap_record_v1_record_proto_rawDescGZIP() []byte {
 }
 
 var file_stellmap_record_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
-var file_stellmap_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 98)
+var file_stellmap_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 99)
 var file_stellmap_record_v1_record_proto_goTypes = []any{
 	(ProtectionScope_Kind)(0),  // 0: stellmap.record.v1.ProtectionScope.Kind
 	(ImportChanges_Step)(0),    // 1: stellmap.record.v1.ImportChanges.Step
@@ -8708,80 +8862,81 @@ var file_stellmap_record_v1_record_proto_goTypes = []any{
 	(*ImportCursor)(nil),       // 30: stellmap.record.v1.ImportCursor
 	(*ImportItem)(nil),         // 31: stellmap.record.v1.ImportItem
 	(*ControlRegion)(nil),      // 32: stellmap.record.v1.ControlRegion
-	(*RegionRecord)(nil),       // 33: stellmap.record.v1.RegionRecord
-	(*Condition)(nil),          // 34: stellmap.record.v1.Condition
-	(*Checkpoint)(nil),         // 35: stellmap.record.v1.Checkpoint
-	(*LeaseNumbers)(nil),       // 36: stellmap.record.v1.LeaseNumbers
-	(*EditPolicy)(nil),         // 37: stellmap.record.v1.EditPolicy
-	(*EditNamespace)(nil),      // 38: stellmap.record.v1.EditNamespace
-	(*EditUpstreams)(nil),      // 39: stellmap.record.v1.EditUpstreams
-	(*Upstreams)(nil),          // 40: stellmap.record.v1.Upstreams
-	(*UpstreamPatterns)(nil),   // 41: stellmap.record.v1.UpstreamPatterns
-	(*Precondition)(nil),       // 42: stellmap.record.v1.Precondition
-	(*Policy)(nil),             // 43: stellmap.record.v1.Policy
-	(*ActiveChecks)(nil),       // 44: stellmap.record.v1.ActiveChecks
-	(*PolicyDrop)(nil),         // 45: stellmap.record.v1.PolicyDrop
-	(*PolicySubset)(nil),       // 46: stellmap.record.v1.PolicySubset
-	(*PolicyRoute)(nil),        // 47: stellmap.record.v1.PolicyRoute
-	(*Fault)(nil),              // 48: stellmap.record.v1.Fault
-	(*RouteMatch)(nil),         // 49: stellmap.record.v1.RouteMatch
-	(*HeaderMatch)(nil),        // 50: stellmap.record.v1.HeaderMatch
-	(*SplitTarget)(nil),        // 51: stellmap.record.v1.SplitTarget
-	(*Mirror)(nil),             // 52: stellmap.record.v1.Mirror
-	(*RouteTimeouts)(nil),      // 53: stellmap.record.v1.RouteTimeouts
-	(*Reports)(nil),            // 54: stellmap.record.v1.Reports
-	(*LoadReports)(nil),        // 55: stellmap.record.v1.LoadReports
-	(*SelfPreservation)(nil),   // 56: stellmap.record.v1.SelfPreservation
-	(*LoadBalancing)(nil),      // 57: stellmap.record.v1.LoadBalancing
-	(*HashCookie)(nil),         // 58: stellmap.record.v1.HashCookie
-	(*OutlierDetection)(nil),   // 59: stellmap.record.v1.OutlierDetection
-	(*CircuitBreaking)(nil),    // 60: stellmap.record.v1.CircuitBreaking
-	(*Timeouts)(nil),           // 61: stellmap.record.v1.Timeouts
-	(*Retries)(nil),            // 62: stellmap.record.v1.Retries
-	(*Failover)(nil),           // 63: stellmap.record.v1.Failover
-	(*Namespace)(nil),          // 64: stellmap.record.v1.Namespace
-	(*Quota)(nil),              // 65: stellmap.record.v1.Quota
-	(*ServiceKey)(nil),         // 66: stellmap.record.v1.ServiceKey
-	(*InstanceKey)(nil),        // 67: stellmap.record.v1.InstanceKey
-	(*InstanceSpec)(nil),       // 68: stellmap.record.v1.InstanceSpec
-	(*Pair)(nil),               // 69: stellmap.record.v1.Pair
-	(*Endpoint)(nil),           // 70: stellmap.record.v1.Endpoint
-	(*Check)(nil),              // 71: stellmap.record.v1.Check
-	(*EditRole)(nil),           // 72: stellmap.record.v1.EditRole
-	(*EditBinding)(nil),        // 73: stellmap.record.v1.EditBinding
-	(*GrantToken)(nil),         // 74: stellmap.record.v1.GrantToken
-	(*RevokeToken)(nil),        // 75: stellmap.record.v1.RevokeToken
-	(*Role)(nil),               // 76: stellmap.record.v1.Role
-	(*Rule)(nil),               // 77: stellmap.record.v1.Rule
-	(*Binding)(nil),            // 78: stellmap.record.v1.Binding
-	(*AccessToken)(nil),        // 79: stellmap.record.v1.AccessToken
-	(*AccessTokenRecord)(nil),  // 80: stellmap.record.v1.AccessTokenRecord
-	(*Reply)(nil),              // 81: stellmap.record.v1.Reply
-	(*Result)(nil),             // 82: stellmap.record.v1.Result
-	(*Full)(nil),               // 83: stellmap.record.v1.Full
-	(*InstanceRecord)(nil),     // 84: stellmap.record.v1.InstanceRecord
-	(*Imported)(nil),           // 85: stellmap.record.v1.Imported
-	(*ToldRecord)(nil),         // 86: stellmap.record.v1.ToldRecord
-	(*ToldClockRecord)(nil),    // 87: stellmap.record.v1.ToldClockRecord
-	(*LeaseRecord)(nil),        // 88: stellmap.record.v1.LeaseRecord
-	(*ServiceRecord)(nil),      // 89: stellmap.record.v1.ServiceRecord
-	(*Override)(nil),           // 90: stellmap.record.v1.Override
-	(*DocumentRecord)(nil),     // 91: stellmap.record.v1.DocumentRecord
-	(*Edit)(nil),               // 92: stellmap.record.v1.Edit
-	(*EventsRecord)(nil),       // 93: stellmap.record.v1.EventsRecord
-	(*EventRecord)(nil),        // 94: stellmap.record.v1.EventRecord
-	(*HistoryRecord)(nil),      // 95: stellmap.record.v1.HistoryRecord
-	(*ServiceEndpoint)(nil),    // 96: stellmap.record.v1.ServiceEndpoint
-	(*Ask)(nil),                // 97: stellmap.record.v1.Ask
-	(*RenewLeases)(nil),        // 98: stellmap.record.v1.RenewLeases
-	(*ShareChecks)(nil),        // 99: stellmap.record.v1.ShareChecks
-	(*TellReports)(nil),        // 100: stellmap.record.v1.TellReports
-	(*Report)(nil),             // 101: stellmap.record.v1.Report
-	(*ToldReports)(nil),        // 102: stellmap.record.v1.ToldReports
-	(*ToldReport)(nil),         // 103: stellmap.record.v1.ToldReport
-	(*ReportedInstance)(nil),   // 104: stellmap.record.v1.ReportedInstance
-	(*ReportedBy)(nil),         // 105: stellmap.record.v1.ReportedBy
-	(*Answer)(nil),             // 106: stellmap.record.v1.Answer
+	(*AgeRegion)(nil),          // 33: stellmap.record.v1.AgeRegion
+	(*RegionRecord)(nil),       // 34: stellmap.record.v1.RegionRecord
+	(*Condition)(nil),          // 35: stellmap.record.v1.Condition
+	(*Checkpoint)(nil),         // 36: stellmap.record.v1.Checkpoint
+	(*LeaseNumbers)(nil),       // 37: stellmap.record.v1.LeaseNumbers
+	(*EditPolicy)(nil),         // 38: stellmap.record.v1.EditPolicy
+	(*EditNamespace)(nil),      // 39: stellmap.record.v1.EditNamespace
+	(*EditUpstreams)(nil),      // 40: stellmap.record.v1.EditUpstreams
+	(*Upstreams)(nil),          // 41: stellmap.record.v1.Upstreams
+	(*UpstreamPatterns)(nil),   // 42: stellmap.record.v1.UpstreamPatterns
+	(*Precondition)(nil),       // 43: stellmap.record.v1.Precondition
+	(*Policy)(nil),             // 44: stellmap.record.v1.Policy
+	(*ActiveChecks)(nil),       // 45: stellmap.record.v1.ActiveChecks
+	(*PolicyDrop)(nil),         // 46: stellmap.record.v1.PolicyDrop
+	(*PolicySubset)(nil),       // 47: stellmap.record.v1.PolicySubset
+	(*PolicyRoute)(nil),        // 48: stellmap.record.v1.PolicyRoute
+	(*Fault)(nil),              // 49: stellmap.record.v1.Fault
+	(*RouteMatch)(nil),         // 50: stellmap.record.v1.RouteMatch
+	(*HeaderMatch)(nil),        // 51: stellmap.record.v1.HeaderMatch
+	(*SplitTarget)(nil),        // 52: stellmap.record.v1.SplitTarget
+	(*Mirror)(nil),             // 53: stellmap.record.v1.Mirror
+	(*RouteTimeouts)(nil),      // 54: stellmap.record.v1.RouteTimeouts
+	(*Reports)(nil),            // 55: stellmap.record.v1.Reports
+	(*LoadReports)(nil),        // 56: stellmap.record.v1.LoadReports
+	(*SelfPreservation)(nil),   // 57: stellmap.record.v1.SelfPreservation
+	(*LoadBalancing)(nil),      // 58: stellmap.record.v1.LoadBalancing
+	(*HashCookie)(nil),         // 59: stellmap.record.v1.HashCookie
+	(*OutlierDetection)(nil),   // 60: stellmap.record.v1.OutlierDetection
+	(*CircuitBreaking)(nil),    // 61: stellmap.record.v1.CircuitBreaking
+	(*Timeouts)(nil),           // 62: stellmap.record.v1.Timeouts
+	(*Retries)(nil),            // 63: stellmap.record.v1.Retries
+	(*Failover)(nil),           // 64: stellmap.record.v1.Failover
+	(*Namespace)(nil),          // 65: stellmap.record.v1.Namespace
+	(*Quota)(nil),              // 66: stellmap.record.v1.Quota
+	(*ServiceKey)(nil),         // 67: stellmap.record.v1.ServiceKey
+	(*InstanceKey)(nil),        // 68: stellmap.record.v1.InstanceKey
+	(*InstanceSpec)(nil),       // 69: stellmap.record.v1.InstanceSpec
+	(*Pair)(nil),               // 70: stellmap.record.v1.Pair
+	(*Endpoint)(nil),           // 71: stellmap.record.v1.Endpoint
+	(*Check)(nil),              // 72: stellmap.record.v1.Check
+	(*EditRole)(nil),           // 73: stellmap.record.v1.EditRole
+	(*EditBinding)(nil),        // 74: stellmap.record.v1.EditBinding
+	(*GrantToken)(nil),         // 75: stellmap.record.v1.GrantToken
+	(*RevokeToken)(nil),        // 76: stellmap.record.v1.RevokeToken
+	(*Role)(nil),               // 77: stellmap.record.v1.Role
+	(*Rule)(nil),               // 78: stellmap.record.v1.Rule
+	(*Binding)(nil),            // 79: stellmap.record.v1.Binding
+	(*AccessToken)(nil),        // 80: stellmap.record.v1.AccessToken
+	(*AccessTokenRecord)(nil),  // 81: stellmap.record.v1.AccessTokenRecord
+	(*Reply)(nil),              // 82: stellmap.record.v1.Reply
+	(*Result)(nil),             // 83: stellmap.record.v1.Result
+	(*Full)(nil),               // 84: stellmap.record.v1.Full
+	(*InstanceRecord)(nil),     // 85: stellmap.record.v1.InstanceRecord
+	(*Imported)(nil),           // 86: stellmap.record.v1.Imported
+	(*ToldRecord)(nil),         // 87: stellmap.record.v1.ToldRecord
+	(*ToldClockRecord)(nil),    // 88: stellmap.record.v1.ToldClockRecord
+	(*LeaseRecord)(nil),        // 89: stellmap.record.v1.LeaseRecord
+	(*ServiceRecord)(nil),      // 90: stellmap.record.v1.ServiceRecord
+	(*Override)(nil),           // 91: stellmap.record.v1.Override
+	(*DocumentRecord)(nil),     // 92: stellmap.record.v1.DocumentRecord
+	(*Edit)(nil),               // 93: stellmap.record.v1.Edit
+	(*EventsRecord)(nil),       // 94: stellmap.record.v1.EventsRecord
+	(*EventRecord)(nil),        // 95: stellmap.record.v1.EventRecord
+	(*HistoryRecord)(nil),      // 96: stellmap.record.v1.HistoryRecord
+	(*ServiceEndpoint)(nil),    // 97: stellmap.record.v1.ServiceEndpoint
+	(*Ask)(nil),                // 98: stellmap.record.v1.Ask
+	(*RenewLeases)(nil),        // 99: stellmap.record.v1.RenewLeases
+	(*ShareChecks)(nil),        // 100: stellmap.record.v1.ShareChecks
+	(*TellReports)(nil),        // 101: stellmap.record.v1.TellReports
+	(*Report)(nil),             // 102: stellmap.record.v1.Report
+	(*ToldReports)(nil),        // 103: stellmap.record.v1.ToldReports
+	(*ToldReport)(nil),         // 104: stellmap.record.v1.ToldReport
+	(*ReportedInstance)(nil),   // 105: stellmap.record.v1.ReportedInstance
+	(*ReportedBy)(nil),         // 106: stellmap.record.v1.ReportedBy
+	(*Answer)(nil),             // 107: stellmap.record.v1.Answer
 }
 var file_stellmap_record_v1_record_proto_depIdxs = []int32{
 	10,  // 0: stellmap.record.v1.Command.register:type_name -> stellmap.record.v1.Register
@@ -8790,144 +8945,146 @@ var file_stellmap_record_v1_record_proto_depIdxs = []int32{
 	15,  // 3: stellmap.record.v1.Command.expire:type_name -> stellmap.record.v1.Expire
 	17,  // 4: stellmap.record.v1.Command.reap:type_name -> stellmap.record.v1.Reap
 	20,  // 5: stellmap.record.v1.Command.set_conditions:type_name -> stellmap.record.v1.SetConditions
-	35,  // 6: stellmap.record.v1.Command.checkpoint:type_name -> stellmap.record.v1.Checkpoint
-	37,  // 7: stellmap.record.v1.Command.edit_policy:type_name -> stellmap.record.v1.EditPolicy
-	38,  // 8: stellmap.record.v1.Command.edit_namespace:type_name -> stellmap.record.v1.EditNamespace
+	36,  // 6: stellmap.record.v1.Command.checkpoint:type_name -> stellmap.record.v1.Checkpoint
+	38,  // 7: stellmap.record.v1.Command.edit_policy:type_name -> stellmap.record.v1.EditPolicy
+	39,  // 8: stellmap.record.v1.Command.edit_namespace:type_name -> stellmap.record.v1.EditNamespace
 	18,  // 9: stellmap.record.v1.Command.grant_lease:type_name -> stellmap.record.v1.GrantLease
 	19,  // 10: stellmap.record.v1.Command.revoke_lease:type_name -> stellmap.record.v1.RevokeLease
 	22,  // 11: stellmap.record.v1.Command.protect:type_name -> stellmap.record.v1.Protect
 	27,  // 12: stellmap.record.v1.Command.judge_reports:type_name -> stellmap.record.v1.JudgeReports
 	29,  // 13: stellmap.record.v1.Command.import_changes:type_name -> stellmap.record.v1.ImportChanges
 	32,  // 14: stellmap.record.v1.Command.control_region:type_name -> stellmap.record.v1.ControlRegion
-	39,  // 15: stellmap.record.v1.Command.edit_upstreams:type_name -> stellmap.record.v1.EditUpstreams
-	72,  // 16: stellmap.record.v1.Command.edit_role:type_name -> stellmap.record.v1.EditRole
-	73,  // 17: stellmap.record.v1.Command.edit_binding:type_name -> stellmap.record.v1.EditBinding
-	74,  // 18: stellmap.record.v1.Command.grant_token:type_name -> stellmap.record.v1.GrantToken
-	75,  // 19: stellmap.record.v1.Command.revoke_token:type_name -> stellmap.record.v1.RevokeToken
-	11,  // 20: stellmap.record.v1.Register.items:type_name -> stellmap.record.v1.RegisterItem
-	67,  // 21: stellmap.record.v1.RegisterItem.key:type_name -> stellmap.record.v1.InstanceKey
-	68,  // 22: stellmap.record.v1.RegisterItem.spec:type_name -> stellmap.record.v1.InstanceSpec
-	67,  // 23: stellmap.record.v1.Deregister.keys:type_name -> stellmap.record.v1.InstanceKey
-	14,  // 24: stellmap.record.v1.Renew.items:type_name -> stellmap.record.v1.RenewItem
-	67,  // 25: stellmap.record.v1.RenewItem.key:type_name -> stellmap.record.v1.InstanceKey
-	16,  // 26: stellmap.record.v1.Expire.items:type_name -> stellmap.record.v1.ExpireItem
-	67,  // 27: stellmap.record.v1.ExpireItem.key:type_name -> stellmap.record.v1.InstanceKey
-	66,  // 28: stellmap.record.v1.Reap.services:type_name -> stellmap.record.v1.ServiceKey
-	21,  // 29: stellmap.record.v1.SetConditions.items:type_name -> stellmap.record.v1.ConditionItem
-	67,  // 30: stellmap.record.v1.ConditionItem.key:type_name -> stellmap.record.v1.InstanceKey
-	34,  // 31: stellmap.record.v1.ConditionItem.condition:type_name -> stellmap.record.v1.Condition
-	6,   // 32: stellmap.record.v1.ConditionItem.seen:type_name -> stellmap.record.v1.InstanceRecord.Status
-	23,  // 33: stellmap.record.v1.Protect.items:type_name -> stellmap.record.v1.ProtectItem
-	24,  // 34: stellmap.record.v1.ProtectItem.begin:type_name -> stellmap.record.v1.Protection
-	25,  // 35: stellmap.record.v1.ProtectItem.end:type_name -> stellmap.record.v1.ProtectionScope
-	16,  // 36: stellmap.record.v1.ProtectItem.keep:type_name -> stellmap.record.v1.ExpireItem
-	25,  // 37: stellmap.record.v1.Protection.scope:type_name -> stellmap.record.v1.ProtectionScope
-	0,   // 38: stellmap.record.v1.ProtectionScope.kind:type_name -> stellmap.record.v1.ProtectionScope.Kind
-	66,  // 39: stellmap.record.v1.ProtectionScope.service:type_name -> stellmap.record.v1.ServiceKey
-	24,  // 40: stellmap.record.v1.ProtectionRecord.protection:type_name -> stellmap.record.v1.Protection
-	28,  // 41: stellmap.record.v1.JudgeReports.items:type_name -> stellmap.record.v1.ReportVerdict
-	67,  // 42: stellmap.record.v1.ReportVerdict.key:type_name -> stellmap.record.v1.InstanceKey
-	1,   // 43: stellmap.record.v1.ImportChanges.step:type_name -> stellmap.record.v1.ImportChanges.Step
-	30,  // 44: stellmap.record.v1.ImportChanges.after:type_name -> stellmap.record.v1.ImportCursor
-	30,  // 45: stellmap.record.v1.ImportChanges.upto:type_name -> stellmap.record.v1.ImportCursor
-	31,  // 46: stellmap.record.v1.ImportChanges.items:type_name -> stellmap.record.v1.ImportItem
-	67,  // 47: stellmap.record.v1.ImportItem.key:type_name -> stellmap.record.v1.InstanceKey
-	84,  // 48: stellmap.record.v1.ImportItem.put:type_name -> stellmap.record.v1.InstanceRecord
-	2,   // 49: stellmap.record.v1.ControlRegion.action:type_name -> stellmap.record.v1.ControlRegion.Action
-	30,  // 50: stellmap.record.v1.RegionRecord.cursor:type_name -> stellmap.record.v1.ImportCursor
-	3,   // 51: stellmap.record.v1.Condition.source:type_name -> stellmap.record.v1.Condition.Source
-	6,   // 52: stellmap.record.v1.Condition.status:type_name -> stellmap.record.v1.InstanceRecord.Status
-	36,  // 53: stellmap.record.v1.Checkpoint.heard:type_name -> stellmap.record.v1.LeaseNumbers
-	36,  // 54: stellmap.record.v1.Checkpoint.overdue:type_name -> stellmap.record.v1.LeaseNumbers
-	66,  // 55: stellmap.record.v1.EditPolicy.key:type_name -> stellmap.record.v1.ServiceKey
-	43,  // 56: stellmap.record.v1.EditPolicy.policy:type_name -> stellmap.record.v1.Policy
-	42,  // 57: stellmap.record.v1.EditPolicy.precondition:type_name -> stellmap.record.v1.Precondition
-	64,  // 58: stellmap.record.v1.EditNamespace.document:type_name -> stellmap.record.v1.Namespace
-	42,  // 59: stellmap.record.v1.EditNamespace.precondition:type_name -> stellmap.record.v1.Precondition
-	66,  // 60: stellmap.record.v1.EditUpstreams.key:type_name -> stellmap.record.v1.ServiceKey
-	40,  // 61: stellmap.record.v1.EditUpstreams.upstreams:type_name -> stellmap.record.v1.Upstreams
-	42,  // 62: stellmap.record.v1.EditUpstreams.precondition:type_name -> stellmap.record.v1.Precondition
-	41,  // 63: stellmap.record.v1.Upstreams.wants:type_name -> stellmap.record.v1.UpstreamPatterns
-	41,  // 64: stellmap.record.v1.Upstreams.may:type_name -> stellmap.record.v1.UpstreamPatterns
-	96,  // 65: stellmap.record.v1.Policy.primary_endpoint:type_name -> stellmap.record.v1.ServiceEndpoint
-	57,  // 66: stellmap.record.v1.Policy.load_balancing:type_name -> stellmap.record.v1.LoadBalancing
-	59,  // 67: stellmap.record.v1.Policy.outlier_detection:type_name -> stellmap.record.v1.OutlierDetection
-	60,  // 68: stellmap.record.v1.Policy.circuit_breaking:type_name -> stellmap.record.v1.CircuitBreaking
-	61,  // 69: stellmap.record.v1.Policy.timeouts:type_name -> stellmap.record.v1.Timeouts
-	62,  // 70: stellmap.record.v1.Policy.retries:type_name -> stellmap.record.v1.Retries
-	63,  // 71: stellmap.record.v1.Policy.failover:type_name -> stellmap.record.v1.Failover
-	54,  // 72: stellmap.record.v1.Policy.reports:type_name -> stellmap.record.v1.Reports
-	56,  // 73: stellmap.record.v1.Policy.self_preservation:type_name -> stellmap.record.v1.SelfPreservation
-	46,  // 74: stellmap.record.v1.Policy.subsets:type_name -> stellmap.record.v1.PolicySubset
-	47,  // 75: stellmap.record.v1.Policy.routes:type_name -> stellmap.record.v1.PolicyRoute
-	44,  // 76: stellmap.record.v1.Policy.checks:type_name -> stellmap.record.v1.ActiveChecks
-	45,  // 77: stellmap.record.v1.Policy.drops:type_name -> stellmap.record.v1.PolicyDrop
-	69,  // 78: stellmap.record.v1.PolicySubset.labels:type_name -> stellmap.record.v1.Pair
-	49,  // 79: stellmap.record.v1.PolicyRoute.match:type_name -> stellmap.record.v1.RouteMatch
-	51,  // 80: stellmap.record.v1.PolicyRoute.split:type_name -> stellmap.record.v1.SplitTarget
-	52,  // 81: stellmap.record.v1.PolicyRoute.mirror:type_name -> stellmap.record.v1.Mirror
-	53,  // 82: stellmap.record.v1.PolicyRoute.timeouts:type_name -> stellmap.record.v1.RouteTimeouts
-	62,  // 83: stellmap.record.v1.PolicyRoute.retries:type_name -> stellmap.record.v1.Retries
-	48,  // 84: stellmap.record.v1.PolicyRoute.fault:type_name -> stellmap.record.v1.Fault
-	50,  // 85: stellmap.record.v1.RouteMatch.headers:type_name -> stellmap.record.v1.HeaderMatch
-	55,  // 86: stellmap.record.v1.Reports.from_load:type_name -> stellmap.record.v1.LoadReports
-	58,  // 87: stellmap.record.v1.LoadBalancing.hash_cookie:type_name -> stellmap.record.v1.HashCookie
-	69,  // 88: stellmap.record.v1.Namespace.labels:type_name -> stellmap.record.v1.Pair
-	65,  // 89: stellmap.record.v1.Namespace.quota:type_name -> stellmap.record.v1.Quota
-	69,  // 90: stellmap.record.v1.InstanceSpec.labels:type_name -> stellmap.record.v1.Pair
-	69,  // 91: stellmap.record.v1.InstanceSpec.metadata:type_name -> stellmap.record.v1.Pair
-	70,  // 92: stellmap.record.v1.InstanceSpec.endpoints:type_name -> stellmap.record.v1.Endpoint
-	71,  // 93: stellmap.record.v1.InstanceSpec.checks:type_name -> stellmap.record.v1.Check
-	6,   // 94: stellmap.record.v1.Check.initial:type_name -> stellmap.record.v1.InstanceRecord.Status
-	76,  // 95: stellmap.record.v1.EditRole.role:type_name -> stellmap.record.v1.Role
-	42,  // 96: stellmap.record.v1.EditRole.precondition:type_name -> stellmap.record.v1.Precondition
-	78,  // 97: stellmap.record.v1.EditBinding.binding:type_name -> stellmap.record.v1.Binding
-	42,  // 98: stellmap.record.v1.EditBinding.precondition:type_name -> stellmap.record.v1.Precondition
-	79,  // 99: stellmap.record.v1.GrantToken.token:type_name -> stellmap.record.v1.AccessToken
-	77,  // 100: stellmap.record.v1.Role.rules:type_name -> stellmap.record.v1.Rule
-	77,  // 101: stellmap.record.v1.AccessToken.scope:type_name -> stellmap.record.v1.Rule
-	79,  // 102: stellmap.record.v1.AccessTokenRecord.token:type_name -> stellmap.record.v1.AccessToken
-	82,  // 103: stellmap.record.v1.Reply.results:type_name -> stellmap.record.v1.Result
-	4,   // 104: stellmap.record.v1.Result.code:type_name -> stellmap.record.v1.Result.Code
-	83,  // 105: stellmap.record.v1.Result.full:type_name -> stellmap.record.v1.Full
-	5,   // 106: stellmap.record.v1.Full.of:type_name -> stellmap.record.v1.Full.Of
-	68,  // 107: stellmap.record.v1.InstanceRecord.spec:type_name -> stellmap.record.v1.InstanceSpec
-	6,   // 108: stellmap.record.v1.InstanceRecord.status:type_name -> stellmap.record.v1.InstanceRecord.Status
-	34,  // 109: stellmap.record.v1.InstanceRecord.conditions:type_name -> stellmap.record.v1.Condition
-	85,  // 110: stellmap.record.v1.InstanceRecord.imported:type_name -> stellmap.record.v1.Imported
-	96,  // 111: stellmap.record.v1.ServiceRecord.endpoints:type_name -> stellmap.record.v1.ServiceEndpoint
-	90,  // 112: stellmap.record.v1.ServiceRecord.overrides:type_name -> stellmap.record.v1.Override
-	24,  // 113: stellmap.record.v1.ServiceRecord.protections:type_name -> stellmap.record.v1.Protection
-	96,  // 114: stellmap.record.v1.ServiceRecord.imported_endpoints:type_name -> stellmap.record.v1.ServiceEndpoint
-	34,  // 115: stellmap.record.v1.Override.condition:type_name -> stellmap.record.v1.Condition
-	92,  // 116: stellmap.record.v1.DocumentRecord.edits:type_name -> stellmap.record.v1.Edit
-	43,  // 117: stellmap.record.v1.Edit.policy:type_name -> stellmap.record.v1.Policy
-	64,  // 118: stellmap.record.v1.Edit.namespace:type_name -> stellmap.record.v1.Namespace
-	40,  // 119: stellmap.record.v1.Edit.upstreams:type_name -> stellmap.record.v1.Upstreams
-	76,  // 120: stellmap.record.v1.Edit.role:type_name -> stellmap.record.v1.Role
-	78,  // 121: stellmap.record.v1.Edit.binding:type_name -> stellmap.record.v1.Binding
-	94,  // 122: stellmap.record.v1.EventsRecord.events:type_name -> stellmap.record.v1.EventRecord
-	7,   // 123: stellmap.record.v1.EventRecord.kind:type_name -> stellmap.record.v1.EventRecord.Kind
-	66,  // 124: stellmap.record.v1.EventRecord.service:type_name -> stellmap.record.v1.ServiceKey
-	84,  // 125: stellmap.record.v1.EventRecord.instance:type_name -> stellmap.record.v1.InstanceRecord
-	84,  // 126: stellmap.record.v1.EventRecord.previous:type_name -> stellmap.record.v1.InstanceRecord
-	98,  // 127: stellmap.record.v1.Ask.renew_leases:type_name -> stellmap.record.v1.RenewLeases
-	99,  // 128: stellmap.record.v1.Ask.share_checks:type_name -> stellmap.record.v1.ShareChecks
-	100, // 129: stellmap.record.v1.Ask.tell_reports:type_name -> stellmap.record.v1.TellReports
-	14,  // 130: stellmap.record.v1.RenewLeases.items:type_name -> stellmap.record.v1.RenewItem
-	101, // 131: stellmap.record.v1.TellReports.items:type_name -> stellmap.record.v1.Report
-	66,  // 132: stellmap.record.v1.TellReports.show:type_name -> stellmap.record.v1.ServiceKey
-	67,  // 133: stellmap.record.v1.Report.key:type_name -> stellmap.record.v1.InstanceKey
-	103, // 134: stellmap.record.v1.ToldReports.outcomes:type_name -> stellmap.record.v1.ToldReport
-	104, // 135: stellmap.record.v1.ToldReports.instances:type_name -> stellmap.record.v1.ReportedInstance
-	105, // 136: stellmap.record.v1.ReportedInstance.by:type_name -> stellmap.record.v1.ReportedBy
-	8,   // 137: stellmap.record.v1.Answer.renewals:type_name -> stellmap.record.v1.Answer.Renewal
-	102, // 138: stellmap.record.v1.Answer.told_reports:type_name -> stellmap.record.v1.ToldReports
-	139, // [139:139] is the sub-list for method output_type
-	139, // [139:139] is the sub-list for method input_type
-	139, // [139:139] is the sub-list for extension type_name
-	139, // [139:139] is the sub-list for extension extendee
-	0,   // [0:139] is the sub-list for field type_name
+	33,  // 15: stellmap.record.v1.Command.age_region:type_name -> stellmap.record.v1.AgeRegion
+	40,  // 16: stellmap.record.v1.Command.edit_upstreams:type_name -> stellmap.record.v1.EditUpstreams
+	73,  // 17: stellmap.record.v1.Command.edit_role:type_name -> stellmap.record.v1.EditRole
+	74,  // 18: stellmap.record.v1.Command.edit_binding:type_name -> stellmap.record.v1.EditBinding
+	75,  // 19: stellmap.record.v1.Command.grant_token:type_name -> stellmap.record.v1.GrantToken
+	76,  // 20: stellmap.record.v1.Command.revoke_token:type_name -> stellmap.record.v1.RevokeToken
+	11,  // 21: stellmap.record.v1.Register.items:type_name -> stellmap.record.v1.RegisterItem
+	68,  // 22: stellmap.record.v1.RegisterItem.key:type_name -> stellmap.record.v1.InstanceKey
+	69,  // 23: stellmap.record.v1.RegisterItem.spec:type_name -> stellmap.record.v1.InstanceSpec
+	68,  // 24: stellmap.record.v1.Deregister.keys:type_name -> stellmap.record.v1.InstanceKey
+	14,  // 25: stellmap.record.v1.Renew.items:type_name -> stellmap.record.v1.RenewItem
+	68,  // 26: stellmap.record.v1.RenewItem.key:type_name -> stellmap.record.v1.InstanceKey
+	16,  // 27: stellmap.record.v1.Expire.items:type_name -> stellmap.record.v1.ExpireItem
+	68,  // 28: stellmap.record.v1.ExpireItem.key:type_name -> stellmap.record.v1.InstanceKey
+	67,  // 29: stellmap.record.v1.Reap.services:type_name -> stellmap.record.v1.ServiceKey
+	21,  // 30: stellmap.record.v1.SetConditions.items:type_name -> stellmap.record.v1.ConditionItem
+	68,  // 31: stellmap.record.v1.ConditionItem.key:type_name -> stellmap.record.v1.InstanceKey
+	35,  // 32: stellmap.record.v1.ConditionItem.condition:type_name -> stellmap.record.v1.Condition
+	6,   // 33: stellmap.record.v1.ConditionItem.seen:type_name -> stellmap.record.v1.InstanceRecord.Status
+	23,  // 34: stellmap.record.v1.Protect.items:type_name -> stellmap.record.v1.ProtectItem
+	24,  // 35: stellmap.record.v1.ProtectItem.begin:type_name -> stellmap.record.v1.Protection
+	25,  // 36: stellmap.record.v1.ProtectItem.end:type_name -> stellmap.record.v1.ProtectionScope
+	16,  // 37: stellmap.record.v1.ProtectItem.keep:type_name -> stellmap.record.v1.ExpireItem
+	25,  // 38: stellmap.record.v1.Protection.scope:type_name -> stellmap.record.v1.ProtectionScope
+	0,   // 39: stellmap.record.v1.ProtectionScope.kind:type_name -> stellmap.record.v1.ProtectionScope.Kind
+	67,  // 40: stellmap.record.v1.ProtectionScope.service:type_name -> stellmap.record.v1.ServiceKey
+	24,  // 41: stellmap.record.v1.ProtectionRecord.protection:type_name -> stellmap.record.v1.Protection
+	28,  // 42: stellmap.record.v1.JudgeReports.items:type_name -> stellmap.record.v1.ReportVerdict
+	68,  // 43: stellmap.record.v1.ReportVerdict.key:type_name -> stellmap.record.v1.InstanceKey
+	1,   // 44: stellmap.record.v1.ImportChanges.step:type_name -> stellmap.record.v1.ImportChanges.Step
+	30,  // 45: stellmap.record.v1.ImportChanges.after:type_name -> stellmap.record.v1.ImportCursor
+	30,  // 46: stellmap.record.v1.ImportChanges.upto:type_name -> stellmap.record.v1.ImportCursor
+	31,  // 47: stellmap.record.v1.ImportChanges.items:type_name -> stellmap.record.v1.ImportItem
+	68,  // 48: stellmap.record.v1.ImportItem.key:type_name -> stellmap.record.v1.InstanceKey
+	85,  // 49: stellmap.record.v1.ImportItem.put:type_name -> stellmap.record.v1.InstanceRecord
+	2,   // 50: stellmap.record.v1.ControlRegion.action:type_name -> stellmap.record.v1.ControlRegion.Action
+	30,  // 51: stellmap.record.v1.RegionRecord.cursor:type_name -> stellmap.record.v1.ImportCursor
+	3,   // 52: stellmap.record.v1.Condition.source:type_name -> stellmap.record.v1.Condition.Source
+	6,   // 53: stellmap.record.v1.Condition.status:type_name -> stellmap.record.v1.InstanceRecord.Status
+	37,  // 54: stellmap.record.v1.Checkpoint.heard:type_name -> stellmap.record.v1.LeaseNumbers
+	37,  // 55: stellmap.record.v1.Checkpoint.overdue:type_name -> stellmap.record.v1.LeaseNumbers
+	67,  // 56: stellmap.record.v1.EditPolicy.key:type_name -> stellmap.record.v1.ServiceKey
+	44,  // 57: stellmap.record.v1.EditPolicy.policy:type_name -> stellmap.record.v1.Policy
+	43,  // 58: stellmap.record.v1.EditPolicy.precondition:type_name -> stellmap.record.v1.Precondition
+	65,  // 59: stellmap.record.v1.EditNamespace.document:type_name -> stellmap.record.v1.Namespace
+	43,  // 60: stellmap.record.v1.EditNamespace.precondition:type_name -> stellmap.record.v1.Precondition
+	67,  // 61: stellmap.record.v1.EditUpstreams.key:type_name -> stellmap.record.v1.ServiceKey
+	41,  // 62: stellmap.record.v1.EditUpstreams.upstreams:type_name -> stellmap.record.v1.Upstreams
+	43,  // 63: stellmap.record.v1.EditUpstreams.precondition:type_name -> stellmap.record.v1.Precondition
+	42,  // 64: stellmap.record.v1.Upstreams.wants:type_name -> stellmap.record.v1.UpstreamPatterns
+	42,  // 65: stellmap.record.v1.Upstreams.may:type_name -> stellmap.record.v1.UpstreamPatterns
+	97,  // 66: stellmap.record.v1.Policy.primary_endpoint:type_name -> stellmap.record.v1.ServiceEndpoint
+	58,  // 67: stellmap.record.v1.Policy.load_balancing:type_name -> stellmap.record.v1.LoadBalancing
+	60,  // 68: stellmap.record.v1.Policy.outlier_detection:type_name -> stellmap.record.v1.OutlierDetection
+	61,  // 69: stellmap.record.v1.Policy.circuit_breaking:type_name -> stellmap.record.v1.CircuitBreaking
+	62,  // 70: stellmap.record.v1.Policy.timeouts:type_name -> stellmap.record.v1.Timeouts
+	63,  // 71: stellmap.record.v1.Policy.retries:type_name -> stellmap.record.v1.Retries
+	64,  // 72: stellmap.record.v1.Policy.failover:type_name -> stellmap.record.v1.Failover
+	55,  // 73: stellmap.record.v1.Policy.reports:type_name -> stellmap.record.v1.Reports
+	57,  // 74: stellmap.record.v1.Policy.self_preservation:type_name -> stellmap.record.v1.SelfPreservation
+	47,  // 75: stellmap.record.v1.Policy.subsets:type_name -> stellmap.record.v1.PolicySubset
+	48,  // 76: stellmap.record.v1.Policy.routes:type_name -> stellmap.record.v1.PolicyRoute
+	45,  // 77: stellmap.record.v1.Policy.checks:type_name -> stellmap.record.v1.ActiveChecks
+	46,  // 78: stellmap.record.v1.Policy.drops:type_name -> stellmap.record.v1.PolicyDrop
+	70,  // 79: stellmap.record.v1.PolicySubset.labels:type_name -> stellmap.record.v1.Pair
+	50,  // 80: stellmap.record.v1.PolicyRoute.match:type_name -> stellmap.record.v1.RouteMatch
+	52,  // 81: stellmap.record.v1.PolicyRoute.split:type_name -> stellmap.record.v1.SplitTarget
+	53,  // 82: stellmap.record.v1.PolicyRoute.mirror:type_name -> stellmap.record.v1.Mirror
+	54,  // 83: stellmap.record.v1.PolicyRoute.timeouts:type_name -> stellmap.record.v1.RouteTimeouts
+	63,  // 84: stellmap.record.v1.PolicyRoute.retries:type_name -> stellmap.record.v1.Retries
+	49,  // 85: stellmap.record.v1.PolicyRoute.fault:type_name -> stellmap.record.v1.Fault
+	51,  // 86: stellmap.record.v1.RouteMatch.headers:type_name -> stellmap.record.v1.HeaderMatch
+	56,  // 87: stellmap.record.v1.Reports.from_load:type_name -> stellmap.record.v1.LoadReports
+	59,  // 88: stellmap.record.v1.LoadBalancing.hash_cookie:type_name -> stellmap.record.v1.HashCookie
+	70,  // 89: stellmap.record.v1.Namespace.labels:type_name -> stellmap.record.v1.Pair
+	66,  // 90: stellmap.record.v1.Namespace.quota:type_name -> stellmap.record.v1.Quota
+	70,  // 91: stellmap.record.v1.InstanceSpec.labels:type_name -> stellmap.record.v1.Pair
+	70,  // 92: stellmap.record.v1.InstanceSpec.metadata:type_name -> stellmap.record.v1.Pair
+	71,  // 93: stellmap.record.v1.InstanceSpec.endpoints:type_name -> stellmap.record.v1.Endpoint
+	72,  // 94: stellmap.record.v1.InstanceSpec.checks:type_name -> stellmap.record.v1.Check
+	6,   // 95: stellmap.record.v1.Check.initial:type_name -> stellmap.record.v1.InstanceRecord.Status
+	77,  // 96: stellmap.record.v1.EditRole.role:type_name -> stellmap.record.v1.Role
+	43,  // 97: stellmap.record.v1.EditRole.precondition:type_name -> stellmap.record.v1.Precondition
+	79,  // 98: stellmap.record.v1.EditBinding.binding:type_name -> stellmap.record.v1.Binding
+	43,  // 99: stellmap.record.v1.EditBinding.precondition:type_name -> stellmap.record.v1.Precondition
+	80,  // 100: stellmap.record.v1.GrantToken.token:type_name -> stellmap.record.v1.AccessToken
+	78,  // 101: stellmap.record.v1.Role.rules:type_name -> stellmap.record.v1.Rule
+	78,  // 102: stellmap.record.v1.AccessToken.scope:type_name -> stellmap.record.v1.Rule
+	80,  // 103: stellmap.record.v1.AccessTokenRecord.token:type_name -> stellmap.record.v1.AccessToken
+	83,  // 104: stellmap.record.v1.Reply.results:type_name -> stellmap.record.v1.Result
+	4,   // 105: stellmap.record.v1.Result.code:type_name -> stellmap.record.v1.Result.Code
+	84,  // 106: stellmap.record.v1.Result.full:type_name -> stellmap.record.v1.Full
+	5,   // 107: stellmap.record.v1.Full.of:type_name -> stellmap.record.v1.Full.Of
+	69,  // 108: stellmap.record.v1.InstanceRecord.spec:type_name -> stellmap.record.v1.InstanceSpec
+	6,   // 109: stellmap.record.v1.InstanceRecord.status:type_name -> stellmap.record.v1.InstanceRecord.Status
+	35,  // 110: stellmap.record.v1.InstanceRecord.conditions:type_name -> stellmap.record.v1.Condition
+	86,  // 111: stellmap.record.v1.InstanceRecord.imported:type_name -> stellmap.record.v1.Imported
+	6,   // 112: stellmap.record.v1.Imported.told_status:type_name -> stellmap.record.v1.InstanceRecord.Status
+	97,  // 113: stellmap.record.v1.ServiceRecord.endpoints:type_name -> stellmap.record.v1.ServiceEndpoint
+	91,  // 114: stellmap.record.v1.ServiceRecord.overrides:type_name -> stellmap.record.v1.Override
+	24,  // 115: stellmap.record.v1.ServiceRecord.protections:type_name -> stellmap.record.v1.Protection
+	97,  // 116: stellmap.record.v1.ServiceRecord.imported_endpoints:type_name -> stellmap.record.v1.ServiceEndpoint
+	35,  // 117: stellmap.record.v1.Override.condition:type_name -> stellmap.record.v1.Condition
+	93,  // 118: stellmap.record.v1.DocumentRecord.edits:type_name -> stellmap.record.v1.Edit
+	44,  // 119: stellmap.record.v1.Edit.policy:type_name -> stellmap.record.v1.Policy
+	65,  // 120: stellmap.record.v1.Edit.namespace:type_name -> stellmap.record.v1.Namespace
+	41,  // 121: stellmap.record.v1.Edit.upstreams:type_name -> stellmap.record.v1.Upstreams
+	77,  // 122: stellmap.record.v1.Edit.role:type_name -> stellmap.record.v1.Role
+	79,  // 123: stellmap.record.v1.Edit.binding:type_name -> stellmap.record.v1.Binding
+	95,  // 124: stellmap.record.v1.EventsRecord.events:type_name -> stellmap.record.v1.EventRecord
+	7,   // 125: stellmap.record.v1.EventRecord.kind:type_name -> stellmap.record.v1.EventRecord.Kind
+	67,  // 126: stellmap.record.v1.EventRecord.service:type_name -> stellmap.record.v1.ServiceKey
+	85,  // 127: stellmap.record.v1.EventRecord.instance:type_name -> stellmap.record.v1.InstanceRecord
+	85,  // 128: stellmap.record.v1.EventRecord.previous:type_name -> stellmap.record.v1.InstanceRecord
+	99,  // 129: stellmap.record.v1.Ask.renew_leases:type_name -> stellmap.record.v1.RenewLeases
+	100, // 130: stellmap.record.v1.Ask.share_checks:type_name -> stellmap.record.v1.ShareChecks
+	101, // 131: stellmap.record.v1.Ask.tell_reports:type_name -> stellmap.record.v1.TellReports
+	14,  // 132: stellmap.record.v1.RenewLeases.items:type_name -> stellmap.record.v1.RenewItem
+	102, // 133: stellmap.record.v1.TellReports.items:type_name -> stellmap.record.v1.Report
+	67,  // 134: stellmap.record.v1.TellReports.show:type_name -> stellmap.record.v1.ServiceKey
+	68,  // 135: stellmap.record.v1.Report.key:type_name -> stellmap.record.v1.InstanceKey
+	104, // 136: stellmap.record.v1.ToldReports.outcomes:type_name -> stellmap.record.v1.ToldReport
+	105, // 137: stellmap.record.v1.ToldReports.instances:type_name -> stellmap.record.v1.ReportedInstance
+	106, // 138: stellmap.record.v1.ReportedInstance.by:type_name -> stellmap.record.v1.ReportedBy
+	8,   // 139: stellmap.record.v1.Answer.renewals:type_name -> stellmap.record.v1.Answer.Renewal
+	103, // 140: stellmap.record.v1.Answer.told_reports:type_name -> stellmap.record.v1.ToldReports
+	141, // [141:141] is the sub-list for method output_type
+	141, // [141:141] is the sub-list for method input_type
+	141, // [141:141] is the sub-list for extension type_name
+	141, // [141:141] is the sub-list for extension extendee
+	0,   // [0:141] is the sub-list for field type_name
 }
 
 func init() { file_stellmap_record_v1_record_proto_init() }
@@ -8951,6 +9108,7 @@ func file_stellmap_record_v1_record_proto_init() {
 		(*Command_JudgeReports)(nil),
 		(*Command_ImportChanges)(nil),
 		(*Command_ControlRegion)(nil),
+		(*Command_AgeRegion)(nil),
 		(*Command_EditUpstreams)(nil),
 		(*Command_EditRole)(nil),
 		(*Command_EditBinding)(nil),
@@ -8962,23 +9120,23 @@ func file_stellmap_record_v1_record_proto_init() {
 		(*ProtectItem_End)(nil),
 		(*ProtectItem_Keep)(nil),
 	}
-	file_stellmap_record_v1_record_proto_msgTypes[33].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[34].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[35].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[39].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[43].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[36].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[40].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[44].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[45].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[46].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[47].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[49].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[48].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[50].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[51].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[52].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[53].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[54].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[56].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[88].OneofWrappers = []any{
+	file_stellmap_record_v1_record_proto_msgTypes[55].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[57].OneofWrappers = []any{}
+	file_stellmap_record_v1_record_proto_msgTypes[89].OneofWrappers = []any{
 		(*Ask_RenewLeases)(nil),
 		(*Ask_ShareChecks)(nil),
 		(*Ask_TellReports)(nil),
@@ -8989,7 +9147,7 @@ func file_stellmap_record_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stellmap_record_v1_record_proto_rawDesc), len(file_stellmap_record_v1_record_proto_rawDesc)),
 			NumEnums:      9,
-			NumMessages:   98,
+			NumMessages:   99,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
