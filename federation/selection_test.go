@@ -129,6 +129,7 @@ func TestOtherSettingsSelectAnew(t *testing.T) {
 	}
 	c := newCopying(t, source, 2)
 	c.mustBecomeEqual()
+	eventually(t, "a copy that is whole", func() bool { return c.registry.Region(here).Cursor.Revision != 0 }) // else all is told for another reason
 	becomes := func(what string, want ...string) {
 		t.Helper()
 		var got []string
