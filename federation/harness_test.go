@@ -116,7 +116,7 @@ func (m *member) serve() {
 		m.conn.Close()
 		server.Stop()
 		for range cap(ended) {
-			if err := <-ended; err != nil {
+			if err := <-ended; err != nil && !errors.Is(err, grpc.ErrServerStopped) { // it may be stopped before it has begun to serve
 				tb.Errorf("a part of the member ended with %v", err)
 			}
 		}
