@@ -182,6 +182,18 @@ func (s *Selection) covers(i *Instance) bool {
 	})
 }
 
+// HowMuch says how much of a service is in it: all of its instances, none, or some, by
+// their labels.
+func (s *Selection) HowMuch(k ServiceKey) string {
+	switch {
+	case s.has(k), slices.ContainsFunc(s.rules, func(r selectionRule) bool { return r.names(k) && len(r.labels) == 0 }):
+		return "all"
+	case s.mayHave(k):
+		return "some"
+	}
+	return "none"
+}
+
 func (r *selectionRule) names(k ServiceKey) bool {
 	switch {
 	case r.namespace != anyName && r.namespace != k.Namespace:

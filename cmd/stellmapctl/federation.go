@@ -16,9 +16,10 @@ func (c *ctl) federationCommand() *cobra.Command {
 		Long: `federation shows how old the copies of other regions are and what is in them, and
 stops, renews and forgets them. What changes them asks for the admin token.`,
 		Example: `  stellmapctl federation status
+  stellmapctl federation why orders
   stellmapctl federation pause cn-sh`,
 	})
-	federation.AddCommand(c.federationStatusCommand(),
+	federation.AddCommand(c.federationStatusCommand(), c.federationWhyCommand(),
 		c.federationControl("pause", "Take nothing in from a region any more", "pause keeps what there is of a region, which ages, whoever leads.", "takes nothing in any more"),
 		c.federationControl("resume", "Go on with a region that was paused", "resume goes on from where the copy is.", "is followed"),
 		c.federationControl("resync", "Be told all there is anew", "resync has a region tell all there is. What is there stays until the end.", "is told anew"),

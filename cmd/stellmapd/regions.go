@@ -52,9 +52,10 @@ func (n *node) leads() bool { return n.group.Status().Role == consensus.RoleLead
 
 // federation is what the settings say of other regions.
 func (n *node) federation() httpapi.Federation {
-	out := httpapi.Federation{Fresh: federation.ConnectedAge, Following: n.following}
+	out := httpapi.Federation{Fresh: federation.ConnectedAge, Following: n.following, Exports: n.config.exports()}
 	for _, r := range n.config.Federation.Regions {
 		out.Sources = append(out.Sources, registry.RegionKey{Region: r.Region, Cluster: r.ClusterID})
+		out.Wanted = append(out.Wanted, r.wanted())
 	}
 	return out
 }

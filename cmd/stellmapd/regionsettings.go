@@ -125,6 +125,15 @@ func selected(texts []string) []registry.Selected {
 	return all
 }
 
+// wanted is what is taken of a region.
+func (r *RegionConfig) wanted() registry.Selection {
+	out, err := registry.Select(selected(r.Import))
+	if err != nil {
+		panic(fmt.Sprintf("stellmapd: import of region %q was checked: %v", r.Region, err))
+	}
+	return out
+}
+
 // exports is what other regions are told of this one: everything where the settings do not
 // say, and nothing where they say that it is none.
 func (c *Config) exports() registry.Selection {

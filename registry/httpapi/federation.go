@@ -15,6 +15,8 @@ import (
 type Federation struct {
 	Sources []registry.RegionKey // that are followed, in order of preference
 	Fresh   time.Duration        // a copy that is younger is connected
+	Wanted  []registry.Selection // what is taken of each of the sources; none = everything
+	Exports registry.Selection   // what other regions are told of this one
 
 	Following func(context.Context) Following // asks the leader how they are followed; nil = nobody knows
 }

@@ -67,6 +67,7 @@ var needs = map[string]need{
 	"DELETE " + atInstance + "/override": {registry.VerbOverride, registry.ResourceInstances, whoMay},
 	"POST " + atInstance + "/report":     {registry.VerbReport, registry.ResourceInstances, whoMay},
 	"GET " + atService + "/reports":      {registry.VerbRead, registry.ResourceInstances, whoMay},
+	"GET " + atService + "/discovery":    {registry.VerbRead, registry.ResourceInstances, whoMay},
 	"POST /api/v2/batch":                 {registry.VerbRenew, registry.ResourceInstances, whoIs}, // each item is one of three
 
 	"GET " + atService:                  {registry.VerbRead, registry.ResourceInstances, whoMay},

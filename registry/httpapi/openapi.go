@@ -352,6 +352,10 @@ var parameterDocs = map[string]parameterDoc{
 	"label":            {says: "a label, key=value; all have to be there"},
 	"status":           {says: "passing, warning, suspect, critical, draining, expired, disabled, routable or any"},
 
+	failoverName:   {says: "how regions are called, in place of what the service's policy says", words: failoverWords},
+	fromRegionName: {says: "the region of who calls; none = the server's"},
+	fromZoneName:   {says: "the zone of who calls"},
+
 	limitName:       {says: "how many come at once; 0 or none = all, or as many as may be", number: true},
 	cursorName:      {says: "the nextCursor of the page before"},
 	countName:       {says: "whether what matches is counted, or only that", words: []string{countNo, countYes, countOnly}},

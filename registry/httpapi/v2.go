@@ -44,6 +44,10 @@ func (a *API) v2Routes() []route {
 		read(service, a.v2Service).as(operation{
 			id: "getService", says: "Tells a service", query: serviceQuery, answers: ok(shownServiceFields{}), refuses: []string{"not_found"},
 		}),
+		read(service+"/discovery", a.v2Discovery).as(operation{
+			id: "discoverService", says: "Tells what a client at some place is given of a service, and of each region why", query: discoveryQuery,
+			answers: ok(shownDiscovery{}), refuses: []string{"not_found"},
+		}),
 		read(service+"/instances", a.v2ServiceInstances).as(instanceList("listInstancesOfService", "Lists instances of a service", serviceListQuery)),
 		read(namespace+"/instances", a.v2NamespaceInstances).as(instanceList("listInstancesOfNamespace", "Lists instances of a namespace", listQuery)),
 		read(namespace+"/services", a.v2NamespaceServices).as(serviceList("listServicesOfNamespace", "Lists services of a namespace")),
