@@ -43,6 +43,8 @@ type simMember struct {
 	machine  *registry.Machine
 	registry *registry.Registry
 	service  *service
+	exports  int // of simSelections, as the next; as they are in this process
+	wants    map[string]int
 	importer *Importer
 	end      context.CancelFunc
 	running  sync.WaitGroup
@@ -121,16 +123,20 @@ func (m *simMember) start() {
 	identity := func() Identity {
 		return Identity{Region: r.name, ClusterID: r.id, Incarnation: m.cluster.incarnation, FeatureLevel: 1, Member: uint64(m.number + 1)}
 	}
-	exporter, err := NewExporter(Config{Registry: m.registry, Identity: identity, Token: token})
+	exporter, err := NewExporter(Config{Registry: m.registry, Identity: identity, Token: token, Exports: w.exported(r.exports)})
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	exporter.limits.pageInstances, exporter.limits.windowRevisions = w.PageInstances, w.WindowRevisions
-	m.service = &service{exporter: exporter}
+	m.service, m.exports = &service{exporter: exporter}, r.exports
 	if m.importer, err = NewImporter(ImporterConfig{Registry: m.registry, Identity: identity, Leads: m.leads.Load, Sources: r.sources()}); err != nil {
 		w.t.Fatal(err)
 	}
 	m.importer.reach = m.reach
+	m.wants = make(map[string]int)
+	for name, l := range r.links {
+		m.wants[name] = l.wants
+	}
 	m.importer.jitter = func(most time.Duration) time.Duration { return m.dice.between(0, most, "jitter") }
 	ctx, cancel := context.WithCancel(context.Background())
 	m.end = cancel

@@ -35,6 +35,8 @@ var simFaults = []simFault{
 	{"region rebuilt as it once was", 3, func(w *world) bool { return w.rebuildOld() }},
 	{"region rebuilt with less", 3, func(w *world) bool { return w.rebuild(0.5) }},
 	{"region rebuilt with nothing", 3, func(w *world) bool { return w.rebuild(0) }},
+	{"something else is exported", 3, (*world).changeExported},
+	{"something else is wanted", 3, (*world).changeWanted},
 	{"clock jumps", 5, (*world).jumpClock},
 	{"much written at once", 6, (*world).burst},
 	{"much removed at once", 4, (*world).removeMuch},

@@ -22,6 +22,7 @@ import (
 type simLink struct {
 	world    *world
 	from, to *simRegion
+	wants    int // of simSelections
 
 	mu       sync.Mutex // guards what follows
 	cut      [2]bool
@@ -121,6 +122,7 @@ func (l *simLink) breakAll() {
 type simConn struct {
 	link     *simLink
 	dice     dice
+	policy   simPolicy
 	client   context.Context
 	server   context.Context
 	end      context.CancelCauseFunc // of the client's side
@@ -203,9 +205,10 @@ func (p *simPipe[T]) receive(ctx context.Context) (T, error) {
 
 // A simClient calls one member of a source.
 type simClient struct {
-	link *simLink
-	n    int
-	dice dice
+	link  *simLink
+	n     int
+	wants int
+	dice  dice
 }
 
 // reach is the importer's way to a member.
@@ -214,7 +217,7 @@ func (m *simMember) reach(s *source) (replicationv1.ReplicationServiceClient, io
 	if err != nil {
 		return nil, nil, err
 	}
-	return simClient{link: m.cluster.region.links[s.Region], n: n, dice: m.dice}, io.NopCloser(nil), nil
+	return simClient{link: m.cluster.region.links[s.Region], n: n, wants: m.wants[s.Region], dice: m.dice}, io.NopCloser(nil), nil
 }
 
 // Follow connects, if both ways are open within the time that there is for that.
@@ -226,7 +229,7 @@ func (c simClient) Follow(ctx context.Context, _ ...grpc.CallOption) (grpc.BidiS
 			return nil, errLinkBroken
 		}
 	}
-	conn := c.link.connect(ctx, c.n)
+	conn := c.link.connect(ctx, c.n, c.wants)
 	if conn == nil {
 		return nil, status.Error(codes.Unavailable, "connection refused")
 	}
@@ -234,7 +237,7 @@ func (c simClient) Follow(ctx context.Context, _ ...grpc.CallOption) (grpc.BidiS
 }
 
 // connect makes a connection to a member; nil = it is not there.
-func (l *simLink) connect(ctx context.Context, n int) *simConn {
+func (l *simLink) connect(ctx context.Context, n, wants int) *simConn {
 	members := l.to.members()
 	if n >= len(members) || !members[n].isUp() {
 		return nil
@@ -242,7 +245,7 @@ func (l *simLink) connect(ctx context.Context, n int) *simConn {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.made++
-	c := &simConn{link: l, requests: newSimPipe[*replicationv1.FollowRequest](), responses: newSimPipe[*replicationv1.FollowResponse]()}
+	c := &simConn{link: l, policy: simPolicy{members[n].exports, wants}, requests: newSimPipe[*replicationv1.FollowRequest](), responses: newSimPipe[*replicationv1.FollowResponse]()}
 	c.dice = dice{l.world.Seed, 2<<32 | uint64(l.from.number)<<24 | uint64(l.to.number)<<20 | uint64(l.made)}
 	c.client, c.end = context.WithCancelCause(ctx)
 	header, _ := metadata.FromOutgoingContext(ctx)
@@ -307,6 +310,7 @@ type simServerStream struct {
 func (s *simServerStream) Context() context.Context { return s.conn.server }
 
 func (s *simServerStream) Send(r *replicationv1.FollowResponse) error {
+	s.conn.link.world.calls(cursorIn(r), s.conn.policy)
 	return s.conn.responses.send(s.conn.server, s.conn, simItem[*replicationv1.FollowResponse]{what: proto.CloneOf(r)}) // as the wire makes one
 }
 

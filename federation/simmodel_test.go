@@ -3,6 +3,8 @@ package federation
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -65,16 +67,27 @@ func (t *truth) put(k simKey, v simValue) bool {
 	return false
 }
 
-// goneAfter is the first revision after another at which an instance was removed; 0 = none.
-func (t *truth) goneAfter(k simKey, after registry.Revision) registry.Revision {
+// goneAfter is the first revision after another at which an instance was removed, or put
+// with what is not selected; 0 = none.
+func (t *truth) goneAfter(k simKey, after registry.Revision, policy simPolicy) (at registry.Revision, removed bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, n := range t.of[k] {
-		if e := t.events[n]; e.revision > after && e.value == "" {
-			return e.revision
+		if e := t.events[n]; e.revision > after && (e.value == "" || !policy.covers(k, e.value)) {
+			return e.revision, e.value == ""
 		}
 	}
-	return 0
+	return 0, false
+}
+
+// putIn says whether an instance was put after a revision and up to another.
+func (t *truth) putIn(k simKey, after, upto registry.Revision) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.ContainsFunc(t.of[k], func(n int) bool {
+		e := t.events[n]
+		return e.value != "" && e.revision > after && e.revision <= upto
+	})
 }
 
 // A simValue is what an instance was put with, and when.
@@ -123,14 +136,15 @@ func (p simPlace) before(o simPlace) bool {
 type simCopy struct {
 	in, of *simRegion
 
-	cluster *simCluster // in which it is; another one knows nothing
-	has     map[simKey]simValue
-	from    map[simKey]int      // the order of the cluster that told of each
-	gone    map[simKey]simPlace // what went, and where it was gone
-	region  registry.Region
-	teller  *truth   // the last
-	whole   simPlace // the furthest
-	view    view
+	cluster  *simCluster // in which it is; another one knows nothing
+	has      map[simKey]simValue
+	from     map[simKey]int      // the order of the cluster that told of each
+	gone     map[simKey]simPlace // what went, and where it was gone
+	region   registry.Region
+	teller   *truth    // the last
+	selected simPolicy // as it was told last
+	whole    simPlace  // the furthest
+	view     view
 }
 
 func (c *simCopy) key() registry.RegionKey {
@@ -193,7 +207,8 @@ func (c *simCopy) check(m *simMember, step registry.ImportStep, control *recordv
 	before, region := c.region, m.registry.Region(c.key())
 	c.of.world.note("copy "+c.String(), uint64(step), uint64(control.GetAction()), uint64(len(has)), uint64(region.Cursor.Revision), region.Cursor.Sync, region.Cursor.Parts)
 	c.of.world.tell("%v: %s%v: %d instances, at %+v, held %+v, paused %v", c, stepName(step), control.GetAction(), len(has), region.Cursor, region.Held, region.Paused)
-	defer func() { c.has, c.region = has, region }()
+	policy := c.policyOf(region.Cursor)
+	defer func() { c.has, c.region, c.selected = has, region, policy }()
 	if before.Held.Since == 0 && region.Held.Since != 0 {
 		c.of.world.count("a sweep is held")
 	}
@@ -215,23 +230,47 @@ func (c *simCopy) check(m *simMember, step registry.ImportStep, control *recordv
 	if before.Paused && control == nil {
 		tells = nil // nothing may change
 	}
-	if err := c.checkGone(tells, has, step, control, &region); err != nil {
+	if err := c.checkSweep(tells, has, step, policy, &region); err != nil {
+		return err
+	}
+	if err := c.checkGone(tells, has, policy, &region); err != nil {
 		return err
 	}
 	if err := c.checkCome(tells, has); err != nil {
 		return err
 	}
-	return c.checkWhole(tells, has, &region)
+	return c.checkWhole(tells, has, policy, &region)
 }
 
-// checkGone: what the copy has lost was gone in its region, and a sweep has not taken much.
-func (c *simCopy) checkGone(tells *truth, has map[simKey]simValue, step registry.ImportStep, control *recordv1.ControlRegion, region *registry.Region) error {
+// checkSweep: a sweep has not taken much, unless it was decided, and then it has.
+func (c *simCopy) checkSweep(tells *truth, has map[simKey]simValue, step registry.ImportStep, policy simPolicy, region *registry.Region) error {
+	if step != registry.ImportStepSweep || c.of.world.Big {
+		return nil
+	}
 	lost := 0
+	for k := range c.has {
+		if _, is := has[k]; !is {
+			lost++
+		}
+	}
+	much := lost > 0 && (lost == len(c.has) || lost >= 5 && lost*100 > 30*len(c.has))
+	switch decided := c.decides(tells, policy); {
+	case much && !decided:
+		return fmt.Errorf("a sweep has removed %d of %d instances at once", lost, len(c.has))
+	case decided && region.Held.Since != 0:
+		return fmt.Errorf("what was deselected is held: %+v", region.Held)
+	case much:
+		c.of.world.count("much is deselected at once")
+	}
+	return nil
+}
+
+// checkGone: what the copy has lost was gone in its region, or was deselected.
+func (c *simCopy) checkGone(tells *truth, has map[simKey]simValue, policy simPolicy, region *registry.Region) error {
 	for k, was := range c.has {
 		if _, is := has[k]; is {
 			continue
 		}
-		lost++
 		if tells == nil {
 			return fmt.Errorf("%v is lost: it was %v, and nobody has told that it is gone", k, was)
 		}
@@ -239,21 +278,29 @@ func (c *simCopy) checkGone(tells *truth, has map[simKey]simValue, step registry
 		if c.from[k] != tells.order {
 			after = 0
 		}
-		at := tells.goneAfter(k, after)
-		if at == 0 && c.from[k] == tells.order {
+		at, removed := tells.goneAfter(k, after, policy)
+		if at == 0 && c.from[k] == tells.order && policy.covers(k, was.value) {
 			return fmt.Errorf("%v is lost: it was %v, and in %s it has not gone since", k, was, tells.incarnation)
 		}
-		if region.Cursor.Sync == 0 && region.Cursor.Parts == 0 {
-			at = max(at, region.Cursor.Revision)
-		}
-		c.gone[k] = simPlace{tells.order, at}
-		delete(c.from, k)
-	}
-	much := lost > 0 && (lost == len(c.has) || lost >= 5 && lost*100 > 30*len(c.has))
-	if step == registry.ImportStepSweep && control == nil && much && !c.of.world.Big {
-		return fmt.Errorf("a sweep has removed %d of %d instances at once", lost, len(c.has))
+		c.lose(k, tells, at, removed, region)
 	}
 	return nil
+}
+
+// lose notes where an instance was gone: nothing older may be back. What was put with
+// something else then may be back as that, and what was deselected as it was.
+func (c *simCopy) lose(k simKey, tells *truth, at registry.Revision, removed bool, region *registry.Region) {
+	same := c.from[k] == tells.order
+	delete(c.from, k)
+	switch upto := region.Cursor.Revision; {
+	case at == 0 && same:
+		return
+	case at > 0 && !removed:
+		at--
+	case region.Cursor.Sync == 0 && region.Cursor.Parts == 0 && !tells.putIn(k, at, upto):
+		at = max(at, upto)
+	}
+	c.gone[k] = simPlace{tells.order, at}
 }
 
 // checkCome: what has come, or changed, was put there, and not before it went.
@@ -285,7 +332,7 @@ func (c *simCopy) checkCome(tells *truth, has map[simKey]simValue) error {
 }
 
 // checkWhole: where the copy says that it has everything, it has.
-func (c *simCopy) checkWhole(tells *truth, has map[simKey]simValue, region *registry.Region) error {
+func (c *simCopy) checkWhole(tells *truth, has map[simKey]simValue, policy simPolicy, region *registry.Region) error {
 	if at := region.Cursor; tells == nil || at.Incarnation == "" || at.Sync != 0 || at.Parts != 0 {
 		return nil
 	}
@@ -294,14 +341,18 @@ func (c *simCopy) checkWhole(tells *truth, has map[simKey]simValue, region *regi
 		return fmt.Errorf("it has gone back from %v to %v", c.whole, at)
 	}
 	c.whole = at
-	want := c.view.to(tells, at.revision)
-	for k, v := range want {
+	count := 0
+	for k, v := range c.view.to(tells, at.revision) {
+		if !policy.covers(k, v.value) {
+			continue
+		}
+		count++
 		if has[k] != v {
 			return fmt.Errorf("up to %v it has everything, but %v is %v, not %v", at, k, has[k], v)
 		}
 	}
-	if len(has) > len(want) && region.Held.Since == 0 {
-		return fmt.Errorf("at %v it has %d instances of %d, and nothing is held", at, len(has), len(want))
+	if len(has) > count && region.Held.Since == 0 {
+		return fmt.Errorf("at %v it has %d instances of %d, and nothing is held", at, len(has), count)
 	}
 	return nil
 }
@@ -310,7 +361,8 @@ func (c *simCopy) checkWhole(tells *truth, has map[simKey]simValue, region *regi
 func (c *simCopy) level() error {
 	now := c.of.cluster().truth
 	var v view
-	want := v.to(now, c.of.newest(now))
+	want, policy := v.to(now, c.of.newest(now)), c.policy()
+	maps.DeleteFunc(want, func(k simKey, is simValue) bool { return !policy.covers(k, is.value) })
 	for _, m := range c.in.members() {
 		has, err := copyOf(m, c.of.name)
 		if err != nil {

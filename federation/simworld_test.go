@@ -34,7 +34,8 @@ type world struct {
 	fired    map[string]int
 	told     bool
 	story    []string
-	trace    uint64 // of all instants up to the last
+	policies map[string]simPolicy // by what sources call them
+	trace    uint64               // of all instants up to the last
 	instant  time.Duration
 	together uint64 // of what has happened in the last: it has no order
 }
@@ -113,13 +114,14 @@ type simRegion struct {
 	links   map[string]*simLink // to those that it follows
 	copies  map[string]*simCopy
 	value   int // the last that was written
+	exports int // of simSelections
 
 	mu     sync.Mutex // guards what follows
 	truths map[string]*truth
 }
 
 func newWorld(t *testing.T, seed uint64, told bool) *world {
-	w := &world{options: newOptions(seed), t: t, told: told, began: time.Now(), fired: make(map[string]int)}
+	w := &world{options: newOptions(seed), t: t, told: told, began: time.Now(), fired: make(map[string]int), policies: make(map[string]simPolicy)}
 	w.dice = rand.New(rand.NewPCG(seed, 1))
 	pairs, count := shapes[w.Shape], 0
 	for _, p := range pairs {
@@ -159,7 +161,7 @@ func (r *simRegion) sources() (out []Source) {
 		if r.links[of.name] == nil {
 			continue
 		}
-		one := Source{Region: of.name, ClusterID: of.id, Token: token}
+		one := Source{Region: of.name, ClusterID: of.id, Token: token, Wanted: r.world.selected(r.links[of.name].wants)}
 		for n := range r.world.Members[of.number] {
 			one.Addresses = append(one.Addresses, fmt.Sprint(n))
 		}
@@ -237,7 +239,7 @@ func (op simOp) item() registry.BatchItem {
 		return registry.BatchItem{Deregister: &registry.InstanceRef{Namespace: op.key.namespace, Service: op.key.service, ID: op.key.id}}
 	}
 	return registry.BatchItem{Register: &registry.Registration{
-		Namespace: op.key.namespace, Service: op.key.service, ID: op.key.id, Version: op.value,
+		Namespace: op.key.namespace, Service: op.key.service, ID: op.key.id, Version: op.value, Labels: map[string]string{"tier": tierOf(op.value)},
 		Endpoints: []registry.Endpoint{{Protocol: "http", Host: "10.0.0.1", Port: 80}},
 	}}
 }
