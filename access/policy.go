@@ -118,7 +118,7 @@ func (p *Policy) Of(id Identity) *Rights {
 				given[role] = true
 			}
 		}
-		return r
+		return r.seal()
 	})
 }
 

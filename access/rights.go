@@ -1,6 +1,8 @@
 package access
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
@@ -33,6 +35,8 @@ type Rights struct {
 	denies ruleSet
 	allows ruleSet
 	scope  *compiled // nothing beyond it; nil = it is not narrowed
+	stamp  string
+	rules  []*compiled // in the order of their coming, until seal
 }
 
 // A ruleSet is rules by the resource that they are about.
@@ -43,6 +47,7 @@ type ruleSet struct {
 
 // A compiled rule is one for a caller: whose own namespace it is about is settled.
 type compiled struct {
+	deny                 bool
 	verbs, resources     []string // nil = all
 	namespaces, services []string // patterns; nil = all
 
@@ -58,12 +63,35 @@ func (r *Rights) add(role RoleRules, by string) {
 	for i := range role.Rules {
 		one := compile(&role.Rules[i], r.own)
 		one.from = fmt.Sprintf("rule %d of role %s, by %s", i+1, role.Name, by)
-		if role.Rules[i].Deny {
+		one.deny = role.Rules[i].Deny
+		r.rules = append(r.rules, one)
+		if one.deny {
 			r.denies.add(one)
 		} else {
 			r.allows.add(one)
 		}
 	}
+}
+
+// seal stamps the rights when all of them are there.
+func (r *Rights) seal() *Rights {
+	digest := sha256.New()
+	for _, c := range r.rules {
+		fmt.Fprintf(digest, "%#v\n", *c)
+	}
+	if r.scope != nil {
+		fmt.Fprintf(digest, "within %#v\n", *r.scope)
+	}
+	r.rules, r.stamp = nil, hex.EncodeToString(digest.Sum(nil))
+	return r
+}
+
+// Stamp is the same for the same rights, by whatever policy; "" of nobody's.
+func (r *Rights) Stamp() string {
+	if r == nil {
+		return ""
+	}
+	return r.stamp
 }
 
 func (s *ruleSet) add(c *compiled) {

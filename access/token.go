@@ -74,7 +74,7 @@ func (p *Policy) ofToken(t *Token) *Rights {
 	if t.Scope != nil {
 		r.scope = t.narrowing()
 	}
-	return r
+	return r.seal()
 }
 
 // own is the namespace that the token is narrowed to, where that is one.

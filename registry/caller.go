@@ -91,6 +91,15 @@ func (k InstanceKey) permit(ctx context.Context, v Verb) error {
 	return Permit(ctx, Ask{Verb: v, Resource: ResourceInstances, Namespace: k.Namespace, Service: k.Service})
 }
 
+// PermitForce is Permit for acting on an instance without its lease token.
+func (ref InstanceRef) PermitForce(ctx context.Context) error {
+	k, err := ref.key()
+	if err != nil {
+		return err
+	}
+	return k.permit(ctx, VerbOverride)
+}
+
 // sees says whether a caller may be told of the instances of a service.
 func sees(c Caller, k ServiceKey) bool {
 	return c == nil || c.Allows(Ask{Verb: VerbRead, Resource: ResourceInstances, Namespace: k.Namespace, Service: k.Service})

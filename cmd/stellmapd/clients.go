@@ -33,6 +33,7 @@ func (n *node) makeClientGRPC() error {
 	}
 	grpc_health_v1.RegisterHealthServer(n.xdsGRPC, n.xdsHealth)
 	reflection.Register(n.xdsGRPC)
+	mustHaveRows(n.xdsGRPC)
 	return nil
 }
 

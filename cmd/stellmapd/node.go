@@ -275,6 +275,7 @@ func (n *node) makeServers(machine *registry.Machine, token string) (err error) 
 	n.peerGRPC = grpc.NewServer(peer.ServerOptions(n.credentials(access.Peers))...)
 	n.transport.Register(n.peerGRPC)
 	n.exporter.Register(n.peerGRPC)
+	mustHaveRows(n.peerGRPC)
 	return nil
 }
 

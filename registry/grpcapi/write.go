@@ -78,10 +78,16 @@ type held interface {
 
 // holderOf is whose call it is. With force it is an operator's, who proves it with
 // the admin token and is not asked for the lease token.
-func (a *API) holderOf(ctx context.Context, m held) (registry.Holder, error) {
+func (a *API) holderOf(ctx context.Context, m interface {
+	held
+	named
+}) (registry.Holder, error) {
 	token := m.GetLeaseToken()
 	if problem := registry.TokenProblem(token); token != "" && problem != "" {
 		return registry.Holder{}, invalid("leaseToken", problem)
+	}
+	if m.GetForce() && registry.CallerOf(ctx) != nil {
+		return registry.Holder{}, refOf(m).PermitForce(ctx)
 	}
 	if m.GetForce() && !a.isOperator(ctx) {
 		return registry.Holder{}, errNotOperator
