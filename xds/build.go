@@ -35,7 +35,7 @@ func (c *cache) build(k resourceKey) *entry {
 
 // pack gives a view as bytes; nil when there is no such thing.
 func (c *cache) pack(k resourceKey) (*anypb.Any, registry.Revision, error) {
-	if k.typ == typeRoutes && k.kind == kindEnvoy && slices.Contains(routeTables, k.name) {
+	if k.typ == typeRoutes && slices.Contains(routeTables[k.kind], k.name) {
 		revision := c.machine.Revision()
 		table, err := buildRoutes(k.name, c.routesOf(k.scope))
 		return table, revision, err
@@ -62,7 +62,11 @@ func (c *cache) translate(k resourceKey) (validated, registry.Revision, error) {
 		if k.typ == typeListener && k.cluster() != "" {
 			return c.translateLocal(k, revision)
 		}
-		if k.typ == typeRoutes || k.name != egressName {
+		if k.gateway.IsValid() {
+			m, err := buildGateway(k.gateway, c.passedOn(k.scope))
+			return orNil(m, err), revision, err
+		}
+		if k.typ == typeRoutes || k.name != egressName || k.kind == kindGateway {
 			return nil, 0, nil // Envoy has one route table, and one listener that leads there
 		}
 		m, err := buildListener(k.port, k.onDemand)
@@ -132,7 +136,13 @@ func (c *cache) translateService(k resourceKey, revision registry.Revision) (val
 	}
 	if k.typ == typeCluster {
 		rules := c.rulesFor(k.name) // those of the routes, be the policy newer: one may rely on the other
+		if k.kind == kindGateway {
+			s, rules = untouched(s, endpoint), rules.atGateway()
+		}
 		m, _, err := soundCluster(s, endpoint, rules, c.earlier)
+		if k.kind == kindGateway && err == nil {
+			withoutBlindChecks(m)
+		}
 		if err == nil {
 			m.Name, m.AltStatName = k.name, statName(k.name)
 		}
@@ -148,6 +158,9 @@ func (c *cache) translateService(k resourceKey, revision registry.Revision) (val
 		m := buildEndpointsForGRPC(s, endpoint, c.standpoint(k.region, k.zone))
 		m.ClusterName = k.name
 		return m, s.Revision, nil
+	}
+	if k.kind == kindGateway {
+		s = homeOf(s, k.region)
 	}
 	m, _ := buildEndpoints(s, endpoint, c.standpoint(k.region, k.zone))
 	m.ClusterName = k.name
@@ -226,7 +239,12 @@ func (c *cache) routesOf(s *scope) []hostRoute {
 		return found
 	}
 	for _, name := range names {
-		if claim := s.members[name]; claim != nil && claim.subset == "" {
+		claim := s.members[name]
+		switch {
+		case claim == nil:
+		case s.kind == kindGateway:
+			routes = append(routes, claim.routeAtGateway(s.retries))
+		case claim.subset == "":
 			routes = append(routes, claim.route(s.retries, known))
 		}
 	}
@@ -270,7 +288,7 @@ func (c *cache) withheldOf(s *registry.Service, region string) []Withheld {
 	if wrongRoutes != nil {
 		out = append(out, Withheld{Service: s.Key, Reason: reasonUnsound("the routes", wrongRoutes)})
 	}
-	return append(out, c.withheldRules(s)...)
+	return append(append(out, c.withheldAtGateways(s)...), c.withheldRules(s)...)
 }
 
 // withheldRules is what a policy says of routes that no proxy is told of.

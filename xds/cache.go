@@ -72,6 +72,9 @@ func (c *cache) subscribeLocked(k resourceKey, s subscriber) *resource {
 		if name := k.cluster(); name != "" {
 			c.byCluster[name] = append(c.byCluster[name], r)
 		}
+		if k.typ == typeListener && k.scope != nil {
+			k.scope.gateways[r] = struct{}{}
+		}
 	}
 	r.subscribers[s] = struct{}{}
 	return r
@@ -89,6 +92,9 @@ func (c *cache) unsubscribeLocked(r *resource, s subscriber) {
 		return
 	}
 	delete(c.resources, r.key)
+	if r.key.typ == typeListener && r.key.scope != nil {
+		delete(r.key.scope.gateways, r)
+	}
 	name := r.key.cluster()
 	if name == "" {
 		return

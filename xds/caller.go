@@ -111,6 +111,10 @@ func (b *subscription) moveFrom(old *scope) {
 		} else {
 			names = c.watchLocals(b.stream.scope, b)
 			c.unwatchLocals(old, b)
+			if before := b.listener; before.key.scope == old { // a gateway's
+				b.listener = c.subscribe(b.stream.keyOf(b.typ, b.entrance()), b)
+				c.unsubscribe(before, b)
+			}
 		}
 		for name := range b.known {
 			names = append(names, name)

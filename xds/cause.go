@@ -46,7 +46,7 @@ func (c *cache) behind(s *scope, one *seen) []registry.ServiceKey {
 	if owner := c.directory.clusters[targetOf(name)]; owner != nil {
 		keys = append(keys, owner.listing.key)
 	}
-	if one.typ == typeRoutes && s != nil && slices.Contains(routeTables, one.name) {
+	if one.typ == typeRoutes && s != nil && slices.Contains(routeTables[s.kind], one.name) {
 		for _, member := range s.members {
 			keys = append(keys, member.listing.key)
 		}

@@ -182,6 +182,9 @@ func balancing() *clusterv3.Cluster_CommonLbConfig {
 	}
 }
 
+// httpOptions is where the options of clusters that speak HTTP stand.
+const httpOptions = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
 // speak sets the dialect, and what of it is sent again; nil = what the routes say.
 func speak(c *clusterv3.Cluster, d dialect, retry *routev3.RetryPolicy) error {
 	options := &upstreamv3.HttpProtocolOptions{RetryPolicy: retry}
@@ -205,7 +208,7 @@ func speak(c *clusterv3.Cluster, d dialect, retry *routev3.RetryPolicy) error {
 	if err != nil {
 		return err
 	}
-	c.TypedExtensionProtocolOptions = map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": packed}
+	c.TypedExtensionProtocolOptions = map[string]*anypb.Any{httpOptions: packed}
 	return nil
 }
 

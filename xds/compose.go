@@ -149,7 +149,7 @@ func (b *subscription) composeRefused(r *response, e *entry) {
 type departure struct {
 	since time.Time
 	after uint64 // of the stream's responses: later routes and listeners do not lead there
-	local bool   // a listener of its own leads there
+	local bool   // a listener leads there, too
 }
 
 // waitsForRoutes keeps a cluster until the client has answered routes that do not
@@ -161,7 +161,7 @@ func (b *subscription) waitsForRoutes(name string, now time.Time) bool {
 	routes, listeners := s.subs[typeRoutes], s.subs[typeListener]
 	d, known := b.leaving[name]
 	if !known {
-		d = departure{since: now, after: s.sequence, local: listeners.may(localName(name))}
+		d = departure{since: now, after: s.sequence, local: listeners.may(localName(name)) || listeners.may(gatewayName)}
 	}
 	if routes == nil && !d.local {
 		return false

@@ -116,22 +116,21 @@ func (p *play) instances(f func(service string, n int)) {
 }
 
 // add registers instances; with check, with a path for active checks, which is part of the cluster;
-// with host, at a host of that name.
+// with host, at a host of that name; with protocol, as what speaks that.
 func (p *play) add() {
 	p.instances(func(service string, n int) {
 		if p.d.HasArg("check") {
 			p.member.register(checked(service, n))
 			return
 		}
+		one := registry.Endpoint{Protocol: "http", Host: addressOf(n), Port: 80}
 		if p.d.HasArg("host") {
-			host := ""
-			p.d.ScanArgs(p.t, "host", &host)
-			p.member.add(service, n, registry.Endpoint{Protocol: "http", Host: host, Port: 80})
-			return
+			p.d.ScanArgs(p.t, "host", &one.Host)
 		}
+		p.d.MaybeScanArgs(p.t, "protocol", &one.Protocol)
 		zone := ""
 		p.d.MaybeScanArgs(p.t, "zone", &zone)
-		p.member.addInZone(service, n, zone)
+		p.member.register(registry.Registration{Namespace: "prod", Service: service, ID: strconv.Itoa(n), Zone: zone, Endpoints: []registry.Endpoint{one}})
 	})
 }
 
@@ -196,6 +195,8 @@ func (p *play) open() {
 			metadata = append(metadata, metadataUpstreams, strings.Join(arg.Vals, ","))
 		case "service":
 			metadata = append(metadata, metadataService, arg.Vals[0])
+		case "role":
+			metadata = append(metadata, metadataRole, arg.Vals[0])
 		case "region":
 			region = arg.Vals[0]
 		case "zone":
@@ -546,8 +547,17 @@ func (p *play) content(short, name string, hash uint64) string {
 	return fmt.Sprintf("%s#%d", name, n+1)
 }
 
+// chainsOf are the clusters that a gateway's listener leads to by itself.
+func chainsOf(m *listenerv3.Listener) string {
+	var names []string
+	for _, chain := range m.FilterChains[1:] {
+		names = append(names, chain.Name)
+	}
+	return "(" + strings.Join(names, " ") + ")"
+}
+
 // inside is what of a resource other types hang on: the hosts of endpoints, the clusters of
-// routes, the routes of a gRPC client's listener. Every locality has a weight: gRPC clients pass over one without.
+// routes, the routes of a gRPC client's listener, the chains of a gateway's. Every locality has a weight: gRPC clients pass over one without.
 func (p *play) inside(packed *anypb.Any) string {
 	message, err := packed.UnmarshalNew()
 	if err != nil {
@@ -569,6 +579,9 @@ func (p *play) inside(packed *anypb.Any) string {
 			}
 		}
 	case *listenerv3.Listener:
+		if m.Name == gatewayName {
+			return chainsOf(m)
+		}
 		if m.ApiListener == nil {
 			return ""
 		}

@@ -32,7 +32,8 @@ type listing struct {
 	port    uint32           // of the listener that leads to it, by the policy; 0 = none
 	zoned   bool             // the policy asks in which zone a client is
 
-	hosts [retriesPlaces][]atomic.Pointer[[]byte] // the virtual hosts of its endpoints, as bytes; anew with its rules
+	hosts   [retriesPlaces][]atomic.Pointer[[]byte] // the virtual hosts of its endpoints, as bytes; anew with its rules
+	gateway [retriesPlaces][]atomic.Pointer[[]byte] // … as gateways have them
 }
 
 // rule gives a listing its rules.
@@ -40,6 +41,7 @@ func (l *listing) rule(rules routeRules) {
 	l.rules = rules
 	for at := range l.hosts {
 		l.hosts[at] = make([]atomic.Pointer[[]byte], len(l.claims))
+		l.gateway[at] = make([]atomic.Pointer[[]byte], len(l.claims))
 	}
 }
 

@@ -29,7 +29,7 @@ node:
   id: web-1
   cluster: web
   locality: {region: here}
-  metadata: {stellmap.namespace: prod, stellmap.service: shop, stellmap.egress_port: %[2]d%[4]s}
+  metadata: {stellmap.namespace: prod, stellmap.service: shop, %[2]s}
 admin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}
 dynamic_resources:
   ads_config:
@@ -73,12 +73,20 @@ func startEnvoy(t *testing.T, m *member, api string, more ...string) *envoy {
 // startEnvoyWith has more in the metadata of its node, behind a comma.
 func startEnvoyWith(t *testing.T, m *member, api, metadata string, more ...string) *envoy {
 	t.Helper()
+	egress := freePort(t)
+	e := launchEnvoy(t, m, api, fmt.Sprintf("stellmap.egress_port: %d%s", egress, metadata), more...)
+	e.egress = fmt.Sprintf("127.0.0.1:%d", egress)
+	return e
+}
+
+// launchEnvoy starts one whose node has some metadata.
+func launchEnvoy(t *testing.T, m *member, api, metadata string, more ...string) *envoy {
+	t.Helper()
 	if *envoyBinary == "" {
 		t.Skip("not played, since -envoy names no Envoy 1.40")
 	}
 	dir := t.TempDir()
-	egress := freePort(t)
-	config := fmt.Sprintf(envoyBootstrap, m.listenTCP(), egress, api, metadata) + strings.Join(more, "")
+	config := fmt.Sprintf(envoyBootstrap, m.listenTCP(), metadata, api) + strings.Join(more, "")
 	if err := os.WriteFile(filepath.Join(dir, "envoy.yaml"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +108,7 @@ func startEnvoyWith(t *testing.T, m *member, api, metadata string, more ...strin
 			t.Error("Envoy ended by itself")
 		}
 	})
-	e := &envoy{t: t, egress: fmt.Sprintf("127.0.0.1:%d", egress)}
+	e := &envoy{t: t}
 	eventually(t, "Envoy opens its admin port", func() bool {
 		address, err := os.ReadFile(admin)
 		e.admin = strings.TrimSpace(string(address))

@@ -184,12 +184,15 @@ func (c *cache) join(r *round, s *scope, changed []string) {
 		return
 	}
 	r.joined[s] = append(r.joined[s], changed...)
+	for gateway := range s.gateways {
+		r.resources[gateway] = struct{}{}
+	}
 	r.reroute(c, s)
 }
 
 // reroute has the route tables of a scope built anew.
 func (r *round) reroute(c *cache, s *scope) {
-	for _, name := range routeTables {
+	for _, name := range routeTables[s.kind] {
 		if routes := c.resources[resourceKey{typ: typeRoutes, name: name, kind: s.kind, scope: s}]; routes != nil {
 			r.resources[routes] = struct{}{}
 		}

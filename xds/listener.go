@@ -17,32 +17,43 @@ func buildListener(port uint32, onDemand bool) (*listenerv3.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	manager := &hcmv3.HttpConnectionManager{
-		StatPrefix: egressName,
-		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
-			ConfigSource:    overADS(),
-			RouteConfigName: egressName,
-		}},
-		UpgradeConfigs: []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
-		HttpFilters:    filters,
-	}
+	manager := managerOf(egressName, filters)
 	if onDemand {
 		if err := askOnDemand(manager); err != nil {
 			return nil, err
 		}
 	}
-	packed, err := pack(manager)
+	last, err := managing(manager)
 	if err != nil {
-		return nil, fmt.Errorf("connection manager: %w", err)
+		return nil, err
 	}
 	return &listenerv3.Listener{
 		Name:             egressName,
 		Address:          socketAddress(egressAddress, port),
 		TrafficDirection: corev3.TrafficDirection_OUTBOUND,
-		FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{{
-			Name:       "envoy.filters.network.http_connection_manager",
-			ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: packed},
-		}}}},
+		FilterChains:     []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{last}}},
+	}, nil
+}
+
+// managerOf takes requests by the routes of a name.
+func managerOf(name string, filters []*hcmv3.HttpFilter) *hcmv3.HttpConnectionManager {
+	return &hcmv3.HttpConnectionManager{
+		StatPrefix:     name,
+		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: overADS(), RouteConfigName: name}},
+		UpgradeConfigs: []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
+		HttpFilters:    filters,
+	}
+}
+
+// managing is the end of a chain that takes requests.
+func managing(manager *hcmv3.HttpConnectionManager) (*listenerv3.Filter, error) {
+	packed, err := pack(manager)
+	if err != nil {
+		return nil, fmt.Errorf("connection manager: %w", err)
+	}
+	return &listenerv3.Filter{
+		Name:       "envoy.filters.network.http_connection_manager",
+		ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: packed},
 	}, nil
 }
 

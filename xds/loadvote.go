@@ -66,7 +66,7 @@ func (c *cache) judged(cluster string) (registry.ServiceKey, registry.LoadRules,
 
 // byInstance says whether clients of a node are to report their calls by instance.
 func (s *Server) byInstance(n *node) bool {
-	return s.accuse != nil && n.kind == kindEnvoy && s.cache.judging()
+	return s.accuse != nil && n.kind != kindGRPC && s.cache.judging()
 }
 
 // vote tells the registry what a client's report says of instances.

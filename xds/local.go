@@ -262,6 +262,20 @@ func reasonPort(port uint32, whose string, proxies int) string {
 
 // buildLocal is where connections to a service enter its callers' proxies.
 func buildLocal(cluster string, port uint32) (*listenerv3.Listener, error) {
+	proxy, err := tcpProxy(cluster)
+	if err != nil {
+		return nil, err
+	}
+	return &listenerv3.Listener{
+		Name:             localName(cluster),
+		Address:          socketAddress(egressAddress, port),
+		TrafficDirection: corev3.TrafficDirection_OUTBOUND,
+		FilterChains:     []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{proxy}}},
+	}, nil
+}
+
+// tcpProxy is the end of a chain that passes connections on to a cluster as they are.
+func tcpProxy(cluster string) (*listenerv3.Filter, error) {
 	proxy, err := pack(&tcpv3.TcpProxy{
 		StatPrefix:         statName(cluster),
 		ClusterSpecifier:   &tcpv3.TcpProxy_Cluster{Cluster: cluster},
@@ -270,13 +284,8 @@ func buildLocal(cluster string, port uint32) (*listenerv3.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("TCP proxy: %w", err)
 	}
-	return &listenerv3.Listener{
-		Name:             localName(cluster),
-		Address:          socketAddress(egressAddress, port),
-		TrafficDirection: corev3.TrafficDirection_OUTBOUND,
-		FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{{
-			Name:       "envoy.filters.network.tcp_proxy",
-			ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: proxy},
-		}}}},
+	return &listenerv3.Filter{
+		Name:       "envoy.filters.network.tcp_proxy",
+		ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: proxy},
 	}, nil
 }

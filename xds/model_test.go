@@ -16,6 +16,8 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 
+	"google.golang.org/protobuf/types/known/structpb"
+
 	"github.com/stellmap/stellmap/registry"
 )
 
@@ -94,8 +96,11 @@ func (r *randomRun) play() {
 			c.node.UserAgentVersionType = version140
 		}
 		c.node.Locality = &corev3.Locality{Region: pick(r, []string{"", "here", "east"}), Zone: pick(r, []string{"", "a", "b"})}
-		if r.chance(20) {
+		switch n := r.random.IntN(100); {
+		case n < 20:
 			c.node.UserAgentName = "grpc-go"
+		case n < 45:
+			c.node.Metadata.Fields[metadataRole] = structpb.NewStringValue(roleGateway)
 		}
 		r.clients = append(r.clients, c)
 		c.connect()
@@ -195,6 +200,9 @@ func (r *randomRun) change() {
 	g.Version, g.Zone = pick(r, []string{"", "v1", "v2"}), pick(r, []string{"", "a", "b"})
 	if r.chance(15) {
 		g.Endpoints[0].Host = badHost
+	}
+	if service == "s3" { // a gateway has a chain for it
+		g.Endpoints = append(g.Endpoints, registry.Endpoint{Name: "tls", Protocol: "tls", Host: addressOf(n), Port: 443})
 	}
 	r.note("%s comes: %s %s", key, g.Endpoints[0].Host, g.Metadata[metadataHealthPath])
 	r.member.register(g)

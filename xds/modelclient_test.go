@@ -10,6 +10,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc/codes"
@@ -44,9 +45,9 @@ type randomClient struct {
 	blamed    map[string]bool // contents refused alone
 	delivered map[string]bool // clusters
 	busy      [typeCount]time.Time
-	late      time.Time       // when it answered something after that time
-	doubted   map[string]bool // clusters of responses that it has refused
-	routed    map[string]bool // clusters of the last routes
+	late      time.Time                  // when it answered something after that time
+	doubted   map[string]bool            // clusters of responses that it has refused
+	routed    [typeCount]map[string]bool // clusters of the last routes, and of a gateway's last listener
 }
 
 type wish struct {
@@ -79,12 +80,20 @@ func (c *randomClient) fail(format string, args ...any) {
 	c.r.t.Errorf("%s (delta %t, proxy %t, lenient %t): %s", c.name, c.delta, c.proxy, c.lenient, fmt.Sprintf(format, args...))
 }
 
+func (c *randomClient) entrance() string {
+	if c.node.GetMetadata().GetFields()[metadataRole] != nil {
+		return gatewayName
+	}
+	return egressName
+}
+
 func (c *randomClient) connect() {
 	c.r.note("%s connects (delta %t, proxy %t, lenient %t)", c.name, c.delta, c.proxy, c.lenient)
 	c.busy, c.late = [typeCount]time.Time{}, time.Time{}
 	c.inbox, c.nonce = nil, [typeCount]string{}
 	c.refused = make(map[string]int)
-	c.nonces, c.blamed, c.delivered, c.doubted, c.routed = make(map[string]bool), make(map[string]bool), make(map[string]bool), make(map[string]bool), nil
+	c.nonces, c.blamed, c.delivered, c.doubted = make(map[string]bool), make(map[string]bool), make(map[string]bool), make(map[string]bool)
+	c.routed = [typeCount]map[string]bool{}
 	node := proto.CloneOf(c.node)
 	if c.delta {
 		c.d = c.r.member.delta(node)
@@ -103,7 +112,7 @@ func (c *randomClient) connect() {
 	}
 	if c.proxy {
 		c.wish[typeCluster].all, c.wish[typeListener].all = true, true
-		c.wish[typeRoutes].names[egressName] = true
+		c.wish[typeRoutes].names[c.entrance()] = true
 		for _, t := range []resourceType{typeCluster, typeEndpoints, typeListener, typeRoutes} {
 			c.request(t, c.wish[t].list(), nil)
 		}
@@ -249,6 +258,10 @@ func (c *randomClient) content(packed *anypb.Any, version string) modelContent {
 	switch m := message.(type) {
 	case *endpointv3.ClusterLoadAssignment:
 		out.bad = strings.Contains(string(packed.Value), badHost)
+	case *listenerv3.Listener:
+		if m.Name == gatewayName {
+			out.routes = strings.Fields(strings.Trim(chainsOf(m), "()"))
+		}
 	case *routev3.RouteConfiguration:
 		for _, host := range m.VirtualHosts {
 			out.routes = append(out.routes, clustersOf(host)...)
@@ -306,18 +319,21 @@ func (c *randomClient) checkOrder(f frame) {
 			c.delivered[name] = true
 		}
 		for _, name := range f.removed {
-			if c.routed[name] && c.answersInTime() && !c.doubted[name] && c.proxy {
-				c.fail("cluster %s goes while routes lead to it", name)
+			if (c.routed[typeRoutes][name] || c.routed[typeListener][name]) && c.answersInTime() && !c.doubted[name] && c.proxy {
+				c.fail("cluster %s goes while routes, or chains, lead to it", name)
 			}
 			delete(c.delivered, name)
 		}
-	case typeRoutes:
-		c.routed = make(map[string]bool)
-		for _, content := range f.resources {
+	case typeRoutes, typeListener:
+		for name, content := range f.resources {
+			if name != c.entrance() {
+				continue
+			}
+			c.routed[f.typ] = make(map[string]bool)
 			for _, cluster := range content.routes {
-				c.routed[cluster] = true
+				c.routed[f.typ][cluster] = true
 				if !c.delivered[cluster] && c.answersInTime() && !c.doubted[cluster] && c.proxy {
-					c.fail("a route leads to cluster %s, which was not sent", cluster)
+					c.fail("%s leads to cluster %s, which was not sent", f.typ, cluster)
 				}
 			}
 		}
@@ -489,7 +505,7 @@ func (c *randomClient) compare(truth *cache) {
 		if c.wish[t].all && t == typeCluster {
 			names = append(names, truth.clustersIn(s.scope)...)
 		} else if c.wish[t].all && t == typeListener {
-			names = append(append(names, egressName), truth.watchLocals(s.scope, newSubscription(s, typeListener))...)
+			names = append(append(names, c.entrance()), truth.watchLocals(s.scope, newSubscription(s, typeListener))...)
 		}
 		for name := range c.have[t] {
 			if !slices.Contains(names, name) {

@@ -18,8 +18,9 @@ import (
 // who owns a host.
 
 const (
-	egressName = "egress" // the listener, its routes and their statistics
-	hostSuffix = ".mesh"
+	egressName  = "egress"  // the listener, its routes and their statistics
+	gatewayName = "gateway" // the same of a gateway
+	hostSuffix  = ".mesh"
 )
 
 // primaryStem is also the name of the primary endpoint's cluster.

@@ -3,6 +3,7 @@ package xds
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,16 +20,12 @@ import (
 type kind uint8
 
 const (
-	kindEnvoy kind = iota
-	kindGRPC
+	kindEnvoy   kind = iota
+	kindGRPC         // a client without a proxy
+	kindGateway      // an Envoy by which other regions reach this one's instances
 )
 
-func (k kind) String() string {
-	if k == kindGRPC {
-		return "grpc"
-	}
-	return "envoy"
-}
+func (k kind) String() string { return [...]string{"envoy", "grpc", "gateway"}[k] }
 
 // retriesAt is where a client looks for what it is to send again.
 type retriesAt uint8
@@ -53,6 +50,9 @@ const (
 	metadataUpstreams  = "stellmap.upstreams"
 	metadataEgressPort = "stellmap.egress_port"
 	metadataOnDemand   = "stellmap.on_demand"
+	metadataRole       = "stellmap.role" // see gateway.go, like the next two
+	metadataGateway    = "stellmap.gateway_address"
+	metadataGatePort   = "stellmap.gateway_port"
 
 	namespaceDefault  = "default"
 	egressPortDefault = 15001
@@ -72,7 +72,16 @@ type node struct {
 	upstreams    []string // patterns, sorted, in lower case
 	declared     bool     // it named them
 	egressPort   uint32
-	onDemand     bool // it asks for what is beyond its scope when a workload calls it; of Envoys only
+	onDemand     bool           // it asks for what is beyond its scope when a workload calls it; of Envoys only
+	gateway      netip.AddrPort // where it listens; of gateways only
+}
+
+// entrance is the name of the node's listener for HTTP, and of the routes that it has there.
+func (n *node) entrance() string {
+	if n.kind == kindGateway {
+		return gatewayName
+	}
+	return egressName
 }
 
 // parseNode reads a node; the region of one that names none is the server's.
@@ -91,6 +100,9 @@ func parseNode(n *corev3.Node, region string) (*node, error) {
 		out.region = region
 	}
 	fields := n.GetMetadata().GetFields()
+	if err := out.readRole(fields); err != nil {
+		return nil, err
+	}
 	for key, read := range map[string]func(*structpb.Value) error{
 		metadataNamespace:  out.readNamespace,
 		metadataService:    out.readService,
@@ -166,19 +178,25 @@ func (n *node) readService(v *structpb.Value) error {
 }
 
 func (n *node) readEgressPort(v *structpb.Value) error {
+	port, err := portOf(v)
+	n.egressPort = uint32(port)
+	return err
+}
+
+// portOf takes a number, or its digits: what templates write is often a string.
+func portOf(v *structpb.Value) (uint16, error) {
 	number := v.GetNumberValue()
 	if text, ok := v.GetKind().(*structpb.Value_StringValue); ok {
 		parsed, err := strconv.ParseUint(strings.TrimSpace(text.StringValue), 10, 16)
 		if err != nil {
-			return fmt.Errorf("%q is not a port: 1 to 65535", text.StringValue)
+			return 0, fmt.Errorf("%q is not a port: 1 to 65535", text.StringValue)
 		}
 		number = float64(parsed)
 	}
-	if number < 1 || number > 65535 || number != float64(uint32(number)) {
-		return fmt.Errorf("%v is not a port: 1 to 65535", v.AsInterface())
+	if number < 1 || number > 65535 || number != float64(uint16(number)) {
+		return 0, fmt.Errorf("%v is not a port: 1 to 65535", v.AsInterface())
 	}
-	n.egressPort = uint32(number)
-	return nil
+	return uint16(number), nil
 }
 
 // readOnDemand takes a truth value, or its name: what templates write is often a string.

@@ -2,6 +2,7 @@ package xds
 
 import (
 	"fmt"
+	"net/netip"
 	"strconv"
 	"strings"
 	"sync"
@@ -49,11 +50,12 @@ type resourceKey struct {
 	typ      resourceType
 	name     string
 	kind     kind
-	region   string // of endpoints
-	zone     string // of endpoints, where the policy of the service asks for it
-	scope    *scope // of Envoy's routes
-	port     uint32 // of Envoy's listener for HTTP
-	onDemand bool   // it asks for more than its scope
+	region   string         // of endpoints
+	zone     string         // of endpoints, where the policy of the service asks for it
+	scope    *scope         // of Envoy's routes, and of a gateway's listener
+	port     uint32         // of Envoy's listener for HTTP
+	onDemand bool           // it asks for more than its scope
+	gateway  netip.AddrPort // of a gateway's listener
 }
 
 // cluster is the name of the cluster that a resource is of; empty for what is of

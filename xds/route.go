@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"cmp"
 	"fmt"
 	"sync/atomic"
 
@@ -48,6 +49,9 @@ type hostRoute struct {
 
 	retriedByCluster bool // the client looks for retries in the cluster, and finds them there
 
+	refused string // why no request is passed on, where it is not for what the service speaks
+	rewrite string // the host that instances are to see; empty = the caller's
+
 	kept *atomic.Pointer[[]byte] // the bytes of its virtual host, once they were made; nil = they differ from scope to scope
 }
 
@@ -78,8 +82,8 @@ func buildRoutes(name string, routes []hostRoute) (*anypb.Any, error) {
 	return joinRoutes(name, append(hosts, unknown.Value))
 }
 
-// routeTables are the names of a scope's route tables.
-var routeTables = []string{egressName, onDemandName}
+// routeTables are the names of a scope's route tables, by the kind of its clients.
+var routeTables = map[kind][]string{kindEnvoy: {egressName, onDemandName}, kindGateway: {gatewayName}}
 
 // routeHosts is the number of the field of a route table that has its hosts.
 const routeHosts = 2
@@ -128,8 +132,8 @@ func (r hostRoute) packed(retry *routev3.RetryPolicy) ([]byte, error) {
 }
 
 func virtualHost(r hostRoute, retry *routev3.RetryPolicy) (*routev3.VirtualHost, error) {
-	if !r.dialect.isHTTP() {
-		return refusal(r.cluster, r.hosts, reasonNotHTTP), nil
+	if r.refused != "" || !r.dialect.isHTTP() {
+		return refusal(r.cluster, r.hosts, cmp.Or(r.refused, reasonNotHTTP)), nil
 	}
 	routes, err := r.routes(retry)
 	if err != nil {

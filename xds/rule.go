@@ -80,6 +80,9 @@ func forward(match *routev3.RouteMatch, action *routev3.RouteAction, timeout tim
 func (r hostRoute) action(rule *registry.Route, retry *routev3.RetryPolicy) *routev3.RouteAction {
 	action := &routev3.RouteAction{HashPolicy: r.rules.hash(), RequestMirrorPolicies: r.mirrors(rule.Mirror), PrefixRewrite: rule.PrefixRewrite}
 	r.split(action, rule.Split)
+	if r.rewrite != "" {
+		action.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: r.rewrite}
+	}
 	if split := action.GetWeightedClusters(); split != nil && len(action.HashPolicy) > 0 { // who is to stay at an instance has to stay in its part
 		split.RandomValueSpecifier = &routev3.WeightedCluster_UseHashPolicy{UseHashPolicy: wrapperspb.Bool(true)}
 	}

@@ -18,6 +18,7 @@ type scope struct {
 	clusters map[string]*resource // of the members; nil while no stream asks for all
 	wildcard map[*subscription]struct{}
 	locals   *locals
+	gateways map[*resource]struct{} // the listeners of its gateways, which have a chain for each member that speaks TLS
 }
 
 // mark passes a change of a cluster on to the streams that asked for all.
@@ -72,7 +73,7 @@ func (c *cache) openScope(k kind, retries retriesAt, patterns []string) *scope {
 	key := scopeKey(k, retries, patterns)
 	s := c.scopes.byKey[key]
 	if s == nil {
-		s = &scope{kind: k, retries: retries, patterns: patterns, members: make(map[string]*claim), wildcard: make(map[*subscription]struct{})}
+		s = &scope{kind: k, retries: retries, patterns: patterns, members: make(map[string]*claim), wildcard: make(map[*subscription]struct{}), gateways: make(map[*resource]struct{})}
 		s.locals = newLocals(s)
 		c.scopes.byKey[key] = s
 		c.enterScope(s)

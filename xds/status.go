@@ -17,7 +17,7 @@ type ProxyStatus struct {
 	Namespace string
 	Region    string
 	Zone      string
-	Kind      string // "envoy" or "grpc"
+	Kind      string // "envoy", "gateway" or "grpc"
 	Protocol  string // "delta" or "sotw"
 	Peer      string // its address
 	Connected time.Time

@@ -169,6 +169,8 @@ func (s *stream) keyOf(t resourceType, name string) resourceKey {
 	case t == typeEndpoints:
 		k.region, k.zone = s.node.region, s.node.zone
 	case s.node.kind == kindGRPC: // which has them by name, whatever its scope
+	case t == typeListener && s.node.kind == kindGateway && name == gatewayName:
+		k.gateway, k.scope = s.node.gateway, s.scope
 	case t == typeListener && name == egressName:
 		k.port, k.onDemand = s.node.egressPort, s.node.onDemand
 	case t == typeRoutes:

@@ -165,13 +165,16 @@ func (b *subscription) askAll() {
 			b.want(name, false)
 		}
 	case typeListener:
-		b.listener = c.subscribe(b.stream.keyOf(typeListener, egressName), b)
-		b.want(egressName, false)
+		b.listener = c.subscribe(b.stream.keyOf(typeListener, b.entrance()), b)
+		b.want(b.entrance(), false)
 		for _, name := range c.watchLocals(b.stream.scope, b) {
 			b.want(name, false)
 		}
 	}
 }
+
+// entrance is the name of the listener that all who ask for all have.
+func (b *subscription) entrance() string { return b.stream.node.entrance() }
 
 func (b *subscription) leaveAll() {
 	if !b.wildcard {
@@ -183,7 +186,7 @@ func (b *subscription) leaveAll() {
 	case typeCluster:
 		c.unwatchAll(b.stream.scope, b)
 	case typeListener:
-		if b.names[egressName] == nil {
+		if b.names[b.entrance()] == nil {
 			c.unsubscribe(b.listener, b)
 		}
 		b.listener = nil
@@ -206,7 +209,7 @@ func (b *subscription) resource(name string) *resource {
 	if b.typ == typeCluster {
 		return b.stream.server.cache.clusterIn(b.stream.scope, name)
 	}
-	if name == egressName {
+	if name == b.entrance() {
 		return b.listener
 	}
 	return b.stream.server.cache.localIn(b.stream.scope, b, name)
@@ -230,7 +233,7 @@ func (b *subscription) all() []string {
 	if b.wildcard && b.typ == typeCluster {
 		names = append(names, b.stream.server.cache.clustersIn(b.stream.scope)...)
 	} else if b.wildcard && b.typ == typeListener {
-		names = append(append(names, egressName), b.stream.server.cache.localsIn(b.stream.scope, b)...)
+		names = append(append(names, b.entrance()), b.stream.server.cache.localsIn(b.stream.scope, b)...)
 	}
 	slices.Sort(names)
 	return slices.Compact(names)

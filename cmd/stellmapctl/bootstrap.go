@@ -16,8 +16,12 @@ import (
 // The ports of an Envoy, unless flags say otherwise. The server takes the same
 // egress port for granted.
 const (
-	egressPortDefault = 15001
-	adminPortDefault  = 15000
+	egressPortDefault  = 15001
+	adminPortDefault   = 15000
+	gatewayPortDefault = 15443
+
+	roleGateway           = "gateway"
+	gatewayAddressDefault = "127.0.0.1"
 )
 
 // upstreamsMax is what the xDS server takes of one node.
@@ -71,7 +75,14 @@ type envoyNode struct {
 	EgressPort, AdminPort uint16
 	LoadStats             bool // it reports how its calls end
 	OnDemand              bool // it asks for what is beyond its upstreams when it is called
+
+	Role           string // roleGateway, or empty
+	GatewayAddress string
+	GatewayPort    uint16
 }
+
+// Gateway says that it is how other regions reach instances, and no workload's proxy.
+func (n envoyNode) Gateway() bool { return n.Role == roleGateway }
 
 type xdsAddress struct {
 	Host string
@@ -113,17 +124,21 @@ Envoy goes on with another one when the one that it listens to fails.
 --upstreams says which services the proxy is told of: SERVICE.NAMESPACE, or
 *.NAMESPACE for all of one. Left out, it is all of --namespace. A small scope
 makes a small proxy: each service costs it some 80 kB. With --on-demand it asks for
-others when they are first called.`,
+others when they are first called.
+
+With --role gateway it is no workload's proxy, but how the proxies of other regions
+reach the instances of its own: its upstreams are what it passes on to.`,
 		Example: `  stellmapctl bootstrap envoy --node web-1 > envoy.yaml
   stellmapctl bootstrap envoy --node web-1 --service web --namespace prod --region cn-bj --zone a
   stellmapctl bootstrap envoy --node web-1 --upstreams orders.prod,'*.shared' --xds 10.0.0.1:18000,10.0.0.2:18000
+  stellmapctl bootstrap envoy --node gateway-1 --service gateway --namespace prod --role gateway --gateway-address 10.0.0.9
   stellmapctl bootstrap envoy --node web-1 --tls-ca /etc/web/ca.pem --tls-cert /etc/web/cert.pem --tls-key /etc/web/key.pem`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cmd.Flags().Changed("output") && c.output != formatYAML {
 				return usagef("--output: bootstrap envoy prints yaml, not %s", c.output)
 			}
-			if err := errors.Join(mustName(cmd, "upstreams", n.Upstreams), mustName(cmd, "xds", addresses)); err != nil {
+			if err := errors.Join(mustName(cmd, "upstreams", n.Upstreams), mustName(cmd, "xds", addresses), mustFit(cmd, n)); err != nil {
 				return err
 			}
 			return c.bootstrapEnvoy(cmd.Context(), n, addresses)
@@ -136,7 +151,24 @@ others when they are first called.`,
 	flags.BoolVar(&n.OnDemand, "on-demand", false, "it asks for services beyond its upstreams when they are first called")
 	flags.BoolVar(&n.LoadStats, "load-stats", false, "it reports how its calls end, which costs some 60 kB for each report")
 	flags.Uint16Var(&n.AdminPort, "admin-port", adminPortDefault, "its admin page, on 127.0.0.1")
+	flags.StringVar(&n.Role, "role", "", "gateway: other regions reach the instances of its own through it (default: it stands beside a workload)")
+	flags.StringVar(&n.GatewayAddress, "gateway-address", gatewayAddressDefault, "the IP address where a gateway listens")
+	flags.Uint16Var(&n.GatewayPort, "gateway-port", gatewayPortDefault, "the port where a gateway listens")
 	return cmd
+}
+
+// mustFit refuses flags that the node's role has no use for.
+func mustFit(cmd *cobra.Command, n envoyNode) error {
+	foreign, why := []string{"gateway-address", "gateway-port"}, "is a gateway's: give --role gateway, or leave it out"
+	if n.Gateway() {
+		foreign, why = []string{"egress-port", "on-demand"}, "is for workloads' proxies, and this is a gateway: leave it out"
+	}
+	for _, flag := range foreign {
+		if cmd.Flags().Changed(flag) {
+			return usagef("--%s: %s", flag, why)
+		}
+	}
+	return nil
 }
 
 // mustName refuses a list that is given and empty: an empty variable of a shell is not "all".
@@ -219,8 +251,16 @@ func (n envoyNode) check() error {
 		return usagef("--egress-port: 0 is not a port: 1 to 65535")
 	case n.AdminPort == 0:
 		return usagef("--admin-port: 0 is not a port: 1 to 65535")
-	case n.EgressPort == n.AdminPort:
+	case !n.Gateway() && n.EgressPort == n.AdminPort:
 		return usagef("--admin-port: %d is the egress port already", n.AdminPort)
+	case n.Role != "" && !n.Gateway():
+		return usagef("--role: %q is none: gateway is, or leave it out", n.Role)
+	case n.Gateway() && !isAddress(n.GatewayAddress):
+		return usagef("--gateway-address: %q is not an IP address: such as 10.0.0.9, or 0.0.0.0 for all that the machine has", n.GatewayAddress)
+	case n.Gateway() && n.GatewayPort == 0:
+		return usagef("--gateway-port: 0 is not a port: 1 to 65535")
+	case n.Gateway() && n.GatewayPort == n.AdminPort:
+		return usagef("--admin-port: %d is the gateway's port already", n.AdminPort)
 	case len(n.Upstreams) > upstreamsMax:
 		return usagef("--upstreams: has %d, at most %d", len(n.Upstreams), upstreamsMax)
 	}

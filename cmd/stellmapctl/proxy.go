@@ -127,7 +127,7 @@ func proxyFilters(cmd *cobra.Command, filters *selection) {
 	filters.list(flags, "member", "", "member", "those of a member")
 	filters.list(flags, "region", "", "region", "those in a region")
 	filters.list(flags, "zone", "", "zone", "those in a zone")
-	filters.list(flags, "kind", "", "kind", "envoy or grpc")
+	filters.list(flags, "kind", "", "kind", "envoy, gateway or grpc")
 	filters.list(flags, "state", "", "state", "synced, pending, silent or rejected")
 }
 

@@ -118,7 +118,7 @@ type ProxyRejection struct {
 
 // The words of the list of proxies.
 var (
-	ProxyKinds  = []string{"envoy", "grpc"}
+	ProxyKinds  = []string{"envoy", "gateway", "grpc"}
 	ProxyStates = []string{"synced", "pending", "silent", "rejected"}
 )
 
