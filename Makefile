@@ -20,6 +20,7 @@ CHAOS_SECONDS = 1500
 WATCH_SECONDS = 900
 DRAIN_SECONDS = 300
 LEASES_SECONDS = 600
+REGIONS_SECONDS = 600
 OUTAGE_SECONDS = 300
 ENVOYS_SECONDS = 1500
 FAILOVER_SECONDS = 1200
@@ -37,7 +38,7 @@ UNIT_PACKAGES = $$(go list ./... | grep -v /internal/e2e)
 
 within = scripts/within
 
-.PHONY: help build demo test setup lint unit race e2e bench bench-xds scale watchers leases crash chaos watch-properties drain outage envoys failover sim mutants probes contract fuzz dist generate clean
+.PHONY: help build demo test setup lint unit race e2e bench bench-xds bench-regions scale watchers leases crash chaos watch-properties drain outage envoys failover sim mutants probes contract fuzz dist generate clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -76,6 +77,9 @@ bench: ## measure; figures and hardware belong in docs/performance.md
 
 bench-xds: ## measure what proxies cost and wait for, beside go-control-plane's caches, and print a table; takes some minutes
 	@$(within) $(BENCH_SECONDS) bench-xds go test -run '^$$' -bench 'XDS$$' -benchtime 1x -count=1 -timeout $(BENCH_SECONDS)s ./bench/
+
+bench-regions: ## two regions copy a third with 100,000 instances: what renewals, changes and full syncs cost each; takes some minutes
+	@CI=true $(within) $(REGIONS_SECONDS) bench-regions go test -count=1 -timeout $(REGIONS_SECONDS)s -v ./internal/e2e -run 'TestWhatACopyCosts' -copied 100000
 
 scale: ## load a million instances and measure; takes some minutes
 	@$(within) $(BENCH_SECONDS) scale go test -run '^$$' -bench Million -benchtime 1x -count=1 -timeout $(BENCH_SECONDS)s ./bench/

@@ -13,6 +13,7 @@
 //	                 protection_test.go when too many would run out
 //	v1_test.go       the contract of the existing SDKs, on the wire; v1sdk_test.go what they do
 //	failover_test.go regions whose instances fail, regionpair_test.go two of them, flow_test.go callers
+//	copycost_test.go what it costs to follow a region: -copied n of n instances
 //	client_test.go   the SDK for Go: -down 60s has it without servers for that long
 //	watchproperties_test.go  who watches, while members come and go; observer_test.go how,
 //	                 seen_test.go what has to be told

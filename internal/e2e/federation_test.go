@@ -45,6 +45,8 @@ func inRegion(t *testing.T, region string, cluster int, more string) func(*membe
 type regionCopy struct {
 	Connected bool
 	AgeMs     int64
+	Revision  uint64
+	FullSync  bool
 	Instances int
 	Source    struct{ Address string }
 	Problem   struct{ Code string }

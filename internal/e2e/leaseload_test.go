@@ -311,8 +311,11 @@ func (l *leaseLoad) measure(leader *member, d time.Duration) {
 
 // logSize is what a member's log takes. What is cut off at its beginning counts as there.
 var logSize = func() func(*testing.T, *member) int64 {
+	var mu sync.Mutex // guards what follows: tests run beside each other
 	seen := make(map[string]int64)
 	return func(t *testing.T, m *member) int64 {
+		mu.Lock()
+		defer mu.Unlock()
 		segments, err := filepath.Glob(filepath.Join(m.dataDir(), "wal", "*.wal"))
 		if err != nil {
 			t.Fatal(err)
