@@ -85,8 +85,7 @@ func askOf(a registry.Ask) access.Ask {
 	return access.Ask{Verb: string(a.Verb), Resource: string(a.Resource), Namespace: a.Namespace, Service: a.Service}
 }
 
-// unary and stream guard the calls of a gRPC server. What is done for one is done for
-// its caller.
+// unary guards the calls of a gRPC server. What is done for one is done for its caller.
 func (g *guard) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
 	ctx, err := g.permit(ctx, info.FullMethod)
 	if err != nil {
@@ -94,22 +93,6 @@ func (g *guard) unary(ctx context.Context, request any, info *grpc.UnaryServerIn
 	}
 	return handle(ctx, request)
 }
-
-func (g *guard) stream(server any, s grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
-	ctx, err := g.permit(s.Context(), info.FullMethod)
-	if err != nil {
-		return err
-	}
-	return handle(server, &guardedStream{s, ctx})
-}
-
-// A guardedStream is one whose caller is known.
-type guardedStream struct {
-	grpc.ServerStream
-	ctx context.Context
-}
-
-func (s *guardedStream) Context() context.Context { return s.ctx }
 
 func (g *guard) permit(ctx context.Context, fullMethod string) (context.Context, error) {
 	need, found := rpcNeeds[fullMethod]
