@@ -35,7 +35,7 @@ func TestGRPCClientsFindInstances(t *testing.T) {
 			light, heavy, late := c.callee("light", 100), c.callee("heavy", 300), c.callee("late", 100)
 			c.enlist(light)
 			c.enlist(heavy)
-			caller := c.startCaller(language, command, folder)
+			caller := c.startCaller(language, command, folder, grpcRate)
 
 			caller.await("three of four calls go to the one with three times the weight", 300, func(answers []grpcclients.Answer) error {
 				count := grpcclients.Count(answers)
@@ -107,7 +107,7 @@ type grpcCaller struct {
 
 // startCaller starts a client. The first server that it is told of is dead, but for
 // Node's, which tries no other.
-func (c *cluster) startCaller(language string, command []string, folder string, more ...string) *grpcCaller {
+func (c *cluster) startCaller(language string, command []string, folder string, rate int, more ...string) *grpcCaller {
 	c.t.Helper()
 	servers := []string{c.members[0].address(1)}
 	if language != grpcclients.Node {
@@ -122,7 +122,7 @@ func (c *cluster) startCaller(language string, command []string, folder string, 
 	if err := os.WriteFile(bootstrap, text, 0o600); err != nil {
 		c.t.Fatal(err)
 	}
-	client, err := grpcclients.Start(grpcclients.Options{Command: command, Target: "xds:///orders.default:8080", Bootstrap: bootstrap, Rate: grpcRate, Folder: folder})
+	client, err := grpcclients.Start(grpcclients.Options{Command: command, Target: "xds:///orders.default:8080", Bootstrap: bootstrap, Rate: rate, Folder: folder})
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -25,13 +25,14 @@ import (
 
 // authority is a development authority as stellmapctl makes it, and what it has issued.
 type authority struct {
-	t   *testing.T
-	dir string
+	t      *testing.T
+	dir    string
+	region string // of the members that it issues for
 }
 
 func newAuthority(t *testing.T) authority {
 	t.Helper()
-	a := authority{t, filepath.Join(t.TempDir(), "tls")}
+	a := authority{t, filepath.Join(t.TempDir(), "tls"), "local"}
 	a.cert("ca")
 	return a
 }
@@ -72,10 +73,19 @@ func (a authority) anonymous() *tls.Config {
 	return &tls.Config{RootCAs: roots}
 }
 
+// in is the same authority for the members of another region.
+func (a authority) in(region string) authority {
+	a.region = region
+	return a
+}
+
+// of is the name of a member's certificate: two regions have members that are called the same.
+func (a authority) of(m *member) string { return a.region + "-" + m.name() }
+
 // member is a certificate for a member, anew where it has one.
 func (a authority) member(m *member) {
 	a.t.Helper()
-	a.cert("issue", "--name", m.name(), "--uri", fmt.Sprintf("spiffe://dev.example/region/local/peer/%d", m.id), "--host", m.host, "--overwrite")
+	a.cert("issue", "--name", a.of(m), "--uri", fmt.Sprintf("spiffe://dev.example/region/%s/peer/%d", a.region, m.id), "--host", m.host, "--overwrite")
 }
 
 // prepare has a member speak TLS on all ports. The revocation list is each member's own file, empty at first.
@@ -87,7 +97,7 @@ func (a authority) prepare(trust *tls.Config) func(*member) {
 		config, err := os.ReadFile(m.config)
 		if err == nil {
 			config = fmt.Appendf(config, "[tls]\ncert_file = %q\nkey_file = %q\nca_file = %q\ncrl_file = %q\n",
-				a.file(m.name()+".pem"), a.file(m.name()+"-key.pem"), a.file("ca.pem"), m.crl())
+				a.file(a.of(m)+".pem"), a.file(a.of(m)+"-key.pem"), a.file("ca.pem"), m.crl())
 			err = errors.Join(os.WriteFile(m.config, config, 0o644), os.WriteFile(m.crl(), nil, 0o644))
 		}
 		if err != nil {
@@ -240,7 +250,7 @@ func TestANodeJoinsByItsCertificate(t *testing.T) {
 	a.prepare(trust)(joins)
 
 	body := fmt.Sprintf(`{"nodeId":3,"uuid":"another","clusterId":100,"region":"local","grpcAddr":%q}`, joins.address(2))
-	pair, err := tls.LoadX509KeyPair(a.file("n2.pem"), a.file("n2-key.pem"))
+	pair, err := tls.LoadX509KeyPair(a.file(a.of(joins)+".pem"), a.file(a.of(joins)+"-key.pem"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -269,7 +279,7 @@ func TestGRPCClientsOverMutualTLS(t *testing.T) {
 			need(t, "the "+language+" client", err)
 			at := *c
 			at.t = t
-			caller := at.startCaller(language, command, folder, "--tls-ca", a.file("ca.pem"), "--tls-cert", a.file("orders.pem"), "--tls-key", a.file("orders-key.pem"))
+			caller := at.startCaller(language, command, folder, grpcRate, "--tls-ca", a.file("ca.pem"), "--tls-cert", a.file("orders.pem"), "--tls-key", a.file("orders-key.pem"))
 			caller.await("the instance is called", 60, allOf("one"))
 		})
 	}
@@ -366,7 +376,7 @@ func TestWhoIsRevokedIsCutOff(t *testing.T) {
 	}()
 
 	began := time.Now()
-	a.revoke(rest, victim.name(), "thief")
+	a.revoke(rest, a.of(victim), "thief")
 	for _, m := range rest {
 		c.shows(m, fmt.Sprintf(`stellmap_peer_connected{peer="%d"} 0`, victim.id))
 	}
