@@ -123,6 +123,7 @@ regions: ## simulate regions that follow each other, with all that can go wrong:
 mutants: ## plant one bug after the other; the harness of crashes, the simulator, and that of processes, have to find theirs
 	@$(within) $(MUTANTS_SECONDS) mutants go test -v -tags mutants -count=1 -timeout $(MUTANTS_SECONDS)s -run 'TestMutants$$' ./storage/crashtest
 	@$(within) $(SIM_MUTANTS_SECONDS) sim-mutants go test -v -tags mutants -count=1 -timeout $(SIM_MUTANTS_SECONDS)s -run 'TestMutants$$' ./consensus/simulate
+	@$(within) $(MUTANTS_SECONDS) region-mutants go test -v -tags mutants -count=1 -timeout $(MUTANTS_SECONDS)s -run 'TestMutants$$' ./federation
 	@CI=true $(within) $(MUTANTS_SECONDS) bugs go test -v -count=1 -timeout $(MUTANTS_SECONDS)s -run 'TestChaosFindsPlantedBugs$$|TestTheNinePromisesFindPlantedBugs$$' ./internal/e2e -bugs
 
 probes: ## check a real Redis and a real MariaDB, which it installs from Debian's packages

@@ -167,7 +167,7 @@ func (f *follower) begin(ctx context.Context, h *replicationv1.Hello) error {
 	defer cancel()
 	after := h.GetAfter()
 	f.replica, err = e.registry.Replicate(within, selectedBy(h), registry.ReplicaStart{
-		After: registry.Revision(after.GetRevision()), Foreign: after != nil && after.GetIncarnation() != f.of, Digest: after.GetSelections(),
+		After: registry.Revision(after.GetRevision()), Foreign: after != nil && after.GetIncarnation() != f.of && !mutant("revisions_of_another_cluster"), Digest: after.GetSelections(),
 		Exported: e.exports,
 	})
 	if err != nil {
@@ -338,7 +338,7 @@ func (l *limits) partOf(events []registry.Event) (part *replicationv1.Changes, u
 			break
 		}
 	}
-	if whole > 0 {
+	if whole > 0 && !mutant("whole_revisions_with_a_part") {
 		part.Changes = part.Changes[:whole]
 	}
 	return part, upTo

@@ -187,7 +187,7 @@ func (s *source) run(ctx context.Context) {
 		}
 		began := time.Now()
 		err := s.follow(ctx)
-		s.following.Store(false)
+		met := s.following.Swap(false)
 		s.importer.metrics.ended.WithLabelValues(s.Region, whyEnded(err)).Inc()
 		if errors.Is(err, errNotWanted) || errors.Is(err, registry.ErrCursorDiffers) || ctx.Err() != nil {
 			wait = l.lead
@@ -196,7 +196,7 @@ func (s *source) run(ctx context.Context) {
 		s.link.fails(s.problemOf(err), time.Now())
 		s.warnEnded(err, time.Now())
 		s.next++
-		if time.Since(began) > l.retryMax { // it worked for a while
+		if worked := time.Since(began); worked > l.retryMax || met && worked > l.passing && passes(err) { // for a while
 			wait = 0
 		}
 		wait = s.retryAfter(err, wait)

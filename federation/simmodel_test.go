@@ -141,9 +141,10 @@ type simCopy struct {
 	from     map[simKey]int      // the order of the cluster that told of each
 	gone     map[simKey]simPlace // what went, and where it was gone
 	region   registry.Region
-	teller   *truth    // the last
-	selected simPolicy // as it was told last
-	whole    simPlace  // the furthest
+	teller   *truth        // the last
+	selected simPolicy     // as it was told last
+	heldAt   time.Duration // since when what is held now is
+	whole    simPlace      // the furthest
 	view     view
 }
 
@@ -209,11 +210,17 @@ func (c *simCopy) check(m *simMember, step registry.ImportStep, control *recordv
 	c.of.world.tell("%v: %s%v: %d instances, at %+v, held %+v, paused %v", c, stepName(step), control.GetAction(), len(has), region.Cursor, region.Held, region.Paused)
 	policy := c.policyOf(region.Cursor)
 	defer func() { c.has, c.region, c.selected = has, region, policy }()
+	if region.Held.Since != before.Held.Since && region.Held.Since != 0 {
+		c.heldAt = c.of.world.now()
+	}
 	if before.Held.Since == 0 && region.Held.Since != 0 {
 		c.of.world.count("a sweep is held")
 	}
 	if control.GetAction() == recordv1.ControlRegion_ACTION_AGE && len(has) < len(c.has) {
 		c.of.world.count("a held sweep goes by itself")
+		if held := c.of.world.now() - c.heldAt; held < registry.HeldSweepMax-time.Second && !c.of.world.Skewed { // else hours pass in a moment
+			return fmt.Errorf("what is held has gone after %v", held)
+		}
 	}
 	if control.GetAction() == recordv1.ControlRegion_ACTION_FORGET {
 		clear(c.from)

@@ -170,7 +170,7 @@ func (t *step) importChanges(c *recordv1.ImportChanges) *recordv1.Result {
 	}
 	step, upto := ImportStep(c.GetStep()), cursorOfRecord(c.GetUpto())
 	switch {
-	case next.Paused:
+	case next.Paused && !mutant("import_while_paused"):
 		return &recordv1.Result{Code: recordv1.Result_CODE_REGION_PAUSED}
 	case next.Cursor != cursorOfRecord(c.GetAfter()), !next.leadsTo(step, upto):
 		return &recordv1.Result{Code: recordv1.Result_CODE_CURSOR_DIFFERS}
@@ -280,13 +280,15 @@ func (t *step) knowImported(k ServiceKey, endpoints []Endpoint) {
 }
 
 // unmarked says that an instance was not told in the last full sync or since.
-func (r *Region) unmarked(i *Instance) bool { return i.Imported.mark != r.syncs }
+func (r *Region) unmarked(i *Instance) bool {
+	return i.Imported.mark != r.syncs || mutant("sweep_takes_what_was_told")
+}
 
 // deselects says that a full sync tells less because something else is selected now: the
 // cluster is the one that it was, which has not lost its data, and nothing is held that
 // was missed for another reason.
 func (r *Region) deselects(upto ImportCursor) bool {
-	return r.Held.Since == 0 && r.swept.incarnation == upto.Incarnation && r.swept.selections != upto.Selections
+	return r.Held.Since == 0 && (r.swept.incarnation == upto.Incarnation || mutant("deselected_by_another_cluster")) && r.swept.selections != upto.Selections
 }
 
 // sweep removes what a full sync has not told, or holds it if it is much. More says
@@ -302,7 +304,7 @@ func (t *step) sweep(next *Region, upto ImportCursor) (more bool) {
 		return true
 	})
 	much := gone == all || gone >= sweepLeast && gone*100 > sweepPercent*all
-	if gone > 0 && much && !next.deselects(upto) {
+	if gone > 0 && much && !next.deselects(upto) && !mutant("sweep_is_never_held") {
 		if anew { // all of it gets as long as what is held last
 			next.Held.Since = t.entry.Time
 		}

@@ -55,7 +55,7 @@ func (r *Registry) Replicate(ctx context.Context, selected []Selected, start Rep
 	switch {
 	case start.After == 0 && !start.Foreign:
 		p.whole = ResyncStart
-	case !start.Foreign && start.Digest != p.digest:
+	case !start.Foreign && start.Digest != p.digest && !mutant("selections_are_not_compared"):
 		p.whole = ResyncSelection
 	default:
 		if p.whole, err = r.resyncs(ctx, WatchStart{After: start.After, Foreign: start.Foreign}); err != nil {
@@ -101,14 +101,16 @@ func (p *Replica) takes(e *Event) bool {
 	if e.Kind == EventInstancePut && p.covers(e.Instance) {
 		return true
 	}
-	if e.Previous == nil || !p.covers(e.Previous) {
+	if e.Previous == nil || !p.covers(e.Previous) || e.Kind == EventInstancePut && mutant("relabelled_stays") {
 		return false
 	}
 	e.Kind, e.Instance, e.HandedOut = EventInstanceDelete, nil, false
 	return true
 }
 
-func (p *Replica) covers(i *Instance) bool { return p.selection.covers(i) && p.exported.covers(i) }
+func (p *Replica) covers(i *Instance) bool {
+	return p.selection.covers(i) && (p.exported.covers(i) || mutant("export_is_not_asked"))
+}
 
 // owns says whether an instance was registered here. One that was copied from a region of
 // this name was not: a cluster may have been given another region's name.
