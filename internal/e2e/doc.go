@@ -12,7 +12,8 @@
 //	lease_test.go    leases that run out, are revived, and outlast an outage of all;
 //	                 protection_test.go when too many would run out
 //	v1_test.go       the contract of the existing SDKs, on the wire; v1sdk_test.go what they do
-//	failover_test.go regions whose instances fail, regionpair_test.go two of them, flow_test.go callers
+//	failover_test.go regions whose instances fail, regionpair_test.go two of them, flow_test.go callers;
+//	                 grpcregions_test.go gRPC clients in one of two regions
 //	copycost_test.go what it costs to follow a region: -copied n of n instances
 //	client_test.go   the SDK for Go: -down 60s has it without servers for that long
 //	watchproperties_test.go  who watches, while members come and go; observer_test.go how,
