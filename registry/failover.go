@@ -31,6 +31,8 @@ type Failover struct {
 	// StaleAfterSeconds is from which age of a region's copy on Stale is done with its instances, see stale.go.
 	StaleAfterSeconds *int64 `json:"staleAfterSeconds,omitempty"`
 	Stale             string `json:"stale,omitempty"`
+	// Gateway is, of mode gateway, the service whose instances are the gateways, as service.namespace; "" = service gateway of the same namespace.
+	Gateway string `json:"gateway,omitempty"`
 }
 
 // The modes of failover.
@@ -56,13 +58,11 @@ func (f *Failover) normalize(bad *problems) *Failover {
 		return nil
 	}
 	out := *f
-	out.Regions = nil
+	out.Regions, out.Gateway = nil, strings.TrimSpace(f.Gateway)
 	within(f.OverprovisioningPercent, "failover.overprovisioningPercent", 100, overprovisioningMax, bad)
 	within(f.MinPassing, "failover.minPassing", 1, policyLimitMax, bad)
 	within(f.MinHealthyPercent, "failover.minHealthyPercent", 1, 100, bad)
 	switch {
-	case f.Mode == FailoverGateway:
-		bad.add("failover.mode", "gateway is not known to this version: local-only, local-first, remote-fallback or merged")
 	case f.Mode != "" && !slices.Contains(FailoverModes, f.Mode):
 		bad.add("failover.mode", fmt.Sprintf("%s is not known: %s", quoted(f.Mode), strings.Join(FailoverModes, ", ")))
 	}

@@ -185,6 +185,7 @@ func (p Policy) normalize(bad *problems) Policy {
 	p.Timeouts.check(bad)
 	p.Retries = p.Retries.normalize("retries", bad)
 	p.Failover = p.Failover.normalize(bad)
+	p.checkGateway(bad)
 	if p.ProtectThreshold != nil && (*p.ProtectThreshold < 0 || *p.ProtectThreshold > 1) {
 		bad.add("protectThreshold", fmt.Sprintf("%v is not a share: 0 (never) to 1 (as soon as one is unhealthy)", *p.ProtectThreshold))
 	}

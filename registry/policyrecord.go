@@ -40,7 +40,7 @@ func (p *Policy) record() *recordv1.Policy {
 		record.Failover = &recordv1.Failover{
 			OverprovisioningPercent: f.OverprovisioningPercent, Mode: f.Mode, Regions: f.Regions, MinPassing: f.MinPassing,
 			ZoneFirst: f.ZoneFirst, AllOrNothing: f.AllOrNothing, MinHealthyPercent: f.MinHealthyPercent,
-			StaleAfterSeconds: f.StaleAfterSeconds, Stale: f.Stale,
+			StaleAfterSeconds: f.StaleAfterSeconds, Stale: f.Stale, Gateway: f.Gateway,
 		}
 	}
 	if r := p.Reports; r != nil {
@@ -103,7 +103,7 @@ func policyOfRecord(record *recordv1.Policy) *Policy {
 		p.Failover = &Failover{
 			OverprovisioningPercent: f.OverprovisioningPercent, Mode: f.GetMode(), Regions: f.GetRegions(), MinPassing: f.MinPassing,
 			ZoneFirst: f.GetZoneFirst(), AllOrNothing: f.GetAllOrNothing(), MinHealthyPercent: f.MinHealthyPercent,
-			StaleAfterSeconds: f.StaleAfterSeconds, Stale: f.GetStale(),
+			StaleAfterSeconds: f.StaleAfterSeconds, Stale: f.GetStale(), Gateway: f.GetGateway(),
 		}
 	}
 	if r := record.GetReports(); r != nil {

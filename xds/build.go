@@ -154,17 +154,23 @@ func (c *cache) translateService(k resourceKey, revision registry.Revision) (val
 		return orNil(m, err), s.Revision, err
 	}
 	s, _ = soundAssignment(s, c.earlier)
+	way := c.detourOf(s, endpoint, k)
+	settled := max(s.Revision, way.revision())
+	if way != nil {
+		s, _ = way.take()
+	}
 	if k.kind == kindGRPC {
 		m := buildEndpointsForGRPC(s, endpoint, c.standpoint(k.region, k.zone))
 		m.ClusterName = k.name
-		return m, s.Revision, nil
+		return m, settled, nil
 	}
 	if k.kind == kindGateway {
 		s = homeOf(s, k.region)
 	}
 	m, _ := buildEndpoints(s, endpoint, c.standpoint(k.region, k.zone))
 	m.ClusterName = k.name
-	return m, s.Revision, nil
+	way.name(m)
+	return m, settled, nil
 }
 
 // standpoint is where a client is.
@@ -276,7 +282,13 @@ func (c *cache) withheldOf(s *registry.Service, region string) []Withheld {
 		} else if wrong != nil {
 			out = append(out, Withheld{Service: s.Key, Endpoint: e.Name, Reason: reasonUnsound("the cluster", wrong)})
 		}
-		m, instances := buildEndpoints(shown, n, c.standpoint(region, ""))
+		told := shown
+		if way := c.detourOf(shown, n, resourceKey{region: region}); way != nil {
+			var missing map[string]string
+			told, missing = way.take()
+			out = append(out, way.withheld(missing)...)
+		}
+		m, instances := buildEndpoints(told, n, c.standpoint(region, ""))
 		if err := m.ValidateAll(); err != nil {
 			out = append(out, Withheld{Service: s.Key, Endpoint: e.Name, Reason: reasonInvalid(err)})
 		}

@@ -86,7 +86,11 @@ func buildCluster(s *registry.Service, endpoint int, rules routeRules) (*cluster
 			return nil, fmt.Errorf("retry policy: %w", err)
 		}
 	}
-	if err := speak(c, d, retry); err != nil {
+	sni := ""
+	if s.Policy.FailoverMode() == registry.FailoverGateway { // checks have no host to take it from, and gateways go by it
+		sni = hostsOf(stemOf(s.Key, endpoint, e.Name), endpoint)[0]
+	}
+	if err := speak(c, d, retry, sni); err != nil {
 		return nil, fmt.Errorf("cluster %s: %w", name, err)
 	}
 	if err := treat(c, s.Policy); err != nil {
@@ -186,7 +190,7 @@ func balancing() *clusterv3.Cluster_CommonLbConfig {
 const httpOptions = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 // speak sets the dialect, and what of it is sent again; nil = what the routes say.
-func speak(c *clusterv3.Cluster, d dialect, retry *routev3.RetryPolicy) error {
+func speak(c *clusterv3.Cluster, d dialect, retry *routev3.RetryPolicy, sni string) error {
 	options := &upstreamv3.HttpProtocolOptions{RetryPolicy: retry}
 	switch d {
 	case dialectTCP:
@@ -200,7 +204,7 @@ func speak(c *clusterv3.Cluster, d dialect, retry *routev3.RetryPolicy) error {
 			ProtocolConfig: &upstreamv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: &corev3.Http2ProtocolOptions{}},
 		})
 	case dialectHTTPS:
-		if err := speakTLS(c, options); err != nil {
+		if err := speakTLS(c, options, sni); err != nil {
 			return err
 		}
 	}
@@ -218,14 +222,14 @@ func explicitly(c *upstreamv3.HttpProtocolOptions_ExplicitHttpConfig) *upstreamv
 
 // speakTLS lets the server choose HTTP/2 or HTTP/1.1. The server's name is the
 // request's host; its certificate is not verified, since the registry knows of
-// no authority that would vouch for it.
-func speakTLS(c *clusterv3.Cluster, options *upstreamv3.HttpProtocolOptions) error {
+// no authority that would vouch for it. What is no request asks for sni.
+func speakTLS(c *clusterv3.Cluster, options *upstreamv3.HttpProtocolOptions, sni string) error {
 	options.UpstreamProtocolOptions = &upstreamv3.HttpProtocolOptions_AutoConfig{AutoConfig: &upstreamv3.HttpProtocolOptions_AutoHttpConfig{
 		HttpProtocolOptions:  &corev3.Http1ProtocolOptions{},
 		Http2ProtocolOptions: &corev3.Http2ProtocolOptions{},
 	}}
 	options.UpstreamHttpProtocolOptions = &corev3.UpstreamHttpProtocolOptions{AutoSni: true}
-	packed, err := pack(&tlsv3.UpstreamTlsContext{CommonTlsContext: &tlsv3.CommonTlsContext{AlpnProtocols: []string{"h2", "http/1.1"}}})
+	packed, err := pack(&tlsv3.UpstreamTlsContext{Sni: sni, CommonTlsContext: &tlsv3.CommonTlsContext{AlpnProtocols: []string{"h2", "http/1.1"}}})
 	if err != nil {
 		return err
 	}

@@ -19,6 +19,9 @@ type directory struct {
 	byNamespace map[string][]*listing // by namespace in lower case
 	byName      map[string][]*listing // by primary stem
 
+	gateway map[registry.ServiceKey]registry.ServiceKey              // whose instances are the gateways to a service
+	ledTo   map[registry.ServiceKey]map[registry.ServiceKey]struct{} // the reverse
+
 	judged map[registry.ServiceKey]registry.LoadRules // services whose policy wants it, see loadvote.go
 }
 
@@ -87,6 +90,8 @@ func newDirectory() *directory {
 		clusters:    make(map[string]*claim),
 		byNamespace: make(map[string][]*listing),
 		byName:      make(map[string][]*listing),
+		gateway:     make(map[registry.ServiceKey]registry.ServiceKey),
+		ledTo:       make(map[registry.ServiceKey]map[registry.ServiceKey]struct{}),
 		judged:      make(map[registry.ServiceKey]registry.LoadRules),
 	}
 }

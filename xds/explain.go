@@ -151,6 +151,7 @@ func (c *cache) explain(s *registry.Service, of *claim, p *ProxyStatus, resource
 	}
 	if e.part != nil {
 		at := c.standpoint(p.Region, p.Zone)
+		e.goRound(c, of)
 		_, e.withheld = placeHosts(e.part, of.endpoint, at)
 		e.groups, e.order = groupsOf(e.part, of.endpoint, at), c.order
 	}
@@ -158,6 +159,9 @@ func (c *cache) explain(s *registry.Service, of *claim, p *ProxyStatus, resource
 		if instance == "" || i.ID == instance {
 			out.Hosts = append(out.Hosts, e.host(i, should, has))
 		}
+	}
+	if instance == "" {
+		out.Hosts = append(out.Hosts, e.gateways(should, has)...)
 	}
 	return out
 }
@@ -315,6 +319,9 @@ type explainer struct {
 	withheld []Withheld
 	groups   map[string]registry.Group // of the instances that have a place, by id
 	order    []string                  // of regions, by the settings
+
+	way     *detour           // nil = other regions are reached without gateways
+	missing map[string]string // by region, why no gateway leads there
 }
 
 func (e *explainer) host(i *registry.Instance, should, has places) HostExplanation {
@@ -349,6 +356,8 @@ func (e *explainer) host(i *registry.Instance, should, has places) HostExplanati
 func (e *explainer) absent(i *registry.Instance, offers bool) string {
 	at := slices.IndexFunc(e.withheld, func(w Withheld) bool { return w.Instance == i.ID })
 	switch {
+	case e.passes(i) != "":
+		return e.passes(i)
 	case e.part == nil || !slices.Contains(e.part.Instances, i):
 		return "subset " + e.claim.subset + " does not select it by its version and labels"
 	case at >= 0:

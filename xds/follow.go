@@ -106,6 +106,9 @@ func (c *cache) apply(b registry.Batch, at time.Time) {
 	}
 	for k := range r.moved {
 		c.dirty(r, k, typeEndpoints)
+		for led := range c.directory.ledTo[k] {
+			c.dirty(r, led, typeEndpoints)
+		}
 	}
 	for k := range r.checked {
 		c.dirty(r, k, typeCluster)
@@ -129,6 +132,7 @@ func (c *cache) list(r *round, k registry.ServiceKey, s *registry.Service) {
 		}
 	}
 	c.directory.judge(k, s)
+	c.directory.lead(k, s)
 	if l := c.directory.services[k]; l != nil && s != nil {
 		c.judge(r, l, s)
 		c.relocate(r, l, localPort(s))

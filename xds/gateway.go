@@ -131,7 +131,7 @@ func (c *claim) routeAtGateway(at retriesAt) hostRoute {
 	switch {
 	case passesTLS(c.name.Protocol):
 		r.refused = reasonPassedOn
-	case !r.dialect.isHTTP():
+	case !registry.PassesGateways(c.name.Protocol):
 		r.refused = reasonNoWay
 	}
 	if c.subset != "" {

@@ -45,6 +45,8 @@ func clusterName(k registry.ServiceKey, endpoint int, name string) string {
 // subsetCluster is the cluster of a subset of the service whose own cluster is whole.
 func subsetCluster(whole, subset string) string { return strings.ToLower(subset) + "~~" + whole }
 
+func isSubset(cluster string) bool { return strings.Contains(cluster, "~~") }
+
 // neighbour is the cluster of another service in the namespace of a service's cluster.
 func neighbour(whole, service string) string {
 	return strings.ToLower(service) + whole[strings.LastIndexByte(whole, '.'):]

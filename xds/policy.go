@@ -187,13 +187,14 @@ type routeRules struct {
 	retries  *registry.Retries
 	balance  registry.LoadBalancing
 	routes   []registry.Route // of the primary endpoint
+	gateways bool             // lead to other regions
 }
 
 func rulesOf(p *registry.Policy) routeRules {
 	if p == nil {
 		return routeRules{}
 	}
-	rules := routeRules{timeouts: p.Timeouts, retries: p.Retries, routes: p.Routes}
+	rules := routeRules{timeouts: p.Timeouts, retries: p.Retries, routes: p.Routes, gateways: p.FailoverMode() == registry.FailoverGateway}
 	if p.LoadBalancing != nil {
 		rules.balance = *p.LoadBalancing
 		rules.balance.Algorithm = "" // which is the cluster's

@@ -37,6 +37,7 @@ var policies = map[string]string{
 	"regions":          `{"failover":{"mode":"remote-fallback","regions":["west"]}}`,
 	"zone_first":       `{"failover":{"zoneFirst":true}}`,
 	"all_or_nothing":   `{"failover":{"allOrNothing":true}}`,
+	"gateways":         `{"failover":{"mode":"gateway","gateway":"doors.infra"},"subsets":[{"name":"canary","version":"v2"}],"routes":[{"split":[{"subset":"canary","weight":5},{"weight":95}]}]}`,
 	"left_whole":       `{"failover":{"allOrNothing":true,"minHealthyPercent":60}}`,
 	"fail_closed":      `{"failClosed":true}`,
 	"by_load":          `{"loadBalancing":{"algorithm":"client-side-weighted-round-robin"}}`,

@@ -2,6 +2,7 @@ package xds
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -80,6 +81,9 @@ func forward(match *routev3.RouteMatch, action *routev3.RouteAction, timeout tim
 func (r hostRoute) action(rule *registry.Route, retry *routev3.RetryPolicy) *routev3.RouteAction {
 	action := &routev3.RouteAction{HashPolicy: r.rules.hash(), RequestMirrorPolicies: r.mirrors(rule.Mirror), PrefixRewrite: rule.PrefixRewrite}
 	r.split(action, rule.Split)
+	if r.rules.gateways && leadsToSubset(action) { // else the caller's host says all that gateways need
+		action.HostRewriteSpecifier = &routev3.RouteAction_AutoHostRewrite{AutoHostRewrite: wrapperspb.Bool(true)}
+	}
 	if r.rewrite != "" {
 		action.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: r.rewrite}
 	}
@@ -93,6 +97,10 @@ func (r hostRoute) action(rule *registry.Route, retry *routev3.RetryPolicy) *rou
 		}
 	}
 	return action
+}
+
+func leadsToSubset(action *routev3.RouteAction) bool {
+	return isSubset(action.GetCluster()) || slices.ContainsFunc(action.GetWeightedClusters().GetClusters(), func(w *routev3.WeightedCluster_ClusterWeight) bool { return isSubset(w.Name) })
 }
 
 // split has requests go to clusters by their weights.

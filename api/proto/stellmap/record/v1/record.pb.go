@@ -4789,6 +4789,7 @@ type Failover struct {
 	MinHealthyPercent       *int64                 `protobuf:"varint,7,opt,name=min_healthy_percent,json=minHealthyPercent,proto3,oneof" json:"min_healthy_percent,omitempty"`
 	StaleAfterSeconds       *int64                 `protobuf:"varint,10,opt,name=stale_after_seconds,json=staleAfterSeconds,proto3,oneof" json:"stale_after_seconds,omitempty"`
 	Stale                   string                 `protobuf:"bytes,11,opt,name=stale,proto3" json:"stale,omitempty"`
+	Gateway                 string                 `protobuf:"bytes,15,opt,name=gateway,proto3" json:"gateway,omitempty"` // service.namespace; empty = service gateway of the same namespace
 	unknownFields           protoimpl.UnknownFields
 	sizeCache               protoimpl.SizeCache
 }
@@ -4882,6 +4883,13 @@ func (x *Failover) GetStaleAfterSeconds() int64 {
 func (x *Failover) GetStale() string {
 	if x != nil {
 		return x.Stale
+	}
+	return ""
+}
+
+func (x *Failover) GetGateway() string {
+	if x != nil {
+		return x.Gateway
 	}
 	return ""
 }
@@ -8479,7 +8487,7 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\battempts\x18\x01 \x01(\x03H\x00R\battempts\x88\x01\x01\x12\x12\n" +
 	"\x04when\x18\x02 \x03(\tR\x04when\x12\x1a\n" +
 	"\bstatuses\x18\x03 \x03(\x03R\bstatusesB\v\n" +
-	"\t_attempts\"\xc0\x03\n" +
+	"\t_attempts\"\xda\x03\n" +
 	"\bFailover\x12>\n" +
 	"\x18overprovisioning_percent\x18\x01 \x01(\x03H\x00R\x17overprovisioningPercent\x88\x01\x01\x12\x12\n" +
 	"\x04mode\x18\x02 \x01(\tR\x04mode\x12\x18\n" +
@@ -8492,7 +8500,8 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\x13min_healthy_percent\x18\a \x01(\x03H\x02R\x11minHealthyPercent\x88\x01\x01\x123\n" +
 	"\x13stale_after_seconds\x18\n" +
 	" \x01(\x03H\x03R\x11staleAfterSeconds\x88\x01\x01\x12\x14\n" +
-	"\x05stale\x18\v \x01(\tR\x05staleB\x1b\n" +
+	"\x05stale\x18\v \x01(\tR\x05stale\x12\x18\n" +
+	"\agateway\x18\x0f \x01(\tR\agatewayB\x1b\n" +
 	"\x19_overprovisioning_percentB\x0e\n" +
 	"\f_min_passingB\x16\n" +
 	"\x14_min_healthy_percentB\x16\n" +
