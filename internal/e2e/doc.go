@@ -15,6 +15,7 @@
 //	failover_test.go regions whose instances fail, regionpair_test.go two of them, flow_test.go callers;
 //	                 grpcregions_test.go gRPC clients in one of two regions
 //	copycost_test.go what it costs to follow a region: -copied n of n instances
+//	gateway_test.go  regions that reach each other by gateways
 //	client_test.go   the SDK for Go: -down 60s has it without servers for that long
 //	watchproperties_test.go  who watches, while members come and go; observer_test.go how,
 //	                 seen_test.go what has to be told

@@ -1,6 +1,7 @@
 package grpcclients
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -58,6 +59,13 @@ func (s *Server) Stop() error {
 		return nil
 	}
 	return err
+}
+
+// Ask calls a server over a connection; the answer is its name.
+func Ask(ctx context.Context, over grpc.ClientConnInterface) (string, error) {
+	var question, answer []byte
+	err := over.Invoke(ctx, "/stellmap.test.Echo/Who", &question, &answer, grpc.ForceCodecV2(asItIs{}))
+	return string(answer), err
 }
 
 // asItIs has bytes as messages, so that no language needs generated code.
