@@ -262,9 +262,9 @@ func (c *simCopy) checkSweep(tells *truth, has map[simKey]simValue, step registr
 	}
 	much := lost > 0 && (lost == len(c.has) || lost >= 5 && lost*100 > 30*len(c.has))
 	switch decided := c.decides(tells, policy); {
-	case much && !decided:
+	case much && (!decided || lost == len(c.has)):
 		return fmt.Errorf("a sweep has removed %d of %d instances at once", lost, len(c.has))
-	case decided && region.Held.Since != 0:
+	case decided && region.Held.Since != 0 && region.Held.Instances < region.Held.Of: // all of it may be a mistake
 		return fmt.Errorf("what was deselected is held: %+v", region.Held)
 	case much:
 		c.of.world.count("much is deselected at once")

@@ -23,7 +23,7 @@ import (
 // would remove much is held: the copy follows on, and what was not told is kept until
 // an operator confirms it or HeldSweepMax is over, as far as the source is still heard then.
 // What is not told since something else is selected now, here or at the source, is no loss:
-// somebody has decided it, and it goes at once.
+// somebody has decided it, and it goes at once, unless nothing would be left.
 
 // The bounds of an import.
 const (
@@ -174,7 +174,7 @@ func (t *step) importChanges(c *recordv1.ImportChanges) *recordv1.Result {
 		return &recordv1.Result{Code: recordv1.Result_CODE_REGION_PAUSED}
 	case next.Cursor != cursorOfRecord(c.GetAfter()), !next.leadsTo(step, upto):
 		return &recordv1.Result{Code: recordv1.Result_CODE_CURSOR_DIFFERS}
-	case of == nil && len(t.state.imports) >= regionsMax, of != nil && of.instances+t.newImported(k, c.GetItems()) > t.regionInstances:
+	case of == nil && len(t.state.imports) >= regionsMax, of != nil && of.instances+t.grownBy(k, c.GetItems()) > t.regionInstances:
 		return &recordv1.Result{Code: recordv1.Result_CODE_REGION_FULL}
 	}
 	more := false
@@ -198,14 +198,23 @@ func (t *step) importChanges(c *recordv1.ImportChanges) *recordv1.Result {
 	return &recordv1.Result{Code: recordv1.Result_CODE_OK, Changed: true, More: more}
 }
 
-// newImported is how many of what is told is not there yet, or a few more where an item
-// comes twice.
-func (t *step) newImported(of RegionKey, items []*recordv1.ImportItem) (count int) {
+// grownBy is how many instances more there are after some items, or fewer: a full copy may
+// have one for another.
+func (t *step) grownBy(of RegionKey, items []*recordv1.ImportItem) (count int) {
+	is := make(map[InstanceKey]bool, len(items)) // there, after the items before
 	for _, item := range items {
 		k := keyOfRecord(item.GetKey())
 		k.ID = of.instanceID(k.ID)
-		if item.GetPut() != nil && t.state.instance(k) == nil {
+		was, met := is[k]
+		if !met {
+			was = t.state.instance(k) != nil
+		}
+		is[k] = item.GetPut() != nil
+		switch {
+		case is[k] && !was:
 			count++
+		case was && !is[k]:
+			count--
 		}
 	}
 	return count
@@ -303,8 +312,8 @@ func (t *step) sweep(next *Region, upto ImportCursor) (more bool) {
 		}
 		return true
 	})
-	much := gone == all || gone >= sweepLeast && gone*100 > sweepPercent*all
-	if gone > 0 && much && !next.deselects(upto) && !mutant("sweep_is_never_held") {
+	much := gone >= sweepLeast && gone*100 > sweepPercent*all && !next.deselects(upto)
+	if gone > 0 && (gone == all || much) && !mutant("sweep_is_never_held") { // all, though it was deselected: a mistyped setting looks like that
 		if anew { // all of it gets as long as what is held last
 			next.Held.Since = t.entry.Time
 		}

@@ -54,6 +54,17 @@ func TestAFullCopyIsAnOperatorsToDecide(t *testing.T) {
 	isFull(step(ImportStepChanges, more, numberedItems(t, 3, 2)...), `of region "b" there may be 4 instances, and 3 are here: when it has fewer again, stellmapctl federation resync b`)
 	must(step(ImportStepChanges, more, numberedItems(t, 2, 2)...))
 	mustEqual(t, "the instances of a copy that is as full as it may be", m.registry.Region(k).Instances, 4)
+	swap := append(numberedItems(t, 0, 1), numberedItems(t, 4, 1)...)
+	swap[0].Gone = true
+	more.Revision++
+	must(step(ImportStepChanges, more, swap...))
+	back := append(numberedItems(t, 0, 1), numberedItems(t, 4, 1)...)
+	back[1].Gone = true
+	more.Revision++
+	must(step(ImportStepChanges, more, back...)) // in the other order: what counts is what is left
+	mustEqual(t, "the instances of a full copy that has had one for another", m.registry.Region(k).Instances, 4)
+	more.Revision++
+	isFull(step(ImportStepChanges, more, append(back, numberedItems(t, 5, 1)...)...), "and 4 are here")
 	must(whole("cafe", 0, 4)) // they are no more than they were
 
 	isFull(whole("beef", 10, 3), "if it has others now, stellmapctl federation forget b, and then resume")

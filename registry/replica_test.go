@@ -59,6 +59,11 @@ func TestSelectionsOfTheSame(t *testing.T) {
 	}
 	orders := digest(Selected{Namespace: "prod", Services: []string{"orders", "pay"}}, Selected{Namespace: "test"})
 	mustEqual(t, "another order", digest(Selected{Namespace: "test", Services: []string{"x"}}, Selected{Namespace: " test "}, Selected{Namespace: "prod", Services: []string{"pay", "orders", "pay"}}), orders)
+	labelled := digest(Selected{Namespace: "prod", Labels: "a in (y, x), b"})
+	mustEqual(t, "labels in other words", digest(Selected{Namespace: "prod", Labels: " b,a in (x,y,x),b"}), labelled)
+	if digest(Selected{Namespace: "prod", Labels: "a notin (x, y), b"}) == labelled {
+		t.Error("the digest of other labels is the same")
+	}
 	for name, other := range map[string]string{
 		"everything":  digest(),
 		"a namespace": digest(Selected{Namespace: "prod"}, Selected{Namespace: "test"}),
@@ -70,6 +75,21 @@ func TestSelectionsOfTheSame(t *testing.T) {
 		if other == orders {
 			t.Errorf("the digest of %s is the same", name)
 		}
+	}
+}
+
+// TestASelectionHasSoManyNames shows what counts: a service, or a namespace without any.
+func TestASelectionHasSoManyNames(t *testing.T) {
+	services := make([]string, selectionMax-1)
+	for n := range services {
+		services[n] = fmt.Sprint("s", n)
+	}
+	most := []Selected{{Namespace: "prod", Services: services}, {Namespace: "test"}}
+	if _, err := Select(most); err != nil {
+		t.Errorf("%d names are refused: %v", selectionMax, err)
+	}
+	if _, err := Select(append(most, Selected{Namespace: "other"})); err == nil {
+		t.Errorf("%d names are taken", selectionMax+1)
 	}
 }
 

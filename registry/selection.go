@@ -23,7 +23,8 @@ type Selected struct {
 // anyName stands for all namespaces, and at the end of a service's name for whatever follows.
 const anyName = "*"
 
-// selectionMax bounds the names of a selection: each change is held against them.
+// selectionMax bounds the names of a selection, of services and of whole namespaces: each
+// change is held against them.
 const selectionMax = 1_024
 
 // A Selection is which instances are told or taken; the zero value is all of them.
@@ -72,7 +73,7 @@ func Select(asked []Selected) (Selection, error) {
 	var bad problems
 	names := 0
 	for _, one := range asked {
-		names += 1 + len(one.Services)
+		names += max(1, len(one.Services))
 	}
 	if names > selectionMax {
 		bad.add("selections", fmt.Sprintf("have %d names, of at most %d: select whole namespaces", names, selectionMax))
@@ -99,7 +100,7 @@ func (s *Selection) add(one Selected, bad *problems) {
 	required := requirementsOf(labels, bad)
 	rule := func(service string, prefix bool) {
 		s.rules = append(s.rules, selectionRule{
-			namespace: namespace, service: service, prefix: prefix, labels: required, text: fmt.Sprintf("%q", []any{namespace, service, prefix, labels}),
+			namespace: namespace, service: service, prefix: prefix, labels: required, text: fmt.Sprintf("%q", []any{namespace, service, prefix, labelsText(required)}),
 		})
 	}
 	if len(one.Services) == 0 && (namespace == anyName || labels != "") {
@@ -135,6 +136,17 @@ func requirementsOf(labels string, bad *problems) []requirement {
 		bad.add("labels", err.Error())
 	}
 	return required
+}
+
+// labelsText is the same for the same requirements, however they were written.
+func labelsText(required []requirement) string {
+	texts := make([]string, len(required))
+	for n, q := range required {
+		values := slices.Compact(slices.Sorted(slices.Values(q.values)))
+		texts[n] = fmt.Sprintf("%q %d %q", q.key, q.op, values)
+	}
+	slices.Sort(texts)
+	return strings.Join(slices.Compact(texts), ",")
 }
 
 // selectorBytesMax bounds the labels of one part of a selection.
