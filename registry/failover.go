@@ -272,16 +272,14 @@ func countOf(region string, all []Candidate) (out counts) {
 // own: with its healthy weight it must be able to take what it would get if all zones were
 // called alike, as far as healthy ones may stand in for others.
 func (f *Failover) zoneHasItsShare(at Standpoint, all []Candidate) bool {
-	var zones []string
+	zones := make(map[string]bool) // there may be as many as instances
 	var own, region uint64
 	for n := range all {
 		c := &all[n]
 		if c.Region != at.Region {
 			continue
 		}
-		if !slices.Contains(zones, c.Zone) {
-			zones = append(zones, c.Zone)
-		}
+		zones[c.Zone] = true
 		if c.Healthy && c.Zone == at.Zone {
 			own += c.Weight
 		}
