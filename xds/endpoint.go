@@ -36,7 +36,7 @@ type host struct {
 // service without hosts has an assignment that says so, without which Envoy would wait for one.
 func buildEndpoints(s *registry.Service, endpoint int, at registry.Standpoint) (*endpointv3.ClusterLoadAssignment, []Withheld) {
 	hosts, withheld := placeHosts(s, endpoint, at)
-	m := assignmentOf(s, endpoint, localities(hosts))
+	m := assignmentOf(s, endpoint, localities(hosts, s.Policy))
 	m.Policy.DropOverloads = oneDrop(m.Policy.DropOverloads)
 	markDrops(m)
 	return m, withheld
@@ -205,12 +205,17 @@ func dropTwins(hosts []host) ([]host, []twin) {
 }
 
 // localities groups the hosts by priority, region and zone, in that order, and
-// by id within. Each weighs as much as its hosts do together.
-func localities(hosts []host) []*endpointv3.LocalityLbEndpoints {
+// by id within. Each weighs as much as its hosts do together, and under allOrNothing less
+// where too few of them can be called: Envoy has one factor for regions and zones.
+func localities(hosts []host, p *registry.Policy) []*endpointv3.LocalityLbEndpoints {
 	slices.SortFunc(hosts, byPlace)
 	var out []*endpointv3.LocalityLbEndpoints
 	for _, zone := range chunk(hosts, func(a, b *host) bool { return a.priority == b.priority && sameZone(a, b) }) {
-		out = append(out, locality(zone))
+		l := locality(zone)
+		if can := availability(zone, uint64(zoneOverprovisioningOf(p))); isAllOrNothing(p) && can > 0 {
+			l.LoadBalancingWeight.Value = uint32(max(1, uint64(l.LoadBalancingWeight.Value)*can/100))
+		}
+		out = append(out, l)
 	}
 	return out
 }

@@ -373,15 +373,23 @@ func markDrops(m *endpointv3.ClusterLoadAssignment) {
 	first.Metadata.FilterMetadata[ownMetadata] = &structpb.Struct{Fields: map[string]*structpb.Value{dropMarker: structpb.NewStringValue(share)}}
 }
 
-// overprovisioningOf is how far healthy hosts stand in for others.
+// overprovisioningOf is how far the healthy hosts of a region stand in for its others.
 func overprovisioningOf(p *registry.Policy) uint32 {
-	switch {
-	case p == nil || p.Failover == nil:
-		return overprovisioning
-	case p.Failover.AllOrNothing:
+	if isAllOrNothing(p) {
 		return allOrNothing
-	case p.Failover.OverprovisioningPercent == nil:
+	}
+	return zoneOverprovisioningOf(p)
+}
+
+// zoneOverprovisioningOf is that of a zone. That a region keeps its calls to the last does
+// not say that a zone does: where it has lost hosts, the other zones of the region take their calls.
+func zoneOverprovisioningOf(p *registry.Policy) uint32 {
+	if p == nil || p.Failover == nil || p.Failover.OverprovisioningPercent == nil {
 		return overprovisioning
 	}
 	return uint32(*p.Failover.OverprovisioningPercent)
+}
+
+func isAllOrNothing(p *registry.Policy) bool {
+	return p != nil && p.Failover != nil && p.Failover.AllOrNothing
 }

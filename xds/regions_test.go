@@ -6,6 +6,9 @@ import (
 	"strings"
 	"testing"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+
 	recordv1 "github.com/stellmap/stellmap/api/proto/stellmap/record/v1"
 	"github.com/stellmap/stellmap/registry"
 )
@@ -96,4 +99,65 @@ func TestFailover(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What a zone that has lost four hosts of five gets of its region's calls: as much as if a
+// region did not keep its calls to the last, and of both kinds of clients the same.
+func TestFailoverBetweenZones(t *testing.T) {
+	for name, policy := range map[string]string{"all or nothing": `{"allOrNothing":true}`, "as far as it can": `{}`} {
+		t.Run(name, func(t *testing.T) {
+			s, p := service(primary("http")), policyOf(t, `{"failover":`+policy+`}`)
+			s.Policy = &p
+			for n := 1; n <= 10; n++ {
+				zone, status := "x", registry.StatusCritical
+				if n > 5 {
+					zone = "y"
+				}
+				if n >= 5 {
+					status = registry.StatusPassing
+				}
+				s.Shown = append(s.Shown, instance(fmt.Sprintf("h%02d", n), "here", zone, status, at("http", "http", addressOf(n), 80, 100)))
+			}
+			s.Shown = append(s.Shown, instance("west/1/a", "west", "", registry.StatusPassing, at("http", "http", addressOf(201), 80, 100)))
+			at := registry.Standpoint{Region: "here"}
+			envoy, _ := buildEndpoints(s, 0, at)
+			grpc := buildEndpointsForGRPC(s, 0, at)
+			mustBeTakenByGRPC(t, grpc)
+			if got := shareOfZone(envoy, "x", true); got != 21 { // 28 % of its half, of what both can take
+				t.Errorf("of an Envoy's calls the zone gets %d %%, wanted 21:\n%s", got, envoyJSON(t, envoy))
+			}
+			if got := shareOfZone(grpc, "x", false); got != 21 {
+				t.Errorf("of a gRPC client's calls the zone gets %d %%, wanted 21:\n%s", got, envoyJSON(t, grpc))
+			}
+			file := strings.ReplaceAll(name, " ", "_")
+			golden(t, "failover/zones_"+file+".txt", policy+"\n"+envoyJSON(t, envoy)+envoyJSON(t, grpc))
+		})
+	}
+}
+
+// shareOfZone is how much of the calls of region here go to a zone of it, in percent: by the weights
+// of the localities, which Envoy lowers by what is healthy in them.
+func shareOfZone(m *endpointv3.ClusterLoadAssignment, zone string, lowers bool) uint64 {
+	var of, all uint64
+	for _, l := range m.Endpoints {
+		if l.Locality.Region != "here" {
+			continue
+		}
+		can := uint64(100)
+		if lowers {
+			healthy := uint64(0)
+			for _, e := range l.LbEndpoints {
+				if e.HealthStatus == corev3.HealthStatus_HEALTHY {
+					healthy++
+				}
+			}
+			can = min(100, uint64(m.Policy.OverprovisioningFactor.Value)*healthy/uint64(len(l.LbEndpoints)))
+		}
+		weight := uint64(l.LoadBalancingWeight.GetValue()) * can
+		all += weight
+		if l.Locality.Zone == zone {
+			of += weight
+		}
+	}
+	return of * 100 / all
 }

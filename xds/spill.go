@@ -33,8 +33,8 @@ func buildEndpointsForGRPC(s *registry.Service, endpoint int, at registry.Standp
 	trustSuspects(hosts)
 	slices.SortFunc(hosts, byPlace)
 	groups := chunk(hosts, func(a, b *host) bool { return a.priority == b.priority })
-	factor := uint64(overprovisioningOf(s.Policy))
-	loads := loadsOf(groups, factor)
+	loads := loadsOf(groups, uint64(overprovisioningOf(s.Policy)))
+	factor := uint64(zoneOverprovisioningOf(s.Policy))
 
 	var first []*endpointv3.LocalityLbEndpoints
 	var rest [][]*endpointv3.LocalityLbEndpoints
