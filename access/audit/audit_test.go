@@ -290,6 +290,30 @@ func TestTheNextProcessGoesOn(t *testing.T) {
 	}
 }
 
+// A newest file without a whole line, as power that fails just after one was put aside
+// leaves it, begins no second chain, which would be written over the first one's files.
+func TestTheChainGoesOnFromTheFileBefore(t *testing.T) {
+	for _, left := range []string{"", `{"seq":19,"time":"20`} {
+		files := full(t)
+		newest := files[len(files)-1]
+		before := verified(t, files[:len(files)-1]...)
+		put(t, newest, left)
+		d := open(t, newest, func(c *Config) { c.BytesMax, c.Keep = 2_000, 100 })
+		d.during(func() {
+			for n := range 20 {
+				d.record(registered(n))
+			}
+		})
+		asides, err := d.chain.asides()
+		if err != nil || len(asides) < len(files) {
+			t.Fatalf("%q: %d files are aside, %v; want more than before", left, len(asides), err)
+		}
+		if r := verified(t, append(asides, newest)...); r.First != 1 || r.Last != before.Last+21 {
+			t.Errorf("%q: the report is %+v, want the lines 1 to %d", left, r, before.Last+21)
+		}
+	}
+}
+
 // A file that somebody has changed is not gone on with.
 func TestADamagedFileIsRefused(t *testing.T) {
 	d := newDiary(t)

@@ -39,11 +39,7 @@ type file interface {
 // openChain goes on where the files end. cut is how much of the last line was not whole.
 func openChain(path string, bytesMax int64, keep int) (c *chain, cut int64, err error) {
 	c = &chain{path: path, bytesMax: bytesMax, keep: keep, at: origin, create: createFile}
-	end, err := endOf(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		end, err = c.endOfLastAside()
-		end.first, end.size, end.torn = 0, 0, 0
-	}
+	end, err := c.end()
 	if err != nil {
 		return nil, 0, fmt.Errorf("open the audit log: %w; move its files away to begin a new one", err)
 	}
@@ -209,8 +205,19 @@ type end struct {
 	torn  int64 // bytes after them
 }
 
-// endOfLastAside is where a chain ends whose newest file is not there: the process ended
-// while it began it.
+// end is where the chain ends. A newest file without a whole line, or none at all, is what
+// is left when the process or the machine ended just after the one before was put aside:
+// the chain goes on from that, or its numbers would be given, and its files written, anew.
+func (c *chain) end() (end, error) {
+	newest, err := endOf(c.path)
+	if newest.size > 0 || err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return newest, err
+	}
+	last, err := c.endOfLastAside()
+	return end{at: last.at, torn: newest.torn}, err
+}
+
+// endOfLastAside is where the newest of the files ends that are full.
 func (c *chain) endOfLastAside() (end, error) {
 	all, err := c.asides()
 	if err != nil || len(all) == 0 {

@@ -35,6 +35,9 @@ func done(w http.ResponseWriter) {
 	}
 }
 
+// mayBeDone says that what was refused so may have been done all the same.
+func mayBeDone(code string) bool { return code == "unknown_outcome" || code == registry.CodeInternal }
+
 // record writes down what a call has done, or why it was not let: whoever is not let is
 // told of whatever he wanted. Other refusals changed nothing and are not the log's, but for
 // those of which nobody knows what they did.
@@ -44,7 +47,7 @@ func (a *API) record(w *answer, q *http.Request, one *route) {
 	failed := w.refusal != "" && !denied
 	switch {
 	case denied:
-	case failed && (w.refusal != "unknown_outcome" && w.refusal != registry.CodeInternal || !changes):
+	case failed && !(changes && mayBeDone(w.refusal)):
 		return
 	case w.told && !failed:
 		return
@@ -116,7 +119,7 @@ func (a *API) recordItems(w http.ResponseWriter, q *http.Request, items []regist
 		if err := results[i].Err; err != nil {
 			f := failureOf(err, false)
 			e.Code, e.Denied, e.After = f.Code, isDenial(f.status), 0
-			routine = routine || f.Code != "unknown_outcome"
+			routine = routine || !mayBeDone(f.Code)
 		}
 		if e.Denied || !routine {
 			a.audit.Record(q.Context(), e)
