@@ -189,7 +189,7 @@ func (s *source) run(ctx context.Context) {
 		err := s.follow(ctx)
 		met := s.following.Swap(false)
 		s.importer.metrics.ended.WithLabelValues(s.Region, whyEnded(err)).Inc()
-		if errors.Is(err, errNotWanted) || errors.Is(err, registry.ErrCursorDiffers) || ctx.Err() != nil {
+		if meant(err) || ctx.Err() != nil {
 			wait = l.lead
 			continue
 		}

@@ -362,6 +362,29 @@ func TestACopyIsPaused(t *testing.T) {
 	c.mustBecomeEqual()
 }
 
+// TestAPauseIsNoFailure shows that a copy whose pause was found out by a command that was
+// refused goes on as soon as it is resumed, as after any other pause.
+func TestAPauseIsNoFailure(t *testing.T) {
+	source := newRegion(t, 1, registry.HistoryBounds{})
+	at := source.members[0]
+	c := newCopying(t, source, 1, func(i *Importer) { // by which a pause is found out much later, and a failure waited for much longer
+		i.limits.lead, i.limits.retryMin, i.limits.passing, i.limits.retryMax = 200*time.Millisecond, time.Hour, time.Hour, time.Hour
+	})
+	for _, id := range []string{"a", "b", "c"} {
+		at.put("orders", id, 80)
+		c.mustBecomeEqual()
+		if _, err := c.registry.ControlRegion(t.Context(), here, registry.RegionPause); err != nil {
+			t.Fatal(err)
+		}
+		at.remove("orders", id)
+		eventually(t, "an end of following", func() bool { return !c.importers[0].sources[0].following.Load() })
+		if _, err := c.registry.ControlRegion(t.Context(), here, registry.RegionResume); err != nil {
+			t.Fatal(err)
+		}
+		c.mustBecomeEqual()
+	}
+}
+
 // TestWhomARegionDoesNotFollow shows that the cluster that answers must be the one that
 // is meant, and must take the token.
 func TestWhomARegionDoesNotFollow(t *testing.T) {

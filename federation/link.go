@@ -176,7 +176,7 @@ var errWrongCluster = errors.New("federation: it is another cluster")
 // whyEnded is why a stream was given up, in a word.
 func whyEnded(err error) string {
 	switch {
-	case errors.Is(err, errNotWanted), errors.Is(err, context.Canceled):
+	case errors.Is(err, errNotWanted), errors.Is(err, registry.ErrRegionPaused), errors.Is(err, context.Canceled):
 		return "not_wanted"
 	case errors.Is(err, registry.ErrCursorDiffers):
 		return "cursor_differs"

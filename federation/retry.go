@@ -54,6 +54,13 @@ func passes(err error) bool {
 	return false
 }
 
+// meant says whether a stream has ended since somebody wanted that, or has gone on with the
+// copy: nothing has failed, and nothing is to be waited for. That a copy was paused may be
+// found out by a command that is refused, before it is looked for.
+func meant(err error) bool {
+	return errors.Is(err, errNotWanted) || errors.Is(err, registry.ErrCursorDiffers) || errors.Is(err, registry.ErrRegionPaused)
+}
+
 // warnEvery is how often the log is told that a source cannot be followed, as long as the
 // reason is the same.
 const warnEvery = time.Minute

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -67,13 +68,13 @@ func (t *truth) put(k simKey, v simValue) bool {
 	return false
 }
 
-// goneAfter is the first revision after another at which an instance was removed, or put
-// with what is not selected; 0 = none.
-func (t *truth) goneAfter(k simKey, after registry.Revision, policy simPolicy) (at registry.Revision, removed bool) {
+// goneIn is the first revision after another, and up to one more, at which an instance was
+// removed, or put with what is not selected; 0 = none.
+func (t *truth) goneIn(k simKey, after, upto registry.Revision, policy simPolicy) (at registry.Revision, removed bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, n := range t.of[k] {
-		if e := t.events[n]; e.revision > after && (e.value == "" || !policy.covers(k, e.value)) {
+		if e := t.events[n]; e.revision > after && e.revision <= upto && (e.value == "" || !policy.covers(k, e.value)) {
 			return e.revision, e.value == ""
 		}
 	}
@@ -240,7 +241,7 @@ func (c *simCopy) check(m *simMember, step registry.ImportStep, control *recordv
 	if err := c.checkSweep(tells, has, step, policy, &region); err != nil {
 		return err
 	}
-	if err := c.checkGone(tells, has, policy, &region); err != nil {
+	if err := c.checkGone(tells, has, policy, &region, control != nil); err != nil {
 		return err
 	}
 	if err := c.checkCome(tells, has); err != nil {
@@ -272,8 +273,20 @@ func (c *simCopy) checkSweep(tells *truth, has map[simKey]simValue, step registr
 	return nil
 }
 
+// toldUpto is up to which revision a copy was told of what it has lost: what goes in its
+// region later is no reason. An operator lets go of what was not told at all.
+func (c *simCopy) toldUpto(tells *truth, at registry.ImportCursor, operated bool) registry.Revision {
+	switch {
+	case at.Anew() && c.whole.order == tells.order && !c.of.world.Big: // else not all was looked at
+		return c.whole.revision
+	case !at.Anew() && (operated || at.Sync == 0 && at.Parts == 0):
+		return at.Revision
+	}
+	return math.MaxInt64 // within what is told
+}
+
 // checkGone: what the copy has lost was gone in its region, or was deselected.
-func (c *simCopy) checkGone(tells *truth, has map[simKey]simValue, policy simPolicy, region *registry.Region) error {
+func (c *simCopy) checkGone(tells *truth, has map[simKey]simValue, policy simPolicy, region *registry.Region, operated bool) error {
 	for k, was := range c.has {
 		if _, is := has[k]; is {
 			continue
@@ -285,7 +298,7 @@ func (c *simCopy) checkGone(tells *truth, has map[simKey]simValue, policy simPol
 		if c.from[k] != tells.order {
 			after = 0
 		}
-		at, removed := tells.goneAfter(k, after, policy)
+		at, removed := tells.goneIn(k, after, c.toldUpto(tells, region.Cursor, operated), policy)
 		if at == 0 && c.from[k] == tells.order && policy.covers(k, was.value) {
 			return fmt.Errorf("%v is lost: it was %v, and in %s it has not gone since", k, was, tells.incarnation)
 		}
