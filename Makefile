@@ -20,7 +20,7 @@ CHAOS_SECONDS = 1500
 WATCH_SECONDS = 900
 DRAIN_SECONDS = 300
 LEASES_SECONDS = 600
-REGIONS_SECONDS = 600
+COPIES_SECONDS = 600
 OUTAGE_SECONDS = 300
 ENVOYS_SECONDS = 1500
 FAILOVER_SECONDS = 1200
@@ -79,7 +79,7 @@ bench-xds: ## measure what proxies cost and wait for, beside go-control-plane's 
 	@$(within) $(BENCH_SECONDS) bench-xds go test -run '^$$' -bench 'XDS$$' -benchtime 1x -count=1 -timeout $(BENCH_SECONDS)s ./bench/
 
 bench-regions: ## two regions copy a third with 100,000 instances: what renewals, changes and full syncs cost each; takes some minutes
-	@CI=true $(within) $(REGIONS_SECONDS) bench-regions go test -count=1 -timeout $(REGIONS_SECONDS)s -v ./internal/e2e -run 'TestWhatACopyCosts' -copied 100000
+	@CI=true $(within) $(COPIES_SECONDS) bench-regions go test -count=1 -timeout $(COPIES_SECONDS)s -v ./internal/e2e -run 'TestWhatACopyCosts' -copied 100000
 
 scale: ## load a million instances and measure; takes some minutes
 	@$(within) $(BENCH_SECONDS) scale go test -run '^$$' -bench Million -benchtime 1x -count=1 -timeout $(BENCH_SECONDS)s ./bench/
