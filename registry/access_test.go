@@ -203,3 +203,21 @@ func (a *author) access(index Revision) []byte {
 	token := &recordv1.AccessToken{Hash: hash[:], Roles: []string{name}, Scope: (&Rule{Namespaces: []string{"prod"}}).record()}
 	return encode(&recordv1.Command{Format: formatMax, Kind: &recordv1.Command_GrantToken{GrantToken: &recordv1.GrantToken{Id: name, Token: token, TtlMs: 5000, By: w.By}}})
 }
+
+// TestWhatSaysWhoMayIsBoundedInBytes has as many names as there may be, each as long as it may be.
+func TestWhatSaysWhoMayIsBoundedInBytes(t *testing.T) {
+	long := func(head string, n, size int) string {
+		return head + strings.Repeat("a", size-len(head)-4) + fmt.Sprintf("%04d", n)
+	}
+	var subjects, names []string
+	for n := range patternsMax {
+		subjects, names = append(subjects, long("/ns/", n, subjectBytesMax)), append(names, long("", n, 253))
+	}
+	var bad problems
+	Binding{Roles: []string{RoleReader}, Subjects: subjects}.normalize(&bad)
+	TokenGrant{ID: "t", Roles: []string{RoleReader}, Scope: &Rule{Namespaces: names, Services: names}}.normalize(&bad)
+	Binding{Roles: []string{RoleReader}, Subjects: subjects[:7]}.normalize(&bad)
+	if len(bad) != 2 || bad[0].Field != "subjects" || bad[1].Field != "scope" {
+		t.Fatalf("refused is %v; want the subjects of the first and the scope", bad)
+	}
+}

@@ -64,6 +64,9 @@ func (g TokenGrant) normalize(bad *problems) TokenGrant {
 		if g.Scope = &scope; scope.Deny {
 			bad.add("scope.deny", "is not allowed: a scope says what the token is good for; to take something away, bind a role that denies it")
 		}
+		if n := len(encode(scope.record())); n > accessBytesMax {
+			bad.add("scope", fmt.Sprintf("takes %d bytes: at most %d, name the beginnings of names", n, accessBytesMax))
+		}
 	}
 	if g.Holder != "" {
 		g.Holder = normalizeSubject(g.Holder, "holder", bad)

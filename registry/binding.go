@@ -48,6 +48,9 @@ func (b Binding) normalize(bad *problems) Binding {
 	}
 	slices.Sort(subjects)
 	b.Subjects = slices.Compact(subjects)
+	if n := len(encodedBinding(&b)); n > accessBytesMax {
+		bad.add("subjects", fmt.Sprintf("take %d bytes: at most %d, divide them between two bindings", n, accessBytesMax))
+	}
 	return b
 }
 

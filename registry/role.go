@@ -82,8 +82,8 @@ const (
 	rolesMax         = 1_024
 	bindingsMax      = 16_384
 	rulesMax         = 64
-	patternsMax      = 64 // in each list of a rule
-	roleBytesMax     = 16 << 10
+	patternsMax      = 64       // in each list of a rule
+	accessBytesMax   = 16 << 10 // of a role, a binding, or the scope of a token: all are in memory, and each edit is kept for a while
 	namespacePattern = "a namespace, the beginning of names and '*', '*' alone for all, or " + OwnNamespace + " for that of whoever asks"
 	servicePattern   = "a service, the beginning of names and '*', or '*' alone for all"
 )
@@ -153,8 +153,8 @@ func (r Role) normalize(bad *problems) Role {
 		rules = append(rules, one.normalize(fmt.Sprintf("rules[%d].", i), true, bad))
 	}
 	r.Rules = rules
-	if n := len(encodedRole(&r)); n > roleBytesMax {
-		bad.add("rules", fmt.Sprintf("take %d bytes: at most %d, divide them between two roles", n, roleBytesMax))
+	if n := len(encodedRole(&r)); n > accessBytesMax {
+		bad.add("rules", fmt.Sprintf("take %d bytes: at most %d, divide them between two roles", n, accessBytesMax))
 	}
 	return r
 }
