@@ -256,8 +256,12 @@ func (c *copier) takeMore(into *received, room int) bool {
 // is an entry every ten seconds, by which every member knows how old the copy is. It has
 // aged while it waited for its turn.
 func (c *copier) progress(ctx context.Context, at time.Time, p *replicationv1.Progress) error {
+	upto := cursorFrom(p.GetCursor())
+	if upto.Revision == c.at.Revision { // a member that is behind says nothing of the parts of the next one, which another has told
+		upto.Parts = c.at.Parts
+	}
 	_, err := c.importTo(ctx, registry.Import{
-		Step: registry.ImportStepChanges, Upto: cursorFrom(p.GetCursor()),
+		Step: registry.ImportStepChanges, Upto: upto,
 		Age: time.Duration(p.GetAgeMs())*time.Millisecond + time.Since(at), KnownAge: p.GetConfirmed(),
 	}, 0)
 	return err

@@ -136,6 +136,16 @@ func newTotals() *totals {
 	return &totals{began: time.Now(), Fired: make(map[string]int), In: make(map[string]int)}
 }
 
+// TestSchedulesThatFoundSomething plays those that have brought up a defect, each of which
+// is in docs/reliability.md.
+func TestSchedulesThatFoundSomething(t *testing.T) {
+	for _, seed := range []uint64{868, 20635, 20864, 23023} {
+		if w := play(t, seed, true); w.failed != nil {
+			t.Errorf("seed %d: %v\n%s", seed, w.failed, strings.Join(w.story[max(0, len(w.story)-storyLines):], "\n"))
+		}
+	}
+}
+
 func (a *totals) playAll(t *testing.T, first uint64, count int) {
 	for n := range uint64(count) {
 		w := play(t, first+n, false)
