@@ -73,17 +73,34 @@ func (r *Rights) add(role RoleRules, by string) {
 	}
 }
 
-// seal stamps the rights when all of them are there.
+// seal stamps the rights when all of them are there. By which roles, bindings and tokens
+// somebody has them is left out: a thousand proxies, each with a token of its own, share
+// what is made for those who may the same.
 func (r *Rights) seal() *Rights {
-	digest := sha256.New()
+	var rules []string
 	for _, c := range r.rules {
-		fmt.Fprintf(digest, "%#v\n", *c)
+		rules = append(rules, c.text())
 	}
+	slices.Sort(rules)
 	if r.scope != nil {
-		fmt.Fprintf(digest, "within %#v\n", *r.scope)
+		rules = append(rules, "within "+r.scope.text())
 	}
-	r.rules, r.stamp = nil, hex.EncodeToString(digest.Sum(nil))
+	digest := sha256.Sum256([]byte(strings.Join(slices.Compact(rules), "\n")))
+	r.rules, r.stamp = nil, hex.EncodeToString(digest[:])
 	return r
+}
+
+// text is the same for rules that say the same.
+func (c *compiled) text() string {
+	return fmt.Sprintf("%t %q %q %q %q", c.deny, listed(c.verbs), listed(c.resources), listed(c.namespaces), listed(c.services))
+}
+
+// listed tells all from nothing.
+func listed(list []string) []string {
+	if list == nil {
+		return []string{"*"}
+	}
+	return list
 }
 
 // Stamp is the same for the same rights, by whatever policy; "" of nobody's.

@@ -26,18 +26,26 @@ func (a Ask) String() string {
 	return text
 }
 
+// Rights are what somebody may do.
+type Rights interface {
+	// Allows says whether he may. It is asked of each item and each event.
+	Allows(a Ask) bool
+	// Stamp is the same for the same rights, whoever has them.
+	Stamp() string
+}
+
 // A Caller is who asks, in the eyes of whoever decides about access. What it says is
 // true at the moment, also of a caller who has stayed for long.
 type Caller interface {
+	Rights
 	// Who is a name for people, logs and the history of documents.
 	Who() string
-	// Allows says whether he may. It is asked of each item and each event.
-	Allows(a Ask) bool
 	// AllowsSome says whether he may with any object of the kind: in the namespace of
 	// the ask, or in any if it has none.
 	AllowsSome(a Ask) bool
-	// Stamp is the same for as long as his rights are.
-	Stamp() string
+	// Held are his rights of the moment, which stay as they are; nil when he is nobody
+	// any more. They are for what many who have the same rights share.
+	Held() Rights
 }
 
 // Errors of access.
@@ -100,9 +108,10 @@ func (ref InstanceRef) PermitForce(ctx context.Context) error {
 	return k.permit(ctx, VerbOverride)
 }
 
-// sees says whether a caller may be told of the instances of a service.
-func sees(c Caller, k ServiceKey) bool {
-	return c == nil || c.Allows(Ask{Verb: VerbRead, Resource: ResourceInstances, Namespace: k.Namespace, Service: k.Service})
+// Sees says whether who has some rights may be told of the instances of a service. Nil
+// is of those who are not asked.
+func Sees(by Rights, k ServiceKey) bool {
+	return by == nil || by.Allows(Ask{Verb: VerbRead, Resource: ResourceInstances, Namespace: k.Namespace, Service: k.Service})
 }
 
 // visible are the items of a list that a caller may be told of.

@@ -45,6 +45,12 @@ func (k *keeper) Stamp() string {
 	return joined(k.reads)
 }
 
+func (k *keeper) Held() Rights {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return newKeeper(k.reads...)
+}
+
 // edit is any edit of what is written down of access, by which a caller's rights may have changed.
 func (m *member) editAccess(name string) {
 	m.tb.Helper()

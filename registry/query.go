@@ -282,7 +282,7 @@ func (f *filter) matchesService(k ServiceKey) bool {
 	if len(f.prefixes) > 0 && !slices.ContainsFunc(f.prefixes, func(p string) bool { return strings.HasPrefix(k.Service, p) }) {
 		return false
 	}
-	return (!f.hasLevels() || f.matchesLevels(k.Service)) && sees(f.by, k)
+	return (!f.hasLevels() || f.matchesLevels(k.Service)) && Sees(f.by, k)
 }
 
 func (f *filter) hasLevels() bool { return f.levels != [len(levelNames)]string{} }

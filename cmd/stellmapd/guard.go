@@ -81,6 +81,19 @@ func (c *caller) Allows(a registry.Ask) bool     { return c.rights().Allows(askO
 func (c *caller) AllowsSome(a registry.Ask) bool { return c.rights().AllowsSome(askOf(a)) }
 func (c *caller) Stamp() string                  { return c.rights().Stamp() }
 
+// Held are his rights of the moment.
+func (c *caller) Held() registry.Rights {
+	if r := c.rights(); r != nil {
+		return held{r}
+	}
+	return nil
+}
+
+// held are rights in the words of the registry.
+type held struct{ *access.Rights }
+
+func (h held) Allows(a registry.Ask) bool { return h.Rights.Allows(askOf(a)) }
+
 func askOf(a registry.Ask) access.Ask {
 	return access.Ask{Verb: string(a.Verb), Resource: string(a.Resource), Namespace: a.Namespace, Service: a.Service}
 }

@@ -188,8 +188,15 @@ func TestACallerHasTheRightsOfTheMoment(t *testing.T) {
 	if !c.Allows(ask) || strings.Contains(c.Who(), text) || c.Who() != "token "+access.TokenID(text) {
 		t.Errorf("%s may not %s", c.Who(), ask)
 	}
-	stamp := c.Stamp()
-	w.token(read, nil) // another's
+	stamp, before := c.Stamp(), c.Held()
+	if before.Stamp() != stamp {
+		t.Error("the rights that he has have another stamp than he")
+	}
+	other := httptest.NewRequest("GET", "/", nil)
+	other.Header.Set("Authorization", "Bearer "+w.token(read, nil))
+	if another, err := w.http(other); err != nil || another.Stamp() != stamp {
+		t.Errorf("who may the same by another token has other rights: %v", err)
+	}
 	if c.Stamp() != stamp {
 		t.Error("the rights are others after an edit that is not about them")
 	}
@@ -200,11 +207,14 @@ func TestACallerHasTheRightsOfTheMoment(t *testing.T) {
 	if c.Allows(ask) || c.Stamp() == stamp {
 		t.Error("the rights are the same after the role was edited")
 	}
+	if !before.Allows(ask) || before.Stamp() != stamp {
+		t.Error("the rights that he had were changed by the edit")
+	}
 	if _, err := w.registry.RevokeToken(context.Background(), "", access.TokenID(text)); err != nil {
 		t.Fatal(err)
 	}
 	ask.Namespace = "test"
-	if c.Allows(ask) || c.AllowsSome(ask) {
+	if c.Allows(ask) || c.AllowsSome(ask) || c.Held() != nil {
 		t.Error("a revoked token is good for who came with it before")
 	}
 	q.Header.Add("Authorization", "Bearer "+text)

@@ -21,6 +21,7 @@ type holder struct {
 func (h *holder) Who() string                { return h.name }
 func (h *holder) Allows(a registry.Ask) bool { return h.may(a) }
 func (h *holder) Stamp() string              { return h.name }
+func (h *holder) Held() registry.Rights      { return h }
 func (h *holder) AllowsSome(a registry.Ask) bool {
 	if a.Namespace != "" {
 		return h.may(a)
