@@ -1,11 +1,15 @@
 package process
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
+	"sync"
+	"syscall"
 )
 
 // portLow is where the search for free ports begins.
@@ -14,7 +18,9 @@ const portLow = 12000
 // FreePorts finds n loopback ports that nobody listens on. They lie below those
 // that the kernel gives to outgoing connections: a port from there could be
 // taken between a kill and a restart, or be connected to itself by a peer that
-// dials the dead member. Somebody may still be quicker: see Clashed.
+// dials the dead member. Nobody who asks here gets them again while this process
+// lives, also not before their holder has started, or between its end and its next
+// start. Others may still be quicker: see Clashed.
 func FreePorts(n int) ([]int, error) {
 	high := ephemeralLow()
 	var ports []int
@@ -34,12 +40,52 @@ func FreePorts(n int) ([]int, error) {
 			continue // taken
 		}
 		held = append(held, l)
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+		port = l.Addr().(*net.TCPAddr).Port
+		if ours, err := claimed.take(port); err != nil {
+			return nil, err
+		} else if ours {
+			ports = append(ports, port)
+		}
 	}
 	if len(ports) < n {
 		return nil, fmt.Errorf("found %d free ports of %d on 127.0.0.1", len(ports), n)
 	}
 	return ports, nil
+}
+
+// claims are the ports that this process has given away, and a file in which each of
+// them is a locked byte, so that the tests of other packages see it. The kernel takes
+// the locks away with the process, however that ends.
+type claims struct {
+	mu    sync.Mutex
+	ports map[int]bool
+	file  *os.File // stays open: to close it would end the locks
+}
+
+var claimed = claims{ports: make(map[int]bool)}
+
+// take is false when somebody has the port.
+func (c *claims) take(port int) (bool, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ports[port] {
+		return false, nil
+	}
+	if c.file == nil {
+		var err error
+		if c.file, err = os.OpenFile(filepath.Join(os.TempDir(), fmt.Sprintf("stellmap-ports-%d", os.Getuid())), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+			return false, fmt.Errorf("claiming port %d: %w", port, err)
+		}
+	}
+	err := syscall.FcntlFlock(c.file.Fd(), syscall.F_SETLK, &syscall.Flock_t{Type: syscall.F_WRLCK, Start: int64(port), Len: 1})
+	switch {
+	case err == nil:
+		c.ports[port] = true
+		return true, nil
+	case errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.EACCES):
+		return false, nil
+	}
+	return false, fmt.Errorf("claiming port %d in %s: %w", port, c.file.Name(), err)
 }
 
 // ephemeralLow is the first port that outgoing connections may get.
