@@ -80,9 +80,12 @@ func TestWhomAClientCallsFirst(t *testing.T) {
 		"a zone that lost two thirds has not":          {policy: `{"zoneFirst":true}`, zone: "a", candidates: "here/a:pss here/b:ppp here/c:ppp", want: "here/a+here/b+here/c"},
 		"a zone's share is by weight":                  {policy: `{"zoneFirst":true}`, zone: "a", candidates: "here/a:300*p here/b:100*ppp", want: "zone here/a, rest here/b"},
 		"and so is the lack of it":                     {policy: `{"zoneFirst":true}`, zone: "b", candidates: "here/a:300*pp here/b:100*pp", want: "here/a+here/b"},
-		"a stricter guard":                             {policy: `{"zoneFirst":true,"overprovisioningPercent":100}`, zone: "a", candidates: "here/a:pps here/b:ppp", want: "here/a+here/b"},
-		"zone first, and nobody else":                  {policy: `{"zoneFirst":true,"mode":"local-only"}`, zone: "a", candidates: "here/a:p here/b:p east:p", want: "zone here/a, rest here/b"},
-		"merged by request knows no zones":             {policy: `{"zoneFirst":true}`, zone: "a", mode: FailoverMerged, candidates: "here/a:p here/b:p", want: "here/a+here/b"},
+		// Two zones: 1/1.4 of half of all that is healthy.
+		"a zone with just its share":       {policy: `{"zoneFirst":true}`, zone: "a", candidates: "here/a:50*p here/b:90*p", want: "zone here/a, rest here/b"},
+		"a zone with hardly less":          {policy: `{"zoneFirst":true}`, zone: "a", candidates: "here/a:50*p here/b:91*p", want: "here/a+here/b"},
+		"a stricter guard":                 {policy: `{"zoneFirst":true,"overprovisioningPercent":100}`, zone: "a", candidates: "here/a:pps here/b:ppp", want: "here/a+here/b"},
+		"zone first, and nobody else":      {policy: `{"zoneFirst":true,"mode":"local-only"}`, zone: "a", candidates: "here/a:p here/b:p east:p", want: "zone here/a, rest here/b"},
+		"merged by request knows no zones": {policy: `{"zoneFirst":true}`, zone: "a", mode: FailoverMerged, candidates: "here/a:p here/b:p", want: "here/a+here/b"},
 
 		"all or nothing keeps the order":         {policy: `{"allOrNothing":true}`, candidates: "east:p here:sssp", want: "here, east"},
 		"a region with its share is kept":        {policy: `{"allOrNothing":true,"minHealthyPercent":50}`, candidates: "east:p here:spd", want: "here, east"},
