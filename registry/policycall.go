@@ -49,8 +49,8 @@ const (
 )
 
 // ActiveIntervalDefault is the time from one check of a proxy to the next, and how long it waits for an answer.
-// A frozen instance is out after two of each at most: with half a second five of them were out
-// after 1.98 s in the middle of twenty rounds, and after more than 2 s in eight.
+// A frozen instance is out after two of each and a moment at most (see xds, activeCheck): with half a second five
+// of them were out after 1.98 s in the middle of twenty rounds, and after more than 2 s in eight.
 const ActiveIntervalDefault = 400 * time.Millisecond
 
 func (c *ActiveChecks) normalize(bad *problems) *ActiveChecks {

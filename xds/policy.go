@@ -312,6 +312,7 @@ func checkOf(p *registry.Policy, d dialect) *corev3.HealthCheck {
 		check.HealthChecker = &corev3.HealthCheck_TcpHealthCheck_{TcpHealthCheck: &corev3.HealthCheck_TcpHealthCheck{}}
 	}
 	setTime(&check.Interval, p.Checks.IntervalMs)
+	setTime(&check.NoTrafficInterval, p.Checks.IntervalMs)
 	setTime(&check.Timeout, p.Checks.TimeoutMs)
 	setNumber(&check.UnhealthyThreshold, p.Checks.UnhealthyAfter)
 	setNumber(&check.HealthyThreshold, p.Checks.HealthyAfter)
