@@ -14,6 +14,8 @@ type metrics struct {
 	open       *prometheus.GaugeVec   // by port, as are those below
 	cut        *prometheus.CounterVec
 	refused    *prometheus.CounterVec
+
+	agentAnswers prometheus.Gauge
 }
 
 func newMetrics() *metrics {
@@ -26,6 +28,8 @@ func newMetrics() *metrics {
 		open:       prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "stellmap_tls_connections", Help: "Open connections whose other side has proved who it is."}, []string{port}),
 		cut:        prometheus.NewCounterVec(prometheus.CounterOpts{Name: "stellmap_tls_connections_cut_total", Help: "Connections closed since a certificate was revoked or its authority is trusted no more."}, []string{port}),
 		refused:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "stellmap_tls_certificates_refused_total", Help: "Certificates that did not let anybody in."}, []string{port}),
+
+		agentAnswers: prometheus.NewGauge(prometheus.GaugeOpts{Name: "stellmap_tls_workload_api_up", Help: "1 while the SPIFFE Workload API answers; 0 while it does not, or when the files are used."}),
 	}
 }
 
@@ -41,7 +45,7 @@ func (m *metrics) register(r prometheus.Registerer) error {
 	if r == nil {
 		return nil
 	}
-	for _, c := range []prometheus.Collector{m.notAfter, m.nextUpdate, m.unusable, m.reloads, m.open, m.cut, m.refused} {
+	for _, c := range []prometheus.Collector{m.notAfter, m.nextUpdate, m.unusable, m.reloads, m.open, m.cut, m.refused, m.agentAnswers} {
 		if err := r.Register(c); err != nil {
 			return fmt.Errorf("access: register a metric: %w", err)
 		}

@@ -30,6 +30,9 @@ const troubleSaidEvery = time.Minute
 // Config is what a Source needs.
 type Config struct {
 	Files Files
+	// Workload is the address of a SPIFFE Workload API, unix:///PATH, which has what else
+	// the files have; but for the revocation list. "" = the files have it.
+	Workload string
 	// Self says whether the member's own certificate is the right one. Nil = any is.
 	Self func(Identity) error
 	// Refused is told of certificates that let nobody in. Nil = nobody is.
@@ -42,6 +45,8 @@ type Config struct {
 // Source is what all listeners and connections of a member go by.
 type Source struct {
 	config  Config
+	origin  origin
+	agent   *agent // the origin, if that is one; else nil
 	log     *slog.Logger
 	metrics *metrics
 	every   time.Duration // reloadEvery, or less in tests
@@ -58,7 +63,7 @@ type Source struct {
 	open map[*connection]struct{}
 }
 
-// Open reads the files. What is wrong with them at the start is an error.
+// Open reads the files, or asks the agent. What is wrong with that at the start is an error.
 func Open(c Config) (*Source, error) {
 	if c.Now == nil {
 		c.Now = time.Now
@@ -66,9 +71,17 @@ func Open(c Config) (*Source, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Source{config: c, log: c.Logger, metrics: newMetrics(), every: reloadEvery, open: make(map[*connection]struct{})}
+	s := &Source{config: c, origin: c.Files, log: c.Logger, metrics: newMetrics(), every: reloadEvery, open: make(map[*connection]struct{})}
 	if err := s.metrics.register(c.Registerer); err != nil {
 		return nil, err
+	}
+	if c.Workload != "" {
+		agent, err := askAgent(c, s.log, s.metrics)
+		if err != nil {
+			return nil, err
+		}
+		s.agent, s.origin = agent, agent
+		s.config.Files.Cert, s.config.Files.Key, s.config.Files.CA = c.Workload, c.Workload, c.Workload // as errors call them
 	}
 	_, _, err := s.reload()
 	return s, err
@@ -80,12 +93,28 @@ func (s *Source) Self() Identity { return s.current.Load().self }
 // Run reads the files again and again until ctx ends. A file that cannot be used leaves
 // what was there before in force.
 func (s *Source) Run(ctx context.Context) error {
+	if s.agent == nil {
+		s.lookAgain(ctx)
+		return nil
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	heard := make(chan error, 1)
+	go func() {
+		defer cancel() // that it does not hear any more is the end of Run
+		heard <- s.agent.watch(ctx)
+	}()
+	s.lookAgain(ctx)
+	cancel()
+	return <-heard
+}
+
+func (s *Source) lookAgain(ctx context.Context) {
 	ticks := time.NewTicker(s.every)
 	defer ticks.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-ticks.C:
 			s.look()
 		}
@@ -130,7 +159,7 @@ func (s *Source) complain(fresh, changed bool, cut int, err error) {
 // is one day. fresh says that they are others than the last time, changed that something
 // else is in force.
 func (s *Source) reload() (fresh, changed bool, err error) {
-	c := s.config.Files.read()
+	c := s.origin.read()
 	fresh = !s.last.equal(c)
 	if !fresh && !s.troubled {
 		return false, false, nil

@@ -49,7 +49,7 @@ func (s started) print(w io.Writer) error {
 	}
 	b.WriteString("  " + c.guarded() + "\n")
 	flag := ""
-	if c.TLS.CertFile != "" {
+	if c.hasTLS() {
 		flag = " --server https://" + c.Server.AdvertiseHTTPAddr + " --ca CA --cert CERT --key KEY"
 	} else if c.Server.AdvertiseHTTPAddr != "127.0.0.1:8080" {
 		flag = " --server http://" + c.Server.AdvertiseHTTPAddr
@@ -63,9 +63,9 @@ func (s started) print(w io.Writer) error {
 // guarded says who may come.
 func (c *Config) guarded() string {
 	switch {
-	case c.TLS.CertFile != "" && c.TLS.HTTPClientAuth == require && c.TLS.XDSClientAuth == require:
+	case c.hasTLS() && c.TLS.HTTPClientAuth == require && c.TLS.XDSClientAuth == require:
 		return "TLS is on: whoever has a certificate of a workload or an operator may register and read"
-	case c.TLS.CertFile != "":
+	case c.hasTLS():
 		return "TLS is on; whoever reaches a port whose client_auth is optional may register and read"
 	case !c.atHome():
 		return "INSECURE: no TLS, no authentication, and not all listeners are on loopback: whoever reaches them may do anything but administer"

@@ -46,6 +46,7 @@ type Config struct {
 		ReplicationToken string `mapstructure:"replication_token"`
 	} `mapstructure:"auth"`
 	TLS struct {
+		WorkloadAPI     string `mapstructure:"workload_api"`
 		CertFile        string `mapstructure:"cert_file"`
 		KeyFile         string `mapstructure:"key_file"`
 		CAFile          string `mapstructure:"ca_file"`

@@ -56,7 +56,7 @@ func (c *Config) atHome() bool {
 // hosts are the names that calls over HTTP may be for: any, unless the member takes whoever is on
 // this machine, and with that what a page in a browser there may send (see httpapi.ForHosts).
 func (c *Config) hosts() []string {
-	if !c.atHome() || c.TLS.CertFile != "" {
+	if !c.atHome() || c.hasTLS() {
 		return nil
 	}
 	names := []string{"localhost"}

@@ -33,6 +33,7 @@ const (
 	kindPrefixes
 	kindSelections
 	kindFile
+	kindSocket
 	kindSwitch
 	kindPercent
 	kindSecret
@@ -68,6 +69,7 @@ var settings = [...]setting{
 	{"server.advertise_admin_addr", kindAdvertise, "", "what others use instead of admin_addr"},
 	{"auth.replication_token", kindSecret, "", "what other regions and mirrors present that follow this one over grpc_addr, at least 16 characters; empty = whoever reaches it may follow if all listeners are on loopback, or with TLS, which lets in members and replicators only; else nobody"},
 	{beyondKey, kindSwitch, off, "on = whoever reaches an address that is not on loopback may read and write the registry, join the cluster and read what members and regions say to each other, tokens included, as far as [tls] does not prevent it"},
+	{"tls.workload_api", kindSocket, "", "unix:///PATH of a SPIFFE Workload API, which gives this member's certificate, key and authorities in place of tls.cert_file, tls.key_file and tls.ca_file"},
 	{"tls.cert_file", kindFile, "", "PEM file of this member's certificate, with the URI spiffe://<trust domain>/region/<node.region>/peer/<node.id>, for servers and clients; empty = no TLS on any port"},
 	{"tls.key_file", kindFile, "", "PEM file of its key"},
 	{"tls.ca_file", kindFile, "", "PEM file of the authorities whose certificates this member trusts, on all ports"},
@@ -290,6 +292,10 @@ func (k kind) check(value string) string {
 		return oneOf(value, on, off)
 	case kindClientAuth:
 		return oneOf(value, require, optional)
+	case kindSocket:
+		if path, is := strings.CutPrefix(value, "unix://"); value != "" && !(is && strings.HasPrefix(path, "/")) {
+			return fmt.Sprintf("%q is no socket such as \"unix:///run/spire/agent.sock\"", value)
+		}
 	case kindSecret:
 		return checkSecret(value)
 	case kindRoom:

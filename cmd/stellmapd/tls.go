@@ -20,7 +20,10 @@ var clientAuthKeys = map[string]string{
 }
 
 // giveTLS is what to do about ports and regions that need it.
-const giveTLS = "give tls.cert_file, tls.key_file and tls.ca_file"
+const giveTLS = "give tls.cert_file, tls.key_file and tls.ca_file, or tls.workload_api"
+
+// hasTLS says whether the ports have TLS.
+func (c *Config) hasTLS() bool { return c.TLS.CertFile != "" || c.TLS.WorkloadAPI != "" }
 
 // elsewhere says of an address that it is not on loopback.
 func elsewhere(address string) string {
@@ -34,7 +37,7 @@ func (l *loader) beyond(s setting) string {
 	if s.kind != kindListen || onLoopback(address) || l.viper.GetString(beyondKey) == on {
 		return ""
 	}
-	if l.viper.GetString("tls.cert_file") == "" {
+	if l.viper.GetString("tls.cert_file") == "" && l.viper.GetString("tls.workload_api") == "" {
 		return elsewhere(address) + "; beyond it nothing listens without TLS and authentication: " + giveTLS
 	}
 	if key := clientAuthKeys[s.key]; key != "" && l.viper.GetString(key) != require {
@@ -47,22 +50,27 @@ func (l *loader) beyond(s setting) string {
 // loopback neither a token is sent nor anything believed that nobody has signed.
 func (c *Config) inTheClear(addresses []string) string {
 	at := slices.IndexFunc(addresses, func(one string) bool { return !onLoopback(one) })
-	if at < 0 || c.TLS.CertFile != "" || c.Server.InsecureBeyondLoopback == on {
+	if at < 0 || c.hasTLS() || c.Server.InsecureBeyondLoopback == on {
 		return ""
 	}
 	return elsewhere(addresses[at]) + "; without TLS the token would go there in the clear, and whoever answers would be believed: " + giveTLS
 }
 
-// checkTLS: the certificate, its key and the authorities belong together, and the rest to them.
+// checkTLS: the certificate, its key and the authorities belong together or come from an
+// agent, and the rest belongs to them.
 func (l *loader) checkTLS(c Config) {
 	given := map[string]string{"tls.cert_file": c.TLS.CertFile, "tls.key_file": c.TLS.KeyFile, "tls.ca_file": c.TLS.CAFile}
 	some := c.TLS.CertFile+c.TLS.KeyFile+c.TLS.CAFile != ""
 	for _, s := range settings {
 		switch value, needed := given[s.key]; {
+		case needed && c.TLS.WorkloadAPI != "":
+			if value != "" {
+				l.add(l.origin(s), "%s: not with tls.workload_api, which gives the same; give one of them", s.key)
+			}
 		case needed && some && value == "":
 			l.add(l.origin(s), "%s: missing; tls.cert_file, tls.key_file and tls.ca_file are given together", s.key)
-		case !some && l.origin(s) != "default" && (s.key == "tls.crl_file" && c.TLS.CRLFile != "" || s.kind == kindClientAuth):
-			l.add(l.origin(s), "%s: without tls.cert_file there is no TLS and nobody to ask for a certificate", s.key)
+		case !some && !c.hasTLS() && l.origin(s) != "default" && (s.key == "tls.crl_file" && c.TLS.CRLFile != "" || s.kind == kindClientAuth):
+			l.add(l.origin(s), "%s: without tls.cert_file or tls.workload_api there is no TLS and nobody to ask for a certificate", s.key)
 		}
 	}
 }
@@ -71,15 +79,16 @@ func (l *loader) checkTLS(c Config) {
 func (n *node) openTLS() (err error) {
 	c := n.config.TLS
 	if n.config.Server.InsecureBeyondLoopback == on && !n.config.atHome() {
-		n.logger.Warn("INSECURE: ports beyond loopback are open to whoever reaches them, as "+beyondKey+" says", "tls", c.CertFile != "")
+		n.logger.Warn("INSECURE: ports beyond loopback are open to whoever reaches them, as "+beyondKey+" says", "tls", n.config.hasTLS())
 	}
-	if c.CertFile == "" {
+	if !n.config.hasTLS() {
 		return nil
 	}
 	n.tls, err = access.Open(access.Config{
-		Files:   access.Files{Cert: c.CertFile, Key: c.KeyFile, CA: c.CAFile, CRL: c.CRLFile},
-		Self:    access.Peer(n.config.Node.Region, n.config.Node.ID),
-		Refused: n.turnedAway, Logger: n.logger, Registerer: n.metrics,
+		Files:    access.Files{Cert: c.CertFile, Key: c.KeyFile, CA: c.CAFile, CRL: c.CRLFile},
+		Workload: c.WorkloadAPI,
+		Self:     access.Peer(n.config.Node.Region, n.config.Node.ID),
+		Refused:  n.turnedAway, Logger: n.logger, Registerer: n.metrics,
 	})
 	if err != nil {
 		return fmt.Errorf("[tls]: %w", err)
@@ -175,7 +184,7 @@ func (n *node) runTLS(ctx context.Context) error {
 
 // scheme is what the URLs of the HTTP ports begin with.
 func (c *Config) scheme() string {
-	if c.TLS.CertFile != "" {
+	if c.hasTLS() {
 		return "https://"
 	}
 	return "http://"
