@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"errors"
+	"strings"
 )
 
 // An Ask is one thing that somebody wants to do. Its names are in normal form: what is
@@ -89,9 +90,47 @@ func CallerOf(ctx context.Context) Caller {
 // ask it of what is theirs.
 func Permit(ctx context.Context, a Ask) error {
 	if c := CallerOf(ctx); c != nil && !c.Allows(a) {
-		return &DeniedError{Who: c.Who(), Ask: a}
+		return denied(c, a)
 	}
 	return nil
+}
+
+// PermitSome is Permit for any object of the kind.
+func PermitSome(ctx context.Context, a Ask) error {
+	if c := CallerOf(ctx); c != nil && !c.AllowsSome(a) {
+		return denied(c, a)
+	}
+	return nil
+}
+
+// Known is ErrNobody when whoever a context is for is nobody any more.
+func Known(ctx context.Context) error {
+	if c := CallerOf(ctx); c != nil && c.Held() == nil {
+		return ErrNobody
+	}
+	return nil
+}
+
+// byToken heads the name of a caller who has come by an access token.
+const byToken = "token "
+
+// NameOfToken is what a caller is called who presents an access token, by the part of it that is no secret.
+func NameOfToken(id string) string { return byToken + id }
+
+// TokenOf is such a name as it is; "" of who is called otherwise.
+func TokenOf(who string) string {
+	if strings.HasPrefix(who, byToken) {
+		return who
+	}
+	return ""
+}
+
+// denied is why a caller may not: what he came by may be good no more.
+func denied(c Caller, a Ask) error {
+	if c.Held() == nil {
+		return ErrNobody
+	}
+	return &DeniedError{Who: c.Who(), Ask: a}
 }
 
 // permit is Permit for an instance.

@@ -104,7 +104,7 @@ func (q Query) filterFor(ctx context.Context) (*filter, error) {
 func (f *filter) permit() error {
 	ask := Ask{Verb: VerbRead, Resource: ResourceInstances, Namespace: f.namespace}
 	if f.by != nil && !f.by.AllowsSome(ask) {
-		return &DeniedError{Who: f.by.Who(), Ask: ask}
+		return denied(f.by, ask)
 	}
 	return nil
 }

@@ -44,10 +44,10 @@ func (s started) print(w io.Writer) error {
 		{"peers", c.Server.AdvertiseGRPCAddr, "the other members"},
 		{"admin", c.scheme() + c.Server.AdvertiseAdminAddr, admin},
 		{"data", c.Node.DataDir, keep + "; " + s.replayed},
+		{"auth", c.auth(), c.guarded()},
 	} {
 		fmt.Fprintf(&b, "  %-6s %-28s %s\n", row[0], row[1], row[2])
 	}
-	b.WriteString("  " + c.guarded() + "\n")
 	flag := ""
 	if c.hasTLS() {
 		flag = " --server https://" + c.Server.AdvertiseHTTPAddr + " --ca CA --cert CERT --key KEY"
@@ -60,9 +60,21 @@ func (s started) print(w io.Writer) error {
 	return err
 }
 
+// auth says whether callers are asked who they are.
+func (c *Config) auth() string {
+	if c.authenticates() {
+		return on
+	}
+	return off
+}
+
 // guarded says who may come.
 func (c *Config) guarded() string {
 	switch {
+	case c.authenticates() && c.hasTLS():
+		return "whoever comes is asked who he is, and may do what his roles allow"
+	case c.authenticates():
+		return "WITHOUT TLS: tokens can be read on their way by whoever reaches this machine's network"
 	case c.hasTLS() && c.TLS.HTTPClientAuth == require && c.TLS.XDSClientAuth == require:
 		return "TLS is on: whoever has a certificate of a workload or an operator may register and read"
 	case c.hasTLS():

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -9,6 +10,7 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/reflection"
 
+	"github.com/stellmap/stellmap/access"
 	"github.com/stellmap/stellmap/registry/grpcapi"
 	"github.com/stellmap/stellmap/xds"
 )
@@ -24,7 +26,7 @@ func (n *node) makeClientGRPC() error {
 	if err != nil {
 		return err
 	}
-	n.xdsGRPC = grpc.NewServer(append(xds.ServerOptions(), n.clientOptions()...)...)
+	n.xdsGRPC = grpc.NewServer(slices.Concat(xds.ServerOptions(), n.clientOptions(), n.guardOfRPC(access.XDS))...)
 	n.xds.Register(n.xdsGRPC)
 	n.grpcAPI.Register(n.xdsGRPC)
 	n.xdsHealth = health.NewServer()

@@ -43,6 +43,7 @@ type Config struct {
 		WatchesPerAddress string `mapstructure:"watches_per_address"`
 	} `mapstructure:"server"`
 	Auth struct {
+		Mode             string `mapstructure:"mode"`
 		ReplicationToken string `mapstructure:"replication_token"`
 	} `mapstructure:"auth"`
 	TLS struct {
@@ -404,6 +405,7 @@ func (c *Config) self() MemberConfig {
 func (l *loader) checkTogether(c Config) {
 	l.checkListeners(c)
 	l.checkTLS(c)
+	l.checkAuth(c)
 	l.checkAudit(c)
 	l.checkHealth(c)
 	l.checkSources(c)

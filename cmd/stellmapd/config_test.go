@@ -78,6 +78,9 @@ func TestConfig(t *testing.T) {
 		if c.TLS.CertFile != "" || !c.atHome() {
 			fmt.Fprintf(&b, "TLS %+v, %s; at home %v\n", c.TLS, c.scheme(), c.atHome())
 		}
+		if c.authenticates() {
+			b.WriteString("authentication is on\n")
+		}
 		if h := c.Health; len(h.Allow)+len(h.Deny) > 0 || h.InFlight != 512 || h.FlapHalfLife != time.Minute || h.CAFile != "" {
 			rules := c.probeRules()
 			fmt.Fprintf(&b, "checks reach %v, not %v, at home %v; trust %q; %d in flight, half-life %v\n", rules.Allow, rules.Deny, rules.Home, h.CAFile, h.InFlight, h.FlapHalfLife)

@@ -51,6 +51,10 @@ func (d *daemon) devSettings(cmd *cobra.Command) (Config, error) {
 	if err != nil {
 		return c, err
 	}
+	if c.Auth.Mode == on {
+		return c, usageError{fmt.Errorf("%s: %q, and dev asks nobody who he is: start stellmapd without dev", authModeKey, on)}
+	}
+	c.Auth.Mode = off
 	for _, s := range c.listeners() {
 		if !onLoopback(s.address) {
 			return c, usageError{fmt.Errorf("%s: %s, and dev lets whoever reaches it administer: choose an address on loopback, or start stellmapd without dev", s.key, elsewhere(s.address))}

@@ -3,22 +3,25 @@ package main
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/status"
-
 	"github.com/stellmap/stellmap/access"
+	"github.com/stellmap/stellmap/access/audit"
 	"github.com/stellmap/stellmap/registry"
 )
 
 // A guard finds out who asks, on every port by the same rules: who presents a token is
 // what the token is, and else what his certificate says.
 type guard struct {
+	port     string
+	region   string // this member's
 	policies *policies
+	secrets  []secret // that are no access tokens
+	stays    *stays
+	denials  *denials
+	audit    *audit.Log // nil = none
 	now      func() time.Time
 }
 
@@ -36,9 +39,15 @@ func (g *guard) caller(ctx context.Context, authorization string) (registry.Call
 	c := &caller{guard: g}
 	c.identity, _ = access.FromContext(ctx)
 	if authorization != "" {
-		scheme, token, _ := strings.Cut(authorization, " ")
-		if c.token = strings.TrimSpace(token); !strings.EqualFold(scheme, "Bearer") || c.token == "" {
+		var ok bool
+		if c.token, ok = tokenIn(authorization); !ok {
 			return nil, registry.ErrNobody // who shows something that is nothing is not taken for another
+		}
+		if at := slices.IndexFunc(g.secrets, func(s secret) bool { return s.is(c.token) }); at >= 0 {
+			c.token = ""
+			if s := &g.secrets[at]; s.bearer != nil && s.port == g.port && c.identity.Role == "" {
+				return s.bearer, nil
+			}
 		}
 	}
 	if c.identity.Role == "" && c.token == "" || c.rights() == nil {
@@ -60,7 +69,7 @@ func (g *guard) http(q *http.Request) (registry.Caller, error) {
 func (c *caller) rights() *access.Rights {
 	policy := c.guard.policies.now().policy
 	if c.token == "" {
-		return policy.Of(c.identity)
+		return policy.Of(c.guard.here(c.identity))
 	}
 	r, err := policy.OfToken(c.token, c.identity, c.guard.now())
 	if err != nil {
@@ -69,12 +78,21 @@ func (c *caller) rights() *access.Rights {
 	return r
 }
 
+// here is what an identity is in this region: a member of another one has business here
+// as who keeps a copy for that, and is no member.
+func (g *guard) here(id access.Identity) access.Identity {
+	if id.Role == access.RolePeer && id.Region != g.region {
+		return access.Identity{TrustDomain: id.TrustDomain, Role: access.RoleReplicator, Region: id.Region}
+	}
+	return id
+}
+
 // Who names the certificate, or the token by the part of it that is no secret.
 func (c *caller) Who() string {
 	if c.token == "" {
 		return c.identity.String()
 	}
-	return "token " + access.TokenID(c.token)
+	return registry.NameOfToken(access.TokenID(c.token))
 }
 
 func (c *caller) Allows(a registry.Ask) bool     { return c.rights().Allows(askOf(a)) }
@@ -96,46 +114,4 @@ func (h held) Allows(a registry.Ask) bool { return h.Rights.Allows(askOf(a)) }
 
 func askOf(a registry.Ask) access.Ask {
 	return access.Ask{Verb: string(a.Verb), Resource: string(a.Resource), Namespace: a.Namespace, Service: a.Service}
-}
-
-// unary guards the calls of a gRPC server. What is done for one is done for its caller.
-func (g *guard) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
-	ctx, err := g.permit(ctx, info.FullMethod)
-	if err != nil {
-		return nil, err
-	}
-	return handle(ctx, request)
-}
-
-func (g *guard) permit(ctx context.Context, fullMethod string) (context.Context, error) {
-	need, found := rpcNeeds[fullMethod]
-	if !found { // a server that has it does not start, but who asks for what nobody has comes by here, too
-		need = rpcNeed{whom: anybodyKnown}
-	}
-	all := metadata.ValueFromIncomingContext(ctx, "authorization")
-	by, err := registry.Caller(nil), error(registry.ErrNobody)
-	if len(all) <= 1 {
-		by, err = g.caller(ctx, strings.Join(all, ""))
-	}
-	switch {
-	case need.whom == anybody && err != nil:
-		return ctx, nil
-	case err != nil:
-		return ctx, refusalOfRPC(err, codes.Unauthenticated)
-	}
-	ctx = registry.WithCaller(ctx, by)
-	switch ask := (registry.Ask{Verb: need.verb, Resource: need.resource}); {
-	case need.whom == whoMay:
-		err = registry.Permit(ctx, ask)
-	case need.whom == whoMaySome && !by.AllowsSome(ask):
-		err = &registry.DeniedError{Who: by.Who(), Ask: ask}
-	}
-	if err != nil {
-		return ctx, refusalOfRPC(err, codes.PermissionDenied)
-	}
-	return ctx, nil
-}
-
-func refusalOfRPC(err error, code codes.Code) error {
-	return status.Error(code, registry.RefusalOf(err, true).Words(err))
 }

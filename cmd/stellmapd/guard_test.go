@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"log/slog"
 	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health"
@@ -39,7 +41,12 @@ func newWarden(t *testing.T) *warden {
 	member := log.NewMember(registry.MachineConfig{Region: "here"})
 	log.Begin()
 	w := &warden{t: t, registry: registry.New(registry.Config{Machine: member.Machine, Replicator: member, Clock: clock}), machine: member.Machine, time: clock.Now()}
-	w.guard = &guard{policies: &policies{machine: member.Machine}, now: func() time.Time { return w.time }}
+	p := &policies{machine: member.Machine}
+	open, err := openStays(p, prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.guard = &guard{port: access.XDS.Port, region: "here", policies: p, stays: open, denials: newDenials(slog.New(slog.DiscardHandler)), now: func() time.Time { return w.time }}
 	return w
 }
 

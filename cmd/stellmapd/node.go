@@ -57,6 +57,10 @@ type node struct {
 	failed    chan error // what must not happen happened, outside any Run; one is enough
 
 	audit     *audit.Log     // nil = none
+	denials   *denials       // what was not let
+	stays     *stays         // calls that stay open; nil = authentication is off
+	policies  *policies      // nil = authentication is off
+	secrets   []secret       // that callers may show and that are no access tokens
 	tls       *access.Source // nil = no TLS
 	space     *storage.Space
 	rebuilt   *storage.Rebuilt  // nil when the state was whole
@@ -83,8 +87,13 @@ type node struct {
 
 // runNode runs a member until the context ends, then stops it in order. An
 // error means that it could not start or must not go on.
-func runNode(ctx context.Context, o nodeOptions) (err error) {
-	n := &node{nodeOptions: o, metrics: prometheus.NewRegistry(), failed: make(chan error, 1)}
+func runNode(ctx context.Context, o nodeOptions) error { return newNode(o).live(ctx) }
+
+func newNode(o nodeOptions) *node {
+	return &node{nodeOptions: o, metrics: prometheus.NewRegistry(), failed: make(chan error, 1)}
+}
+
+func (n *node) live(ctx context.Context) (err error) {
 	defer func() {
 		if n.lastResort != nil {
 			n.lastResort.Stop()
@@ -119,6 +128,9 @@ func (n *node) open(ctx context.Context) error {
 	if err := n.openTLS(); err != nil {
 		return err
 	}
+	if err := n.openDenials(); err != nil {
+		return err
+	}
 	if n.listeners, err = listen(&n.config); err != nil {
 		return err
 	}
@@ -141,7 +153,7 @@ func (n *node) open(ctx context.Context) error {
 // answerAtOnce has the ports for clients say that this member starts. Other
 // members wait for it by themselves, and not for long.
 func (n *node) answerAtOnce() {
-	public, admin := httpapi.Starting(n.config.Node.ID, n.logger)
+	public, admin := httpapi.Starting(n.config.Node.ID, n.config.authenticates(), n.logger)
 	n.public, n.admin = openDoor(n.secured(n.listeners.http, access.HTTP), public, n.logger), openDoor(n.secured(n.listeners.admin, access.Admin), admin, n.logger)
 	n.xdsClosed = turnAway(n.listeners.xds)
 	n.opened = append(n.opened, n.public, n.admin, n.xdsClosed)
@@ -238,6 +250,9 @@ func (n *node) makeServers(machine *registry.Machine, token string) (err error) 
 	if err := n.openProber(machine); err != nil {
 		return err
 	}
+	if err := n.openAuth(machine, token); err != nil {
+		return err
+	}
 	n.gate = newGate(n.group, n.config.XDS.StaleStartAfter, n.logger)
 	if n.spans, err = openSpans(context.Background(), n.config, n.logger, n.metrics); err != nil {
 		return err
@@ -253,6 +268,7 @@ func (n *node) makeServers(machine *registry.Machine, token string) (err error) 
 	})
 	n.api, err = httpapi.New(httpapi.Config{
 		Registry: n.registry, Cluster: n.clusterStatus, XDSReady: n.gate.ready, Withheld: n.withheld, Snapshot: n.backup, Membership: membership{n.group, n.provesMember()}, Replicators: n.replicators, Federation: n.federation, AdminToken: token, Audit: n.audit,
+		Access: n.guardOfHTTP(), Stay: n.stayOfHTTP(), Denied: n.denials.tell, OpenMetrics: onLoopback(n.config.Server.AdminAddr),
 		Proxies:  proxies{xds.NewFleet(n.config.Node.ID, n.xds, peers{n.group, n.transport})},
 		Gatherer: n.metrics, Registerer: n.metrics, Logger: n.logger,
 	})
@@ -272,7 +288,7 @@ func (n *node) makeServers(machine *registry.Machine, token string) (err error) 
 	}
 	n.transport.Inform(peer.Proxies, n.xds)
 	n.transport.Inform(peer.Regions, regionLinks{n})
-	n.peerGRPC = grpc.NewServer(peer.ServerOptions(n.credentials(access.Peers))...)
+	n.peerGRPC = grpc.NewServer(append(peer.ServerOptions(n.credentials(access.Peers)), n.guardOfRPC(access.Peers)...)...)
 	n.transport.Register(n.peerGRPC)
 	n.exporter.Register(n.peerGRPC)
 	mustHaveRows(n.peerGRPC)
@@ -300,6 +316,7 @@ func (n *node) run(ctx context.Context) error {
 	inner.Go(func() error { return n.prober.Run(broken) })
 	inner.Go(func() error { return n.space.Run(broken) })
 	inner.Go(func() error { return n.runTLS(broken) })
+	inner.Go(func() error { return n.stays.run(broken) })
 	inner.Go(func() error { return serveGRPC(n.peerGRPC, n.listeners.grpc) })
 	inner.Go(func() error {
 		select {

@@ -41,6 +41,7 @@ const (
 	kindInterval
 	kindClientAuth
 	kindRatio
+	kindAuthMode
 )
 
 // setting is one key that a file, a variable and a flag can give.
@@ -67,6 +68,7 @@ var settings = [...]setting{
 	{"server.advertise_xds_addr", kindAdvertise, "", "what others use instead of xds_addr"},
 	{"server.advertise_grpc_addr", kindAdvertise, "", "what others use instead of grpc_addr"},
 	{"server.advertise_admin_addr", kindAdvertise, "", "what others use instead of admin_addr"},
+	{authModeKey, kindAuthMode, auto, "whether callers must be somebody who may do what they ask for, on or off; auto = off where all listeners are on loopback, or server.insecure_beyond_loopback_without_tls_or_authentication is on, else on"},
 	{"auth.replication_token", kindSecret, "", "what other regions and mirrors present that follow this one over grpc_addr, at least 16 characters; empty = whoever reaches it may follow if all listeners are on loopback, or with TLS, which lets in members and replicators only; else nobody"},
 	{beyondKey, kindSwitch, off, "on = whoever reaches an address that is not on loopback may read and write the registry, join the cluster and read what members and regions say to each other, tokens included, as far as [tls] does not prevent it"},
 	{"tls.workload_api", kindSocket, "", "unix:///PATH of a SPIFFE Workload API, which gives this member's certificate, key and authorities in place of tls.cert_file, tls.key_file and tls.ca_file"},
@@ -126,6 +128,9 @@ const (
 // beyondKey is what has ports beyond loopback open without what should guard them.
 const beyondKey = "server.insecure_beyond_loopback_without_tls_or_authentication"
 
+// authModeKey says whether anybody is asked who he is.
+const authModeKey = "auth.mode"
+
 // joinKey is whom a node asks that did not found the cluster.
 const joinKey = "cluster.join"
 
@@ -145,7 +150,7 @@ var memberKeys = [...]setting{
 func (s setting) flag() string {
 	section, name, _ := strings.Cut(s.key, ".")
 	name = strings.ReplaceAll(name, "_", "-")
-	if section == "xds" || section == "tls" || section == "audit" || section == "log" || section == "storage" || section == "snapshot" || section == "health" || section == "trace" || name == "id" {
+	if section == "xds" || section == "tls" || section == "audit" || section == "log" || section == "storage" || section == "snapshot" || section == "health" || section == "trace" || name == "id" || s.key == authModeKey {
 		return section + "-" + name
 	}
 	return name
@@ -290,6 +295,8 @@ func (k kind) check(value string) string {
 		return oneOf(value, "text", "json")
 	case kindSwitch:
 		return oneOf(value, on, off)
+	case kindAuthMode:
+		return oneOf(value, auto, on, off)
 	case kindClientAuth:
 		return oneOf(value, require, optional)
 	case kindSocket:

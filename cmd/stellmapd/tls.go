@@ -40,8 +40,8 @@ func (l *loader) beyond(s setting) string {
 	if l.viper.GetString("tls.cert_file") == "" && l.viper.GetString("tls.workload_api") == "" {
 		return elsewhere(address) + "; beyond it nothing listens without TLS and authentication: " + giveTLS
 	}
-	if key := clientAuthKeys[s.key]; key != "" && l.viper.GetString(key) != require {
-		return fmt.Sprintf("%s; beyond it nothing listens without authentication: set %s to %q", elsewhere(address), key, require)
+	if key := clientAuthKeys[s.key]; key != "" && l.viper.GetString(key) != require && l.viper.GetString(authModeKey) != on { // where it is on by itself, an upgrade has done that
+		return fmt.Sprintf("%s; beyond it nothing listens without authentication: set %s to %q, or %s to %q", elsewhere(address), key, require, authModeKey, on)
 	}
 	return ""
 }

@@ -32,6 +32,9 @@ type API struct {
 	token       string
 	audit       *audit.Log
 	access      func(*http.Request) (registry.Caller, error)
+	stay        func(context.Context, func() error) (context.Context, func(), error)
+	denied      func(port, from, why string)
+	openMetrics bool
 	newToken    func() string
 	log         *slog.Logger
 	metrics     *metrics
@@ -61,12 +64,18 @@ type Config struct {
 	Audit       *audit.Log                             // where calls are recorded; nil = nowhere
 	AdminToken  string                                 // what /admin/ and force ask for; "" = nothing is asked
 	// Access finds out who asks, who is then asked for everything that the table of needs
-	// says, in place of the admin token; ErrNobody when that is not known. nil = authentication is off.
-	Access     func(*http.Request) (registry.Caller, error)
-	LeaseToken func() string         // makes lease tokens that nobody can guess; nil = at random
-	Gatherer   prometheus.Gatherer   // for /metrics; nil = there is no such page
-	Registerer prometheus.Registerer // nil = none
-	Logger     *slog.Logger          // nil = none
+	// says; ErrNobody when that is not known. The admin token is somebody on the admin port
+	// alone. nil = authentication is off, and the admin token is all that is ever asked for.
+	Access func(*http.Request) (registry.Caller, error)
+	// Stay gives what stays open a context that is over when its caller may no more, with why;
+	// still says whether he may. What it returns beside is called at the end. nil = they stay.
+	Stay        func(ctx context.Context, still func() error) (context.Context, func(), error)
+	Denied      func(port, from, why string) // is told of calls that were not let; nil = nobody is
+	OpenMetrics bool                         // with Access: the admin port shows metrics to whoever reaches it
+	LeaseToken  func() string                // makes lease tokens that nobody can guess; nil = at random
+	Gatherer    prometheus.Gatherer          // for /metrics; nil = there is no such page
+	Registerer  prometheus.Registerer        // nil = none
+	Logger      *slog.Logger                 // nil = none
 }
 
 // ClusterStatus is how a member sees the cluster.
@@ -136,7 +145,7 @@ func New(c Config) (*API, error) {
 	a := &API{
 		registry: c.Registry, cluster: c.Cluster, xdsReady: c.XDSReady, withheld: c.Withheld, snapshot: c.Snapshot,
 		membership: c.Membership, replicators: c.Replicators, federation: c.Federation, newToken: c.LeaseToken,
-		token: c.AdminToken, access: c.Access, audit: c.Audit, log: loggerOr(c.Logger), metrics: newMetrics(),
+		token: c.AdminToken, access: c.Access, stay: c.Stay, denied: c.Denied, openMetrics: c.OpenMetrics, audit: c.Audit, log: loggerOr(c.Logger), metrics: newMetrics(),
 		limits: limits{
 			inflight: requestsInflightMax, timeout: requestTimeout, stall: writeTimeout,
 			watches: watchesMax, watchStall: watchStall, keepalive: watchKeepalive,
@@ -152,6 +161,9 @@ func New(c Config) (*API, error) {
 	}
 	if a.withheld == nil {
 		a.withheld = func(registry.ServiceKey) []Withheld { return nil }
+	}
+	if a.denied == nil {
+		a.denied = func(string, string, string) {}
 	}
 	if a.replicators == nil {
 		a.replicators = func() []Replicator { return []Replicator{} }

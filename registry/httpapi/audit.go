@@ -54,7 +54,7 @@ func (a *API) record(w *answer, q *http.Request, one *route) {
 	case !changes && !(one.reads && one.surface != surfacePage && a.audit.Reads()):
 		return
 	}
-	e := a.entry(w, q, one.surface)
+	e := a.entry(w, q, one.port())
 	if e.Does = one.operation.id; e.Does == "" {
 		e.Does = q.Method + " " + one.pattern
 	}
@@ -75,11 +75,8 @@ func isDenial(status int) bool {
 
 // entry is what is known of a call before it is done. Its Idempotency-Key is not in it: lease
 // tokens may follow from that.
-func (a *API) entry(w *answer, q *http.Request, form surface) audit.Entry {
-	e := audit.Entry{From: q.RemoteAddr, Port: "http", Before: uint64(w.before), Request: q.Header.Get(requestIDHeader)}
-	if form == surfaceAdmin {
-		e.Port = "admin"
-	}
+func (a *API) entry(w *answer, q *http.Request, port string) audit.Entry {
+	e := audit.Entry{From: q.RemoteAddr, Port: port, Token: registry.TokenOf(w.by), Before: uint64(w.before), Request: q.Header.Get(requestIDHeader)}
 	if a.token != "" && q.Header.Get("Authorization") != "" && a.knows(q) {
 		e.Token = audit.TokenName("admin", q.Header.Get("Authorization"))
 	}
@@ -111,7 +108,7 @@ func (a *API) recordItems(w http.ResponseWriter, q *http.Request, items []regist
 		return
 	}
 	answer.told = true
-	e := a.entry(answer, q, surfaceV2)
+	e := a.entry(answer, q, "http")
 	for i := range items {
 		var routine bool
 		e.Does, e.On, routine = itemOf(&items[i])

@@ -140,6 +140,9 @@ func (a *API) refuse(w http.ResponseWriter, q *http.Request, one *route, err err
 		answer.refusal = f.Code
 	}
 	says := f.Words(err)
+	if isDenial(f.status) {
+		a.denied(one.port(), q.RemoteAddr, q.Method+" "+one.pattern+": "+says)
+	}
 	switch {
 	case one.surface == surfaceV2:
 		writeProblem(w, f, says, err)

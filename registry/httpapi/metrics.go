@@ -40,7 +40,7 @@ func newMetrics() *metrics {
 			Name: "stellmap_http_watches", Help: "Streams of watches that are open.",
 		}),
 		watchesEnded: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "stellmap_http_watches_ended_total", Help: "Streams of watches that have ended, by reason: client, stuck (a frame was not taken in time), fell_behind (v1 only), stopping or error.",
+			Name: "stellmap_http_watches_ended_total", Help: "Streams of watches that have ended, by reason: client, stuck (a frame was not taken in time), fell_behind (v1 only), stopping, denied (the right to it has ended) or error.",
 		}, []string{"reason"}),
 		framesEncoded: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "stellmap_http_watch_frames_encoded_total", Help: "Changes that were encoded for all streams that want them.",
@@ -85,13 +85,15 @@ func (m *metrics) count(pattern, method string, status int, took time.Duration) 
 	m.duration.WithLabelValues(pattern).Observe(took.Seconds())
 }
 
+const metricsPattern = "/metrics"
+
 // metricsRoutes is the page for Prometheus.
 func metricsRoutes(g prometheus.Gatherer) []route {
 	if g == nil {
 		return nil
 	}
 	page := promhttp.HandlerFor(g, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
-	return []route{{method: http.MethodGet, pattern: "/metrics", serve: func(w http.ResponseWriter, q *http.Request) error {
+	return []route{{method: http.MethodGet, pattern: metricsPattern, serve: func(w http.ResponseWriter, q *http.Request) error {
 		page.ServeHTTP(w, q)
 		return nil
 	}}}

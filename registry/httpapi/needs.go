@@ -141,30 +141,57 @@ func (n need) ask(q *http.Request) registry.Ask {
 
 // permit finds out who asks and whether he may. What is done for the request it gives is
 // done for him.
-func (a *API) permit(w http.ResponseWriter, q *http.Request, one *route) (*http.Request, error) {
+func (a *API) permit(w *answer, q *http.Request, one *route) (*http.Request, error) {
 	if a.access == nil {
 		return q, nil
 	}
-	caller, err := a.access(q)
-	if err != nil && one.need.whom == whoever {
+	caller, err := a.caller(q, one)
+	if err != nil && a.isOpen(one) {
 		return q, nil
 	}
 	if err != nil {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="stellmap"`)
 		return q, err
 	}
+	w.by = caller.Who()
 	q = q.WithContext(registry.WithCaller(q.Context(), caller))
-	ask := one.need.ask(q)
-	switch one.need.whom {
-	case whoMay:
-		err = registry.Permit(q.Context(), ask)
-	case whoMaySome:
-		if !caller.AllowsSome(ask) {
-			err = &registry.DeniedError{Who: caller.Who(), Ask: ask}
-		}
-	}
-	return q, err
+	return q, one.need.permit(q)
 }
+
+// caller is who asks. The admin token is good on the admin port and nowhere else: it has no
+// end and cannot be revoked, and that port need not be where others are.
+func (a *API) caller(q *http.Request, one *route) (registry.Caller, error) {
+	if one.admin && a.token != "" && a.knows(q) {
+		return administrator{}, nil
+	}
+	return a.access(q)
+}
+
+// isOpen says whether a route is for whoever comes.
+func (a *API) isOpen(one *route) bool {
+	return one.need.whom == whoever || a.openMetrics && one.admin && one.pattern == metricsPattern
+}
+
+// permit says whether the caller of a request may do what the route is for. Of what stays
+// open it is asked again and again.
+func (n need) permit(q *http.Request) error {
+	switch n.whom {
+	case whoMay:
+		return registry.Permit(q.Context(), n.ask(q))
+	case whoMaySome:
+		return registry.PermitSome(q.Context(), n.ask(q))
+	}
+	return registry.Known(q.Context())
+}
+
+// An administrator is whoever shows the admin token.
+type administrator struct{}
+
+func (administrator) Who() string                  { return "admin token" }
+func (administrator) Allows(registry.Ask) bool     { return true }
+func (administrator) AllowsSome(registry.Ask) bool { return true }
+func (administrator) Stamp() string                { return "admin token" }
+func (a administrator) Held() registry.Rights      { return a }
 
 // forceful says whether the caller may act on an instance, or on a lease, without its token.
 func forceful(q *http.Request) error {

@@ -26,11 +26,20 @@ type route struct {
 	long    bool // it may take any time as long as it goes on; it bounds each step itself
 	watches bool // it may stay for as long as its client does; it has a slot of a kind of its own
 	open    bool // of the admin port: it asks for no token
+	admin   bool // it is called by the admin port; newRouter says so
 	routine bool // those who live call it over and over, and it changes what is registered not at all: the audit log would be of nothing else
 	serve   handler
 	need    need // what the caller must be allowed; newRouter looks it up
 
 	operation operation // what the description of the API says of it; of pages and the admin port it says nothing
+}
+
+// port is what logs and metrics call the port that a route was called by.
+func (r *route) port() string {
+	if r.admin {
+		return "admin"
+	}
+	return "http"
 }
 
 // A handler answers a request, or returns why not before it has written anything.
@@ -62,7 +71,7 @@ const segmentsMax = 12
 func newRouter(a *API, fallback surface, routes []route) *router {
 	r := &router{api: a, fallback: fallback}
 	for _, one := range routes {
-		one.need = needOf(one)
+		one.need, one.admin = needOf(one), r.admin()
 		at := slices.IndexFunc(r.paths, func(p path) bool { return p.pattern == one.pattern })
 		if at < 0 {
 			at = len(r.paths)
@@ -72,6 +81,8 @@ func newRouter(a *API, fallback surface, routes []route) *router {
 	}
 	return r
 }
+
+func (r *router) admin() bool { return r.fallback == surfaceAdmin }
 
 func (r *router) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	one := r.route(q)
@@ -150,7 +161,7 @@ func (p *path) route(method string) route {
 			return one
 		}
 	}
-	return route{pattern: p.pattern, surface: p.routes[0].surface, need: need{whom: whoIs}, serve: p.refuseMethod}
+	return route{pattern: p.pattern, surface: p.routes[0].surface, admin: p.routes[0].admin, need: need{whom: whoIs}, serve: p.refuseMethod}
 }
 
 func (p *path) refuseMethod(w http.ResponseWriter, q *http.Request) error {
@@ -173,5 +184,5 @@ func (r *router) unknown(q *http.Request) route {
 	if strings.HasPrefix(q.URL.Path, "/api/v2/") {
 		form = surfaceV2
 	}
-	return route{pattern: patternOther, surface: form, need: need{whom: whoIs}, serve: func(http.ResponseWriter, *http.Request) error { return errNoSuchPath }}
+	return route{pattern: patternOther, surface: form, admin: r.admin(), need: need{whom: whoIs}, serve: func(http.ResponseWriter, *http.Request) error { return errNoSuchPath }}
 }

@@ -28,7 +28,7 @@ func (a *API) serve(w http.ResponseWriter, q *http.Request, one *route) {
 }
 
 // admit serves within a slot and a deadline.
-func (a *API) admit(w http.ResponseWriter, q *http.Request, one *route) error {
+func (a *API) admit(w *answer, q *http.Request, one *route) error {
 	q, err := a.permit(w, q, one)
 	if err != nil {
 		return err
@@ -55,7 +55,7 @@ func (a *API) admit(w http.ResponseWriter, q *http.Request, one *route) error {
 		}
 	}
 	if one.long {
-		return one.serve(w, q)
+		return a.serveLong(w, q, one)
 	}
 	ctx, cancel := context.WithTimeout(q.Context(), a.limits.timeout)
 	defer cancel()
@@ -76,7 +76,20 @@ func (a *API) admitWatch(w http.ResponseWriter, q *http.Request, one *route) err
 		return err
 	}
 	defer leave()
-	return one.serve(w, q)
+	return a.serveLong(w, q, one)
+}
+
+// serveLong serves what may stay open, for as long as its caller may.
+func (a *API) serveLong(w http.ResponseWriter, q *http.Request, one *route) error {
+	if a.stay == nil || registry.CallerOf(q.Context()) == nil {
+		return one.serve(w, q)
+	}
+	ctx, leave, err := a.stay(q.Context(), func() error { return one.need.permit(q) })
+	if err != nil {
+		return err
+	}
+	defer leave()
+	return one.serve(w, q.WithContext(ctx))
 }
 
 // rescue answers 500 to a request whose handler has panicked, or cuts the
@@ -100,6 +113,8 @@ func (a *API) rescue(w *answer, q *http.Request, one *route) {
 type answer struct {
 	http.ResponseWriter
 	code int // 0 until the header is written
+
+	by string // who asks, where that has to be known; "" = it is not
 
 	// For the audit log.
 	audited bool

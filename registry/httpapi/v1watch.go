@@ -106,6 +106,11 @@ func (f *v1Events) whole(e *encoder, c *registry.Changes, sent func()) {
 
 func (f *v1Events) idle(e *encoder, _ registry.Revision) { e.b = append(e.b, ": keepalive\n\n"...) }
 
+// denied is a comment: the SDKs know no event of that kind. They come back and are refused.
+func (f *v1Events) denied(e *encoder, of *failure, _ string) {
+	e.b = append(append(append(e.b, ": "...), of.Code...), "\n\n"...)
+}
+
 func (f *v1Events) change(c *registry.Change) ([]byte, bool) {
 	if c.Narrowed {
 		return f.encode(c), false

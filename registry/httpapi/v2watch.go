@@ -119,8 +119,8 @@ func (a *API) pollOnce(ctx context.Context, w *registry.Watcher, wait time.Durat
 	over := time.NewTimer(wait + time.Duration(rand.Float64()*float64(wait)/watchWaitJitter))
 	defer over.Stop()
 	told, err := w.Next(ctx, over.C)
-	if err != nil && errors.Is(context.Cause(ctx), registry.ErrStopping) {
-		err = registry.ErrStopping
+	if cause := context.Cause(ctx); err != nil && (errors.Is(cause, registry.ErrStopping) || isDenied(cause)) {
+		err = cause
 	}
 	return told, err
 }
@@ -184,6 +184,16 @@ func (f *v2Events) idle(e *encoder, at registry.Revision) {
 	e.b = append(e.b, '{')
 	e.number("revision", int64(at))
 	e.text("type", "progress")
+	e.close('}')
+	e.eventEnd()
+}
+
+// denied is an event without an id: what was told stays true, and so does how far it goes.
+func (f *v2Events) denied(e *encoder, of *failure, says string) {
+	e.b = append(e.b, "event: error\ndata: {"...)
+	e.text("type", "error")
+	e.text("code", of.Code)
+	e.text("detail", says)
 	e.close('}')
 	e.eventEnd()
 }

@@ -41,6 +41,8 @@ type eventForm interface {
 	change(c *registry.Change) ([]byte, bool)
 	// idle writes that there was nothing for a while.
 	idle(e *encoder, at registry.Revision)
+	// denied writes that the watcher may watch no more.
+	denied(e *encoder, f *failure, says string)
 	// resyncs says that all there is may come in the midst of a stream.
 	resyncs() bool
 }
@@ -165,8 +167,10 @@ func (s *eventStream) whyNotNext(ctx context.Context, err error) string {
 	switch {
 	case errors.Is(context.Cause(ctx), registry.ErrStopping):
 		return endStopping
-	case errors.Is(err, registry.ErrDenied):
-		return endDenied
+	case isDenied(context.Cause(ctx)):
+		return s.sayDenied(context.Cause(ctx))
+	case isDenied(err):
+		return s.sayDenied(err)
 	case errors.Is(err, registry.ErrCompacted):
 		return endBehind
 	case ctx.Err() != nil || err == nil:
@@ -174,6 +178,26 @@ func (s *eventStream) whyNotNext(ctx context.Context, err error) string {
 	}
 	s.api.log.Warn("a watch was ended", "error", err)
 	return endError
+}
+
+// isDenied says of an error that it is for lack of a right.
+func isDenied(err error) bool {
+	return errors.Is(err, registry.ErrDenied) || errors.Is(err, registry.ErrNobody)
+}
+
+// sayDenied tells a watcher why there is no more for him. Whether he hears of it, the end of
+// the stream says the same.
+func (s *eventStream) sayDenied(err error) string {
+	f := failureOf(err, true)
+	e := encoders.Get().(*encoder)
+	defer encoders.Put(e)
+	e.b = e.b[:0]
+	s.form.denied(e, f, f.Words(err))
+	if _, err = s.Write(e.b); err == nil {
+		err = s.flush()
+	}
+	s.api.log.Debug("a watcher may watch no more", "code", f.Code, "told", err == nil)
+	return endDenied
 }
 
 // tell writes what comes next and sends it.
