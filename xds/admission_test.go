@@ -330,10 +330,9 @@ func TestANodeThatComesOverAndOverWaits(t *testing.T) {
 	clock := newClock()
 	m := newMember(t, func(c *Config, _ *limits) {
 		c.Now = clock.now
-		c.Identify = func(ctx context.Context) (string, bool) {
+		c.Identify = func(ctx context.Context) Identity {
 			given, _ := metadata.FromIncomingContext(ctx)
-			who := given.Get("who")
-			return strings.Join(who, ""), len(who) > 0
+			return Identity{Name: strings.Join(given.Get("who"), "")}
 		}
 	})
 	m.add("orders", 1)

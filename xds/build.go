@@ -17,7 +17,8 @@ import (
 // the rules refuse is absent and counted; it costs no other resource anything.
 func (c *cache) build(k resourceKey) *entry {
 	c.metrics.built[k.typ].Add(1)
-	packed, revision, err := c.pack(k)
+	owner := c.owner(k.cluster())
+	packed, revision, err := c.pack(k, owner)
 	ahead := errors.Is(err, errAhead)
 	if err != nil && !ahead {
 		c.metrics.invalid[k.typ].Add(1)
@@ -28,19 +29,19 @@ func (c *cache) build(k resourceKey) *entry {
 	c.metrics.marshalled[k.typ].Add(1)
 	hash := max(1, xxhash.Sum64(packed.Value))
 	return &entry{
-		name: k.name, hash: hash, revision: revision,
+		name: k.name, of: owner.service(), hash: hash, revision: revision,
 		resource: &discoveryv3.Resource{Name: k.name, Version: deltaVersion(hash, revision, c.incarnation()), Resource: packed},
 	}
 }
 
 // pack gives a view as bytes; nil when there is no such thing.
-func (c *cache) pack(k resourceKey) (*anypb.Any, registry.Revision, error) {
+func (c *cache) pack(k resourceKey, owner *claim) (*anypb.Any, registry.Revision, error) {
 	if k.typ == typeRoutes && slices.Contains(routeTables[k.kind], k.name) {
 		revision := c.machine.Revision()
 		table, err := buildRoutes(k.name, c.routesOf(k.scope))
 		return table, revision, err
 	}
-	message, revision, err := c.translate(k)
+	message, revision, err := c.translate(k, owner)
 	if err != nil || message == nil {
 		return nil, revision, err
 	}
@@ -49,18 +50,19 @@ func (c *cache) pack(k resourceKey) (*anypb.Any, registry.Revision, error) {
 }
 
 // translate gives the message of a view but for a scope's route table, which is
-// joined from parts; nil when there is no such thing.
-func (c *cache) translate(k resourceKey) (validated, registry.Revision, error) {
+// joined from parts; nil when there is no such thing. What is of one service is that of
+// the owner of its name, also if another takes the name meanwhile.
+func (c *cache) translate(k resourceKey, owner *claim) (validated, registry.Revision, error) {
 	revision := c.machine.Revision()
 	switch k.typ {
 	case typeCluster, typeEndpoints:
-		return c.translateService(k, revision)
+		return c.translateService(k, owner, revision)
 	case typeListener, typeRoutes:
 		if k.kind == kindGRPC {
-			return c.translateTarget(k, revision)
+			return c.translateTarget(k, owner, revision)
 		}
 		if k.typ == typeListener && k.cluster() != "" {
-			return c.translateLocal(k, revision)
+			return c.translateLocal(owner, revision)
 		}
 		if k.gateway.IsValid() {
 			m, err := buildGateway(k.gateway, c.passedOn(k.scope))
@@ -76,32 +78,28 @@ func (c *cache) translate(k resourceKey) (validated, registry.Revision, error) {
 }
 
 // translateLocal is the listener of a service that has one to itself.
-func (c *cache) translateLocal(k resourceKey, revision registry.Revision) (validated, registry.Revision, error) {
-	c.mu.RLock()
-	claim, port := c.directory.clusters[k.cluster()], uint32(0)
-	if claim != nil && claim.endpoint == 0 && claim.subset == "" {
-		port = claim.listing.port
+func (c *cache) translateLocal(owner *claim, revision registry.Revision) (validated, registry.Revision, error) {
+	port := uint32(0)
+	if owner != nil && owner.endpoint == 0 && owner.subset == "" {
+		c.mu.RLock()
+		port = owner.listing.port
+		c.mu.RUnlock()
 	}
-	c.mu.RUnlock()
 	if port == 0 {
 		return nil, revision, nil
 	}
-	m, err := buildLocal(claim.cluster, port)
+	m, err := buildLocal(owner.cluster, port)
 	return orNil(m, err), revision, err
 }
 
 // translateTarget is what leads a gRPC client to a cluster.
-func (c *cache) translateTarget(k resourceKey, revision registry.Revision) (validated, registry.Revision, error) {
-	c.mu.RLock()
-	claim := c.directory.clusters[k.cluster()]
-	var route hostRoute
-	if claim != nil {
-		route = claim.route(retriesAtHosts, c.isThere)
-	}
-	c.mu.RUnlock()
-	if claim == nil {
+func (c *cache) translateTarget(k resourceKey, owner *claim, revision registry.Revision) (validated, registry.Revision, error) {
+	if owner == nil {
 		return nil, revision, nil
 	}
+	c.mu.RLock()
+	route := owner.route(retriesAtHosts, c.isThere)
+	c.mu.RUnlock()
 	if k.typ == typeListener {
 		m, err := buildTarget(k.name, route.cluster)
 		return orNil(m, err), revision, err
@@ -129,13 +127,13 @@ func orNil[M interface {
 	return m
 }
 
-func (c *cache) translateService(k resourceKey, revision registry.Revision) (validated, registry.Revision, error) {
-	s, endpoint, err := c.lookup(k.name)
+func (c *cache) translateService(k resourceKey, owner *claim, revision registry.Revision) (validated, registry.Revision, error) {
+	s, endpoint, err := c.lookup(owner)
 	if s == nil {
 		return nil, revision, err
 	}
 	if k.typ == typeCluster {
-		rules := c.rulesFor(k.name) // those of the routes, be the policy newer: one may rely on the other
+		rules := c.rulesFor(owner) // those of the routes, be the policy newer: one may rely on the other
 		if k.kind == kindGateway {
 			s, rules = untouched(s, endpoint), rules.atGateway()
 		}
@@ -178,26 +176,27 @@ func (c *cache) standpoint(region, zone string) registry.Standpoint {
 	return registry.Standpoint{Region: region, Zone: zone, Order: c.order}
 }
 
-// rulesFor are the rules by which routes to a cluster are made at present.
-func (c *cache) rulesFor(cluster string) routeRules {
+// rulesFor are the rules by which routes to a claim's cluster are made at present.
+func (c *cache) rulesFor(of *claim) routeRules {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	if owner := c.directory.clusters[cluster]; owner != nil {
-		return owner.listing.rules
-	}
-	return routeRules{}
+	return of.listing.rules
 }
 
 // errAhead says that a name's owner is gone, or has other endpoints, and that the
 // directory has yet to follow.
 var errAhead = errors.New("xds: the state is ahead of the directory")
 
-// lookup finds the service and the endpoint that own a cluster's name; nil where
-// nobody does. Of a subset it gives the service as if it had no other instances.
-func (c *cache) lookup(cluster string) (*registry.Service, int, error) {
+// owner is who has the name of a cluster; nil where nobody does.
+func (c *cache) owner(cluster string) *claim {
 	c.mu.RLock()
-	owner := c.directory.clusters[cluster]
-	c.mu.RUnlock()
+	defer c.mu.RUnlock()
+	return c.directory.clusters[cluster]
+}
+
+// lookup finds the service and the endpoint of the owner of a cluster's name; nil where
+// there is none. Of a subset it gives the service as if it had no other instances.
+func (c *cache) lookup(owner *claim) (*registry.Service, int, error) {
 	if owner == nil {
 		return nil, 0, nil
 	}

@@ -135,7 +135,7 @@ func (c *cache) rebuild(r *resource) *entry {
 		return nil
 	}
 	e := c.build(r.key)
-	if e.hash == old.hash || e.ahead {
+	if e.hash == old.hash && e.of == old.of || e.ahead {
 		return nil
 	}
 	return e

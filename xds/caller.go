@@ -72,19 +72,28 @@ func (s *stream) readUpstreams() {
 	}
 }
 
-// rescope has the client follow an edit of what its service calls.
-func (s *stream) rescope() {
+// openScope gives the stream the scope that is its own now.
+func (s *stream) openScope() {
+	s.scope = s.server.cache.openScope(s.node.kind, s.node.retries, s.party.held(), s.upstreams.Of(s.node.upstreams))
+}
+
+// rescope has the client follow an edit of what its service calls, or of what it may see. The
+// error ends the stream: nobody is behind it any more.
+func (s *stream) rescope() error {
 	s.mu.Lock()
 	since := s.rewritten
 	s.rewritten = time.Time{}
 	s.mu.Unlock()
 	if since.IsZero() {
-		return
+		return nil
 	}
 	c := s.server.cache
-	before, old := s.upstreams, s.scope
+	before, old := s.bounds(), s.scope
+	if err := s.regard(); err != nil {
+		return err
+	}
 	s.readUpstreams()
-	s.scope = c.openScope(s.node.kind, s.node.retries, s.upstreams.Of(s.node.upstreams))
+	s.openScope()
 	for _, b := range s.subs {
 		if b == nil {
 			continue
@@ -98,6 +107,7 @@ func (s *stream) rescope() {
 		}
 	}
 	c.closeScope(old)
+	return nil
 }
 
 // moveFrom has the client told of what is in its stream's scope, in place of what is in the old.
@@ -133,12 +143,33 @@ func (b *subscription) moveFrom(old *scope) {
 }
 
 // permit has the client answered on the names that it may be told of since an edit, or may not any more.
-func (b *subscription) permit(before *registry.Upstreams) {
+func (b *subscription) permit(before bounds) {
+	c, now := b.stream.server.cache, b.stream.bounds()
 	for name, r := range b.names {
-		if allowed(before, r.key) != b.stream.allows(r.key) {
+		if (c.within(before, r) == nil) != (c.within(now, r) == nil) {
 			b.want(name, true)
 		}
 	}
+}
+
+// bounds are what a client is told of at all, however it asks.
+type bounds struct {
+	upstreams *registry.Upstreams // by the document of its service
+	rights    registry.Rights     // by who it has proved to be; nil = nobody is asked
+}
+
+func (s *stream) bounds() bounds { return bounds{s.upstreams, s.party.held()} }
+
+// within is what there is of a resource for who has some bounds; nil = he is not told of it.
+func (c *cache) within(o bounds, r *resource) *entry {
+	if !allowed(o.upstreams, r.key) {
+		return nil
+	}
+	e := c.entry(r)
+	if o.rights != nil && e.of != (registry.ServiceKey{}) && !registry.Sees(o.rights, e.of) {
+		return nil
+	}
+	return e
 }
 
 // service is the name of the service that a resource is of, as patterns have it; empty for what is of many.

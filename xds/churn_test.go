@@ -69,7 +69,7 @@ func (c *cache) shouldHave(t *testing.T, n *corev3.Node) have {
 		t.Fatal(err)
 	}
 	k, _ := parsed.caller()
-	s := &stream{node: parsed, scope: c.openScope(parsed.kind, parsed.retries, c.machine.Upstreams(k).Content().Of(parsed.upstreams))}
+	s := &stream{node: parsed, scope: c.openScope(parsed.kind, parsed.retries, nil, c.machine.Upstreams(k).Content().Of(parsed.upstreams))}
 	var out have
 	names := [typeCount][]string{typeCluster: c.clustersIn(s.scope), typeListener: append(s.scope.locals.names(&subscription{stream: s}), egressName), typeRoutes: {egressName}}
 	names[typeEndpoints] = names[typeCluster]

@@ -1,7 +1,6 @@
 package xds
 
 import (
-	"context"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -54,7 +53,7 @@ type play struct {
 
 func (p *play) command() string {
 	commands := map[string]func(){
-		"member": p.start, "add": p.add, "drop": p.drop, "remove": p.remove, "wait": p.wait, "call": p.call, "listen": p.listen, "tell": p.tell, "policy": p.policy,
+		"member": p.start, "add": p.add, "drop": p.drop, "remove": p.remove, "wait": p.wait, "call": p.call, "listen": p.listen, "tell": p.tell, "policy": p.policy, "grant": p.grant,
 		"open": p.open, "close": p.close, "send": p.send, "ack": p.ack, "nack": p.nack,
 	}
 	if p.member == nil && p.d.Cmd != "member" {
@@ -179,7 +178,7 @@ type talker struct {
 func (p *play) open() {
 	name := "web-1"
 	var metadata []any
-	region, zone, agent, only := "", "", "envoy", ""
+	region, zone, agent, only, as := "", "", "envoy", "", ""
 	for _, arg := range p.d.CmdArgs {
 		switch arg.Key {
 		case "upstreams":
@@ -198,6 +197,8 @@ func (p *play) open() {
 			only = arg.Vals[0]
 		case "anonymous":
 			agent = ""
+		case "as":
+			as = arg.Vals[0]
 		default:
 			name = arg.Key
 		}
@@ -207,7 +208,14 @@ func (p *play) open() {
 	if agent == "" {
 		node = nil
 	}
+	p.member.as(as)
 	p.dial(name, node, only)
+	p.member.as("")
+}
+
+// grant says what somebody may: grant ann may=(orders.prod,*.test); of nothing he is nobody any more.
+func (p *play) grant() {
+	p.member.grant(p.d.CmdArgs[0].Key, p.list("may")...)
 }
 
 func (p *play) dial(name string, node *corev3.Node, only string) *talker {
@@ -230,8 +238,7 @@ func (p *play) dial(name string, node *corev3.Node, only string) *talker {
 
 // deltaOf is a client on the stream of one type.
 func (m *member) deltaOf(node *corev3.Node, of string) *deltaClient {
-	ctx, cancel := context.WithCancel(context.Background())
-	m.tb.Cleanup(cancel)
+	ctx := m.outgoing()
 	c := &deltaClient{tb: m.tb, node: node}
 	var err error
 	switch of {
@@ -253,8 +260,7 @@ func (m *member) deltaOf(node *corev3.Node, of string) *deltaClient {
 
 // wholeOf is a client on the stream of one type.
 func (m *member) wholeOf(node *corev3.Node, of string) *wholeClient {
-	ctx, cancel := context.WithCancel(context.Background())
-	m.tb.Cleanup(cancel)
+	ctx := m.outgoing()
 	c := &wholeClient{member: m, node: node}
 	var err error
 	switch of {

@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/stellmap/stellmap/registry"
 )
 
 // The client status discovery service tells tools that know it what the clients of
@@ -65,7 +67,8 @@ func (c clientStatus) answer(ctx context.Context, r *statusv3.ClientStatusReques
 		return nil, status.Error(codes.ResourceExhausted, err.Error())
 	}
 	defer s.metrics.inquiries.Add(-1)
-	streams := s.streamsWhere(matches)
+	by := registry.CallerOf(ctx)
+	streams := s.streamsWhere(func(p *ProxyStatus) bool { return matches(p.Node) && looksAt(by, p) })
 	if len(streams) > statusStreamsMax {
 		return nil, status.Errorf(codes.ResourceExhausted, "node_matchers: %d streams match: at most %d are told of at once", len(streams), statusStreamsMax)
 	}

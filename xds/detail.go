@@ -216,16 +216,16 @@ func (s *Server) Detail(ctx context.Context, q DetailQuery) (ProxyDetail, error)
 
 // streamsOf are the streams of a node, in the order of their coming.
 func (s *Server) streamsOf(node string) []*stream {
-	out := s.streamsWhere(func(has string) bool { return has == node })
+	out := s.streamsWhere(func(p *ProxyStatus) bool { return p.Node == node })
 	return out[:min(len(out), nodeStreamsMax)]
 }
 
-// streamsWhere are those of the nodes that match, in the order of their coming.
-func (s *Server) streamsWhere(matches func(node string) bool) []*stream {
+// streamsWhere are those that match, in the order of their coming.
+func (s *Server) streamsWhere(matches func(*ProxyStatus) bool) []*stream {
 	var out []*stream
 	s.mu.Lock()
 	for str := range s.streams {
-		if p := str.status.Load(); p != nil && matches(p.Node) {
+		if p := str.status.Load(); p != nil && matches(p) {
 			out = append(out, str)
 		}
 	}

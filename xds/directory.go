@@ -67,6 +67,14 @@ type claim struct {
 	cluster  string
 }
 
+// service is whose claim it is; the zero key of nobody's.
+func (c *claim) service() registry.ServiceKey {
+	if c == nil {
+		return registry.ServiceKey{}
+	}
+	return c.listing.key
+}
+
 // claimsOf are the names that a service would have.
 func claimsOf(l *listing, s *registry.Service) []*claim {
 	var claims []*claim

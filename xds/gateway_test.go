@@ -66,7 +66,7 @@ func TestWhatAGatewayIsTold(t *testing.T) {
 	m.putPolicy(t, "vault", `{"checks":{"kind":"http","path":"/healthz"}}`)
 	m.putPolicy(t, "ledger", `{"retries":{"attempts":0},"checks":{"kind":"grpc"}}`)
 	c.reload(time.Time{})
-	scope := c.openScope(kindGateway, retriesAtClusters, []string{"*.prod"})
+	scope := c.openScope(kindGateway, retriesAtClusters, nil, []string{"*.prod"})
 	key := resourceKey{typ: typeListener, name: gatewayName, kind: kindGateway, gateway: netip.MustParseAddrPort("10.0.0.9:15443"), scope: scope}
 	out := built(t, c, key) + envoyJSON(t, c.table(t, scope))
 	for _, name := range slices.Sorted(maps.Keys(scope.members)) {
@@ -82,7 +82,7 @@ func TestHostsOfGatewaysAreKept(t *testing.T) {
 	for range 2 { // the second time they are there
 		tables := make(map[kind][]byte)
 		for _, of := range []kind{kindEnvoy, kindGateway} {
-			packed, err := buildRoutes(egressName, c.routesOf(c.openScope(of, retriesAtHosts, []string{"*.prod"})))
+			packed, err := buildRoutes(egressName, c.routesOf(c.openScope(of, retriesAtHosts, nil, []string{"*.prod"})))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -60,7 +60,8 @@ func TestTargetsOfPolicies(t *testing.T) {
 			m.settled()
 			text := policy + "\n"
 			for _, typ := range []resourceType{typeListener, typeRoutes, typeCluster, typeEndpoints} {
-				got, _, err := m.server.cache.translate(resourceKey{typ: typ, name: "orders.prod", kind: kindGRPC, region: "here"})
+				c := m.server.cache
+				got, _, err := c.translate(resourceKey{typ: typ, name: "orders.prod", kind: kindGRPC, region: "here"}, c.owner("orders.prod"))
 				if err != nil {
 					t.Fatal(err)
 				}

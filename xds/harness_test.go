@@ -36,6 +36,8 @@ type member struct {
 	listener *bufconn.Listener
 	conn     *grpc.ClientConn
 	stop     context.CancelFunc // of the server's Run
+	people   people
+	by       string // who opens streams
 
 	mu    sync.Mutex // the goroutine that applies
 	index registry.Revision
@@ -84,7 +86,7 @@ func (m *member) serve() {
 	m.stop = cancel
 	ran := make(chan error, 1)
 	go func() { ran <- m.server.Run(ctx) }()
-	g := grpc.NewServer()
+	g := grpc.NewServer(grpc.StreamInterceptor(m.people.ofStream), grpc.UnaryInterceptor(m.people.ofCall))
 	m.server.Register(g)
 	m.listener = bufconn.Listen(1 << 20)
 	served := make(chan error, 1)
@@ -298,9 +300,7 @@ type deltaClient struct {
 
 func (m *member) delta(node *corev3.Node) *deltaClient {
 	m.tb.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	m.tb.Cleanup(cancel)
-	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(m.conn).DeltaAggregatedResources(ctx)
+	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(m.conn).DeltaAggregatedResources(m.outgoing())
 	if err != nil {
 		m.tb.Fatal(err)
 	}

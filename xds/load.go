@@ -42,7 +42,7 @@ func (l loadService) StreamLoadStats(g loadReports) error {
 		return err
 	}
 	defer s.metrics.loadStreams.Add(-1)
-	r := &reporter{from: callerOf(g.Context()), inProgress: make(map[*part]uint64), accused: make(map[registry.InstanceKey]bool)}
+	r := &reporter{from: callerOf(g.Context()), party: s.partyOf(g.Context()), inProgress: make(map[*part]uint64), accused: make(map[registry.InstanceKey]bool)}
 	defer s.loads.forget(r)
 	err := s.takeLoads(g, r)
 	if errors.Is(err, io.EOF) {
@@ -99,6 +99,8 @@ func (s *Server) takeLoads(g loadReports, r *reporter) error {
 			}
 		case err := <-failure:
 			return err
+		case <-g.Context().Done():
+			return endOf(g.Context())
 		case <-aged:
 			return errOld
 		case <-s.leaving:
@@ -126,9 +128,15 @@ func receiveLoads(g loadReports, reports chan<- *loadservice.LoadStatsRequest, f
 
 // takeLoad takes one message. The first says who the client is, and reports nothing.
 func (s *Server) takeLoad(g loadReports, r *reporter, report *loadservice.LoadStatsRequest) error {
+	if err := r.party.hold(); err != nil {
+		return err
+	}
 	if r.node == nil {
 		var err error
 		if r.node, err = parseNode(report.GetNode(), s.region); err != nil {
+			return err
+		}
+		if err := r.party.reports(r.node); err != nil {
 			return err
 		}
 		r.byInstance = s.byInstance(r.node)
@@ -137,7 +145,7 @@ func (s *Server) takeLoad(g loadReports, r *reporter, report *loadservice.LoadSt
 	if n := len(report.GetClusterStats()); n > loadClustersIn {
 		return status.Errorf(codes.ResourceExhausted, "cluster_stats: has %d clusters: at most %d", n, loadClustersIn)
 	}
-	stats := s.cache.known(report.GetClusterStats(), &s.metrics.loadRefused[loadUnknown])
+	stats := s.cache.known(r.party.held(), report.GetClusterStats(), &s.metrics.loadRefused[loadUnknown])
 	s.loads.take(r, stats, s.now())
 	s.metrics.loadReports.Add(1)
 	s.vote(g.Context(), r, stats)

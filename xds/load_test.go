@@ -46,8 +46,7 @@ type loadClient struct {
 // openLoad opens a stream of reports and says who it is.
 func (m *member) openLoad(node *corev3.Node) *loadClient {
 	m.tb.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	m.tb.Cleanup(cancel)
+	ctx, cancel := context.WithCancel(m.outgoing())
 	stream, err := loadservice.NewLoadReportingServiceClient(m.conn).StreamLoadStats(ctx)
 	if err != nil {
 		m.tb.Fatal(err)
@@ -71,10 +70,14 @@ func (m *member) reporter(node *corev3.Node) *loadClient {
 func (c *loadClient) report(m *member, stats ...*endpointv3.ClusterStats) {
 	c.tb.Helper()
 	before := m.server.metrics.loadReports.Load()
-	if err := c.stream.Send(&loadservice.LoadStatsRequest{ClusterStats: stats}); err != nil {
+	if err := c.stream.Send(report(stats...)); err != nil {
 		c.tb.Fatal(err)
 	}
 	eventually(c.tb, "the report is taken", func() bool { return m.server.metrics.loadReports.Load() > before })
+}
+
+func report(stats ...*endpointv3.ClusterStats) *loadservice.LoadStatsRequest {
+	return &loadservice.LoadStatsRequest{ClusterStats: stats}
 }
 
 // ofCluster are the calls of a cluster by locality.

@@ -73,6 +73,7 @@ func (c *calls) add(o calls) {
 // A reporter is one client's stream of reports.
 type reporter struct {
 	node       *node
+	party      *party           // who has opened it; nil where nobody is asked
 	from       netip.Addr       // where it calls from; the zero one is not known
 	inProgress map[*part]uint64 // in its last report
 
@@ -310,15 +311,16 @@ func (c *cache) clustersOf(k registry.ServiceKey) []string {
 }
 
 // known are those of a report's clusters that have something to tell and are of a
-// service; how many are of none is counted. A proxy reports its own clusters, too.
-func (c *cache) known(stats []*endpointv3.ClusterStats, unknown *atomic.Uint64) []*endpointv3.ClusterStats {
+// service that the client may see; how many are of none is counted. A proxy reports its own clusters, too.
+func (c *cache) known(by registry.Rights, stats []*endpointv3.ClusterStats, unknown *atomic.Uint64) []*endpointv3.ClusterStats {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	var out []*endpointv3.ClusterStats
 	for _, s := range stats {
+		owner := c.directory.clusters[s.GetClusterName()]
 		switch {
 		case len(s.GetUpstreamLocalityStats()) == 0 && s.GetTotalDroppedRequests() == 0 && len(s.GetDroppedRequests()) == 0:
-		case c.directory.clusters[s.GetClusterName()] == nil:
+		case owner == nil || !registry.Sees(by, owner.listing.key):
 			unknown.Add(1)
 		default:
 			out = append(out, s)

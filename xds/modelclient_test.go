@@ -499,7 +499,7 @@ func (c *randomClient) compare(truth *cache) {
 		c.fail("%v", err)
 		return
 	}
-	s := &stream{node: parsed, scope: truth.openScope(parsed.kind, parsed.retries, parsed.upstreams)}
+	s := &stream{node: parsed, scope: truth.openScope(parsed.kind, parsed.retries, nil, parsed.upstreams)}
 	for t := range typeCount {
 		names := c.wish[t].list()
 		if c.wish[t].all && t == typeCluster {

@@ -66,6 +66,7 @@ type node struct {
 	id, cluster  string
 	region, zone string
 	namespace    string
+	placed       bool // it named its namespace
 	service      string
 	kind         kind
 	retries      retriesAt
@@ -120,10 +121,16 @@ func parseNode(n *corev3.Node, region string) (*node, error) {
 		return nil, err
 	}
 	out.declared = len(out.upstreams) > 0
-	if !out.declared {
-		out.upstreams = []string{allOf + strings.ToLower(out.namespace)}
-	}
+	out.place(out.namespace)
 	return out, nil
+}
+
+// place puts a node into a namespace, all of which one that declares nothing is told of.
+func (n *node) place(namespace string) {
+	n.namespace = namespace
+	if !n.declared {
+		n.upstreams = []string{allOf + strings.ToLower(namespace)}
+	}
 }
 
 // checkTexts bounds what is kept and shown of a node.
@@ -165,7 +172,7 @@ func (n *node) readNamespace(v *structpb.Value) error {
 	if !ok || name == "" || strings.ContainsAny(name, ".*, \t") {
 		return fmt.Errorf("%#v is not the name of a namespace: a string without dots, commas, stars and spaces", v.AsInterface())
 	}
-	n.namespace = name
+	n.namespace, n.placed = name, true
 	return nil
 }
 

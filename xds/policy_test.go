@@ -125,7 +125,7 @@ func (m *member) ofOrders(t *testing.T) string {
 	t.Helper()
 	c := newCache(m.machine, func() string { return "" }, newMetrics())
 	c.reload(time.Time{})
-	scope := c.openScope(kindEnvoy, retriesAtHosts, []string{"*.prod"})
+	scope := c.openScope(kindEnvoy, retriesAtHosts, nil, []string{"*.prod"})
 	out := ""
 	for _, name := range slices.Sorted(maps.Keys(scope.members)) {
 		if name == "orders.prod" || strings.Contains(name, "~~") {
@@ -145,7 +145,7 @@ func (m *member) ofOrders(t *testing.T) string {
 
 func built(t *testing.T, c *cache, k resourceKey) string {
 	t.Helper()
-	m, _, err := c.translate(k)
+	m, _, err := c.translate(k, c.owner(k.cluster()))
 	if err != nil || m == nil {
 		t.Fatalf("%s of %s: %v, %v", k.typ, k.name, m, err)
 	}
@@ -316,7 +316,7 @@ func TestAPolicyNamesThePrimaryEndpoint(t *testing.T) {
 	}
 	m.settled()
 	for name, want := range map[string]bool{"orders.prod": true, "http~orders.prod": true, "web~orders.prod": false} {
-		if found, _, _ := m.server.cache.lookup(name); (found != nil) != want {
+		if found, _, _ := m.server.cache.lookup(m.server.cache.owner(name)); (found != nil) != want {
 			t.Errorf("cluster %s is there: %v, want %v", name, found != nil, want)
 		}
 	}

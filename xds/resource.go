@@ -97,6 +97,7 @@ type subscriber interface {
 type entry struct {
 	held     atomic.Uint64 // the last revision at which it is known to have held; 0 while it does
 	name     string
+	of       registry.ServiceKey   // whose it is; zero for what is of many, or of none
 	ahead    bool                  // there is no such thing any more, and the directory does not know yet
 	hash     uint64                // of the bytes; 0 = there is no such thing
 	revision registry.Revision     // by which its content was settled

@@ -64,7 +64,7 @@ func (m *member) retriesOf(t *testing.T, place retriesAt) []retried {
 	t.Helper()
 	c := newCache(m.machine, func() string { return "" }, newMetrics())
 	c.reload(time.Time{})
-	scope := c.openScope(kindEnvoy, place, []string{"*.prod"})
+	scope := c.openScope(kindEnvoy, place, nil, []string{"*.prod"})
 	packed, err := buildRoutes(egressName, c.routesOf(scope))
 	if err != nil {
 		t.Fatal(err)
@@ -109,7 +109,7 @@ func ledTo(r *routev3.RouteAction) []string {
 
 func retriesIn(t *testing.T, c *cache, cluster string) *routev3.RetryPolicy {
 	t.Helper()
-	m, _, err := c.translate(resourceKey{typ: typeCluster, name: cluster})
+	m, _, err := c.translate(resourceKey{typ: typeCluster, name: cluster}, c.owner(cluster))
 	if err != nil || m == nil {
 		t.Fatalf("cluster %s: %v, %v", cluster, m, err)
 	}

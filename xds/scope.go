@@ -3,16 +3,20 @@ package xds
 import (
 	"slices"
 	"strings"
+
+	"github.com/stellmap/stellmap/registry"
 )
 
 // A scope is the set of clusters that a proxy is told of when it asks for all:
 // those of its declared upstreams. Proxies with equal upstreams share one scope,
-// its clusters and its route table, if they look for retries in one place.
+// its clusters and its route table, if they look for retries in one place and may
+// see the same.
 type scope struct {
 	kind     kind
 	retries  retriesAt
-	patterns []string // sorted, without duplicates, in lower case
-	users    int      // streams
+	rights   registry.Rights // whose services are members; nil = all
+	patterns []string        // sorted, without duplicates, in lower case
+	users    int             // streams
 
 	members  map[string]*claim    // by cluster name
 	clusters map[string]*resource // of the members; nil while no stream asks for all
@@ -62,18 +66,23 @@ func newScopes() scopes {
 
 const allOf = "*."
 
-func scopeKey(k kind, retries retriesAt, patterns []string) string {
-	return string(rune('0'+k)) + string(rune('0'+retries)) + strings.Join(patterns, ",")
+// scopeKey is the same for equal scopes. Neither a stamp nor a pattern has a space.
+func scopeKey(k kind, retries retriesAt, by registry.Rights, patterns []string) string {
+	stamp := ""
+	if by != nil {
+		stamp = by.Stamp()
+	}
+	return string(rune('0'+k)) + string(rune('0'+retries)) + stamp + " " + strings.Join(patterns, ",")
 }
 
 // openScope interns a scope for one more stream.
-func (c *cache) openScope(k kind, retries retriesAt, patterns []string) *scope {
+func (c *cache) openScope(k kind, retries retriesAt, by registry.Rights, patterns []string) *scope {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	key := scopeKey(k, retries, patterns)
+	key := scopeKey(k, retries, by, patterns)
 	s := c.scopes.byKey[key]
 	if s == nil {
-		s = &scope{kind: k, retries: retries, patterns: patterns, members: make(map[string]*claim), wildcard: make(map[*subscription]struct{}), gateways: make(map[*resource]struct{})}
+		s = &scope{kind: k, retries: retries, rights: by, patterns: patterns, members: make(map[string]*claim), wildcard: make(map[*subscription]struct{}), gateways: make(map[*resource]struct{})}
 		s.locals = newLocals(s)
 		c.scopes.byKey[key] = s
 		c.enterScope(s)
@@ -105,7 +114,7 @@ func (c *cache) closeScope(s *scope) {
 	if s.users--; s.users > 0 {
 		return
 	}
-	delete(c.scopes.byKey, scopeKey(s.kind, s.retries, s.patterns))
+	delete(c.scopes.byKey, scopeKey(s.kind, s.retries, s.rights, s.patterns))
 	for _, p := range s.patterns {
 		if ns, all := strings.CutPrefix(p, allOf); all {
 			removeScope(c.scopes.byNamespace, ns, s)
@@ -141,6 +150,9 @@ func (c *cache) adjust(s *scope, l *listing) []string {
 	var changed []string
 	for _, claim := range l.claims {
 		owner := c.directory.clusters[claim.cluster]
+		if owner != nil && !registry.Sees(s.rights, owner.listing.key) {
+			owner = nil
+		}
 		if s.members[claim.cluster] == owner {
 			continue
 		}

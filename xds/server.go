@@ -45,11 +45,11 @@ type Server struct {
 	stopped  chan struct{} // closed when Run ends
 	leaving  chan struct{} // closed when streams are sent away
 
-	age       time.Duration                        // of a stream, about; 0 = any
-	turnstile turnstile                            // of streams that begin
-	tokens    tokenBox                             // of nodes that begin them
-	identify  func(context.Context) (string, bool) // nil = nobody has to prove anything
-	passage   passage                              // of large route tables
+	age       time.Duration                  // of a stream, about; 0 = any
+	turnstile turnstile                      // of streams that begin
+	tokens    tokenBox                       // of nodes that begin them
+	identify  func(context.Context) Identity // nil = nobody has to prove anything
+	passage   passage                        // of large route tables
 	random    func() float64
 	sleep     func(context.Context, time.Duration) error
 
@@ -77,8 +77,8 @@ type Config struct {
 	LoadEvery      time.Duration // how often clients report their load; 0 = never, and the service is not offered
 	// Report takes what clients' load says of instances, where a policy wants it; nil = they are not asked for it.
 	Report func(context.Context, registry.InstanceRef, registry.Report) (registry.Reported, error)
-	// Identify gives what a caller has proved to be; false, where it had to prove nothing. nil = nobody has to.
-	Identify func(context.Context) (string, bool)
+	// Identify gives what a client has proved to be by its certificate. nil = nobody has to prove anything.
+	Identify func(context.Context) Identity
 	Random   func() float64 // from 0 to 1; nil = math/rand
 	Traces   Traces
 }
@@ -162,6 +162,11 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.registering != nil {
 		return s.registering
 	}
+	within, cancel := context.WithCancel(ctx)
+	var rights sync.WaitGroup
+	rights.Go(func() { s.followRights(within) })
+	defer rights.Wait()
+	defer cancel()
 	return s.cache.follow(ctx, s.now)
 }
 
@@ -196,7 +201,7 @@ func (fetcher) Fetch(context.Context, *discoveryv3.DiscoveryRequest) (*discovery
 }
 
 func (s *Server) serve(g grpc.ServerStream, w wire, url string, delta bool) error {
-	str := &stream{server: s, delta: delta, wire: w, connected: s.now(), wakeup: make(chan struct{}, 1), sentAway: make(chan struct{})}
+	str := &stream{server: s, party: s.partyOf(g.Context()), delta: delta, wire: w, connected: s.now(), wakeup: make(chan struct{}, 1), sentAway: make(chan struct{})}
 	if p, ok := peer.FromContext(g.Context()); ok && p.Addr != nil {
 		str.peer = p.Addr.String()
 	}

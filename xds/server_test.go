@@ -193,11 +193,11 @@ func TestAServiceMadeAnewIsNotMistakenForTheOld(t *testing.T) {
 	c.reload(time.Now())
 	m.remove("orders", 1)
 	m.add("orders", 1, web, debug)
-	if s, _, err := c.lookup("admin~orders.prod"); s != nil || !errors.Is(err, errAhead) {
+	if s, _, err := c.lookup(c.owner("admin~orders.prod")); s != nil || !errors.Is(err, errAhead) {
 		t.Errorf("the directory takes %+v for the endpoint admin, %v", s, err)
 	}
 	c.reload(time.Now())
-	if s, n, _ := c.lookup("debug~orders.prod"); s == nil || s.Endpoints[n].Name != "debug" {
+	if s, n, _ := c.lookup(c.owner("debug~orders.prod")); s == nil || s.Endpoints[n].Name != "debug" {
 		t.Error("the new endpoint is not found")
 	}
 }
@@ -210,7 +210,7 @@ func TestAClusterStaysUntilItsRoutesAreToldToo(t *testing.T) {
 	m.register(checked("orders", 1))
 	c := newCache(m.machine, func() string { return "" }, newMetrics())
 	c.reload(time.Now())
-	r := c.subscribe(resourceKey{typ: typeCluster, name: "orders.prod"}, c.openScope(kindEnvoy, retriesAtHosts, []string{"*.prod"}))
+	r := c.subscribe(resourceKey{typ: typeCluster, name: "orders.prod"}, c.openScope(kindEnvoy, retriesAtHosts, nil, []string{"*.prod"}))
 	first := c.entry(r)
 	if first.absent() {
 		t.Fatal("there is no cluster")

@@ -33,6 +33,7 @@ type stream struct {
 	connected time.Time
 	number    uint64 // of the server's streams, in the order of their coming
 
+	party            *party // who has opened it; nil where nobody is asked
 	node             *node
 	scope            *scope
 	upstreams        *registry.Upstreams // what its service is written down to call; nil = nothing is
@@ -107,7 +108,7 @@ func (s *stream) run(ctx context.Context) error {
 		case <-s.wakeup:
 		case <-timer.C:
 		case <-ctx.Done():
-			return status.FromContextError(ctx.Err()).Err()
+			return endOf(ctx)
 		case <-s.sentAway:
 			return errStopping
 		case <-s.server.stopped:
@@ -233,16 +234,19 @@ func (s *stream) begin(ctx context.Context, r *request) error {
 	if n.onDemand && !s.delta {
 		return status.Errorf(codes.InvalidArgument, "node.metadata[%q]: needs deltas, and this stream is state of the world: set api_type DELTA_GRPC in ads_config, or leave it out", metadataOnDemand)
 	}
+	s.node = n
+	if err := s.regard(); err != nil {
+		return err
+	}
 	if err := s.server.token(ctx, n); err != nil { // before the turns of all, which it would take
 		return err
 	}
 	if err := s.server.turn(ctx); err != nil {
 		return err
 	}
-	s.node = n
 	s.server.cache.enterCaller(s) // before it reads, so that it misses no edit
 	s.readUpstreams()
-	s.scope = s.server.cache.openScope(n.kind, n.retries, s.upstreams.Of(n.upstreams))
+	s.openScope()
 	return nil
 }
 
@@ -308,7 +312,9 @@ func (s *stream) flush(ctx context.Context) (time.Duration, error) {
 	now := s.server.now()
 	for again := true; again; {
 		again = false
-		s.rescope()
+		if err := s.rescope(); err != nil {
+			return 0, err
+		}
 		s.take()
 		for _, b := range s.subs {
 			if b == nil {
@@ -460,7 +466,7 @@ func (s *stream) deliver(ctx context.Context, r *response) error {
 		s.server.metrics.cut.Add(1)
 		return status.Errorf(codes.DeadlineExceeded, "the client has taken no response for %v", s.server.limits.send)
 	case <-ctx.Done():
-		return status.FromContextError(ctx.Err()).Err()
+		return endOf(ctx)
 	}
 }
 

@@ -218,10 +218,10 @@ func (b *subscription) resource(name string) *resource {
 // wanted is what the client should have under a name; absent if nothing.
 func (b *subscription) wanted(name string) *entry {
 	r := b.resource(name)
-	if r == nil || !b.stream.allows(r.key) {
+	if r == nil {
 		return nil
 	}
-	return b.stream.server.cache.entry(r)
+	return b.stream.server.cache.within(b.stream.bounds(), r)
 }
 
 // all are the names that the client wants, in order.

@@ -106,7 +106,7 @@ func TestARouteLeadsToWhatIsThere(t *testing.T) {
 		"ledger.prod,orders.prod":     "",
 		"ledger.prod,nowhere.prod,to": "",
 	} {
-		s := c.openScope(kindEnvoy, retriesAtHosts, strings.Split(scope, ","))
+		s := c.openScope(kindEnvoy, retriesAtHosts, nil, strings.Split(scope, ","))
 		table := mustBuildRoutes(t, c.routesOf(s))
 		if got := strings.Join(mirrorsOf(table), ","); got != want {
 			t.Errorf("in the scope %s copies go to %q, want %q", scope, got, want)

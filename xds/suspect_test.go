@@ -58,7 +58,8 @@ func TestEachKindHasItsViewOfSuspects(t *testing.T) {
 	}
 	m.settled()
 	for of, want := range map[kind]string{kindEnvoy: "here DEGRADED", kindGRPC: "here HEALTHY"} {
-		got, _, err := m.server.cache.translate(resourceKey{typ: typeEndpoints, name: "orders.prod", kind: of, region: "here"})
+		c := m.server.cache
+		got, _, err := c.translate(resourceKey{typ: typeEndpoints, name: "orders.prod", kind: of, region: "here"}, c.owner("orders.prod"))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,7 +1,6 @@
 package xds
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"testing"
@@ -27,9 +26,7 @@ type wholeClient struct {
 
 func (m *member) whole(node *corev3.Node) *wholeClient {
 	m.tb.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	m.tb.Cleanup(cancel)
-	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(m.conn).StreamAggregatedResources(ctx)
+	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(m.conn).StreamAggregatedResources(m.outgoing())
 	if err != nil {
 		m.tb.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"github.com/stellmap/stellmap/access"
+	"github.com/stellmap/stellmap/xds"
 )
 
 // clientAuthKeys are what says of a port whether its clients must prove who they are.
@@ -139,9 +140,16 @@ func (n *node) toMember() func(id uint64) credentials.TransportCredentials {
 }
 
 // proved is what a caller has proved to be.
-func proved(ctx context.Context) (string, bool) {
+func proved(ctx context.Context) xds.Identity {
 	who, ok := access.FromContext(ctx)
-	return who.String(), ok
+	if !ok {
+		return xds.Identity{}
+	}
+	out := xds.Identity{Name: who.String(), Namespace: who.Namespace}
+	if who.Role == access.RoleWorkload {
+		out.Account = who.Name
+	}
+	return out
 }
 
 // provesMember holds a caller on the members' port to its certificate: the id in it is the

@@ -393,7 +393,7 @@ func (a *API) v2Proxies(w http.ResponseWriter, q *http.Request) error {
 		return err
 	}
 	setRevision(w, registry.Revision(a.cluster().Applied))
-	answer := proxyPage(a.proxies.List(q.Context(), query), query)
+	answer := proxyPage(a.proxies.List(q.Context(), query), query, looker(q.Context()))
 	writeJSON(w, http.StatusOK, typeJSON, &answer)
 	return nil
 }
@@ -405,8 +405,8 @@ type v2ProxyPage struct {
 	Members    []v2MemberProxies `json:"members"`
 }
 
-// proxyPage is one page of what the members have answered.
-func proxyPage(answers []MemberProxies, q ProxyQuery) v2ProxyPage {
+// proxyPage is one page of what the members have answered, as far as it may be looked at.
+func proxyPage(answers []MemberProxies, q ProxyQuery, may func(*Proxy) bool) v2ProxyPage {
 	out := v2ProxyPage{Proxies: []v2Proxy{}, Members: []v2MemberProxies{}}
 	more, last := false, q.After
 	for _, m := range answers {
@@ -422,6 +422,11 @@ func proxyPage(answers []MemberProxies, q ProxyQuery) v2ProxyPage {
 		room := min(len(m.Proxies), q.Limit-len(out.Proxies))
 		for i := range m.Proxies[:room] {
 			last = ProxyPlace{Member: m.Member, Node: m.Proxies[i].Node, Number: m.Proxies[i].Number}
+			if !may(&m.Proxies[i]) {
+				out.Count--
+				out.Members[len(out.Members)-1].Proxies--
+				continue
+			}
 			out.Proxies = append(out.Proxies, m.Proxies[i].shown(m.Member))
 		}
 		more = more || m.More || room < len(m.Proxies)

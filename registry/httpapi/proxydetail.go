@@ -144,7 +144,7 @@ func (a *API) v2Proxy(w http.ResponseWriter, q *http.Request) error {
 	if err != nil {
 		return err
 	}
-	answer := proxyDetail(answers, query)
+	answer := proxyDetail(answers, query, looker(q.Context()))
 	if len(answer.Proxies) == 0 && answer.allSay() {
 		return noProxy(query.Node)
 	}
@@ -169,11 +169,12 @@ func (d *v2ProxyDetail) allSay() bool {
 	return true
 }
 
-// proxyDetail is one page of what the members have answered.
-func proxyDetail(answers []MemberProxyDetail, q ProxyDetailQuery) v2ProxyDetail {
+// proxyDetail is one page of what the members have answered, as far as it may be looked at.
+func proxyDetail(answers []MemberProxyDetail, q ProxyDetailQuery, may func(*Proxy) bool) v2ProxyDetail {
 	out := v2ProxyDetail{Node: q.Node, Proxies: []v2Proxy{}, Resources: []v2ProxyResource{}, Members: []v2MemberProxies{}}
 	more, last := false, q.After
 	for _, m := range answers {
+		hidden := m.hide(may)
 		out.Members = append(out.Members, v2MemberProxies{ID: m.Member, Proxies: len(m.Proxies), Error: m.says()})
 		for i := range m.Proxies {
 			out.Proxies = append(out.Proxies, m.Proxies[i].shown(m.Member))
@@ -186,6 +187,10 @@ func proxyDetail(answers []MemberProxyDetail, q ProxyDetailQuery) v2ProxyDetail 
 		for i := range m.Resources[:room] {
 			r := &m.Resources[i]
 			last = ProxyResourcePlace{Member: m.Member, Number: r.Number, Type: r.Type, Name: r.Name}
+			if hidden[r.Number] {
+				out.Count--
+				continue
+			}
 			out.Resources = append(out.Resources, r.shown(m.Member))
 		}
 		more = m.More || room < len(m.Resources)

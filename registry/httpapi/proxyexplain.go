@@ -113,12 +113,15 @@ func (a *API) v2ExplainProxy(w http.ResponseWriter, q *http.Request) error {
 	if err != nil {
 		return err
 	}
-	found := proxyDetail(members, ProxyDetailQuery{Node: node})
+	found := proxyDetail(members, ProxyDetailQuery{Node: node}, looker(q.Context()))
 	if len(found.Proxies) == 0 && found.allSay() {
 		return noProxy(node)
 	}
 	answer := v2ProxyExplained{Node: node, Namespace: service.Key.Namespace, Service: service.Key.Service, Revision: at, Explanations: []v2ProxyExplanation{}, Members: found.Members}
 	for i := range explanations {
+		if !looksAt(q.Context(), &explanations[i].Proxy) {
+			continue
+		}
 		answer.Explanations = append(answer.Explanations, explanations[i].shown())
 	}
 	writeJSON(w, http.StatusOK, typeJSON, &answer)
