@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -34,10 +35,9 @@ type received struct {
 	at    time.Time // when it was
 }
 
-// open says hello. The next stream of the same name ends this one at the source, so
-// that a leader who does not know yet that he is none does not hold a place.
+// open begins a stream.
 func (c *copier) open(ctx context.Context, client replicationv1.ReplicationServiceClient) error {
-	s, own := c.source, c.source.importer.identity()
+	s := c.source
 	if s.Token != "" {
 		ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+s.Token)
 	}
@@ -45,6 +45,13 @@ func (c *copier) open(ctx context.Context, client replicationv1.ReplicationServi
 	if c.stream, err = client.Follow(ctx); err != nil {
 		return fmt.Errorf("follow %s: %w", s.address(), err)
 	}
+	return nil
+}
+
+// greet says hello. The next stream of the same name ends this one at the source, so
+// that a leader who does not know yet that he is none does not hold a place.
+func (c *copier) greet() error {
+	s, own := c.source, c.source.importer.identity()
 	hello := &replicationv1.Hello{
 		Name: own.Region, Region: own.Region, ClusterId: own.ClusterID,
 		SourceRegion: s.Region, SourceClusterId: s.ClusterID,
@@ -55,8 +62,14 @@ func (c *copier) open(ctx context.Context, client replicationv1.ReplicationServi
 	if c.at.Incarnation != "" && c.at.Sync == 0 {
 		hello.After = &replicationv1.Cursor{Incarnation: c.at.Incarnation, Revision: uint64(c.at.Revision), Selections: c.at.Selections}
 	}
-	if err := c.stream.Send(&replicationv1.FollowRequest{Kind: &replicationv1.FollowRequest_Hello{Hello: hello}}); err != nil {
-		return fmt.Errorf("say hello to %s: %w", s.address(), err)
+	return c.say(&replicationv1.FollowRequest{Kind: &replicationv1.FollowRequest_Hello{Hello: hello}})
+}
+
+// say sends a request. That the source has ended the stream is no error here: why it has
+// is what is received, behind what it told before.
+func (c *copier) say(r *replicationv1.FollowRequest) error {
+	if err := c.stream.Send(r); err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("answer %s: %w", c.source.address(), err)
 	}
 	return nil
 }
@@ -136,7 +149,7 @@ func (c *copier) commit(ctx context.Context, one received) error {
 	if err != nil {
 		return err
 	}
-	return c.stream.Send(&replicationv1.FollowRequest{Kind: &replicationv1.FollowRequest_Ack{Ack: &replicationv1.Ack{Sequence: last}}})
+	return c.say(&replicationv1.FollowRequest{Kind: &replicationv1.FollowRequest_Ack{Ack: &replicationv1.Ack{Sequence: last}}})
 }
 
 // meet holds who answers against whom this region means to follow.

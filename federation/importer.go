@@ -78,13 +78,13 @@ const ConnectedAge = 30 * time.Second
 
 // importLimits are the bounds that tests make smaller.
 type importLimits struct {
-	lead, retryMin, passing, retryMax, silence, commit time.Duration
-	queue, bytes, rate                                 int
+	lead, retryMin, passing, retryMax, mended, silence, commit time.Duration
+	queue, bytes, rate                                         int
 }
 
 func importDefaults() importLimits {
 	return importLimits{
-		lead: leadEvery, retryMin: retryMin, passing: passingMax, retryMax: retryMax, silence: silenceMax, commit: commitTimeout,
+		lead: leadEvery, retryMin: retryMin, passing: passingMax, retryMax: retryMax, mended: mendedEvery, silence: silenceMax, commit: commitTimeout,
 		queue: importQueueMax, bytes: importBytes, rate: importRate,
 	}
 }
@@ -98,11 +98,12 @@ type source struct {
 	next     int                // of its addresses
 	rate     pace
 
-	refused     int // instances that were not taken in and not warned of yet; like the next four, of the goroutine that runs it
+	refused     int // instances that were not taken in and not warned of yet; like the next five, of the goroutine that runs it
 	lastRefused error
 	warned      time.Time
 	ended       string // why the last stream has ended, as the log was told then
 	endedAt     time.Time
+	stood       registry.ImportCursor // where the copy was when it did, as it was known then
 
 	link      linkState
 	following atomic.Bool
@@ -200,6 +201,10 @@ func (s *source) run(ctx context.Context) {
 			wait = 0
 		}
 		wait = s.retryAfter(err, wait)
+		if lasts(err) {
+			s.awaitMended(ctx, wait)
+			wait = 0
+		}
 	}
 }
 
@@ -282,8 +287,11 @@ func (s *source) follow(ctx context.Context) error {
 	if err := c.open(ctx, client); err != nil {
 		return err
 	}
-	parts.Go(func() { end(c.receive(ctx, end)) })
-	err = c.run(ctx)
+	parts.Go(func() { end(c.receive(ctx, end)) }) // before the hello, which may be what it is ended for
+	if err = c.greet(); err == nil {
+		err = c.run(ctx)
+	}
+	s.stood = c.at
 	return cmp.Or(causeOf(ctx), err)
 }
 

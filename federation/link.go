@@ -137,10 +137,12 @@ func (s *source) problemOf(err error) Problem {
 	case problemTLS:
 		p.Text = fmt.Sprintf("%s and this member do not take each other for members of their regions: %s; look at the files of [tls] on both sides", s.address(), plainCause(said))
 	case problemUnreadable:
-		p.Text = fmt.Sprintf("%s tells what this version cannot read: run its version here, too; %v", s.address(), err)
+		p.Text = fmt.Sprintf("%s tells what this version cannot read: %v; run its version here, too, or stellmapctl federation resync %s when it is told no more; it is tried again in some minutes", s.address(), err, s.Region)
 		if level, own := s.link.level(), s.importer.understands; level > own {
 			p.Text = newerText(level, own) + ": " + p.Text
 		}
+	case problemFull:
+		p.Text = fmt.Sprintf("%v; it is tried again in some minutes, or when that is done", err)
 	case problemSilent:
 		p.Text = fmt.Sprintf("%s has said nothing for %v", s.address(), s.importer.limits.silence)
 	default:

@@ -115,7 +115,7 @@ func TestWhatKeepsARegionFromBeingFollowed(t *testing.T) {
 		{ended(codes.Unavailable, `connection error: desc = "error reading server preface: remote error: tls: certificate required"`),
 			"tls", "10.2.0.1:19090 and this member do not take each other for members of their regions: error reading server preface: remote error: tls: certificate required; look at the files of [tls] on both sides"},
 		{errSilent, "silent", "10.2.0.1:19090 has said nothing for 35s"},
-		{fmt.Errorf("take in: %w", registry.ErrRegionFull), "full", "take in: registry: the copies of other regions are full"},
+		{fmt.Errorf("take in: %w", registry.ErrRegionFull), "full", "take in: registry: the copies of other regions are full; it is tried again in some minutes, or when that is done"},
 		{ended(codes.Internal, "it broke"), "failed", "what 10.2.0.1:19090 tells has ended: rpc error: code = Internal desc = it broke"},
 		{errNotWanted, "not_wanted", errNotWanted.Error()},
 	} {

@@ -27,8 +27,8 @@ func TestWhatPassesIsTriedSoon(t *testing.T) {
 	}{
 		{of(codes.Unavailable), passingMax}, {of(codes.DeadlineExceeded), passingMax}, {of(codes.Aborted), passingMax},
 		{errSilent, passingMax}, {registry.ErrNoLeader, passingMax}, {registry.ErrUnknownOutcome, passingMax}, {context.DeadlineExceeded, passingMax},
-		{of(codes.Unauthenticated), retryMax}, {fmt.Errorf("follow it: %w", status.Error(codes.Unavailable, "tls: bad certificate")), retryMax}, {of(codes.FailedPrecondition), retryMax}, {registry.ErrRegionFull, retryMax},
-		{registry.ErrUnreadable, retryMax}, {errors.New("another cluster"), retryMax},
+		{of(codes.Unauthenticated), retryMax}, {fmt.Errorf("follow it: %w", status.Error(codes.Unavailable, "tls: bad certificate")), retryMax}, {of(codes.FailedPrecondition), retryMax}, {errors.New("another cluster"), retryMax},
+		{registry.ErrRegionFull, mendedEvery}, {registry.ErrUnreadable, mendedEvery},
 	} {
 		wait := time.Duration(0)
 		for range 20 {
@@ -37,7 +37,7 @@ func TestWhatPassesIsTriedSoon(t *testing.T) {
 		mustEqual(t, fmt.Sprintf("the time between tries after %v", c.err), wait, c.want*3/2)
 	}
 	mustEqual(t, "the first time", s.retryAfter(of(codes.Unavailable), 0), retryMin*3/2)
-	mustEqual(t, "the first time with a newer version", s.retryAfter(registry.ErrUnreadable, 0), retryMax*3/2)
+	mustEqual(t, "the first time with a newer version", s.retryAfter(registry.ErrUnreadable, 0), mendedEvery*3/2)
 	if soonest := connectTimeout + passingMax*3/2; soonest >= 5*time.Second {
 		t.Errorf("a source whose network drops everything is reached %v after that has ended", soonest)
 	}
