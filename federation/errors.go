@@ -43,6 +43,8 @@ var (
 		text: "another stream has begun with the name of this replicator: give each a name of its own"}
 	errSyncTooLong = &refusal{code: codes.Aborted, reason: "SYNC_TOO_LONG",
 		text: "to tell all there is took too long, and too much has been replaced meanwhile: begin anew, and read faster"}
+	errCutOff = &refusal{code: codes.Unavailable, reason: "NO_LEADER", retry: true,
+		text: fmt.Sprintf("this member has heard of no leader for more than %v, and may be cut off from the others: follow another member", leaderlessMax)}
 	errDone = errors.New("federation: the replicator has ended the stream")
 )
 

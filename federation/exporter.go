@@ -77,6 +77,7 @@ const (
 	helloTimeout       = 10 * time.Second
 	ackTimeout         = 30 * time.Second // for a response to be acknowledged; then the stream ends
 	confirmTimeout     = time.Second      // for a leader to confirm a mark of progress; then it is told as it was last confirmed
+	leaderlessMax      = 5 * time.Second  // since what was last confirmed, when there is nobody to confirm a mark; then the stream ends
 	callTimeout        = 4 * time.Second  // for a leader to confirm what a stream begins with
 	progressEvery      = 10 * time.Second
 	windowRevisionsMax = 1_024   // told and not acknowledged; a response without one counts as one

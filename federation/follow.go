@@ -212,7 +212,8 @@ func (f *follower) run(ctx context.Context) error {
 		case ticked && confirmed:
 			ticks, confirmed, err = idle.C, false, f.tellProgress(ctx, complete)
 		case ticked:
-			complete, confirmed = f.complete(ctx), true
+			complete, err = f.complete(ctx)
+			confirmed = err == nil
 		default:
 			err = f.tellChanges(ctx, batch)
 		}
@@ -232,10 +233,19 @@ func atOnce() <-chan time.Time {
 	return ticked
 }
 
-func (f *follower) complete(ctx context.Context) time.Time {
+// complete is a time before which nothing was committed that this member has not. One that
+// has heard of no leader for so long that there is another one, or none, has nothing to tell:
+// the replicator is to look among the others, and would never do so by itself, since it is
+// told that there is nothing new.
+func (f *follower) complete(ctx context.Context) (time.Time, error) {
+	of := f.exporter.registry
 	ctx, cancel := context.WithTimeout(ctx, f.exporter.limits.confirm)
 	defer cancel()
-	return f.exporter.registry.Complete(ctx)
+	at := of.Complete(ctx)
+	if at.IsZero() || of.Since(at) > leaderlessMax {
+		return at, errCutOff
+	}
+	return at, nil
 }
 
 // tellAll tells all there is at one revision, when there is a place for it.
@@ -345,10 +355,9 @@ func (l *limits) partOf(events []registry.Event) (part *replicationv1.Changes, u
 }
 
 func (f *follower) tellProgress(ctx context.Context, complete time.Time) error {
-	progress := &replicationv1.Progress{Cursor: f.cursor(f.replica.After())}
-	if !complete.IsZero() {
-		progress.Confirmed, progress.CompleteMs = true, complete.UnixMilli()
-		progress.AgeMs = f.exporter.registry.Since(complete).Milliseconds()
+	progress := &replicationv1.Progress{
+		Cursor: f.cursor(f.replica.After()), Confirmed: true,
+		CompleteMs: complete.UnixMilli(), AgeMs: f.exporter.registry.Since(complete).Milliseconds(),
 	}
 	return f.tell(ctx, f.replica.After(), &replicationv1.FollowResponse{Kind: &replicationv1.FollowResponse_Progress{Progress: progress}})
 }

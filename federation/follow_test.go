@@ -70,6 +70,11 @@ func TestAMarkWithoutALeader(t *testing.T) {
 		}
 	}
 	mustEqual(t, "the age of the mark", r.progress.GetAgeMs(), 1500)
+	for name, fresh := range map[string]time.Time{"what was confirmed long ago": registrytest.Start().Add(-leaderlessMax - time.Millisecond), "nothing": {}} {
+		m.region.log.Set(func() { m.region.log.FreshAt = fresh })
+		r.follow(m)
+		mustEqual(t, "what there is of a member that knows of "+name, r.refused(), "Unavailable NO_LEADER")
+	}
 	r.hello.After = nil
 	r.follow(m)
 	mustEqual(t, "what there is without a leader for one who has nothing", r.refused(), "Unavailable NO_LEADER")

@@ -333,6 +333,28 @@ func TestAMarkAgesInTheQueue(t *testing.T) {
 	}
 }
 
+// TestAMemberThatIsCutOffIsLeft shows that a region is followed on at another member when
+// the one that is followed is cut off from the others, and does not hear of anything new.
+func TestAMemberThatIsCutOffIsLeft(t *testing.T) {
+	source := newRegion(t, 2, registry.HistoryBounds{})
+	for _, m := range source.members {
+		m.restart(Config{Token: token}, func(l *limits) { l.confirm = 50 * time.Millisecond })
+	}
+	source.members[1].put("orders", "a", 80)
+	c := newCopying(t, source, 1)
+	c.mustBecomeEqual()
+	mustEqual(t, "who is followed", c.importers[0].Links()[0].Address, "passthrough:///0")
+	source.members[0].Leave()
+	source.log.Set(func() { source.log.FreshAt = registrytest.Start().Add(-leaderlessMax - time.Millisecond) })
+	source.members[1].put("orders", "b", 80)
+	eventually(t, "what is told at the other member", func() bool {
+		return has(t, c.registry, "here") == has(t, source.members[1].registry, "here")
+	})
+	if n := counted(t, c.metrics[0], "streams_ended_total", "no_leader"); n == 0 {
+		t.Error("nothing is said of why the member was left")
+	}
+}
+
 // TestACopyIsPaused shows that an operator's word holds for whoever leads.
 func TestACopyIsPaused(t *testing.T) {
 	source := newRegion(t, 1, registry.HistoryBounds{})

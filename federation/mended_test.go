@@ -101,7 +101,7 @@ func TestWhatCannotBeTakenInIsNotToldOverAndOver(t *testing.T) {
 		})
 		attempts := func(after time.Duration, want int64) {
 			t.Helper()
-			time.Sleep(after)
+			rest(t.Context(), after)
 			synctest.Wait()
 			mustEqual(t, "how often all was told", from.begun.Load(), want)
 		}

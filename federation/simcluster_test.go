@@ -39,6 +39,7 @@ type simMember struct {
 	engine  *storage.Engine
 	leads   atomic.Bool // as it believes
 	skew    atomic.Int64
+	fresh   atomic.Int64 // Unix ns by its clock: when the last round that was answered had begun; 0 = none was
 
 	machine  *registry.Machine
 	registry *registry.Registry
@@ -307,7 +308,7 @@ func (c *simCluster) commitLate(after time.Duration, command []byte, ops []simOp
 
 // Barrier is a round of the leader's.
 func (m *simMember) Barrier(ctx context.Context) (registry.Revision, error) {
-	c := m.cluster
+	c, began := m.cluster, m.Now().UnixNano()
 	rest(ctx, m.dice.between(forwardMin, forwardMax, "round"))
 	c.mu.Lock()
 	alone, index := c.stuck || m.behind || c.first() == nil, len(c.entries)
@@ -317,11 +318,19 @@ func (m *simMember) Barrier(ctx context.Context) (registry.Revision, error) {
 		return 0, registry.ErrNoLeader
 	}
 	_, err := m.reached(ctx, index)
+	if err == nil {
+		m.fresh.Store(began)
+	}
 	return registry.Revision(index), err
 }
 
 // Fresh is not known without a round.
-func (m *simMember) Fresh() time.Time { return time.Time{} }
+func (m *simMember) Fresh() time.Time {
+	if at := m.fresh.Load(); at != 0 {
+		return time.Unix(0, at)
+	}
+	return time.Time{}
+}
 
 // AskLeader has nobody to ask: there are no leases.
 func (m *simMember) AskLeader(context.Context, []byte) ([]byte, error) {
