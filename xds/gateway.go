@@ -48,7 +48,7 @@ var gatewayAddressDefault = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 
 const (
 	reasonPassedOn = "this service speaks TLS: a gateway passes on connections that ask for its name (SNI)"
-	reasonNoWay    = "this service speaks neither HTTP nor TLS, and nothing else tells a gateway where to"
+	reasonNoWay    = registry.NoWayByGateways
 )
 
 func reasonChains(gateways int) string {

@@ -57,18 +57,12 @@ func (d *detour) revision() registry.Revision {
 func (d *detour) closed() string {
 	protocol := d.service.Endpoints[d.endpoint].Protocol
 	switch {
-	case !registry.PassesGateways(protocol):
-		return reasonNoWay
 	case d.subset && passesTLS(protocol):
 		return reasonSubsetTLS
-	case d.subset && d.kind == kindGRPC:
+	case d.subset && d.kind == kindGRPC && registry.PassesGateways(protocol):
 		return reasonSubsetGRPC
-	case d.gateways == nil || len(d.gateways.Endpoints) == 0:
-		return fmt.Sprintf("there is no service %s in namespace %s to be the gateways", d.by.Service, d.by.Namespace)
-	case d.gateways.Endpoints[0].Protocol != registry.GatewayProtocol:
-		return fmt.Sprintf("service %s in namespace %s has protocol %s, and gateways have %s", d.by.Service, d.by.Namespace, d.gateways.Endpoints[0].Protocol, registry.GatewayProtocol)
 	}
-	return ""
+	return registry.GatewaysClosed(protocol, d.by, d.gateways)
 }
 
 // callable are the regions, the client's left out, that have hosts which can be called.
@@ -85,30 +79,20 @@ func (d *detour) callable(hosts []host) map[string]bool {
 
 // take is the service as the client is told of it, and by region why one is not there.
 func (d *detour) take() (*registry.Service, map[string]string) {
-	out := *d.service
-	out.Shown = slices.DeleteFunc(slices.Clone(d.service.Shown), func(i *registry.Instance) bool { return i.Region != d.region })
 	hosts, _ := pickHosts(d.service, d.endpoint)
-	wanted, missing := d.callable(hosts), make(map[string]string)
-	closed := d.closed()
+	way := registry.Passage{By: d.by, Closed: d.closed(), Wanted: d.callable(hosts)}
 	var gateways []host
-	if closed == "" {
+	if way.Closed == "" {
 		gateways, _ = pickHosts(d.gateways, 0)
 	}
-	open := d.callable(gateways)
-	for region := range wanted {
-		switch {
-		case closed != "":
-			missing[region] = closed
-		case !open[region]:
-			missing[region] = fmt.Sprintf("service %s in namespace %s has no instance there that can be called", d.by.Service, d.by.Namespace)
-		}
-	}
+	way.Open = d.callable(gateways)
+	var standIns []*registry.Instance
 	for n := range gateways {
-		if region := gateways[n].instance.Region; wanted[region] && open[region] {
-			out.Shown = append(out.Shown, d.standIn(&gateways[n]))
+		if way.Leads(gateways[n].instance.Region) {
+			standIns = append(standIns, d.standIn(&gateways[n]))
 		}
 	}
-	return &out, missing
+	return d.service.Instead(d.region, standIns), way.Missing()
 }
 
 // standIn is a gateway in the place of instances: it is where the gateway is, and offers what they do.

@@ -20,19 +20,16 @@ import (
 const (
 	egressName  = "egress"  // the listener, its routes and their statistics
 	gatewayName = "gateway" // the same of a gateway
-	hostSuffix  = ".mesh"
+	hostSuffix  = registry.HostSuffix
 )
 
 // primaryStem is also the name of the primary endpoint's cluster.
 func primaryStem(k registry.ServiceKey) string {
-	return strings.ToLower(k.Service + "." + k.Namespace)
+	return k.Stem(0, "")
 }
 
 func stemOf(k registry.ServiceKey, endpoint int, name string) string {
-	if endpoint == 0 {
-		return primaryStem(k)
-	}
-	return strings.ToLower(name) + "--" + primaryStem(k)
+	return k.Stem(endpoint, name)
 }
 
 func clusterName(k registry.ServiceKey, endpoint int, name string) string {

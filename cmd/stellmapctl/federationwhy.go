@@ -33,6 +33,7 @@ type discoveredRegion struct {
 	Suspect    int            `json:"suspect,omitempty"`
 	Withheld   int            `json:"withheld,omitempty"`
 	Given      int            `json:"given"`
+	Gateways   int            `json:"gateways,omitempty"`
 	Priorities []int          `json:"priorities,omitempty"`
 	Why        []regionReason `json:"why"`
 }
@@ -43,12 +44,20 @@ type regionReason struct {
 }
 
 type discoveredInstance struct {
-	InstanceID string `json:"instanceId"`
-	Region     string `json:"region"`
-	Zone       string `json:"zone,omitempty"`
-	Status     string `json:"status"`
-	Priority   int    `json:"priority"`
+	InstanceID string             `json:"instanceId"`
+	Region     string             `json:"region"`
+	Zone       string             `json:"zone,omitempty"`
+	Status     string             `json:"status"`
+	Priority   int                `json:"priority"`
+	Gateway    *discoveredGateway `json:"gateway,omitempty"`
 }
+
+type discoveredGateway struct {
+	Namespace string `json:"namespace"`
+	Service   string `json:"service"`
+}
+
+const failoverHelp = "local-only, local-first, remote-fallback, merged or gateway, in place of what the policy says"
 
 func (c *ctl) federationWhyCommand() *cobra.Command {
 	var namespace, failover, region, zone string
@@ -56,7 +65,8 @@ func (c *ctl) federationWhyCommand() *cobra.Command {
 		Use:   "why SERVICE",
 		Short: "What a client is given of a service, and of each region why",
 		Long: `why shows, region by region, how many instances of a service there are, how many of
-them a client is given and in which priority, and what keeps the others from it.`,
+them a client is given and in which priority, and what keeps the others from it. In
+mode gateway what is given of another region are gateways.`,
 		Example: `  stellmapctl federation why orders
   stellmapctl federation why orders --from-region cn-sh --failover local-only`,
 		Args: oneService,
@@ -85,7 +95,7 @@ them a client is given and in which priority, and what keeps the others from it.
 		},
 	}
 	namespaceFlag(cmd.Flags(), &namespace)
-	cmd.Flags().StringVar(&failover, "failover", "", "local-only, local-first, remote-fallback or merged, in place of what the policy says")
+	cmd.Flags().StringVar(&failover, "failover", "", failoverHelp)
 	cmd.Flags().StringVar(&region, "from-region", "", "the region of the client (default the server's)")
 	cmd.Flags().StringVar(&zone, "from-zone", "", "the zone of the client")
 	return cmd

@@ -21,7 +21,7 @@ import (
 func (n *node) makeClientGRPC() error {
 	var err error
 	n.grpcAPI, err = grpcapi.New(grpcapi.Config{
-		Registry: n.registry, CursorHome: n.api.CursorHome, Operator: n.api.IsOperator, Audit: n.audit, Logger: n.logger, Registerer: n.metrics,
+		Registry: n.registry, CursorHome: n.api.CursorHome, Neighbours: n.neighbours, Operator: n.api.IsOperator, Audit: n.audit, Logger: n.logger, Registerer: n.metrics,
 	})
 	if err != nil {
 		return err

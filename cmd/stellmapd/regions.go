@@ -50,9 +50,14 @@ func (c *Config) regionOrder() []string {
 // leads says whether this member leads, and has a quorum as far as it knows.
 func (n *node) leads() bool { return n.group.Status().Role == consensus.RoleLeader }
 
-// federation is what the settings say of other regions.
+// federation is what the settings say of other regions, and how they are followed.
 func (n *node) federation() httpapi.Federation {
-	out := httpapi.Federation{Fresh: federation.ConnectedAge, Following: n.following, Exports: n.config.exports()}
+	return httpapi.Federation{Neighbours: n.neighbours(), Following: n.following}
+}
+
+// neighbours are the other regions of the settings, and what they are told.
+func (n *node) neighbours() registry.Neighbours {
+	out := registry.Neighbours{Fresh: federation.ConnectedAge, Exports: n.config.exports()}
 	for _, r := range n.config.Federation.Regions {
 		out.Sources = append(out.Sources, registry.RegionKey{Region: r.Region, Cluster: r.ClusterID})
 		out.Wanted = append(out.Wanted, r.wanted())

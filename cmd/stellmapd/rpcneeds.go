@@ -42,6 +42,7 @@ var rpcNeeds = map[string]rpcNeed{
 	"/stellmap.v1.RegistryService/GetInstance":   needsToSee,
 	"/stellmap.v1.RegistryService/ListInstances": needsToSee,
 	"/stellmap.v1.RegistryService/GetService":    needsToSee,
+	"/stellmap.v1.RegistryService/Discover":      needsToSee,
 	"/stellmap.v1.RegistryService/ListServices":  needsToSee,
 	"/stellmap.v1.RegistryService/Watch":         needsToSee,
 

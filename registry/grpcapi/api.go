@@ -21,6 +21,7 @@ import (
 type API struct {
 	registry *registry.Registry
 	home     func() registry.CursorHome
+	around   func() registry.Neighbours
 	operator func(authorization string) bool
 	newToken func() string
 	audit    *audit.Log
@@ -41,6 +42,7 @@ type API struct {
 type Config struct {
 	Registry   *registry.Registry              // required
 	CursorHome func() registry.CursorHome      // required: where cursors of this member are good
+	Neighbours func() registry.Neighbours      // what the settings say of other regions; nil = there are none
 	Operator   func(authorization string) bool // whether an authorization header is an operator's; nil = nobody's is
 	Audit      *audit.Log                      // where calls are recorded; nil = nowhere
 	LeaseToken func() string                   // makes lease tokens that nobody can guess; nil = at random
@@ -58,6 +60,7 @@ const (
 	listTimeout      = 60 * time.Second // from the call to the answer's last byte: a long list to a slow reader
 	partBytesMax     = 1 << 20          // an item more than that is put into a part of a list; clients take 4 MiB
 	sendTimeout      = 30 * time.Second // for a client to take one message of a stream
+	discoverBytesMax = 2 << 20          // of the instances of a discovery: clients take 4 MiB
 	progressEvery    = 10 * time.Second // at the latest a watch says how far it has come
 )
 
@@ -65,7 +68,7 @@ const (
 type limits struct {
 	calls, lists, streams, watches int64
 	call, list, send, progress     time.Duration
-	partBytes                      int
+	partBytes, discoverBytes       int
 }
 
 // New makes an API.
@@ -74,15 +77,18 @@ func New(c Config) (*API, error) {
 		return nil, errors.New("grpcapi: Config.Registry and Config.CursorHome are required")
 	}
 	a := &API{
-		registry: c.Registry, home: c.CursorHome, operator: c.Operator, newToken: c.LeaseToken, audit: c.Audit, log: c.Logger,
+		registry: c.Registry, home: c.CursorHome, around: c.Neighbours, operator: c.Operator, newToken: c.LeaseToken, audit: c.Audit, log: c.Logger,
 		metrics: newMetrics(),
 		limits: limits{
 			calls: callsInflightMax, lists: listsInflightMax, streams: renewStreamsMax, watches: watchesMax,
-			call: callTimeout, list: listTimeout, send: sendTimeout, progress: progressEvery, partBytes: partBytesMax,
+			call: callTimeout, list: listTimeout, send: sendTimeout, progress: progressEvery, partBytes: partBytesMax, discoverBytes: discoverBytesMax,
 		},
 	}
 	a.life, a.end = context.WithCancel(context.Background())
 	a.shared.made = a.metrics.encoded
+	if a.around == nil {
+		a.around = func() registry.Neighbours { return registry.Neighbours{} }
+	}
 	if a.operator == nil {
 		a.operator = func(string) bool { return false }
 	}

@@ -93,6 +93,19 @@ func instanceTo(i *registry.Instance, heardAt int64) *stellmapv1.Instance {
 	for _, c := range i.Conditions() {
 		out.Conditions = append(out.Conditions, conditionTo(&c))
 	}
+	if i.Imported != nil {
+		out.Origin = originTo(i)
+	}
+	return out
+}
+
+func originTo(i *registry.Instance) *stellmapv1.Origin {
+	out := &stellmapv1.Origin{
+		ClusterId: i.Imported.Cluster, InstanceId: i.SourceID(), Revision: uint64(i.Imported.Revision), SeenAt: timeTo(i.Imported.SeenAt),
+	}
+	if told := i.ToldStatus(); told != i.Status {
+		out.Status = stellmapv1.Status(told)
+	}
 	return out
 }
 

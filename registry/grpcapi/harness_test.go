@@ -55,6 +55,9 @@ type member struct {
 	logs bytes.Buffer
 }
 
+// neighbour is the other region that members follow.
+var neighbour = registry.RegionKey{Region: "b", Cluster: 200}
+
 // newMember makes a member; change, if not nil, may change the API before it is used.
 func newMember(tb testing.TB, change func(*API)) *member {
 	tb.Helper()
@@ -69,7 +72,9 @@ func newMember(tb testing.TB, change func(*API)) *member {
 	r := registry.New(registry.Config{Machine: m.machine, Replicator: one, Clock: clock})
 	var err error
 	m.api, err = New(Config{
-		Registry: r, CursorHome: m.cursorHome, Operator: func(header string) bool { return header == "Bearer s3cret" },
+		Registry: r, CursorHome: m.cursorHome, Neighbours: func() registry.Neighbours {
+			return registry.Neighbours{Sources: []registry.RegionKey{neighbour}, Fresh: 30 * time.Second}
+		}, Operator: func(header string) bool { return header == "Bearer s3cret" },
 		LeaseToken: func() string { return fmt.Sprintf("lease-token-%04d", m.tokens.Add(1)) },
 		Logger:     slog.New(slog.NewTextHandler(m, nil)), Registerer: m.metrics,
 	})

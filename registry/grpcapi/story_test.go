@@ -2,6 +2,7 @@ package grpcapi
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 
 	stellmapv1 "github.com/stellmap/stellmap/api/proto/stellmap/v1"
 	"github.com/stellmap/stellmap/registry"
+	"github.com/stellmap/stellmap/registry/registrytest"
 )
 
 // TestStories runs the stories in testdata: requests, and the answers with all their details.
@@ -45,6 +47,19 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 		return "ok\n"
 	case "become": // another member's process, from now on
 		s.member.set(func() { s.member.home.Incarnation = d.CmdArgs[0].Key })
+		return "ok\n"
+	case "told": // what region b tells, see registrytest.ToldOf
+		registrytest.Tell(t, s.member.api.registry, neighbour, registrytest.ToldOf(t, d.Input)...)
+		return "ok\n"
+	case "policy": // of a service, in JSON
+		var p registry.Policy
+		if err := json.Unmarshal([]byte(d.Input), &p); err != nil {
+			t.Fatal(err)
+		}
+		namespace, service, _ := strings.Cut(d.CmdArgs[0].Key, "/")
+		if _, err := s.member.api.registry.PutPolicy(t.Context(), "", registry.ServiceKey{Namespace: namespace, Service: service}, p, registry.Writing{}); err != nil {
+			return err.Error() + "\n"
+		}
 		return "ok\n"
 	case "call": // a method, an authorization header where there is one, and requests, one a line
 		authorization := ""

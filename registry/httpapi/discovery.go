@@ -1,15 +1,13 @@
 package httpapi
 
 import (
-	"fmt"
 	"net/http"
-	"slices"
 
 	"github.com/stellmap/stellmap/registry"
 )
 
 // What a client at some place is given of a service, and of each region why it is that
-// much: by the mode of the service's policy, or by another that the request names.
+// much, in the form of HTTP. What that is the registry says.
 
 // The parameters of a discovery.
 const (
@@ -19,12 +17,6 @@ const (
 )
 
 var discoveryQuery = append([]string{failoverName, fromRegionName, fromZoneName, limitName}, freshQuery...)
-
-// discoveryMax is how many instances an answer has at most; the first are those that are called first.
-const discoveryMax = 1_000
-
-// failoverWords are the modes that a request may name: gateways take the place of instances for proxies only.
-var failoverWords = []string{registry.FailoverLocalOnly, registry.FailoverLocalFirst, registry.FailoverRemoteFallback, registry.FailoverMerged}
 
 type shownDiscovery struct {
 	Namespace  string               `json:"namespace"`
@@ -49,16 +41,9 @@ type discoveredRegion struct {
 	Suspect    int            `json:"suspect,omitempty"`
 	Withheld   int            `json:"withheld,omitempty"`
 	Given      int            `json:"given"`                // that the client is told of
+	Gateways   int            `json:"gateways,omitempty"`   // of these, in the place of instances
 	Priorities []int          `json:"priorities,omitempty"` // of those; 0 is called first
 	Why        []regionReason `json:"why"`                  // that it is not all that the region has
-}
-
-// key names the copy; that of this region itself is none.
-func (r *discoveredRegion) key() registry.RegionKey {
-	if r.ClusterID == 0 {
-		return registry.RegionKey{}
-	}
-	return registry.RegionKey{Region: r.Region, Cluster: r.ClusterID}
 }
 
 type regionReason struct {
@@ -67,180 +52,97 @@ type regionReason struct {
 }
 
 type discoveredInstance struct {
-	InstanceID string         `json:"instanceId"`
-	Region     string         `json:"region"`
-	Zone       string         `json:"zone,omitempty"`
-	Status     string         `json:"status"`
-	Priority   int            `json:"priority"`
-	Endpoints  []endpointBody `json:"endpoints"`
+	InstanceID string               `json:"instanceId"`
+	Region     string               `json:"region"`
+	Zone       string               `json:"zone,omitempty"`
+	Status     string               `json:"status"`
+	Priority   int                  `json:"priority"`
+	Gateway    *shownGateway        `json:"gateway,omitempty"` // it is one, in the place of the region's instances
+	Endpoints  []discoveredEndpoint `json:"endpoints"`
+}
+
+// shownGateway names the service that a gateway is an instance of.
+type shownGateway struct {
+	Namespace string `json:"namespace"`
+	Service   string `json:"service"`
+}
+
+type discoveredEndpoint struct {
+	Name      string `json:"name"`
+	Protocol  string `json:"protocol"`
+	Host      string `json:"host"`
+	Port      int32  `json:"port"`
+	Path      string `json:"path"`
+	Weight    int32  `json:"weight"`
+	Authority string `json:"authority,omitempty"` // of a gateway: the host, or of TLS the SNI, by which it knows where to
 }
 
 func (a *API) v2Discovery(w http.ResponseWriter, q *http.Request) error {
 	p := parametersOf(q)
 	p.only(discoveryQuery...)
 	fresh := p.freshness(a)
-	at := registry.Standpoint{Region: p.first(fromRegionName), Zone: p.first(fromZoneName), Order: a.registry.RegionOrder()}
-	if p.first(failoverName) != "" {
-		at.Mode = p.choice(failoverName, failoverWords...)
+	k := pathService(q)
+	ask := registry.DiscoveryQuery{
+		Query:    registry.Query{Namespace: k.Namespace, Services: []string{k.Service}, Statuses: []string{"any"}, Limit: p.limit(), Consistency: fresh.Consistency},
+		Failover: p.first(failoverName), FromRegion: p.first(fromRegionName), FromZone: p.first(fromZoneName), Neighbours: a.federation().Neighbours,
 	}
-	if at.Region == "" {
-		at.Region = a.registry.OwnRegion()
-	}
-	most := p.limit()
-	if most < 0 || most > discoveryMax {
-		p.add(limitName, fmt.Sprintf("%d is not from 0 to %d", most, discoveryMax))
-	}
+	p.join(ask.Check())
 	if err := p.err(); err != nil {
 		return err
 	}
-	one, revision, err := a.registry.Service(q.Context(), pathService(q), fresh.Consistency)
-	setRevision(w, revision)
+	found, err := a.registry.Discover(q.Context(), ask)
+	setRevision(w, found.Revision)
 	if err != nil {
 		return err
 	}
 	fresh.tell(w)
-	if most == 0 {
-		most = discoveryMax
-	}
-	out := a.discover(one.Service, at, most)
-	out.Revision = revision
-	writeJSON(w, http.StatusOK, typeJSON, &out)
+	writeJSON(w, http.StatusOK, typeJSON, discoveryShown(&found))
 	return nil
 }
 
-// discover says what a client gets of a service, region by region.
-func (a *API) discover(s *registry.Service, at registry.Standpoint, most int) shownDiscovery {
-	settings := a.federation()
-	out := shownDiscovery{
-		Namespace: s.Key.Namespace, Service: s.Key.Service, FromRegion: at.Region, FromZone: at.Zone, Mode: at.Mode,
-		Exported: settings.Exports.HowMuch(s.Key), Regions: a.discoverable(settings), Instances: []discoveredInstance{},
+func discoveryShown(d *registry.Discovery) *shownDiscovery {
+	out := &shownDiscovery{
+		Namespace: d.Key.Namespace, Service: d.Key.Service, Revision: d.Revision, FromRegion: d.FromRegion, FromZone: d.FromZone, Mode: d.Mode,
+		Exported: d.Exported, Regions: regionsShown(d), Instances: []discoveredInstance{}, More: d.More,
 	}
-	if out.Mode == "" {
-		out.Mode = s.Policy.FailoverMode()
-	}
-	rank := s.Rank(at, s.Shown)
-	for _, i := range s.Instances {
-		of := out.region(i)
-		of.Instances++
-		switch c, aged := i.Condition(registry.SourceRegion, ""); {
-		case aged && c.Status == registry.StatusSuspect:
-			of.Suspect++
-		case aged:
-			of.Withheld++
-		}
-	}
-	for n, i := range s.Shown {
-		if rank.Of[n] < 0 || !i.Status.Routable() && !s.HandsOut(i) || i.Imported != nil && out.Mode == registry.FailoverGateway {
-			continue
-		}
-		of := out.region(i)
-		of.Given++
-		if !slices.Contains(of.Priorities, rank.Of[n]) {
-			of.Priorities = append(of.Priorities, rank.Of[n])
-		}
-		out.Instances = append(out.Instances, discoveredOf(i, rank.Of[n]))
-	}
-	slices.SortStableFunc(out.Instances, func(a, b discoveredInstance) int { return a.Priority - b.Priority })
-	if len(out.Instances) > most {
-		out.Instances, out.More = out.Instances[:most], true
-	}
-	for n := range out.Regions {
-		slices.Sort(out.Regions[n].Priorities)
-		out.Regions[n].Why = a.whyNotAll(s, &out, &out.Regions[n], settings)
+	for n := range d.Given {
+		out.Instances = append(out.Instances, discoveredShown(&d.Given[n]))
 	}
 	return out
 }
 
-// discoverable are the regions that there may be something of: this one, those of the
-// settings in their order, and others that there is a copy of.
-func (a *API) discoverable(settings Federation) []discoveredRegion {
-	out := []discoveredRegion{{Region: a.registry.OwnRegion(), Connected: true}}
-	for _, k := range settings.Sources {
-		out = append(out, discoveredRegion{Region: k.Region, ClusterID: k.Cluster})
-	}
-	for _, of := range a.registry.Regions() {
-		if !slices.Contains(settings.Sources, of.Key) {
-			out = append(out, discoveredRegion{Region: of.Key.Region, ClusterID: of.Key.Cluster})
+func regionsShown(d *registry.Discovery) []discoveredRegion {
+	var out []discoveredRegion
+	for n := range d.Regions {
+		r := &d.Regions[n]
+		one := discoveredRegion{
+			Region: r.Key.Region, ClusterID: r.Key.Cluster, Connected: r.Connected, Instances: r.Instances, Suspect: r.Suspect, Withheld: r.Withheld,
+			Given: r.Given, Gateways: r.Gateways, Priorities: r.Priorities, Why: []regionReason{},
 		}
-	}
-	for n := range out[1:] {
-		one := &out[n+1]
-		of := a.shownRegion(a.registry.Region(one.key()), slices.Contains(settings.Sources, one.key()), settings.Fresh)
-		one.AgeMs, one.Connected = of.AgeMs, of.Connected
-	}
-	return out
-}
-
-// region is that of an instance. One that was forgotten since may be in none: it is the last.
-func (d *shownDiscovery) region(i *registry.Instance) *discoveredRegion {
-	k := registry.RegionKey{}
-	if i.Imported != nil {
-		k = registry.RegionKey{Region: i.Region, Cluster: i.Imported.Cluster}
-	}
-	at := slices.IndexFunc(d.Regions, func(r discoveredRegion) bool { return r.key() == k })
-	if at < 0 {
-		d.Regions = append(d.Regions, discoveredRegion{Region: k.Region, ClusterID: k.Cluster})
-		at = len(d.Regions) - 1
-	}
-	return &d.Regions[at]
-}
-
-func discoveredOf(i *registry.Instance, priority int) discoveredInstance {
-	out := discoveredInstance{InstanceID: i.ID, Region: i.Region, Zone: i.Zone, Status: i.Status.String(), Priority: priority}
-	for _, e := range i.Endpoints {
-		out.Endpoints = append(out.Endpoints, endpointBody{Name: e.Name, Protocol: e.Protocol, Host: e.Host, Port: e.Port, Path: e.Path, Weight: e.Weight})
-	}
-	return out
-}
-
-// whyNotAll says why a client is not given all that a region has, as far as it is known here.
-func (a *API) whyNotAll(s *registry.Service, all *shownDiscovery, of *discoveredRegion, settings Federation) []regionReason {
-	out := []regionReason{}
-	because := func(is bool, code, text string, args ...any) {
-		if is {
-			out = append(out, regionReason{code, fmt.Sprintf(text, args...)})
+		if r.KnownAge {
+			ms := r.Age.Milliseconds()
+			one.AgeMs = &ms
 		}
-	}
-	if of.key() != (registry.RegionKey{}) {
-		a.whyNotCopied(s, of, settings, because)
-	}
-	usable := of.Instances - of.Withheld
-	switch remote := of.Region != all.FromRegion; {
-	case usable == 0 || of.Given > 0:
-	case all.Mode == registry.FailoverGateway && of.ClusterID != 0:
-		because(true, "gateway", "proxies are given the gateways of the region in place of its instances")
-	case remote && all.Mode == registry.FailoverLocalOnly:
-		because(true, "local_only", "the mode is local-only: a client in region %s is told of that region's instances only", all.FromRegion)
-	case remote && all.Mode == registry.FailoverLocalFirst:
-		because(true, "local_first", "the mode is local-first, and region %s has the %d passing instances that are enough", all.FromRegion, s.Policy.MinPassing())
-	default:
-		because(true, "unhealthy", "none of its instances is fit for use")
+		for _, why := range r.Why {
+			one.Why = append(one.Why, regionReason{why.Code, why.Text})
+		}
+		out = append(out, one)
 	}
 	return out
 }
 
-// whyNotCopied says what keeps a copy of another region from being whole and young.
-func (a *API) whyNotCopied(s *registry.Service, of *discoveredRegion, settings Federation, because func(is bool, code, text string, args ...any)) {
-	copied := a.registry.Region(of.key())
-	at := slices.Index(settings.Sources, of.key())
-	because(at < 0, "not_followed", "no [[federation.regions]] of this member's settings names it")
-	because(copied.Paused, "paused", "its copy takes nothing in: stellmapctl federation resume %s", clip(of.Region))
-	imported := "all"
-	if at >= 0 && at < len(settings.Wanted) {
-		imported = settings.Wanted[at].HowMuch(s.Key)
+func discoveredShown(one *registry.Discovered) discoveredInstance {
+	i := one.Instance
+	out := discoveredInstance{InstanceID: i.ID, Region: i.Region, Zone: i.Zone, Status: i.Status.String(), Priority: one.Priority}
+	for n, e := range i.Endpoints {
+		shown := discoveredEndpoint{Name: e.Name, Protocol: e.Protocol, Host: e.Host, Port: e.Port, Path: e.Path, Weight: e.Weight}
+		if one.Authorities != nil {
+			shown.Authority = one.Authorities[n]
+		}
+		out.Endpoints = append(out.Endpoints, shown)
 	}
-	because(imported == "none", "not_imported", "import of its [[federation.regions]] does not select the service")
-	because(imported == "some", "partly_imported", "import of its [[federation.regions]] selects instances of the service by their labels")
-	switch {
-	case copied.Cursor.Sync != 0:
-		because(true, "full_sync", "it is telling all there is, and has not come to its end")
-	case copied.Cursor.Incarnation == "":
-		because(true, "nothing_told", "it has told nothing yet")
-	case of.Instances == 0 && imported != "none":
-		because(true, "not_told", "it tells of no instance of the service: it has none, or does not export them")
+	if one.Authorities != nil {
+		out.Gateway = &shownGateway{i.Namespace, i.Service}
 	}
-	because(!of.Connected && !copied.Paused && at >= 0, "not_connected", "it has not been heard for a while: what there is of it ages")
-	because(copied.Held.Since != 0, "held", "%d of its instances, of all services, were not told in the last full sync, and are kept until that is confirmed", copied.Held.Instances)
-	because(of.Suspect > 0, "stale_suspect", "its copy is too old for failover.staleAfterSeconds of the policy: %d are used after all others", of.Suspect)
-	because(of.Withheld > 0, "stale_withheld", "its copy is too old for failover.staleAfterSeconds of the policy: %d are not used", of.Withheld)
+	return out
 }

@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	recordv1 "github.com/stellmap/stellmap/api/proto/stellmap/record/v1"
 	"github.com/stellmap/stellmap/registry"
+	"github.com/stellmap/stellmap/registry/registrytest"
 )
 
 // TestWhoIsGivenWhat shows what a client is given of a service by the mode of its policy or
@@ -21,28 +21,14 @@ func TestWhoIsGivenWhat(t *testing.T) {
 	}
 	m := newMember(t, func(config *Config) {
 		config.Federation = func() Federation {
-			return Federation{Sources: []registry.RegionKey{b, c}, Fresh: 30 * time.Second, Wanted: []registry.Selection{{}, pay}, Exports: pay}
+			return Federation{Neighbours: registry.Neighbours{Sources: []registry.RegionKey{b, c}, Fresh: 30 * time.Second, Wanted: []registry.Selection{{}, pay}, Exports: pay}}
 		}
 	})
 	m.register("orders", "a", "10.0.0.1", "")
-	in := registry.Import{Region: b, Step: registry.ImportStepBegin, Upto: registry.ImportCursor{Incarnation: "beef", Sync: 1}}
-	part := in
-	part.Step, part.After, part.Upto.Parts, part.KnownAge = registry.ImportStepPart, in.Upto, 1, true
-	for _, id := range []string{"x", "y"} {
-		part.Items = append(part.Items, registry.ImportItem{
-			Key: registry.InstanceKey{Namespace: "prod", Service: "orders", ID: id},
-			Record: &recordv1.InstanceRecord{Format: 1, Status: recordv1.InstanceRecord_STATUS_PASSING, Spec: &recordv1.InstanceSpec{
-				LeaseTtlMs: 30_000, Endpoints: []*recordv1.Endpoint{{Name: "http", Protocol: "http", Host: "10.1.0.1", Port: 80, Weight: 100}},
-			}},
-		})
+	tell := func(region registry.RegionKey, all string) {
+		registrytest.Tell(t, m.config.Registry, region, registrytest.ToldOf(t, all)...)
 	}
-	sweep := part
-	sweep.Step, sweep.After, sweep.Items, sweep.Upto = registry.ImportStepSweep, part.Upto, nil, registry.ImportCursor{Incarnation: "beef", Revision: 7}
-	for _, one := range []registry.Import{in, part, sweep} {
-		if _, err := m.config.Registry.Import(t.Context(), one); err != nil {
-			t.Fatal(err)
-		}
-	}
+	tell(b, "prod orders x http 10.1.0.1 80\nprod orders y http 10.1.0.1 81\n")
 	ask := func(query string) (d shownDiscovery) {
 		t.Helper()
 		into(t, m.must(http.StatusOK, http.MethodGet, "/api/v2/namespaces/prod/services/orders/discovery"+query, ""), &d)
@@ -67,6 +53,7 @@ func TestWhoIsGivenWhat(t *testing.T) {
 		"?failover=local-first":              "local-first; here gives 1 of 1 as [0], for []; b gives 0 of 2 as [], for [local_first]",
 		"?fromRegion=b":                      "remote-fallback; here gives 1 of 1 as [1], for []; b gives 2 of 2 as [0], for []",
 		"?fromRegion=c&failover=local-first": "local-first; here gives 1 of 1 as [1], for []; b gives 2 of 2 as [0], for []",
+		"?failover=gateway":                  "gateway; here gives 1 of 1 as [0], for []; b gives 0 of 2 as [], for [no_gateway]",
 	} {
 		mustEqual(t, "what is given for "+query, inWords(ask(query)), want+cGives)
 	}
@@ -79,4 +66,63 @@ func TestWhoIsGivenWhat(t *testing.T) {
 			t.Errorf("%s is refused with %s", query, body)
 		}
 	}
+}
+
+// TestOtherRegionsAreDiscoveredByTheirGateways shows gateways in the place of instances: where there is
+// something to lead to and a gateway that can be called, each endpoint with the host by which the gateway knows it.
+func TestOtherRegionsAreDiscoveredByTheirGateways(t *testing.T) {
+	b, c, d := registry.RegionKey{Region: "b", Cluster: 200}, registry.RegionKey{Region: "c", Cluster: 300}, registry.RegionKey{Region: "d", Cluster: 400}
+	m := newMember(t, func(config *Config) {
+		config.Federation = func() Federation {
+			return Federation{Neighbours: registry.Neighbours{Sources: []registry.RegionKey{b, c, d}, Fresh: 30 * time.Second}}
+		}
+	})
+	const orders = "/api/v2/namespaces/prod/services/orders"
+	m.must(http.StatusCreated, http.MethodPut, orders+"/instances/a", `{"endpoints":[{"protocol":"http","host":"10.0.0.1","port":80},{"name":"Admin","protocol":"http","host":"10.0.0.1","port":81},{"protocol":"redis","host":"10.0.0.1","port":82}]}`)
+	m.must(http.StatusCreated, http.MethodPut, orders+"/policy", `{"failover":{"mode":"gateway","gateway":"edge.infra"}}`)
+	ask := func(query string) string {
+		t.Helper()
+		var found shownDiscovery
+		into(t, m.must(http.StatusOK, http.MethodGet, orders+"/discovery"+query, ""), &found)
+		var out []string
+		for _, i := range found.Instances {
+			one := fmt.Sprintf("%d %s", i.Priority, i.InstanceID)
+			if i.Gateway != nil {
+				one += " of " + i.Gateway.Namespace + "/" + i.Gateway.Service
+			}
+			for _, e := range i.Endpoints {
+				one += fmt.Sprintf(" %s=%s://%s:%d", e.Name, e.Protocol, e.Host, e.Port)
+				if e.Authority != "" {
+					one += " as " + e.Authority
+				}
+			}
+			out = append(out, one)
+		}
+		for _, r := range found.Regions {
+			for _, why := range r.Why {
+				if strings.HasSuffix(why.Code, "gateway") {
+					out = append(out, r.Region+": "+why.Text)
+				}
+			}
+		}
+		return strings.Join(out, "\n")
+	}
+	const (
+		own    = "0 a http=http://10.0.0.1:80 Admin=http://10.0.0.1:81 redis=redis://10.0.0.1:82"
+		byEdge = "it is reached by its gateways, the instances of service edge in namespace infra there, which are given in place of its instances"
+		isNot  = ": it is reached by gateways, and is not: "
+		noEdge = isNot + "service edge in namespace infra has no instance there that can be called"
+	)
+	tell := func(region registry.RegionKey, all string) {
+		registrytest.Tell(t, m.config.Registry, region, registrytest.ToldOf(t, all)...)
+	}
+	tell(b, "prod orders x http 10.1.0.1 80\n")
+	mustEqual(t, "what is given where nobody has a gateway", ask(""), own+"\nb"+isNot+"there is no service edge in namespace infra to be the gateways")
+	tell(b, "prod orders x http 10.1.0.1 80\ninfra edge g1 tcp 10.1.9.1 15443\ninfra edge g2 tcp 10.1.9.2 15443 critical\n")
+	tell(c, "prod orders x http 10.2.0.1 80\ninfra edge g1 tcp 10.2.9.1 15443 critical\n")
+	tell(d, "prod orders x http 10.3.0.1 80 critical\ninfra edge g1 tcp 10.3.9.1 15443\n")
+	const led = "b/200/g1 of infra/edge http=http://10.1.9.1:15443 as orders.prod Admin=http://10.1.9.1:15443 as admin--orders.prod.mesh"
+	mustEqual(t, "what is given by gateways", ask(""), own+"\n1 "+led+"\nb: "+byEdge+"\nc"+noEdge)
+	mustEqual(t, "what a client of c is given", ask("?fromRegion=c"), "0 c/300/x http=http://10.2.0.1:80\n1 "+led+"\nhere"+noEdge+"\nb: "+byEdge)
+	mustEqual(t, "what is given in another mode", ask("?failover=local-first"), own)
 }

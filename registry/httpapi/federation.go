@@ -13,10 +13,7 @@ import (
 
 // Federation is what the settings of a member say of other regions.
 type Federation struct {
-	Sources []registry.RegionKey // that are followed, in order of preference
-	Fresh   time.Duration        // a copy that is younger is connected
-	Wanted  []registry.Selection // what is taken of each of the sources; none = everything
-	Exports registry.Selection   // what other regions are told of this one
+	registry.Neighbours
 
 	Following func(context.Context) Following // asks the leader how they are followed; nil = nobody knows
 }
@@ -70,10 +67,10 @@ func (a *API) v2Regions(w http.ResponseWriter, q *http.Request) error {
 			of = known[at]
 			known = slices.Delete(known, at, at+1)
 		}
-		out.Regions = append(out.Regions, a.shownRegion(of, true, settings.Fresh))
+		out.Regions = append(out.Regions, a.shownRegion(of, &settings.Neighbours))
 	}
 	for _, of := range known {
-		out.Regions = append(out.Regions, a.shownRegion(of, false, settings.Fresh))
+		out.Regions = append(out.Regions, a.shownRegion(of, &settings.Neighbours))
 	}
 	if settings.Following != nil && len(settings.Sources) > 0 {
 		out.showFollowing(settings.Following(q.Context()))
@@ -82,15 +79,15 @@ func (a *API) v2Regions(w http.ResponseWriter, q *http.Request) error {
 	return nil
 }
 
-func (a *API) shownRegion(of registry.Region, configured bool, fresh time.Duration) v2Region {
+func (a *API) shownRegion(of registry.Region, known *registry.Neighbours) v2Region {
 	out := v2Region{
-		Region: of.Key.Region, ClusterID: of.Key.Cluster, Configured: configured, Paused: of.Paused,
+		Region: of.Key.Region, ClusterID: of.Key.Cluster, Configured: slices.Contains(known.Sources, of.Key), Paused: of.Paused,
 		Incarnation: of.Cursor.Incarnation, Revision: of.Cursor.Revision, FullSync: of.Cursor.Sync != 0,
-		Instances: of.Instances, Services: of.Services, Suspect: of.Suspect, Withheld: of.Withheld,
+		Instances: of.Instances, Services: of.Services, Suspect: of.Suspect, Withheld: of.Withheld, Connected: a.registry.Connected(of, known),
 	}
 	if age, known := a.registry.RegionAge(of); known {
 		ms := age.Milliseconds()
-		out.AgeMs, out.Connected = &ms, configured && !of.Paused && age <= fresh
+		out.AgeMs = &ms
 	}
 	if h := of.Held; h.Since != 0 {
 		since := time.UnixMilli(h.Since)

@@ -19,7 +19,7 @@ func TestTheCopiesOfRegions(t *testing.T) {
 	b := registry.RegionKey{Region: "b", Cluster: 200}
 	m := newMember(t, func(c *Config) {
 		c.Federation = func() Federation {
-			return Federation{Sources: []registry.RegionKey{b, {Region: "c", Cluster: 300}}, Fresh: 30 * time.Second}
+			return Federation{Neighbours: registry.Neighbours{Sources: []registry.RegionKey{b, {Region: "c", Cluster: 300}}, Fresh: 30 * time.Second}}
 		}
 	})
 	m.register("orders", "a", "10.0.0.1", "")
@@ -88,7 +88,9 @@ func TestTheCopiesOfRegions(t *testing.T) {
 func TestWhatAnOldCopyIsToldAs(t *testing.T) {
 	b := registry.RegionKey{Region: "b", Cluster: 200}
 	m := newMember(t, func(c *Config) {
-		c.Federation = func() Federation { return Federation{Sources: []registry.RegionKey{b}, Fresh: 30 * time.Second} }
+		c.Federation = func() Federation {
+			return Federation{Neighbours: registry.Neighbours{Sources: []registry.RegionKey{b}, Fresh: 30 * time.Second}}
+		}
 	})
 	in := registry.Import{Region: b, Step: registry.ImportStepBegin, Upto: registry.ImportCursor{Incarnation: "beef", Sync: 1}}
 	part := in
@@ -158,7 +160,7 @@ func TestWhyARegionIsNotFollowed(t *testing.T) {
 	var says Following
 	m := newMember(t, func(config *Config) {
 		config.Federation = func() Federation {
-			return Federation{Sources: []registry.RegionKey{b, c}, Following: func(context.Context) Following { return says }}
+			return Federation{Neighbours: registry.Neighbours{Sources: []registry.RegionKey{b, c}}, Following: func(context.Context) Following { return says }}
 		}
 	})
 	var got v2Federation

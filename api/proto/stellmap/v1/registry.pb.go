@@ -1611,8 +1611,10 @@ type Instance struct {
 	Conditions []*Condition           `protobuf:"bytes,19,rep,name=conditions,proto3" json:"conditions,omitempty"`
 	ExpiredAt  *timestamppb.Timestamp `protobuf:"bytes,20,opt,name=expired_at,json=expiredAt,proto3" json:"expired_at,omitempty"`
 	// Of its last change that a reader can see.
-	Revision      uint64 `protobuf:"varint,21,opt,name=revision,proto3" json:"revision,omitempty"`
-	Counter       uint64 `protobuf:"varint,22,opt,name=counter,proto3" json:"counter,omitempty"`
+	Revision uint64 `protobuf:"varint,21,opt,name=revision,proto3" json:"revision,omitempty"`
+	Counter  uint64 `protobuf:"varint,22,opt,name=counter,proto3" json:"counter,omitempty"`
+	// Of an instance of another region; unset of the registry's own.
+	Origin        *Origin `protobuf:"bytes,23,opt,name=origin,proto3" json:"origin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1801,6 +1803,94 @@ func (x *Instance) GetCounter() uint64 {
 	return 0
 }
 
+func (x *Instance) GetOrigin() *Origin {
+	if x != nil {
+		return x.Origin
+	}
+	return nil
+}
+
+// Origin is where an instance of another region is from.
+type Origin struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	ClusterId uint64                 `protobuf:"varint,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	// As it is called there.
+	InstanceId string `protobuf:"bytes,2,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
+	// Of that region.
+	Revision uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	// When that region told of it last.
+	SeenAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=seen_at,json=seenAt,proto3" json:"seen_at,omitempty"`
+	// What that region says of it, where the age of the copy has made another status of it; else unset.
+	Status        Status `protobuf:"varint,5,opt,name=status,proto3,enum=stellmap.v1.Status" json:"status,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Origin) Reset() {
+	*x = Origin{}
+	mi := &file_stellmap_v1_registry_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Origin) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Origin) ProtoMessage() {}
+
+func (x *Origin) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_v1_registry_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Origin.ProtoReflect.Descriptor instead.
+func (*Origin) Descriptor() ([]byte, []int) {
+	return file_stellmap_v1_registry_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Origin) GetClusterId() uint64 {
+	if x != nil {
+		return x.ClusterId
+	}
+	return 0
+}
+
+func (x *Origin) GetInstanceId() string {
+	if x != nil {
+		return x.InstanceId
+	}
+	return ""
+}
+
+func (x *Origin) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *Origin) GetSeenAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SeenAt
+	}
+	return nil
+}
+
+func (x *Origin) GetStatus() Status {
+	if x != nil {
+		return x.Status
+	}
+	return Status_STATUS_UNSPECIFIED
+}
+
 // Condition is something that is said of an instance.
 type Condition struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1818,7 +1908,7 @@ type Condition struct {
 
 func (x *Condition) Reset() {
 	*x = Condition{}
-	mi := &file_stellmap_v1_registry_proto_msgTypes[18]
+	mi := &file_stellmap_v1_registry_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1830,7 +1920,7 @@ func (x *Condition) String() string {
 func (*Condition) ProtoMessage() {}
 
 func (x *Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_v1_registry_proto_msgTypes[18]
+	mi := &file_stellmap_v1_registry_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1843,7 +1933,7 @@ func (x *Condition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Condition.ProtoReflect.Descriptor instead.
 func (*Condition) Descriptor() ([]byte, []int) {
-	return file_stellmap_v1_registry_proto_rawDescGZIP(), []int{18}
+	return file_stellmap_v1_registry_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Condition) GetSource() string {
@@ -1931,7 +2021,7 @@ type Filter struct {
 
 func (x *Filter) Reset() {
 	*x = Filter{}
-	mi := &file_stellmap_v1_registry_proto_msgTypes[19]
+	mi := &file_stellmap_v1_registry_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1943,7 +2033,7 @@ func (x *Filter) String() string {
 func (*Filter) ProtoMessage() {}
 
 func (x *Filter) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_v1_registry_proto_msgTypes[19]
+	mi := &file_stellmap_v1_registry_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1956,7 +2046,7 @@ func (x *Filter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Filter.ProtoReflect.Descriptor instead.
 func (*Filter) Descriptor() ([]byte, []int) {
-	return file_stellmap_v1_registry_proto_rawDescGZIP(), []int{19}
+	return file_stellmap_v1_registry_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Filter) GetNamespace() string {
@@ -2065,7 +2155,7 @@ type ListInstancesRequest struct {
 
 func (x *ListInstancesRequest) Reset() {
 	*x = ListInstancesRequest{}
-	mi := &file_stellmap_v1_registry_proto_msgTypes[20]
+	mi := &file_stellmap_v1_registry_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2077,7 +2167,7 @@ func (x *ListInstancesRequest) String() string {
 func (*ListInstancesRequest) ProtoMessage() {}
 
 func (x *ListInstancesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_v1_registry_proto_msgTypes[20]
+	mi := &file_stellmap_v1_registry_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2090,7 +2180,7 @@ func (x *ListInstancesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInstancesRequest.ProtoReflect.Descriptor instead.
 func (*ListInstancesRequest) Descriptor() ([]byte, []int) {
-	return file_stellmap_v1_registry_proto_rawDescGZIP(), []int{20}
+	return file_stellmap_v1_registry_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListInstancesRequest) GetFilter() *Filter {
@@ -2146,7 +2236,7 @@ type ListInstancesResponse struct {
 
 func (x *ListInstancesResponse) Reset() {
 	*x = ListInstancesResponse{}
-	mi := &file_stellmap_v1_registry_proto_msgTypes[21]
+	mi := &file_stellmap_v1_registry_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2158,7 +2248,7 @@ func (x *ListInstancesResponse) String() string {
 func (*ListInstancesResponse) ProtoMessage() {}
 
 func (x *ListInstancesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_v1_registry_proto_msgTypes[21]
+	mi := &file_stellmap_v1_registry_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2171,7 +2261,7 @@ func (x *ListInstancesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInstancesResponse.ProtoReflect.Descriptor instead.
 func (*ListInstancesResponse) Descriptor() ([]byte, []int) {
-	return file_stellmap_v1_registry_proto_rawDescGZIP(), []int{21}
+	return file_stellmap_v1_registry_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListInstancesResponse) GetRevision() uint64 {
@@ -2220,7 +2310,7 @@ type GetServiceRequest struct {
 
 func (x *GetServiceRequest) Reset() {
 	*x = GetServiceRequest{}
-	mi := &file_stellmap_v1_registry_proto_msgTypes[22]
+	mi := &file_stellmap_v1_registry_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2232,7 +2322,7 @@ func (x *GetServiceRequest) String() string {
 func (*GetServiceRequest) ProtoMessage() {}
 
 func (x *GetServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_v1_registry_proto_msgTypes[22]
+	mi := &file_stellmap_v1_registry_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2245,7 +2335,7 @@ func (x *GetServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServiceRequest.ProtoReflect.Descriptor instead.
 func (*GetServiceRequest) Descriptor() ([]byte, []int) {
-	return file_stellmap_v1_registry_proto_rawDescGZIP(), []int{22}
+	return file_stellmap_v1_registry_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetServiceRequest) GetNamespace() string {
@@ -2281,7 +2371,7 @@ type GetServiceResponse struct {
 
 func (x *GetServiceResponse) Reset() {
 	*x = GetServiceResponse{}
-	mi := &file_stellmap_v1_registry_proto_msgTypes[23]
+	mi := &file_stellmap_v1_registry_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2293,7 +2383,7 @@ func (x *GetServiceResponse) String() string {
 func (*GetServiceResponse) ProtoMessage() {}
 
 func (x *GetServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_v1_registry_proto_msgTypes[23]
+	mi := &file_stellmap_v1_registry_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2306,7 +2396,7 @@ func (x *GetServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServiceResponse.ProtoReflect.Descriptor instead.
 func (*GetServiceResponse) Descriptor() ([]byte, []int) {
-	return file_stellmap_v1_registry_proto_rawDescGZIP(), []int{23}
+	return file_stellmap_v1_registry_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GetServiceResponse) GetRevision() uint64 {
@@ -2350,7 +2440,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_stellmap_v1_registry_proto_msgTypes[24]
+	mi := &file_stellmap_v1_registry_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2362,7 +2452,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_v1_registry_proto_msgTypes[24]
+	mi := &file_stellmap_v1_registry_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2375,7 +2465,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_stellmap_v1_registry_proto_rawDescGZIP(), []int{24}
+	return file_stellmap_v1_registry_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Service) GetNamespace() string {
@@ -2451,7 +2541,7 @@ type StatusCount struct {
 
 func (x *StatusCount) Reset() {
 	*x = StatusCount{}
-	mi := &file_stellmap_v1_registry_proto_msgTypes[25]
+	mi := &file_stellmap_v1_registry_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2463,7 +2553,7 @@ func (x *StatusCount) String() string {
 func (*StatusCount) ProtoMessage() {}
 
 func (x *StatusCount) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_v1_registry_proto_msgTypes[25]
+	mi := &file_stellmap_v1_registry_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2476,7 +2566,7 @@ func (x *StatusCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusCount.ProtoReflect.Descriptor instead.
 func (*StatusCount) Descriptor() ([]byte, []int) {
-	return file_stellmap_v1_registry_proto_rawDescGZIP(), []int{25}
+	return file_stellmap_v1_registry_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *StatusCount) GetStatus() Status {
@@ -2503,7 +2593,7 @@ type ServiceEndpoint struct {
 
 func (x *ServiceEndpoint) Reset() {
 	*x = ServiceEndpoint{}
-	mi := &file_stellmap_v1_registry_proto_msgTypes[26]
+	mi := &file_stellmap_v1_registry_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2515,7 +2605,7 @@ func (x *ServiceEndpoint) String() string {
 func (*ServiceEndpoint) ProtoMessage() {}
 
 func (x *ServiceEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_v1_registry_proto_msgTypes[26]
+	mi := &file_stellmap_v1_registry_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2528,7 +2618,7 @@ func (x *ServiceEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceEndpoint.ProtoReflect.Descriptor instead.
 func (*ServiceEndpoint) Descriptor() ([]byte, []int) {
-	return file_stellmap_v1_registry_proto_rawDescGZIP(), []int{26}
+	return file_stellmap_v1_registry_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ServiceEndpoint) GetName() string {
@@ -2545,6 +2635,460 @@ func (x *ServiceEndpoint) GetProtocol() string {
 	return ""
 }
 
+type DiscoverRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Service   string                 `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	// local-only, local-first, remote-fallback, merged or gateway, in place of what the policy says; empty for that.
+	Failover string `protobuf:"bytes,3,opt,name=failover,proto3" json:"failover,omitempty"`
+	// Where the client is. Empty for the server's region, and for no zone.
+	FromRegion string `protobuf:"bytes,4,opt,name=from_region,json=fromRegion,proto3" json:"from_region,omitempty"`
+	FromZone   string `protobuf:"bytes,5,opt,name=from_zone,json=fromZone,proto3" json:"from_zone,omitempty"`
+	// So many instances at most, up to 1,000; 0 for as many as there is room for.
+	Limit         int32      `protobuf:"varint,6,opt,name=limit,proto3" json:"limit,omitempty"`
+	Freshness     *Freshness `protobuf:"bytes,7,opt,name=freshness,proto3" json:"freshness,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiscoverRequest) Reset() {
+	*x = DiscoverRequest{}
+	mi := &file_stellmap_v1_registry_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiscoverRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiscoverRequest) ProtoMessage() {}
+
+func (x *DiscoverRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_v1_registry_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiscoverRequest.ProtoReflect.Descriptor instead.
+func (*DiscoverRequest) Descriptor() ([]byte, []int) {
+	return file_stellmap_v1_registry_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *DiscoverRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *DiscoverRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *DiscoverRequest) GetFailover() string {
+	if x != nil {
+		return x.Failover
+	}
+	return ""
+}
+
+func (x *DiscoverRequest) GetFromRegion() string {
+	if x != nil {
+		return x.FromRegion
+	}
+	return ""
+}
+
+func (x *DiscoverRequest) GetFromZone() string {
+	if x != nil {
+		return x.FromZone
+	}
+	return ""
+}
+
+func (x *DiscoverRequest) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *DiscoverRequest) GetFreshness() *Freshness {
+	if x != nil {
+		return x.Freshness
+	}
+	return nil
+}
+
+type DiscoverResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// By which the answer was made.
+	Failover   string `protobuf:"bytes,2,opt,name=failover,proto3" json:"failover,omitempty"`
+	FromRegion string `protobuf:"bytes,3,opt,name=from_region,json=fromRegion,proto3" json:"from_region,omitempty"`
+	FromZone   string `protobuf:"bytes,4,opt,name=from_zone,json=fromZone,proto3" json:"from_zone,omitempty"`
+	// How much of what is registered here other regions are told: all, some or none.
+	Exported string `protobuf:"bytes,5,opt,name=exported,proto3" json:"exported,omitempty"`
+	// This region, and then the others.
+	Regions   []*DiscoveredRegion   `protobuf:"bytes,6,rep,name=regions,proto3" json:"regions,omitempty"`
+	Instances []*DiscoveredInstance `protobuf:"bytes,7,rep,name=instances,proto3" json:"instances,omitempty"`
+	// There are others, which are called later.
+	More bool `protobuf:"varint,8,opt,name=more,proto3" json:"more,omitempty"`
+	// As in GetInstanceResponse.
+	Age           *durationpb.Duration `protobuf:"bytes,9,opt,name=age,proto3" json:"age,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiscoverResponse) Reset() {
+	*x = DiscoverResponse{}
+	mi := &file_stellmap_v1_registry_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiscoverResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiscoverResponse) ProtoMessage() {}
+
+func (x *DiscoverResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_v1_registry_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiscoverResponse.ProtoReflect.Descriptor instead.
+func (*DiscoverResponse) Descriptor() ([]byte, []int) {
+	return file_stellmap_v1_registry_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *DiscoverResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *DiscoverResponse) GetFailover() string {
+	if x != nil {
+		return x.Failover
+	}
+	return ""
+}
+
+func (x *DiscoverResponse) GetFromRegion() string {
+	if x != nil {
+		return x.FromRegion
+	}
+	return ""
+}
+
+func (x *DiscoverResponse) GetFromZone() string {
+	if x != nil {
+		return x.FromZone
+	}
+	return ""
+}
+
+func (x *DiscoverResponse) GetExported() string {
+	if x != nil {
+		return x.Exported
+	}
+	return ""
+}
+
+func (x *DiscoverResponse) GetRegions() []*DiscoveredRegion {
+	if x != nil {
+		return x.Regions
+	}
+	return nil
+}
+
+func (x *DiscoverResponse) GetInstances() []*DiscoveredInstance {
+	if x != nil {
+		return x.Instances
+	}
+	return nil
+}
+
+func (x *DiscoverResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+func (x *DiscoverResponse) GetAge() *durationpb.Duration {
+	if x != nil {
+		return x.Age
+	}
+	return nil
+}
+
+// DiscoveredRegion is what a region contributes.
+type DiscoveredRegion struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Region string                 `protobuf:"bytes,1,opt,name=region,proto3" json:"region,omitempty"`
+	// Of another region; 0 of this one.
+	ClusterId uint64 `protobuf:"varint,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	// Of the copy of another region; unset where that was never confirmed.
+	Age       *durationpb.Duration `protobuf:"bytes,3,opt,name=age,proto3" json:"age,omitempty"`
+	Connected bool                 `protobuf:"varint,4,opt,name=connected,proto3" json:"connected,omitempty"`
+	// That there are of it here, whatever their status; of these, those that are used last or not at all since the copy is old.
+	Instances int32 `protobuf:"varint,5,opt,name=instances,proto3" json:"instances,omitempty"`
+	Suspect   int32 `protobuf:"varint,6,opt,name=suspect,proto3" json:"suspect,omitempty"`
+	Withheld  int32 `protobuf:"varint,7,opt,name=withheld,proto3" json:"withheld,omitempty"`
+	// That the client is told of; of these, gateways in the place of instances.
+	Given    int32 `protobuf:"varint,8,opt,name=given,proto3" json:"given,omitempty"`
+	Gateways int32 `protobuf:"varint,9,opt,name=gateways,proto3" json:"gateways,omitempty"`
+	// Of those that are given; 0 is called first.
+	Priorities []int32 `protobuf:"varint,10,rep,packed,name=priorities,proto3" json:"priorities,omitempty"`
+	// That it is not all that the region has.
+	Why           []*DiscoveryReason `protobuf:"bytes,11,rep,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiscoveredRegion) Reset() {
+	*x = DiscoveredRegion{}
+	mi := &file_stellmap_v1_registry_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiscoveredRegion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiscoveredRegion) ProtoMessage() {}
+
+func (x *DiscoveredRegion) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_v1_registry_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiscoveredRegion.ProtoReflect.Descriptor instead.
+func (*DiscoveredRegion) Descriptor() ([]byte, []int) {
+	return file_stellmap_v1_registry_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *DiscoveredRegion) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *DiscoveredRegion) GetClusterId() uint64 {
+	if x != nil {
+		return x.ClusterId
+	}
+	return 0
+}
+
+func (x *DiscoveredRegion) GetAge() *durationpb.Duration {
+	if x != nil {
+		return x.Age
+	}
+	return nil
+}
+
+func (x *DiscoveredRegion) GetConnected() bool {
+	if x != nil {
+		return x.Connected
+	}
+	return false
+}
+
+func (x *DiscoveredRegion) GetInstances() int32 {
+	if x != nil {
+		return x.Instances
+	}
+	return 0
+}
+
+func (x *DiscoveredRegion) GetSuspect() int32 {
+	if x != nil {
+		return x.Suspect
+	}
+	return 0
+}
+
+func (x *DiscoveredRegion) GetWithheld() int32 {
+	if x != nil {
+		return x.Withheld
+	}
+	return 0
+}
+
+func (x *DiscoveredRegion) GetGiven() int32 {
+	if x != nil {
+		return x.Given
+	}
+	return 0
+}
+
+func (x *DiscoveredRegion) GetGateways() int32 {
+	if x != nil {
+		return x.Gateways
+	}
+	return 0
+}
+
+func (x *DiscoveredRegion) GetPriorities() []int32 {
+	if x != nil {
+		return x.Priorities
+	}
+	return nil
+}
+
+func (x *DiscoveredRegion) GetWhy() []*DiscoveryReason {
+	if x != nil {
+		return x.Why
+	}
+	return nil
+}
+
+type DiscoveryReason struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Code          string                 `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
+	Text          string                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiscoveryReason) Reset() {
+	*x = DiscoveryReason{}
+	mi := &file_stellmap_v1_registry_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiscoveryReason) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiscoveryReason) ProtoMessage() {}
+
+func (x *DiscoveryReason) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_v1_registry_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiscoveryReason.ProtoReflect.Descriptor instead.
+func (*DiscoveryReason) Descriptor() ([]byte, []int) {
+	return file_stellmap_v1_registry_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *DiscoveryReason) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *DiscoveryReason) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+type DiscoveredInstance struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A gateway is one of its own service, with the endpoints that it leads to.
+	Instance *Instance `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
+	// 0 is called first.
+	Priority int32 `protobuf:"varint,2,opt,name=priority,proto3" json:"priority,omitempty"`
+	// Of a gateway, for each endpoint: the host, or of TLS the SNI, by which it knows where to.
+	Authorities   []string `protobuf:"bytes,3,rep,name=authorities,proto3" json:"authorities,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiscoveredInstance) Reset() {
+	*x = DiscoveredInstance{}
+	mi := &file_stellmap_v1_registry_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiscoveredInstance) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiscoveredInstance) ProtoMessage() {}
+
+func (x *DiscoveredInstance) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_v1_registry_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiscoveredInstance.ProtoReflect.Descriptor instead.
+func (*DiscoveredInstance) Descriptor() ([]byte, []int) {
+	return file_stellmap_v1_registry_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *DiscoveredInstance) GetInstance() *Instance {
+	if x != nil {
+		return x.Instance
+	}
+	return nil
+}
+
+func (x *DiscoveredInstance) GetPriority() int32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
+}
+
+func (x *DiscoveredInstance) GetAuthorities() []string {
+	if x != nil {
+		return x.Authorities
+	}
+	return nil
+}
+
 type ListServicesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Filter        *Filter                `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
@@ -2558,7 +3102,7 @@ type ListServicesRequest struct {
 
 func (x *ListServicesRequest) Reset() {
 	*x = ListServicesRequest{}
-	mi := &file_stellmap_v1_registry_proto_msgTypes[27]
+	mi := &file_stellmap_v1_registry_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2570,7 +3114,7 @@ func (x *ListServicesRequest) String() string {
 func (*ListServicesRequest) ProtoMessage() {}
 
 func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_v1_registry_proto_msgTypes[27]
+	mi := &file_stellmap_v1_registry_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2583,7 +3127,7 @@ func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesRequest.ProtoReflect.Descriptor instead.
 func (*ListServicesRequest) Descriptor() ([]byte, []int) {
-	return file_stellmap_v1_registry_proto_rawDescGZIP(), []int{27}
+	return file_stellmap_v1_registry_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListServicesRequest) GetFilter() *Filter {
@@ -2635,7 +3179,7 @@ type ListServicesResponse struct {
 
 func (x *ListServicesResponse) Reset() {
 	*x = ListServicesResponse{}
-	mi := &file_stellmap_v1_registry_proto_msgTypes[28]
+	mi := &file_stellmap_v1_registry_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2647,7 +3191,7 @@ func (x *ListServicesResponse) String() string {
 func (*ListServicesResponse) ProtoMessage() {}
 
 func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_v1_registry_proto_msgTypes[28]
+	mi := &file_stellmap_v1_registry_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2660,7 +3204,7 @@ func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesResponse.ProtoReflect.Descriptor instead.
 func (*ListServicesResponse) Descriptor() ([]byte, []int) {
-	return file_stellmap_v1_registry_proto_rawDescGZIP(), []int{28}
+	return file_stellmap_v1_registry_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListServicesResponse) GetRevision() uint64 {
@@ -2713,7 +3257,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_stellmap_v1_registry_proto_msgTypes[29]
+	mi := &file_stellmap_v1_registry_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2725,7 +3269,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_v1_registry_proto_msgTypes[29]
+	mi := &file_stellmap_v1_registry_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2738,7 +3282,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_stellmap_v1_registry_proto_rawDescGZIP(), []int{29}
+	return file_stellmap_v1_registry_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *WatchRequest) GetFilter() *Filter {
@@ -2788,7 +3332,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_stellmap_v1_registry_proto_msgTypes[30]
+	mi := &file_stellmap_v1_registry_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2800,7 +3344,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_v1_registry_proto_msgTypes[30]
+	mi := &file_stellmap_v1_registry_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2813,7 +3357,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_stellmap_v1_registry_proto_rawDescGZIP(), []int{30}
+	return file_stellmap_v1_registry_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *WatchResponse) GetRevision() uint64 {
@@ -2871,7 +3415,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_stellmap_v1_registry_proto_msgTypes[31]
+	mi := &file_stellmap_v1_registry_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2883,7 +3427,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_v1_registry_proto_msgTypes[31]
+	mi := &file_stellmap_v1_registry_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2896,7 +3440,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_stellmap_v1_registry_proto_rawDescGZIP(), []int{31}
+	return file_stellmap_v1_registry_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Change) GetKind() ChangeKind {
@@ -3037,7 +3581,7 @@ const file_stellmap_v1_registry_proto_rawDesc = "" +
 	"\x13GetInstanceResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x121\n" +
 	"\binstance\x18\x02 \x01(\v2\x15.stellmap.v1.InstanceR\binstance\x12+\n" +
-	"\x03age\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03age\"\xfd\x06\n" +
+	"\x03age\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03age\"\xaa\a\n" +
 	"\bInstance\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12\x1f\n" +
@@ -3065,7 +3609,16 @@ const file_stellmap_v1_registry_proto_rawDesc = "" +
 	"\n" +
 	"expired_at\x18\x14 \x01(\v2\x1a.google.protobuf.TimestampR\texpiredAt\x12\x1a\n" +
 	"\brevision\x18\x15 \x01(\x04R\brevision\x12\x18\n" +
-	"\acounter\x18\x16 \x01(\x04R\acounter\"\xab\x02\n" +
+	"\acounter\x18\x16 \x01(\x04R\acounter\x12+\n" +
+	"\x06origin\x18\x17 \x01(\v2\x13.stellmap.v1.OriginR\x06origin\"\xc6\x01\n" +
+	"\x06Origin\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x01 \x01(\x04R\tclusterId\x12\x1f\n" +
+	"\vinstance_id\x18\x02 \x01(\tR\n" +
+	"instanceId\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\x123\n" +
+	"\aseen_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x06seenAt\x12+\n" +
+	"\x06status\x18\x05 \x01(\x0e2\x13.stellmap.v1.StatusR\x06status\"\xab\x02\n" +
 	"\tCondition\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12+\n" +
@@ -3127,7 +3680,50 @@ const file_stellmap_v1_registry_proto_rawDesc = "" +
 	"\tinstances\x18\x02 \x01(\x05R\tinstances\"A\n" +
 	"\x0fServiceEndpoint\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
-	"\bprotocol\x18\x02 \x01(\tR\bprotocol\"\xd0\x01\n" +
+	"\bprotocol\x18\x02 \x01(\tR\bprotocol\"\xef\x01\n" +
+	"\x0fDiscoverRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
+	"\aservice\x18\x02 \x01(\tR\aservice\x12\x1a\n" +
+	"\bfailover\x18\x03 \x01(\tR\bfailover\x12\x1f\n" +
+	"\vfrom_region\x18\x04 \x01(\tR\n" +
+	"fromRegion\x12\x1b\n" +
+	"\tfrom_zone\x18\x05 \x01(\tR\bfromZone\x12\x14\n" +
+	"\x05limit\x18\x06 \x01(\x05R\x05limit\x124\n" +
+	"\tfreshness\x18\a \x01(\v2\x16.stellmap.v1.FreshnessR\tfreshness\"\xdd\x02\n" +
+	"\x10DiscoverResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x1a\n" +
+	"\bfailover\x18\x02 \x01(\tR\bfailover\x12\x1f\n" +
+	"\vfrom_region\x18\x03 \x01(\tR\n" +
+	"fromRegion\x12\x1b\n" +
+	"\tfrom_zone\x18\x04 \x01(\tR\bfromZone\x12\x1a\n" +
+	"\bexported\x18\x05 \x01(\tR\bexported\x127\n" +
+	"\aregions\x18\x06 \x03(\v2\x1d.stellmap.v1.DiscoveredRegionR\aregions\x12=\n" +
+	"\tinstances\x18\a \x03(\v2\x1f.stellmap.v1.DiscoveredInstanceR\tinstances\x12\x12\n" +
+	"\x04more\x18\b \x01(\bR\x04more\x12+\n" +
+	"\x03age\x18\t \x01(\v2\x19.google.protobuf.DurationR\x03age\"\xea\x02\n" +
+	"\x10DiscoveredRegion\x12\x16\n" +
+	"\x06region\x18\x01 \x01(\tR\x06region\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x02 \x01(\x04R\tclusterId\x12+\n" +
+	"\x03age\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03age\x12\x1c\n" +
+	"\tconnected\x18\x04 \x01(\bR\tconnected\x12\x1c\n" +
+	"\tinstances\x18\x05 \x01(\x05R\tinstances\x12\x18\n" +
+	"\asuspect\x18\x06 \x01(\x05R\asuspect\x12\x1a\n" +
+	"\bwithheld\x18\a \x01(\x05R\bwithheld\x12\x14\n" +
+	"\x05given\x18\b \x01(\x05R\x05given\x12\x1a\n" +
+	"\bgateways\x18\t \x01(\x05R\bgateways\x12\x1e\n" +
+	"\n" +
+	"priorities\x18\n" +
+	" \x03(\x05R\n" +
+	"priorities\x12.\n" +
+	"\x03why\x18\v \x03(\v2\x1c.stellmap.v1.DiscoveryReasonR\x03why\"9\n" +
+	"\x0fDiscoveryReason\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\tR\x04code\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"\x85\x01\n" +
+	"\x12DiscoveredInstance\x121\n" +
+	"\binstance\x18\x01 \x01(\v2\x15.stellmap.v1.InstanceR\binstance\x12\x1a\n" +
+	"\bpriority\x18\x02 \x01(\x05R\bpriority\x12 \n" +
+	"\vauthorities\x18\x03 \x03(\tR\vauthorities\"\xd0\x01\n" +
 	"\x13ListServicesRequest\x12+\n" +
 	"\x06filter\x18\x01 \x01(\v2\x13.stellmap.v1.FilterR\x06filter\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\x05R\x05limit\x12\x16\n" +
@@ -3182,7 +3778,7 @@ const file_stellmap_v1_registry_proto_rawDesc = "" +
 	"\x17CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13CHANGE_KIND_CREATED\x10\x01\x12\x17\n" +
 	"\x13CHANGE_KIND_CHANGED\x10\x02\x12\x14\n" +
-	"\x10CHANGE_KIND_GONE\x10\x032\x81\x05\n" +
+	"\x10CHANGE_KIND_GONE\x10\x032\xca\x05\n" +
 	"\x0fRegistryService\x12G\n" +
 	"\bRegister\x12\x1c.stellmap.v1.RegisterRequest\x1a\x1d.stellmap.v1.RegisterResponse\x12B\n" +
 	"\x05Renew\x12\x19.stellmap.v1.RenewRequest\x1a\x1a.stellmap.v1.RenewResponse(\x010\x01\x12M\n" +
@@ -3191,7 +3787,8 @@ const file_stellmap_v1_registry_proto_rawDesc = "" +
 	"\vGetInstance\x12\x1f.stellmap.v1.GetInstanceRequest\x1a .stellmap.v1.GetInstanceResponse\x12X\n" +
 	"\rListInstances\x12!.stellmap.v1.ListInstancesRequest\x1a\".stellmap.v1.ListInstancesResponse0\x01\x12M\n" +
 	"\n" +
-	"GetService\x12\x1e.stellmap.v1.GetServiceRequest\x1a\x1f.stellmap.v1.GetServiceResponse\x12U\n" +
+	"GetService\x12\x1e.stellmap.v1.GetServiceRequest\x1a\x1f.stellmap.v1.GetServiceResponse\x12G\n" +
+	"\bDiscover\x12\x1c.stellmap.v1.DiscoverRequest\x1a\x1d.stellmap.v1.DiscoverResponse\x12U\n" +
 	"\fListServices\x12 .stellmap.v1.ListServicesRequest\x1a!.stellmap.v1.ListServicesResponse0\x01\x12@\n" +
 	"\x05Watch\x12\x19.stellmap.v1.WatchRequest\x1a\x1a.stellmap.v1.WatchResponse0\x01B?Z=github.com/stellmap/stellmap/api/proto/stellmap/v1;stellmapv1b\x06proto3"
 
@@ -3208,7 +3805,7 @@ func file_stellmap_v1_registry_proto_rawDescGZIP() []byte {
 }
 
 var file_stellmap_v1_registry_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_stellmap_v1_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_stellmap_v1_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_stellmap_v1_registry_proto_goTypes = []any{
 	(Status)(0),                   // 0: stellmap.v1.Status
 	(Count)(0),                    // 1: stellmap.v1.Count
@@ -3232,22 +3829,28 @@ var file_stellmap_v1_registry_proto_goTypes = []any{
 	(*GetInstanceRequest)(nil),    // 19: stellmap.v1.GetInstanceRequest
 	(*GetInstanceResponse)(nil),   // 20: stellmap.v1.GetInstanceResponse
 	(*Instance)(nil),              // 21: stellmap.v1.Instance
-	(*Condition)(nil),             // 22: stellmap.v1.Condition
-	(*Filter)(nil),                // 23: stellmap.v1.Filter
-	(*ListInstancesRequest)(nil),  // 24: stellmap.v1.ListInstancesRequest
-	(*ListInstancesResponse)(nil), // 25: stellmap.v1.ListInstancesResponse
-	(*GetServiceRequest)(nil),     // 26: stellmap.v1.GetServiceRequest
-	(*GetServiceResponse)(nil),    // 27: stellmap.v1.GetServiceResponse
-	(*Service)(nil),               // 28: stellmap.v1.Service
-	(*StatusCount)(nil),           // 29: stellmap.v1.StatusCount
-	(*ServiceEndpoint)(nil),       // 30: stellmap.v1.ServiceEndpoint
-	(*ListServicesRequest)(nil),   // 31: stellmap.v1.ListServicesRequest
-	(*ListServicesResponse)(nil),  // 32: stellmap.v1.ListServicesResponse
-	(*WatchRequest)(nil),          // 33: stellmap.v1.WatchRequest
-	(*WatchResponse)(nil),         // 34: stellmap.v1.WatchResponse
-	(*Change)(nil),                // 35: stellmap.v1.Change
-	(*durationpb.Duration)(nil),   // 36: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 37: google.protobuf.Timestamp
+	(*Origin)(nil),                // 22: stellmap.v1.Origin
+	(*Condition)(nil),             // 23: stellmap.v1.Condition
+	(*Filter)(nil),                // 24: stellmap.v1.Filter
+	(*ListInstancesRequest)(nil),  // 25: stellmap.v1.ListInstancesRequest
+	(*ListInstancesResponse)(nil), // 26: stellmap.v1.ListInstancesResponse
+	(*GetServiceRequest)(nil),     // 27: stellmap.v1.GetServiceRequest
+	(*GetServiceResponse)(nil),    // 28: stellmap.v1.GetServiceResponse
+	(*Service)(nil),               // 29: stellmap.v1.Service
+	(*StatusCount)(nil),           // 30: stellmap.v1.StatusCount
+	(*ServiceEndpoint)(nil),       // 31: stellmap.v1.ServiceEndpoint
+	(*DiscoverRequest)(nil),       // 32: stellmap.v1.DiscoverRequest
+	(*DiscoverResponse)(nil),      // 33: stellmap.v1.DiscoverResponse
+	(*DiscoveredRegion)(nil),      // 34: stellmap.v1.DiscoveredRegion
+	(*DiscoveryReason)(nil),       // 35: stellmap.v1.DiscoveryReason
+	(*DiscoveredInstance)(nil),    // 36: stellmap.v1.DiscoveredInstance
+	(*ListServicesRequest)(nil),   // 37: stellmap.v1.ListServicesRequest
+	(*ListServicesResponse)(nil),  // 38: stellmap.v1.ListServicesResponse
+	(*WatchRequest)(nil),          // 39: stellmap.v1.WatchRequest
+	(*WatchResponse)(nil),         // 40: stellmap.v1.WatchResponse
+	(*Change)(nil),                // 41: stellmap.v1.Change
+	(*durationpb.Duration)(nil),   // 42: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 43: google.protobuf.Timestamp
 }
 var file_stellmap_v1_registry_proto_depIdxs = []int32{
 	4,  // 0: stellmap.v1.RegisterRequest.levels:type_name -> stellmap.v1.Levels
@@ -3261,71 +3864,83 @@ var file_stellmap_v1_registry_proto_depIdxs = []int32{
 	14, // 8: stellmap.v1.RenewResult.problem:type_name -> stellmap.v1.Problem
 	15, // 9: stellmap.v1.Problem.fields:type_name -> stellmap.v1.FieldProblem
 	4,  // 10: stellmap.v1.DeregisterRequest.levels:type_name -> stellmap.v1.Levels
-	36, // 11: stellmap.v1.Freshness.max_staleness:type_name -> google.protobuf.Duration
+	42, // 11: stellmap.v1.Freshness.max_staleness:type_name -> google.protobuf.Duration
 	4,  // 12: stellmap.v1.GetInstanceRequest.levels:type_name -> stellmap.v1.Levels
 	18, // 13: stellmap.v1.GetInstanceRequest.freshness:type_name -> stellmap.v1.Freshness
 	21, // 14: stellmap.v1.GetInstanceResponse.instance:type_name -> stellmap.v1.Instance
-	36, // 15: stellmap.v1.GetInstanceResponse.age:type_name -> google.protobuf.Duration
+	42, // 15: stellmap.v1.GetInstanceResponse.age:type_name -> google.protobuf.Duration
 	5,  // 16: stellmap.v1.Instance.labels:type_name -> stellmap.v1.Pair
 	5,  // 17: stellmap.v1.Instance.metadata:type_name -> stellmap.v1.Pair
 	6,  // 18: stellmap.v1.Instance.endpoints:type_name -> stellmap.v1.Endpoint
 	7,  // 19: stellmap.v1.Instance.checks:type_name -> stellmap.v1.Check
-	37, // 20: stellmap.v1.Instance.registered_at:type_name -> google.protobuf.Timestamp
-	37, // 21: stellmap.v1.Instance.last_heartbeat_at:type_name -> google.protobuf.Timestamp
+	43, // 20: stellmap.v1.Instance.registered_at:type_name -> google.protobuf.Timestamp
+	43, // 21: stellmap.v1.Instance.last_heartbeat_at:type_name -> google.protobuf.Timestamp
 	0,  // 22: stellmap.v1.Instance.status:type_name -> stellmap.v1.Status
-	37, // 23: stellmap.v1.Instance.status_since:type_name -> google.protobuf.Timestamp
-	22, // 24: stellmap.v1.Instance.conditions:type_name -> stellmap.v1.Condition
-	37, // 25: stellmap.v1.Instance.expired_at:type_name -> google.protobuf.Timestamp
-	0,  // 26: stellmap.v1.Condition.status:type_name -> stellmap.v1.Status
-	37, // 27: stellmap.v1.Condition.since:type_name -> google.protobuf.Timestamp
-	37, // 28: stellmap.v1.Condition.until:type_name -> google.protobuf.Timestamp
-	37, // 29: stellmap.v1.Condition.held_until:type_name -> google.protobuf.Timestamp
-	4,  // 30: stellmap.v1.Filter.levels:type_name -> stellmap.v1.Levels
-	0,  // 31: stellmap.v1.Filter.statuses:type_name -> stellmap.v1.Status
-	23, // 32: stellmap.v1.ListInstancesRequest.filter:type_name -> stellmap.v1.Filter
-	1,  // 33: stellmap.v1.ListInstancesRequest.count:type_name -> stellmap.v1.Count
-	18, // 34: stellmap.v1.ListInstancesRequest.freshness:type_name -> stellmap.v1.Freshness
-	21, // 35: stellmap.v1.ListInstancesResponse.instances:type_name -> stellmap.v1.Instance
-	36, // 36: stellmap.v1.ListInstancesResponse.age:type_name -> google.protobuf.Duration
-	18, // 37: stellmap.v1.GetServiceRequest.freshness:type_name -> stellmap.v1.Freshness
-	28, // 38: stellmap.v1.GetServiceResponse.service:type_name -> stellmap.v1.Service
-	36, // 39: stellmap.v1.GetServiceResponse.age:type_name -> google.protobuf.Duration
-	29, // 40: stellmap.v1.Service.statuses:type_name -> stellmap.v1.StatusCount
-	30, // 41: stellmap.v1.Service.endpoints:type_name -> stellmap.v1.ServiceEndpoint
-	0,  // 42: stellmap.v1.StatusCount.status:type_name -> stellmap.v1.Status
-	23, // 43: stellmap.v1.ListServicesRequest.filter:type_name -> stellmap.v1.Filter
-	1,  // 44: stellmap.v1.ListServicesRequest.count:type_name -> stellmap.v1.Count
-	18, // 45: stellmap.v1.ListServicesRequest.freshness:type_name -> stellmap.v1.Freshness
-	28, // 46: stellmap.v1.ListServicesResponse.services:type_name -> stellmap.v1.Service
-	36, // 47: stellmap.v1.ListServicesResponse.age:type_name -> google.protobuf.Duration
-	23, // 48: stellmap.v1.WatchRequest.filter:type_name -> stellmap.v1.Filter
-	18, // 49: stellmap.v1.WatchRequest.freshness:type_name -> stellmap.v1.Freshness
-	2,  // 50: stellmap.v1.WatchResponse.resync:type_name -> stellmap.v1.Resync
-	21, // 51: stellmap.v1.WatchResponse.instances:type_name -> stellmap.v1.Instance
-	35, // 52: stellmap.v1.WatchResponse.changes:type_name -> stellmap.v1.Change
-	3,  // 53: stellmap.v1.Change.kind:type_name -> stellmap.v1.ChangeKind
-	21, // 54: stellmap.v1.Change.instance:type_name -> stellmap.v1.Instance
-	8,  // 55: stellmap.v1.RegistryService.Register:input_type -> stellmap.v1.RegisterRequest
-	10, // 56: stellmap.v1.RegistryService.Renew:input_type -> stellmap.v1.RenewRequest
-	16, // 57: stellmap.v1.RegistryService.Deregister:input_type -> stellmap.v1.DeregisterRequest
-	19, // 58: stellmap.v1.RegistryService.GetInstance:input_type -> stellmap.v1.GetInstanceRequest
-	24, // 59: stellmap.v1.RegistryService.ListInstances:input_type -> stellmap.v1.ListInstancesRequest
-	26, // 60: stellmap.v1.RegistryService.GetService:input_type -> stellmap.v1.GetServiceRequest
-	31, // 61: stellmap.v1.RegistryService.ListServices:input_type -> stellmap.v1.ListServicesRequest
-	33, // 62: stellmap.v1.RegistryService.Watch:input_type -> stellmap.v1.WatchRequest
-	9,  // 63: stellmap.v1.RegistryService.Register:output_type -> stellmap.v1.RegisterResponse
-	12, // 64: stellmap.v1.RegistryService.Renew:output_type -> stellmap.v1.RenewResponse
-	17, // 65: stellmap.v1.RegistryService.Deregister:output_type -> stellmap.v1.DeregisterResponse
-	20, // 66: stellmap.v1.RegistryService.GetInstance:output_type -> stellmap.v1.GetInstanceResponse
-	25, // 67: stellmap.v1.RegistryService.ListInstances:output_type -> stellmap.v1.ListInstancesResponse
-	27, // 68: stellmap.v1.RegistryService.GetService:output_type -> stellmap.v1.GetServiceResponse
-	32, // 69: stellmap.v1.RegistryService.ListServices:output_type -> stellmap.v1.ListServicesResponse
-	34, // 70: stellmap.v1.RegistryService.Watch:output_type -> stellmap.v1.WatchResponse
-	63, // [63:71] is the sub-list for method output_type
-	55, // [55:63] is the sub-list for method input_type
-	55, // [55:55] is the sub-list for extension type_name
-	55, // [55:55] is the sub-list for extension extendee
-	0,  // [0:55] is the sub-list for field type_name
+	43, // 23: stellmap.v1.Instance.status_since:type_name -> google.protobuf.Timestamp
+	23, // 24: stellmap.v1.Instance.conditions:type_name -> stellmap.v1.Condition
+	43, // 25: stellmap.v1.Instance.expired_at:type_name -> google.protobuf.Timestamp
+	22, // 26: stellmap.v1.Instance.origin:type_name -> stellmap.v1.Origin
+	43, // 27: stellmap.v1.Origin.seen_at:type_name -> google.protobuf.Timestamp
+	0,  // 28: stellmap.v1.Origin.status:type_name -> stellmap.v1.Status
+	0,  // 29: stellmap.v1.Condition.status:type_name -> stellmap.v1.Status
+	43, // 30: stellmap.v1.Condition.since:type_name -> google.protobuf.Timestamp
+	43, // 31: stellmap.v1.Condition.until:type_name -> google.protobuf.Timestamp
+	43, // 32: stellmap.v1.Condition.held_until:type_name -> google.protobuf.Timestamp
+	4,  // 33: stellmap.v1.Filter.levels:type_name -> stellmap.v1.Levels
+	0,  // 34: stellmap.v1.Filter.statuses:type_name -> stellmap.v1.Status
+	24, // 35: stellmap.v1.ListInstancesRequest.filter:type_name -> stellmap.v1.Filter
+	1,  // 36: stellmap.v1.ListInstancesRequest.count:type_name -> stellmap.v1.Count
+	18, // 37: stellmap.v1.ListInstancesRequest.freshness:type_name -> stellmap.v1.Freshness
+	21, // 38: stellmap.v1.ListInstancesResponse.instances:type_name -> stellmap.v1.Instance
+	42, // 39: stellmap.v1.ListInstancesResponse.age:type_name -> google.protobuf.Duration
+	18, // 40: stellmap.v1.GetServiceRequest.freshness:type_name -> stellmap.v1.Freshness
+	29, // 41: stellmap.v1.GetServiceResponse.service:type_name -> stellmap.v1.Service
+	42, // 42: stellmap.v1.GetServiceResponse.age:type_name -> google.protobuf.Duration
+	30, // 43: stellmap.v1.Service.statuses:type_name -> stellmap.v1.StatusCount
+	31, // 44: stellmap.v1.Service.endpoints:type_name -> stellmap.v1.ServiceEndpoint
+	0,  // 45: stellmap.v1.StatusCount.status:type_name -> stellmap.v1.Status
+	18, // 46: stellmap.v1.DiscoverRequest.freshness:type_name -> stellmap.v1.Freshness
+	34, // 47: stellmap.v1.DiscoverResponse.regions:type_name -> stellmap.v1.DiscoveredRegion
+	36, // 48: stellmap.v1.DiscoverResponse.instances:type_name -> stellmap.v1.DiscoveredInstance
+	42, // 49: stellmap.v1.DiscoverResponse.age:type_name -> google.protobuf.Duration
+	42, // 50: stellmap.v1.DiscoveredRegion.age:type_name -> google.protobuf.Duration
+	35, // 51: stellmap.v1.DiscoveredRegion.why:type_name -> stellmap.v1.DiscoveryReason
+	21, // 52: stellmap.v1.DiscoveredInstance.instance:type_name -> stellmap.v1.Instance
+	24, // 53: stellmap.v1.ListServicesRequest.filter:type_name -> stellmap.v1.Filter
+	1,  // 54: stellmap.v1.ListServicesRequest.count:type_name -> stellmap.v1.Count
+	18, // 55: stellmap.v1.ListServicesRequest.freshness:type_name -> stellmap.v1.Freshness
+	29, // 56: stellmap.v1.ListServicesResponse.services:type_name -> stellmap.v1.Service
+	42, // 57: stellmap.v1.ListServicesResponse.age:type_name -> google.protobuf.Duration
+	24, // 58: stellmap.v1.WatchRequest.filter:type_name -> stellmap.v1.Filter
+	18, // 59: stellmap.v1.WatchRequest.freshness:type_name -> stellmap.v1.Freshness
+	2,  // 60: stellmap.v1.WatchResponse.resync:type_name -> stellmap.v1.Resync
+	21, // 61: stellmap.v1.WatchResponse.instances:type_name -> stellmap.v1.Instance
+	41, // 62: stellmap.v1.WatchResponse.changes:type_name -> stellmap.v1.Change
+	3,  // 63: stellmap.v1.Change.kind:type_name -> stellmap.v1.ChangeKind
+	21, // 64: stellmap.v1.Change.instance:type_name -> stellmap.v1.Instance
+	8,  // 65: stellmap.v1.RegistryService.Register:input_type -> stellmap.v1.RegisterRequest
+	10, // 66: stellmap.v1.RegistryService.Renew:input_type -> stellmap.v1.RenewRequest
+	16, // 67: stellmap.v1.RegistryService.Deregister:input_type -> stellmap.v1.DeregisterRequest
+	19, // 68: stellmap.v1.RegistryService.GetInstance:input_type -> stellmap.v1.GetInstanceRequest
+	25, // 69: stellmap.v1.RegistryService.ListInstances:input_type -> stellmap.v1.ListInstancesRequest
+	27, // 70: stellmap.v1.RegistryService.GetService:input_type -> stellmap.v1.GetServiceRequest
+	32, // 71: stellmap.v1.RegistryService.Discover:input_type -> stellmap.v1.DiscoverRequest
+	37, // 72: stellmap.v1.RegistryService.ListServices:input_type -> stellmap.v1.ListServicesRequest
+	39, // 73: stellmap.v1.RegistryService.Watch:input_type -> stellmap.v1.WatchRequest
+	9,  // 74: stellmap.v1.RegistryService.Register:output_type -> stellmap.v1.RegisterResponse
+	12, // 75: stellmap.v1.RegistryService.Renew:output_type -> stellmap.v1.RenewResponse
+	17, // 76: stellmap.v1.RegistryService.Deregister:output_type -> stellmap.v1.DeregisterResponse
+	20, // 77: stellmap.v1.RegistryService.GetInstance:output_type -> stellmap.v1.GetInstanceResponse
+	26, // 78: stellmap.v1.RegistryService.ListInstances:output_type -> stellmap.v1.ListInstancesResponse
+	28, // 79: stellmap.v1.RegistryService.GetService:output_type -> stellmap.v1.GetServiceResponse
+	33, // 80: stellmap.v1.RegistryService.Discover:output_type -> stellmap.v1.DiscoverResponse
+	38, // 81: stellmap.v1.RegistryService.ListServices:output_type -> stellmap.v1.ListServicesResponse
+	40, // 82: stellmap.v1.RegistryService.Watch:output_type -> stellmap.v1.WatchResponse
+	74, // [74:83] is the sub-list for method output_type
+	65, // [65:74] is the sub-list for method input_type
+	65, // [65:65] is the sub-list for extension type_name
+	65, // [65:65] is the sub-list for extension extendee
+	0,  // [0:65] is the sub-list for field type_name
 }
 
 func init() { file_stellmap_v1_registry_proto_init() }
@@ -3339,7 +3954,7 @@ func file_stellmap_v1_registry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stellmap_v1_registry_proto_rawDesc), len(file_stellmap_v1_registry_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   32,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

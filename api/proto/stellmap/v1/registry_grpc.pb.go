@@ -33,6 +33,7 @@ const (
 	RegistryService_GetInstance_FullMethodName   = "/stellmap.v1.RegistryService/GetInstance"
 	RegistryService_ListInstances_FullMethodName = "/stellmap.v1.RegistryService/ListInstances"
 	RegistryService_GetService_FullMethodName    = "/stellmap.v1.RegistryService/GetService"
+	RegistryService_Discover_FullMethodName      = "/stellmap.v1.RegistryService/Discover"
 	RegistryService_ListServices_FullMethodName  = "/stellmap.v1.RegistryService/ListServices"
 	RegistryService_Watch_FullMethodName         = "/stellmap.v1.RegistryService/Watch"
 )
@@ -57,6 +58,9 @@ type RegistryServiceClient interface {
 	ListInstances(ctx context.Context, in *ListInstancesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListInstancesResponse], error)
 	// GetService reads one service with what is counted of it.
 	GetService(ctx context.Context, in *GetServiceRequest, opts ...grpc.CallOption) (*GetServiceResponse, error)
+	// Discover tells what a client at some place is given of a service, those first that
+	// are called first, and of each region why it is that much.
+	Discover(ctx context.Context, in *DiscoverRequest, opts ...grpc.CallOption) (*DiscoverResponse, error)
 	// ListServices reads the services that match, in the order of namespace and name.
 	ListServices(ctx context.Context, in *ListServicesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListServicesResponse], error)
 	// Watch tells all instances that match and then each change of them, in order and
@@ -144,6 +148,16 @@ func (c *registryServiceClient) GetService(ctx context.Context, in *GetServiceRe
 	return out, nil
 }
 
+func (c *registryServiceClient) Discover(ctx context.Context, in *DiscoverRequest, opts ...grpc.CallOption) (*DiscoverResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DiscoverResponse)
+	err := c.cc.Invoke(ctx, RegistryService_Discover_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *registryServiceClient) ListServices(ctx context.Context, in *ListServicesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListServicesResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &RegistryService_ServiceDesc.Streams[2], RegistryService_ListServices_FullMethodName, cOpts...)
@@ -202,6 +216,9 @@ type RegistryServiceServer interface {
 	ListInstances(*ListInstancesRequest, grpc.ServerStreamingServer[ListInstancesResponse]) error
 	// GetService reads one service with what is counted of it.
 	GetService(context.Context, *GetServiceRequest) (*GetServiceResponse, error)
+	// Discover tells what a client at some place is given of a service, those first that
+	// are called first, and of each region why it is that much.
+	Discover(context.Context, *DiscoverRequest) (*DiscoverResponse, error)
 	// ListServices reads the services that match, in the order of namespace and name.
 	ListServices(*ListServicesRequest, grpc.ServerStreamingServer[ListServicesResponse]) error
 	// Watch tells all instances that match and then each change of them, in order and
@@ -234,6 +251,9 @@ func (UnimplementedRegistryServiceServer) ListInstances(*ListInstancesRequest, g
 }
 func (UnimplementedRegistryServiceServer) GetService(context.Context, *GetServiceRequest) (*GetServiceResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetService not implemented")
+}
+func (UnimplementedRegistryServiceServer) Discover(context.Context, *DiscoverRequest) (*DiscoverResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Discover not implemented")
 }
 func (UnimplementedRegistryServiceServer) ListServices(*ListServicesRequest, grpc.ServerStreamingServer[ListServicesResponse]) error {
 	return status.Error(codes.Unimplemented, "method ListServices not implemented")
@@ -352,6 +372,24 @@ func _RegistryService_GetService_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _RegistryService_Discover_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DiscoverRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RegistryServiceServer).Discover(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RegistryService_Discover_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RegistryServiceServer).Discover(ctx, req.(*DiscoverRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _RegistryService_ListServices_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(ListServicesRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -396,6 +434,10 @@ var RegistryService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetService",
 			Handler:    _RegistryService_GetService_Handler,
+		},
+		{
+			MethodName: "Discover",
+			Handler:    _RegistryService_Discover_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
