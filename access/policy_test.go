@@ -286,9 +286,14 @@ func TestATokenIsGoodToTheLetter(t *testing.T) {
 		b[i] ^= 1
 		wrong = append(wrong, string(b))
 	}
-	for _, other := range wrong {
+	other := text[:len(text)-2*tokenSumBytes-1] + "x"
+	wrong = append(wrong, other+sumOf(other)) // whole, and of another secret
+	for i, other := range wrong {
 		if _, err := p.OfToken(other, Identity{}, now); err != ErrToken {
 			t.Errorf("%q is taken for %q: %v", other, text, err)
+		}
+		if i < len(wrong)-1 && TokenID(other) != "" {
+			t.Errorf("%q passes for whole", other)
 		}
 	}
 	if _, _, _, err := DrawToken(strings.NewReader("short of chance")); err == nil {

@@ -35,6 +35,7 @@ type Rights struct {
 	denies ruleSet
 	allows ruleSet
 	scope  *compiled // nothing beyond it; nil = it is not narrowed
+	given  []GivenRole
 	stamp  string
 	rules  []*compiled // in the order of their coming, until seal
 }
@@ -51,8 +52,23 @@ type compiled struct {
 	verbs, resources     []string // nil = all
 	namespaces, services []string // patterns; nil = all
 
-	from string // which rule it is, for people
+	from Ground
 }
+
+// A Ground is the rule that something is decided by.
+type Ground struct {
+	Rule int // of the role, from 1
+	Role string
+	By   string // what gives the role: "binding teams", "token 0badc0de"
+}
+
+func (g Ground) rule() string { return fmt.Sprintf("rule %d of role %s", g.Rule, g.Role) }
+
+// String is as people say it.
+func (g Ground) String() string { return g.rule() + ", by " + g.By }
+
+// A GivenRole is a role that somebody has, and what gives it to him.
+type GivenRole struct{ Role, By string }
 
 func newRights(who, own string) *Rights {
 	return &Rights{who: who, own: own, denies: ruleSet{of: make(map[string][]*compiled)}, allows: ruleSet{of: make(map[string][]*compiled)}}
@@ -60,9 +76,12 @@ func newRights(who, own string) *Rights {
 
 // add gives the caller a role. Of one that is not there, it is nothing.
 func (r *Rights) add(role RoleRules, by string) {
+	if role.Name != "" {
+		r.given = append(r.given, GivenRole{role.Name, by})
+	}
 	for i := range role.Rules {
 		one := compile(&role.Rules[i], r.own)
-		one.from = fmt.Sprintf("rule %d of role %s, by %s", i+1, role.Name, by)
+		one.from = Ground{i + 1, role.Name, by}
 		one.deny = role.Rules[i].Deny
 		r.rules = append(r.rules, one)
 		if one.deny {
@@ -200,35 +219,4 @@ func fits(patterns []string, name string) bool {
 		}
 	}
 	return false
-}
-
-// A Decision is what comes of an ask, and why.
-type Decision struct {
-	Allowed bool   `json:"allowed"`
-	Reason  string `json:"reason"`
-}
-
-// Explain is Allows for people.
-func (r *Rights) Explain(a Ask) Decision {
-	if r == nil {
-		return Decision{Reason: "nobody is known to ask: nothing is allowed"}
-	}
-	denied, allowed := r.denies.match(&a), r.allows.match(&a)
-	switch {
-	case denied != nil:
-		return Decision{Reason: fmt.Sprintf("%s may not %s: %s denies it, and what one rule denies is denied", r.who, a, denied.from)}
-	case allowed == nil:
-		return Decision{Reason: fmt.Sprintf("%s may not %s: no rule of any of its roles allows it", r.who, a)}
-	case r.scope != nil && !r.scope.matches(&a):
-		return Decision{Reason: fmt.Sprintf("%s may not %s: %s allows it, but it is beyond the scope of the token", r.who, a, allowed.from)}
-	}
-	return Decision{Allowed: true, Reason: fmt.Sprintf("%s may %s: %s allows it", r.who, a, allowed.from)}
-}
-
-// Who is the caller, for people.
-func (r *Rights) Who() string {
-	if r == nil {
-		return "nobody"
-	}
-	return r.who
 }

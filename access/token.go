@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"strings"
 	"time"
@@ -25,13 +26,15 @@ type Token struct {
 // told: he could find out which ids there are.
 var ErrToken = errors.New("the token is not one that is good here: it is another cluster's, it has expired, or it was revoked")
 
-// The form of a token: tokenMark, id, "_", secret. The mark lets scanners find those
-// that were put where they do not belong.
+// The form of a token: mark, id, "_", secret, sum. The mark and the sum let scanners find
+// those that were put where they do not belong, and take nothing else for one. The sum
+// says of one that was copied in part, or typed, that it is not whole; it is no secret.
 const (
 	tokenMark        = "smt_"
 	tokenIDBytes     = 6  // at random; in hexadecimal digits, like the next
 	tokenSecretBytes = 32 // at random: nobody finds it by trying, so its hash needs no salt
-	tokenLength      = len(tokenMark) + 2*tokenIDBytes + 1 + 2*tokenSecretBytes
+	tokenSumBytes    = 4  // the CRC-32 of all before it
+	tokenLength      = len(tokenMark) + 2*tokenIDBytes + 1 + 2*tokenSecretBytes + 2*tokenSumBytes
 )
 
 // DrawToken makes a new token from a source of chance. Its hash is what is kept.
@@ -42,13 +45,16 @@ func DrawToken(random io.Reader) (id, token string, hash [sha256.Size]byte, err 
 	}
 	id = hex.EncodeToString(drawn[:tokenIDBytes])
 	token = tokenMark + id + "_" + hex.EncodeToString(drawn[tokenIDBytes:])
+	token += sumOf(token)
 	return id, token, sha256.Sum256([]byte(token)), nil
 }
 
-// TokenID is the part of a token that is no secret; "" when the text is none.
+func sumOf(text string) string { return fmt.Sprintf("%08x", crc32.ChecksumIEEE([]byte(text))) }
+
+// TokenID is the part of a token that is no secret; "" when the text is none, or is not whole.
 func TokenID(text string) string {
 	rest, is := strings.CutPrefix(text, tokenMark)
-	if !is || len(text) != tokenLength {
+	if end := tokenLength - 2*tokenSumBytes; !is || len(text) != tokenLength || text[end:] != sumOf(text[:end]) {
 		return ""
 	}
 	id, _, _ := strings.Cut(rest, "_")

@@ -89,7 +89,7 @@ func (r *Registry) GrantToken(ctx context.Context, requestID string, g TokenGran
 	if err := bad.err(); err != nil {
 		return nil, Result{}, err
 	}
-	if err := Permit(ctx, Ask{Verb: VerbWrite, Resource: ResourceAccess}); err != nil {
+	if err := r.mayGrant(ctx, &g); err != nil {
 		return nil, Result{}, err
 	}
 	token := &recordv1.AccessToken{Hash: g.Hash[:], Description: g.Description, Roles: g.Roles, Scope: g.Scope.record(), Holder: g.Holder}
@@ -110,7 +110,7 @@ func (r *Registry) GrantToken(ctx context.Context, requestID string, g TokenGran
 
 // RevokeToken ends an access token.
 func (r *Registry) RevokeToken(ctx context.Context, requestID, id string) (Result, error) {
-	if err := Permit(ctx, Ask{Verb: VerbWrite, Resource: ResourceAccess}); err != nil {
+	if err := Permit(ctx, Ask{Verb: VerbDeregister, Resource: ResourceTokens}); err != nil {
 		return Result{}, err
 	}
 	command := &recordv1.Command{Format: formatMax, Kind: &recordv1.Command_RevokeToken{RevokeToken: &recordv1.RevokeToken{Id: id}}}

@@ -142,6 +142,9 @@ func (r *Registry) PutBinding(ctx context.Context, requestID, name string, b Bin
 	if err := bad.err(); err != nil {
 		return Edited{}, err
 	}
+	if err := r.mayEditBinding(ctx, name, &b); err != nil {
+		return Edited{}, err
+	}
 	return edit(ctx, r, requestID, bindingShelf(name), &b, w)
 }
 
@@ -151,6 +154,9 @@ func (r *Registry) DeleteBinding(ctx context.Context, requestID, name string, w 
 	name = normalizeBindingName(name, &bad)
 	w.By = saidText(w.By, "by", byBytesMax, &bad)
 	if err := bad.err(); err != nil {
+		return Edited{}, err
+	}
+	if err := r.mayEditBinding(ctx, name, nil); err != nil {
 		return Edited{}, err
 	}
 	return edit(ctx, r, requestID, bindingShelf(name), nil, w)

@@ -15,9 +15,9 @@ type Verb string
 // The verbs.
 const (
 	VerbRead       Verb = "read"       // to see, to list, to watch, to subscribe to
-	VerbRegister   Verb = "register"   // to register an instance, or to change what is registered; to be taken in as a member
+	VerbRegister   Verb = "register"   // to register an instance, or to change what is registered; to be taken in as a member; to make an access token
 	VerbRenew      Verb = "renew"      // to say that an instance lives
-	VerbDeregister Verb = "deregister" // to remove an instance
+	VerbDeregister Verb = "deregister" // to remove an instance; to revoke an access token
 	VerbDrain      Verb = "drain"      // to have callers leave an instance, or come back
 	VerbReport     Verb = "report"     // to say how calls went
 	VerbOverride   Verb = "override"   // to say by hand how an instance is, or to act on it without its lease token
@@ -43,7 +43,8 @@ const (
 	ResourceMembers     Resource = "members" // and how the cluster is
 	ResourceSnapshots   Resource = "snapshots"
 	ResourceReplication Resource = "replication" // all that another region has a copy of
-	ResourceAccess      Resource = "access"      // roles, bindings and tokens
+	ResourceAccess      Resource = "access"      // roles and bindings, and what others may
+	ResourceTokens      Resource = "tokens"      // access tokens
 	ResourceMetrics     Resource = "metrics"
 	ResourceDebug       Resource = "debug" // what a process tells of itself: profiles
 )
@@ -53,7 +54,7 @@ var (
 
 	resources = []Resource{
 		ResourceInstances, ResourceServices, ResourcePolicies, ResourceUpstreams, ResourceNamespaces, ResourceProtections, ResourceProxies,
-		ResourceLeases, ResourceRegions, ResourceMembers, ResourceSnapshots, ResourceReplication, ResourceAccess, ResourceMetrics, ResourceDebug,
+		ResourceLeases, ResourceRegions, ResourceMembers, ResourceSnapshots, ResourceReplication, ResourceAccess, ResourceTokens, ResourceMetrics, ResourceDebug,
 	}
 )
 
@@ -351,6 +352,9 @@ func (r *Registry) PutRole(ctx context.Context, requestID, name string, role Rol
 	if err := bad.err(); err != nil {
 		return Edited{}, err
 	}
+	if err := r.mayEditRole(ctx, name, &role); err != nil {
+		return Edited{}, err
+	}
 	return edit(ctx, r, requestID, roleShelf(name), &role, w)
 }
 
@@ -360,6 +364,9 @@ func (r *Registry) DeleteRole(ctx context.Context, requestID, name string, w Wri
 	name = normalizeRoleName(name, &bad)
 	w.By = saidText(w.By, "by", byBytesMax, &bad)
 	if err := bad.err(); err != nil {
+		return Edited{}, err
+	}
+	if err := r.mayEditRole(ctx, name, nil); err != nil {
 		return Edited{}, err
 	}
 	return edit(ctx, r, requestID, roleShelf(name), nil, w)
