@@ -269,8 +269,9 @@ func (n *node) makeServers(machine *registry.Machine, token string) (err error) 
 	n.api, err = httpapi.New(httpapi.Config{
 		Registry: n.registry, Cluster: n.clusterStatus, XDSReady: n.gate.ready, Withheld: n.withheld, Snapshot: n.backup, Membership: membership{n.group, n.provesMember()}, Replicators: n.replicators, Federation: n.federation, AdminToken: token, Audit: n.audit,
 		Access: n.guardOfHTTP(), Stay: n.stayOfHTTP(), Denied: n.denials.tell, OpenMetrics: onLoopback(n.config.Server.AdminAddr),
-		Proxies:  proxies{xds.NewFleet(n.config.Node.ID, n.xds, peers{n.group, n.transport})},
-		Gatherer: n.metrics, Registerer: n.metrics, Logger: n.logger,
+		Proxies:   proxies{xds.NewFleet(n.config.Node.ID, n.xds, peers{n.group, n.transport})},
+		Authority: n.explainer(machine),
+		Gatherer:  n.metrics, Registerer: n.metrics, Logger: n.logger,
 	})
 	if err != nil {
 		return err

@@ -36,14 +36,7 @@ func (p *policies) now() issued {
 
 // writtenDown says what the registry has in the words of access.
 func writtenDown(a registry.Access) access.Written {
-	var w access.Written
-	for _, r := range a.Roles {
-		role := access.RoleRules{Name: r.Name}
-		for i := range r.Role.Rules {
-			role.Rules = append(role.Rules, *ruleOf(&r.Role.Rules[i]))
-		}
-		w.Roles = append(w.Roles, role)
-	}
+	w := access.Written{Roles: rolesOf(a.Roles)}
 	for _, b := range a.Bindings {
 		w.Bindings = append(w.Bindings, access.Binding{Name: b.Name, Roles: b.Binding.Roles, Subjects: b.Binding.Subjects})
 	}
@@ -53,6 +46,18 @@ func writtenDown(a registry.Access) access.Written {
 		})
 	}
 	return w
+}
+
+func rolesOf(all []registry.NamedRole) []access.RoleRules {
+	var out []access.RoleRules
+	for _, r := range all {
+		role := access.RoleRules{Name: r.Name}
+		for i := range r.Role.Rules {
+			role.Rules = append(role.Rules, *ruleOf(&r.Role.Rules[i]))
+		}
+		out = append(out, role)
+	}
+	return out
 }
 
 func ruleOf(r *registry.Rule) *access.Rule {

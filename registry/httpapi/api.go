@@ -35,6 +35,7 @@ type API struct {
 	stay        func(context.Context, func() error) (context.Context, func(), error)
 	denied      func(port, from, why string)
 	openMetrics bool
+	authority   Authority
 	newToken    func() string
 	log         *slog.Logger
 	metrics     *metrics
@@ -72,6 +73,7 @@ type Config struct {
 	Stay        func(ctx context.Context, still func() error) (context.Context, func(), error)
 	Denied      func(port, from, why string) // is told of calls that were not let; nil = nobody is
 	OpenMetrics bool                         // with Access: the admin port shows metrics to whoever reaches it
+	Authority   Authority                    // explains who may do what, and draws access tokens; nil = there are no such paths
 	LeaseToken  func() string                // makes lease tokens that nobody can guess; nil = at random
 	Gatherer    prometheus.Gatherer          // for /metrics; nil = there is no such page
 	Registerer  prometheus.Registerer        // nil = none
@@ -145,7 +147,7 @@ func New(c Config) (*API, error) {
 	a := &API{
 		registry: c.Registry, cluster: c.Cluster, xdsReady: c.XDSReady, withheld: c.Withheld, snapshot: c.Snapshot,
 		membership: c.Membership, replicators: c.Replicators, federation: c.Federation, newToken: c.LeaseToken,
-		token: c.AdminToken, access: c.Access, stay: c.Stay, denied: c.Denied, openMetrics: c.OpenMetrics, audit: c.Audit, log: loggerOr(c.Logger), metrics: newMetrics(),
+		token: c.AdminToken, access: c.Access, authority: c.Authority, stay: c.Stay, denied: c.Denied, openMetrics: c.OpenMetrics, audit: c.Audit, log: loggerOr(c.Logger), metrics: newMetrics(),
 		limits: limits{
 			inflight: requestsInflightMax, timeout: requestTimeout, stall: writeTimeout,
 			watches: watchesMax, watchStall: watchStall, keepalive: watchKeepalive,
@@ -176,8 +178,8 @@ func New(c Config) (*API, error) {
 		return nil, fmt.Errorf("register the metrics of HTTP: %w", err)
 	}
 	pages := append(a.healthRoutes(), metricsRoutes(c.Gatherer)...)
-	a.public = newRouter(a, surfaceV1, slices.Concat(a.v1Routes(), a.v2Routes(), a.proxyRoutes(), a.describedRoutes(), pages))
-	a.admin = newRouter(a, surfaceAdmin, append(a.adminRoutes(), pages...))
+	a.public = newRouter(a, surfaceV1, slices.Concat(a.v1Routes(), a.v2Routes(), a.proxyRoutes(), a.accessRoutes(), a.describedRoutes(), pages))
+	a.admin = newRouter(a, surfaceAdmin, slices.Concat(a.adminRoutes(), a.accessRoutes(), pages))
 	return a, nil
 }
 

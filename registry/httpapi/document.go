@@ -131,8 +131,9 @@ func setETag(w http.ResponseWriter, version uint64) {
 
 // v2Edited is the answer to an edit.
 type v2Edited struct {
-	Namespace string                 `json:"namespace"`
+	Namespace string                 `json:"namespace,omitempty"`
 	Service   string                 `json:"service,omitempty"`
+	Name      string                 `json:"name,omitempty"`   // of a role or a binding
 	DryRun    bool                   `json:"dryRun,omitempty"` // nothing was done
 	Version   uint64                 `json:"version"`
 	Revision  registry.Revision      `json:"revision"`
@@ -169,7 +170,7 @@ func (a *API) edited(w http.ResponseWriter, q *http.Request, k registry.ServiceK
 		status = http.StatusCreated
 	}
 	writeJSON(w, status, typeJSON, &v2Edited{
-		Namespace: k.Namespace, Service: k.Service, DryRun: how.DryRun, Version: result.Version, Revision: result.Revision,
+		Namespace: k.Namespace, Service: k.Service, Name: accessName(q), DryRun: how.DryRun, Version: result.Version, Revision: result.Revision,
 		Created: result.Created, Changed: result.Changed, Changes: append([]registry.FieldChange{}, result.Changes...),
 	})
 	return nil

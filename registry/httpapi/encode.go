@@ -41,6 +41,12 @@ func (e *encoder) open(bracket byte) {
 
 func (e *encoder) close(bracket byte) { e.b = append(e.b, bracket) }
 
+// value is for what is small beside the list that it is in.
+func (e *encoder) value(v any) {
+	e.comma()
+	e.b = append(e.b, marshal(v)...)
+}
+
 // key is for names that need no escaping.
 func (e *encoder) key(name string) {
 	e.comma()

@@ -197,7 +197,7 @@ func (m *member) fingerprint() string {
 	m.tb.Helper()
 	var out strings.Builder
 	fmt.Fprintf(&out, "revision %d\n", m.machine.Revision())
-	for _, prefix := range []string{storage.ServicePrefix, storage.InstancePrefix, storage.LeasePrefix, storage.PolicyPrefix, storage.UpstreamsPrefix, storage.NamespacePrefix, storage.EventPrefix, storage.HistoryKey, storage.ProtectionKey} {
+	for _, prefix := range []string{storage.ServicePrefix, storage.InstancePrefix, storage.LeasePrefix, storage.PolicyPrefix, storage.UpstreamsPrefix, storage.NamespacePrefix, storage.RolePrefix, storage.BindingPrefix, storage.AccessTokenPrefix, storage.EventPrefix, storage.HistoryKey, storage.ProtectionKey} {
 		lo := []byte(prefix)
 		if err := m.engine.Scan(lo, storage.PrefixEnd(lo), func(key, value []byte) error {
 			fmt.Fprintf(&out, "%s = %x\n", key, value)

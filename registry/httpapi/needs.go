@@ -107,6 +107,24 @@ var needs = map[string]need{
 	"GET /api/v2/members":                 {registry.VerbRead, registry.ResourceMembers, whoMay},
 	"GET /api/v2/federation":              {registry.VerbRead, registry.ResourceRegions, whoMay},
 
+	"GET " + atAccess + "roles":     {registry.VerbRead, registry.ResourceAccess, whoMay},
+	"PUT " + atRole:                 {registry.VerbWrite, registry.ResourceAccess, whoMay},
+	"DELETE " + atRole:              {registry.VerbWrite, registry.ResourceAccess, whoMay},
+	"GET " + atRole:                 {registry.VerbRead, registry.ResourceAccess, whoMay},
+	"GET " + atRole + "/history":    {registry.VerbRead, registry.ResourceAccess, whoMay},
+	"GET " + atAccess + "bindings":  {registry.VerbRead, registry.ResourceAccess, whoMay},
+	"PUT " + atBinding:              {registry.VerbWrite, registry.ResourceAccess, whoMay},
+	"DELETE " + atBinding:           {registry.VerbWrite, registry.ResourceAccess, whoMay},
+	"GET " + atBinding:              {registry.VerbRead, registry.ResourceAccess, whoMay},
+	"GET " + atBinding + "/history": {registry.VerbRead, registry.ResourceAccess, whoMay},
+	"GET " + atAccess + "tokens":    {registry.VerbRead, registry.ResourceTokens, whoMay},
+	"POST " + atAccess + "tokens":   {registry.VerbRegister, registry.ResourceTokens, whoMay},
+	"GET " + atToken:                {registry.VerbRead, registry.ResourceTokens, whoMay},
+	"DELETE " + atToken:             {registry.VerbDeregister, registry.ResourceTokens, whoMay},
+	"GET " + atAccess + "whoami":    {whom: whoIs},
+	"POST " + atAccess + "can-i":    {whom: whoIs}, // who asks of others, has to be let read what is written down
+	"POST " + atAccess + "explain":  {whom: whoIs},
+
 	"GET " + atAdmin + "status":               {registry.VerbRead, registry.ResourceMembers, whoMay},
 	"GET " + atAdmin + "replication/status":   {registry.VerbRead, registry.ResourceMembers, whoMay},
 	"GET " + atAdmin + "snapshot":             {registry.VerbRead, registry.ResourceSnapshots, whoMay},
@@ -192,6 +210,9 @@ func (administrator) Allows(registry.Ask) bool     { return true }
 func (administrator) AllowsSome(registry.Ask) bool { return true }
 func (administrator) Stamp() string                { return "admin token" }
 func (a administrator) Held() registry.Rights      { return a }
+
+// Lacks says that he has whatever he gives.
+func (administrator) Lacks([]registry.NamedRole, *registry.Rule) string { return "" }
 
 // forceful says whether the caller may act on an instance, or on a lease, without its token.
 func forceful(q *http.Request) error {

@@ -35,15 +35,16 @@ func in(namespace string) *holder {
 }
 
 // guarded is a member that asks who calls: the header has his name.
-func guarded(t *testing.T, callers ...*holder) *member {
+func guarded(t *testing.T, callers ...registry.Caller) *member {
 	return newMember(t, func(c *Config) {
 		c.AdminToken = "of no use here"
 		c.Membership = noMembership{}
 		c.Proxies = &noProxies{}
+		c.Authority = &drawer{}
 		c.Snapshot = func(context.Context, io.Writer) error { return nil }
 		c.Access = func(q *http.Request) (registry.Caller, error) {
 			for _, h := range callers {
-				if q.Header.Get("Authorization") == "Bearer "+h.name {
+				if q.Header.Get("Authorization") == "Bearer "+h.Who() {
 					return h, nil
 				}
 			}

@@ -182,6 +182,8 @@ func (r *route) tag() string {
 		return "v1"
 	case strings.HasSuffix(p, "/watch"), strings.HasSuffix(p, "/sd"):
 		return "watch"
+	case strings.HasPrefix(p, atAccess):
+		return "access"
 	case strings.Contains(p, "/leases"):
 		return "leases"
 	case strings.Contains(p, "/policy"):
@@ -212,6 +214,9 @@ func (r *route) refusals() map[int][]string {
 	}
 	if slices.Contains(r.operation.query, forceName) {
 		codes = append(codes, refusedHeld...)
+	}
+	if r.administers {
+		codes = append(codes, "unauthorized")
 	}
 	out := make(map[int][]string)
 	for _, code := range codes {
@@ -260,7 +265,8 @@ func (r *route) answer(s *schemas, status int, answer any) *apiAnswer {
 	if slices.Contains(r.operation.query, consistencyName) {
 		out.Headers[ageHeader] = apiHeader{"of a stale answer, in seconds", &schema{Type: []string{"string"}}}
 	}
-	if slices.Contains(r.operation.headers, "If-Match") || strings.HasSuffix(r.pattern, "/policy") || strings.HasSuffix(r.pattern, "/upstreams") || strings.HasSuffix(r.pattern, "/{ns}") {
+	if slices.Contains(r.operation.headers, "If-Match") || strings.HasSuffix(r.pattern, "/policy") || strings.HasSuffix(r.pattern, "/upstreams") || strings.HasSuffix(r.pattern, "/{ns}") ||
+		r.reads && (r.pattern == atRole || r.pattern == atBinding) {
 		out.Headers["ETag"] = apiHeader{"the version of the document, for If-Match", &schema{Type: []string{"string"}}}
 	}
 	if stream, streams := answer.(eventsAnswer); streams {
@@ -329,11 +335,13 @@ func limited(name string) bool {
 var truthWords = []string{"true", "false"}
 
 var parameterDocs = map[string]parameterDoc{
-	"ns":    {says: "the namespace", example: "prod", nameBytes: true, pattern: `^[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?$`},
-	"svc":   {says: "the service", example: "orders", nameBytes: true, pattern: `^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`},
-	"id":    {says: "the instance", example: "a", nameBytes: true},
-	"lease": {says: "the lease", nameBytes: true},
-	"proxy": {says: "a proxy's node id", example: "web-1"},
+	"ns":      {says: "the namespace", example: "prod", nameBytes: true, pattern: `^[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?$`},
+	"svc":     {says: "the service", example: "orders", nameBytes: true, pattern: `^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`},
+	"id":      {says: "the instance", example: "a", nameBytes: true},
+	"lease":   {says: "the lease", nameBytes: true},
+	"proxy":   {says: "a proxy's node id", example: "web-1"},
+	"token":   {says: "the id of an access token, which is no secret", nameBytes: true},
+	"binding": {says: "the binding", nameBytes: true},
 
 	"namespace":        {says: "the namespace; none = all of them"},
 	"service":          {says: "a service"},

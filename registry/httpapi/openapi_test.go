@@ -22,7 +22,7 @@ const referenceFile = "../../api/openapi.json"
 
 // described is what a member serves that can do everything.
 func described(tb testing.TB) *API {
-	return newMember(tb, func(c *Config) { c.Proxies = newFakeProxies() }).api
+	return newMember(tb, func(c *Config) { c.Proxies, c.Authority = newFakeProxies(), &drawer{} }).api
 }
 
 // TestTheReferenceIsCurrent shows that the committed description is what the code says.
@@ -68,7 +68,7 @@ func TestEveryRouteIsDescribed(t *testing.T) {
 // TestTheDescriptionIsTrue asks each call of v2 for a parameter, and for a field of the body,
 // that there cannot be: what it says that it knows is what the description says.
 func TestTheDescriptionIsTrue(t *testing.T) {
-	m := newMember(t, func(c *Config) { c.Proxies = newFakeProxies() })
+	m := newMember(t, func(c *Config) { c.Proxies, c.Authority = newFakeProxies(), &drawer{} })
 	m.register("orders", "a", "10.0.0.1", "")
 	d := m.api.description()
 	for pattern, calls := range d.Paths {
@@ -157,8 +157,8 @@ func TestTheDocsPageHasEveryCall(t *testing.T) {
 
 // description is of all that the members of the tests serve.
 var description = sync.OnceValue(func() *openAPI {
-	a := &API{proxies: newFakeProxies()}
-	return describe(slices.Concat(a.v1Routes(), a.v2Routes(), a.proxyRoutes()))
+	a := &API{proxies: newFakeProxies(), authority: &drawer{}}
+	return describe(slices.Concat(a.v1Routes(), a.v2Routes(), a.proxyRoutes(), a.accessRoutes()))
 })
 
 // mustBeAsDescribed holds the answer to a call against the description. The tests' calls

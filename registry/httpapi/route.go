@@ -27,6 +27,9 @@ type route struct {
 	watches bool // it may stay for as long as its client does; it has a slot of a kind of its own
 	open    bool // of the admin port: it asks for no token
 	admin   bool // it is called by the admin port; newRouter says so
+
+	administers bool // where authentication is off it asks for the admin token, also beside the admin port
+
 	routine bool // those who live call it over and over, and it changes what is registered not at all: the audit log would be of nothing else
 	serve   handler
 	need    need // what the caller must be allowed; newRouter looks it up
@@ -41,6 +44,9 @@ func (r *route) port() string {
 	}
 	return "http"
 }
+
+// asksAdmin says whether the route asks for the admin token where authentication is off.
+func (r *route) asksAdmin() bool { return r.surface == surfaceAdmin && !r.open || r.administers }
 
 // A handler answers a request, or returns why not before it has written anything.
 type handler func(http.ResponseWriter, *http.Request) error

@@ -45,7 +45,7 @@ func (a *API) admit(w *answer, q *http.Request, one *route) error {
 		return errTooManyRequests
 	}
 	defer a.inflight.Add(-1)
-	if a.access == nil && one.surface == surfaceAdmin && !one.open && !a.knows(q) {
+	if a.access == nil && one.asksAdmin() && !a.knows(q) {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="stellmap admin"`)
 		return errUnauthorized
 	}

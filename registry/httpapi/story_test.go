@@ -35,6 +35,12 @@ func TestStories(t *testing.T) {
 			s.proxies = newFakeProxies()
 			s.member = newMember(t, func(c *Config) { c.Proxies = s.proxies })
 		}
+		switch filepath.Base(path) {
+		case "access_off":
+			s.member = newMember(t, func(c *Config) { c.Authority, c.AdminToken = &drawer{}, "s3cret" })
+		case "access_on":
+			s.member = guarded(t, &holder{"reader", reads}, &holder{"writer", writesAccess}, &giver{holder{"team", writesAccess}, "operator"}, &giver{holder{"operator", anything}, ""})
+		}
 		datadriven.RunTest(t, path, s.command)
 	})
 }
@@ -154,7 +160,7 @@ func (s *story) request(d *datadriven.TestData) string {
 func shown(w *httptest.ResponseRecorder) string {
 	var out strings.Builder
 	fmt.Fprintf(&out, "%d %s", w.Code, w.Header().Get("Content-Type"))
-	for _, name := range []string{"X-StellMap-Revision", "X-StellMap-Age", "ETag", "Retry-After", "Allow", "WWW-Authenticate"} {
+	for _, name := range []string{"X-StellMap-Revision", "X-StellMap-Age", "ETag", "Retry-After", "Allow", "WWW-Authenticate", "X-StellMap-Authentication"} {
 		if value := w.Header().Get(name); value != "" {
 			fmt.Fprintf(&out, "; %s: %s", name, value)
 		}
