@@ -21,7 +21,7 @@ import (
 //
 // A source may have lost its data, or be asked before it has them. So a sweep that
 // would remove much is held: the copy follows on, and what was not told is kept until
-// an operator confirms it or HeldSweepMax is over, as far as the source is still heard then.
+// an operator confirms it or the source was heard for HeldSweepMax without telling it.
 // What is not told since something else is selected now, here or at the source, is no loss:
 // somebody has decided it, and it goes at once, unless nothing would be left.
 
@@ -192,7 +192,7 @@ func (t *step) importChanges(c *recordv1.ImportChanges) *recordv1.Result {
 		panic(fmt.Sprintf("registry: entry %d of term %d has a step of an import that this version does not know: run a newer version", t.entry.Index, t.entry.Term))
 	}
 	if c.GetKnownAge() {
-		next.Told, next.Age = t.entry.Time, time.Duration(c.GetAgeMs())*time.Millisecond
+		next.hears(t.entry.Time, time.Duration(c.GetAgeMs())*time.Millisecond)
 	}
 	t.putRegion(&next)
 	return &recordv1.Result{Code: recordv1.Result_CODE_OK, Changed: true, More: more}
@@ -315,7 +315,7 @@ func (t *step) sweep(next *Region, upto ImportCursor) (more bool) {
 	much := gone >= sweepLeast && gone*100 > sweepPercent*all && !next.deselects(upto)
 	if gone > 0 && (gone == all || much) && !mutant("sweep_is_never_held") { // all, though it was deselected: a mistyped setting looks like that
 		if anew { // all of it gets as long as what is held last
-			next.Held.Since = t.entry.Time
+			next.Held.Since, next.Held.kept = t.entry.Time, -heldStepMax
 		}
 		next.Held.Instances, next.Held.Of = gone, all
 		next.Cursor, next.swept = upto, sweptAt(upto)

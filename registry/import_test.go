@@ -143,6 +143,10 @@ func (s *story) region(k RegionKey, d *datadriven.TestData, out *strings.Builder
 		}
 		return
 	}
+	if len(d.CmdArgs) > 1 && d.CmdArgs[1].Key == "heard" {
+		s.heard(k, d)
+		return
+	}
 	if len(d.CmdArgs) > 1 {
 		result, err := s.member.registry.ControlRegion(context.Background(), k, RegionAction(d.CmdArgs[1].Key))
 		outcome(out, result, err)
@@ -166,6 +170,20 @@ func (s *story) region(k RegionKey, d *datadriven.TestData, out *strings.Builder
 		fmt.Fprintf(out, ", %s at least, for which %d are suspect and %d withheld", of.Stale, of.Suspect, of.Withheld)
 	}
 	out.WriteString("\n")
+}
+
+// heard has a region confirm every ten seconds, for as long as is said, that nothing has changed.
+func (s *story) heard(k RegionKey, d *datadriven.TestData) {
+	const every = 10 * time.Second
+	var total string
+	d.ScanArgs(s.t, "for", &total)
+	for left := duration(s.t, total); left > 0; left -= every {
+		s.clock.advance(every)
+		at := s.member.registry.Region(k).Cursor
+		if _, err := s.member.registry.Import(context.Background(), Import{Region: k, Step: ImportStepChanges, After: at, Upto: at, KnownAge: true}); err != nil {
+			s.t.Fatal(err)
+		}
+	}
 }
 
 // imported is a command of an import or of an operator, mostly where the copy is.

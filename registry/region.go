@@ -177,6 +177,7 @@ type HeldSweep struct {
 	Since     int64 // Unix ms; 0 = nothing is held
 	Instances int   // when it was found; like the next
 	Of        int
+	kept      time.Duration // for how long the source was heard since; it begins a step below 0
 }
 
 // swept is of which cluster, and of what of it, all there is was told.
@@ -206,7 +207,7 @@ func (r *Region) encode() []byte {
 		Format: formatMax, Cursor: r.Cursor.record(), Syncs: r.syncs, Paused: r.Paused,
 		ToldMs: r.Told, AgeMs: r.Age.Milliseconds(),
 		HeldSinceMs: r.Held.Since, Held: uint64(r.Held.Instances), HeldOf: uint64(r.Held.Of),
-		StaleMs: r.Stale.Milliseconds(), SweptIncarnation: r.swept.incarnation, SweptSelections: r.swept.selections,
+		HeldKeptMs: r.Held.kept.Milliseconds(), StaleMs: r.Stale.Milliseconds(), SweptIncarnation: r.swept.incarnation, SweptSelections: r.swept.selections,
 	})
 }
 
@@ -218,7 +219,7 @@ func decodeRegion(k RegionKey, value []byte) (*Region, error) {
 	return &Region{
 		Key: k, Cursor: cursorOfRecord(record.GetCursor()), syncs: record.GetSyncs(), Paused: record.GetPaused(),
 		Told: record.GetToldMs(), Age: time.Duration(record.GetAgeMs()) * time.Millisecond,
-		Held:  HeldSweep{Since: record.GetHeldSinceMs(), Instances: int(record.GetHeld()), Of: int(record.GetHeldOf())},
+		Held:  HeldSweep{Since: record.GetHeldSinceMs(), Instances: int(record.GetHeld()), Of: int(record.GetHeldOf()), kept: time.Duration(record.GetHeldKeptMs()) * time.Millisecond},
 		Stale: time.Duration(record.GetStaleMs()) * time.Millisecond,
 		swept: swept{record.GetSweptIncarnation(), record.GetSweptSelections()},
 	}, nil
@@ -309,10 +310,33 @@ var regionActions = map[RegionAction]recordv1.ControlRegion_Action{
 // HeldSweepMax is for how long what a full sync did not tell is kept, if it is much.
 const HeldSweepMax = 10 * time.Minute
 
-// aged says that a source has not told what is held for long enough, and was heard at the
-// end of that: one that cannot be reached takes nothing away, however long.
+// heldStepMax is how much of that one confirmation of the source counts for at most. They
+// come every ten seconds, and what was between two of them is told by the clocks of
+// leaders: one that is an hour ahead is not to let anything go early.
+const heldStepMax = 15 * time.Second
+
+// hears takes in that the source has confirmed how far it has told. The first time since a
+// sweep was held counts from before that, for a step at most, which is why it begins below 0.
+func (r *Region) hears(now int64, age time.Duration) {
+	if r.Held.Since != 0 {
+		passed := time.Duration(now-r.Told) * time.Millisecond
+		r.Held.kept += min(max(0, passed), heldStepMax)
+	}
+	r.Told, r.Age = now, age
+}
+
+// aged says that a source has not told what is held for long enough, and was heard all the
+// while: one that cannot be reached takes nothing away, however long.
 func (r *Region) aged() bool {
-	return r.Held.Since != 0 && (r.Told-r.Held.Since >= HeldSweepMax.Milliseconds() || mutant("held_is_let_go_at_once"))
+	return r.Held.Since != 0 && (r.Held.kept >= HeldSweepMax || mutant("held_is_let_go_at_once"))
+}
+
+// HeldUntil is when what is held goes, if the source is heard until then; zero if nothing is held.
+func (r *Region) HeldUntil() time.Time {
+	if r.Held.Since == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(max(r.Held.Since, r.Told)).Add(max(0, HeldSweepMax-max(0, r.Held.kept)))
 }
 
 // Anew says that all there is is to be told anew, and nothing of that has come yet.

@@ -47,7 +47,7 @@ type v2Region struct {
 // v2HeldSweep is what the last full sync did not tell, and is kept since it is much.
 type v2HeldSweep struct {
 	Since     string `json:"since"`
-	Until     string `json:"until"` // then it goes
+	Until     string `json:"until"` // then it goes, if the region is heard until then
 	Instances int    `json:"instances"`
 	Of        int    `json:"of"`
 }
@@ -90,8 +90,7 @@ func (a *API) shownRegion(of registry.Region, known *registry.Neighbours) v2Regi
 		out.AgeMs = &ms
 	}
 	if h := of.Held; h.Since != 0 {
-		since := time.UnixMilli(h.Since)
-		out.Held = &v2HeldSweep{Since: timeText(since), Until: timeText(since.Add(registry.HeldSweepMax)), Instances: h.Instances, Of: h.Of}
+		out.Held = &v2HeldSweep{Since: timeText(time.UnixMilli(h.Since)), Until: timeText(of.HeldUntil()), Instances: h.Instances, Of: h.Of}
 	}
 	return out
 }

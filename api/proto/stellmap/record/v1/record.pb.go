@@ -2562,6 +2562,7 @@ type RegionRecord struct {
 	SweptIncarnation string                 `protobuf:"bytes,11,opt,name=swept_incarnation,json=sweptIncarnation,proto3" json:"swept_incarnation,omitempty"` // of the last full sync that was told to its end; like the next
 	SweptSelections  string                 `protobuf:"bytes,12,opt,name=swept_selections,json=sweptSelections,proto3" json:"swept_selections,omitempty"`    // with others, what it does not tell was deselected and not lost
 	StaleMs          int64                  `protobuf:"varint,13,opt,name=stale_ms,json=staleMs,proto3" json:"stale_ms,omitempty"`                           // so old the copy is at least, as far as policies ask; 0 = young enough for all
+	HeldKeptMs       int64                  `protobuf:"varint,14,opt,name=held_kept_ms,json=heldKeptMs,proto3" json:"held_kept_ms,omitempty"`                // for how long the source was heard since, by steps of a bounded length
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -2676,6 +2677,13 @@ func (x *RegionRecord) GetSweptSelections() string {
 func (x *RegionRecord) GetStaleMs() int64 {
 	if x != nil {
 		return x.StaleMs
+	}
+	return 0
+}
+
+func (x *RegionRecord) GetHeldKeptMs() int64 {
+	if x != nil {
+		return x.HeldKeptMs
 	}
 	return 0
 }
@@ -8240,7 +8248,7 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\n" +
 	"cluster_id\x18\x02 \x01(\x04R\tclusterId\x12\x17\n" +
 	"\atold_ms\x18\x03 \x01(\x03R\x06toldMs\x12\x19\n" +
-	"\bstale_ms\x18\x04 \x01(\x03R\astaleMs\"\x82\x03\n" +
+	"\bstale_ms\x18\x04 \x01(\x03R\astaleMs\"\xa4\x03\n" +
 	"\fRegionRecord\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x128\n" +
 	"\x06cursor\x18\x02 \x01(\v2 .stellmap.record.v1.ImportCursorR\x06cursor\x12\x14\n" +
@@ -8254,7 +8262,9 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	" \x01(\x04R\x06heldOf\x12+\n" +
 	"\x11swept_incarnation\x18\v \x01(\tR\x10sweptIncarnation\x12)\n" +
 	"\x10swept_selections\x18\f \x01(\tR\x0fsweptSelections\x12\x19\n" +
-	"\bstale_ms\x18\r \x01(\x03R\astaleMs\"\xbc\x03\n" +
+	"\bstale_ms\x18\r \x01(\x03R\astaleMs\x12 \n" +
+	"\fheld_kept_ms\x18\x0e \x01(\x03R\n" +
+	"heldKeptMs\"\xbc\x03\n" +
 	"\tCondition\x12<\n" +
 	"\x06source\x18\x01 \x01(\x0e2$.stellmap.record.v1.Condition.SourceR\x06source\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12A\n" +
