@@ -31,7 +31,8 @@ type request struct {
 	body   any    // sent as JSON where it is not nil
 	by     holder
 
-	version *uint64 // that an edit is for; nil = any
+	version *uint64              // that an edit is for; nil = any
+	look    func(*http.Response) // sees the header of an answer that is no error; nil = nobody does
 }
 
 func (r request) writes() bool { return r.method != http.MethodGet }
@@ -66,6 +67,9 @@ func (c *ctl) call(ctx context.Context, r request, out any) error {
 	}
 	if answer.StatusCode >= 300 {
 		return refused(r, base, answer, body)
+	}
+	if r.look != nil {
+		r.look(answer)
 	}
 	if err := json.Unmarshal(body, out); err != nil {
 		return strange(r, base, answer, body)

@@ -32,6 +32,7 @@ type ctl struct {
 	after          func(time.Duration) <-chan time.Time
 	newToken       func() string // a lease token that nobody can guess
 
+	saidOff  bool // that authentication is off
 	accepted bool // cobra has taken the command line: what fails from here on is no mistake in it
 
 	// What the global flags say, or their variables.
@@ -113,7 +114,7 @@ Exit codes: 0 ok, 1 failed check or other failure, 2 usage, 3 not found,
 	}
 	root.AddCommand(c.statusCommand(), c.getCommand(), c.watchCommand(), c.describeCommand(), c.registerCommand(), c.deregisterCommand(), c.drainCommand(), c.undrainCommand(),
 		c.overrideCommand(), c.reportCommand(), c.proxyCommand(), c.applyCommand(), c.bootstrapCommand(),
-		c.memberCommand(), c.leaderCommand(), c.federationCommand(), c.snapshotCommand(), c.debugCommand(), c.certCommand(), c.auditCommand(), c.versionCommand())
+		c.memberCommand(), c.leaderCommand(), c.federationCommand(), c.snapshotCommand(), c.debugCommand(), c.certCommand(), c.tokenCommand(), c.authCommand(), c.auditCommand(), c.versionCommand())
 	return root
 }
 

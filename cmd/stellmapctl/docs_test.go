@@ -64,6 +64,23 @@ func TestTheCommandsOfTheReportDocs(t *testing.T) {
 	}
 }
 
+// The commands that docs/access.md shows are ones that stellmapctl takes, and so is the file.
+func TestTheCommandsOfTheAccessDocs(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
+		out.Header().Set("Content-Type", "application/json")
+		out.Write([]byte(`{"revision":7,"changed":true,"allowed":true,"token":"smt_1_2","version":1}`))
+	}))
+	defer s.Close()
+	text := docsPage(t, "access.md")
+	_, file, _ := strings.Cut(text, "```yaml\n")
+	file, _, _ = strings.Cut(file, "```")
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile("orders-team.yaml", []byte(file), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tryCommands(t, text, s.URL)
+}
+
 // The commands that docs/proxies.md shows are ones that stellmapctl takes.
 func TestTheCommandsOfTheProxyDocs(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {

@@ -31,19 +31,25 @@ const (
 	kindNamespace = "namespace"
 )
 
-// A document is a policy, what a service calls, or what is written down of a namespace,
-// in the form that apply reads and get prints. It says what shall be, whole.
+// A document is a policy, what a service calls, what is written down of a namespace, a
+// role or a binding, in the form that apply reads and get prints. It says what shall be, whole.
 type document struct {
 	Kind      string         `json:"kind" yaml:"kind"`
-	Namespace string         `json:"namespace" yaml:"namespace"`
+	Namespace string         `json:"namespace,omitempty" yaml:"namespace"`
 	Service   string         `json:"service,omitempty" yaml:"service"`
+	Name      string         `json:"name,omitempty" yaml:"name"`       // of a role or a binding
 	Version   *uint64        `json:"version,omitempty" yaml:"version"` // that the edit is for; nil = whatever is there
 	ChangedAt string         `json:"changedAt,omitempty" yaml:"changedAt"`
 	ChangedBy string         `json:"changedBy,omitempty" yaml:"changedBy"`
 	Policy    map[string]any `json:"policy,omitempty" yaml:"policy"`
 	Upstreams map[string]any `json:"upstreams,omitempty" yaml:"upstreams"`
 	Document  map[string]any `json:"document,omitempty" yaml:"document"`
+	Role      map[string]any `json:"role,omitempty" yaml:"role"`
+	Binding   map[string]any `json:"binding,omitempty" yaml:"binding"`
 }
+
+// ofAccess says whether it is of the whole cluster, and has a name.
+func (d *document) ofAccess() bool { return d.Kind == kindRole || d.Kind == kindBinding }
 
 // ofService says whether it is one of the documents of services, whose kind is also
 // the end of their path and the name of what they say.
@@ -54,12 +60,18 @@ func (d *document) String() string {
 	if d.ofService() {
 		return d.Kind + "/" + d.Namespace + "/" + d.Service
 	}
+	if d.ofAccess() {
+		return d.Kind + "/" + d.Name
+	}
 	return "namespace/" + d.Namespace
 }
 
 func (d *document) path() string {
 	if d.ofService() {
 		return documentPath(d.Kind, d.Namespace, d.Service)
+	}
+	if d.ofAccess() {
+		return accessDocumentPath(d.Kind, d.Name)
 	}
 	return namespacePath(d.Namespace)
 }
@@ -75,7 +87,7 @@ func (d *document) content() map[string]any {
 
 // said is what the document says, by the kinds that would say it there.
 func (d *document) said() map[string]*map[string]any {
-	return map[string]*map[string]any{kindPolicy: &d.Policy, kindUpstreams: &d.Upstreams, kindNamespace: &d.Document}
+	return map[string]*map[string]any{kindPolicy: &d.Policy, kindUpstreams: &d.Upstreams, kindNamespace: &d.Document, kindRole: &d.Role, kindBinding: &d.Binding}
 }
 
 // misplaced says whether it says something in the place of another kind, or nothing in that of its own.
@@ -92,7 +104,11 @@ func (d *document) misplaced() bool {
 func (d *document) problem() string {
 	switch {
 	case d.said()[d.Kind] == nil:
-		return fmt.Sprintf("kind: %q is not %s, %s or %s", d.Kind, kindPolicy, kindUpstreams, kindNamespace)
+		return fmt.Sprintf("kind: %q is not %s, %s, %s, %s or %s", d.Kind, kindPolicy, kindUpstreams, kindNamespace, kindRole, kindBinding)
+	case d.ofAccess():
+		return d.problemOfAccess()
+	case d.Name != "":
+		return "name: only a role and a binding have one"
 	case strings.TrimSpace(d.Namespace) == "":
 		return "namespace: is missing"
 	case d.ofService() && strings.TrimSpace(d.Service) == "":
@@ -107,12 +123,22 @@ func (d *document) problem() string {
 	return ""
 }
 
+func (d *document) problemOfAccess() string {
+	switch {
+	case strings.TrimSpace(d.Name) == "":
+		return "name: is missing"
+	case d.misplaced() || d.Namespace != "" || d.Service != "":
+		return fmt.Sprintf("%s: what it says stands under %s, and it is of no namespace and no service", d.Kind, d.Kind)
+	}
+	return ""
+}
+
 func (c *ctl) applyCommand() *cobra.Command {
 	var file string
 	var dryRun bool
 	cmd := &cobra.Command{
 		Use:   "apply -f FILE",
-		Short: "Write policies of services, what they call, and what a namespace may hold",
+		Short: "Write policies of services, what they call, what a namespace may hold, roles and bindings",
 		Long: `apply writes the documents of a file, in YAML with --- between them, or in JSON;
 - is stdin. A document is whole: what is not in it is the default. It looks as
 get policy -o yaml prints it:
@@ -135,6 +161,15 @@ get policy -o yaml prints it:
   namespace: prod
   document:
     quota: {instances: 200}
+  ---
+  kind: role
+  name: orders-team
+  role:
+    rules: [{verbs: [read, write], resources: [policies], namespaces: [prod], services: ["orders*"]}]
+  ---
+  kind: binding
+  name: orders-team
+  binding: {roles: [orders-team, "system:reader"], subjects: [/operator/ann]}
 
 All of them are checked by the server first: of a file with a mistake nothing is
 written. --dry-run stops there and shows what would change. Should somebody else
@@ -213,14 +248,15 @@ func unreadable(err error) string {
 	if errors.As(err, &wrong) {
 		text = strings.Join(wrong.Errors, "; ")
 	}
-	return strings.ReplaceAll(text, "not found in type main.document", "is not known: kind, namespace, service, version, policy, upstreams or document")
+	return strings.ReplaceAll(text, "not found in type main.document", "is not known: kind, namespace, service, name, version, policy, upstreams, document, role or binding")
 }
 
 // applied is what became of a document.
 type applied struct {
 	Kind      string        `json:"kind"`
-	Namespace string        `json:"namespace"`
+	Namespace string        `json:"namespace,omitempty"`
 	Service   string        `json:"service,omitempty"`
+	Name      string        `json:"name,omitempty"`
 	DryRun    bool          `json:"dryRun,omitempty"`
 	Version   uint64        `json:"version"`
 	Revision  uint64        `json:"revision"`
@@ -277,7 +313,11 @@ func (c *ctl) writeAll(ctx context.Context, documents []*document, dryRun bool) 
 		if dryRun {
 			r.doing, r.path = "check "+d.String(), r.path+"?dryRun=true"
 		}
-		if err := c.call(ctx, r, &result); err != nil {
+		call := c.call
+		if d.ofAccess() {
+			call = c.accessCall
+		}
+		if err := call(ctx, r, &result); err != nil {
 			return out, err
 		}
 		out = append(out, result)
@@ -305,7 +345,7 @@ func appliedView(documents []*document, results []applied) view {
 		}
 		v.items = append(v.items, one)
 		v.names = append(v.names, documents[i].String())
-		v.rows = append(v.rows, []string{one.Kind, one.Namespace, one.Service, fmt.Sprint(one.Version), outcome, changesText(one.Changes)})
+		v.rows = append(v.rows, []string{one.Kind, one.Namespace, cmp.Or(one.Service, one.Name), fmt.Sprint(one.Version), outcome, changesText(one.Changes)})
 	}
 	return v
 }
@@ -348,30 +388,34 @@ func (c *ctl) getDocumentCommand(kind string, cmd *cobra.Command) *cobra.Command
 				return err
 			}
 		}
+		d := document{Kind: kind, Namespace: ref.namespace, Service: args[0]}
 		if history {
-			return c.getDocumentHistory(cmd.Context(), kind, ref.namespace, args[0])
+			return c.showHistory(cmd.Context(), &d)
 		}
-		return c.getDocument(cmd.Context(), kind, ref.namespace, args[0])
+		return c.showDocument(cmd.Context(), &d)
 	}
 	namespaceFlag(cmd.Flags(), &ref.namespace)
 	cmd.Flags().BoolVar(&history, "history", false, "its last edits, the newest first")
 	return cmd
 }
 
-func (c *ctl) getDocument(ctx context.Context, kind, namespace, service string) error {
+// showDocument reads the document that has this kind and these names, and shows it.
+func (c *ctl) showDocument(ctx context.Context, of *document) error {
 	var found struct {
 		document
+		BuiltIn   bool            `json:"builtIn"`
 		Policy    json.RawMessage `json:"policy"`
 		Upstreams json.RawMessage `json:"upstreams"`
+		Role      json.RawMessage `json:"role"`
+		Binding   json.RawMessage `json:"binding"`
 	}
-	r := request{doing: "get " + kind + " " + namespace + "/" + service, method: http.MethodGet, path: documentPath(kind, namespace, service)}
-	if err := c.call(ctx, r, &found); err != nil {
+	if err := c.call(ctx, request{doing: "get " + of.about(), method: http.MethodGet, path: of.path()}, &found); err != nil {
 		return err
 	}
 	d := found.document
-	d.Kind = kind
-	said := cmp.Or(string(found.Policy), string(found.Upstreams))
-	if err := json.Unmarshal([]byte(said), d.said()[kind]); err != nil {
+	d.Kind = of.Kind
+	said := cmp.Or(string(found.Policy), string(found.Upstreams), string(found.Role), string(found.Binding))
+	if err := json.Unmarshal([]byte(said), d.said()[d.Kind]); err != nil {
 		return fmt.Errorf("read %s: %w", &d, err)
 	}
 	v := view{whole: d, names: []string{d.String()}, columns: []column{{"FIELD", false}, {"VALUE", false}}}
@@ -379,7 +423,18 @@ func (c *ctl) getDocument(ctx context.Context, kind, namespace, service string) 
 		v.rows = append(v.rows, []string{field.Field, string(field.After)})
 	}
 	v.foot = fmt.Sprintf("version %d, changed %s ago by %s", *d.Version, c.ageOf(d.ChangedAt), d.ChangedBy)
+	if found.BuiltIn {
+		v.foot = "built in"
+	}
 	return c.show(v)
+}
+
+// about names a document as a command line does.
+func (d *document) about() string {
+	if d.ofAccess() {
+		return d.Kind + " " + d.Name
+	}
+	return d.Kind + " " + d.Namespace + "/" + d.Service
 }
 
 // edit is one version of a document.
@@ -393,13 +448,14 @@ type edit struct {
 	Document json.RawMessage `json:"document,omitempty"`
 }
 
-func (c *ctl) getDocumentHistory(ctx context.Context, kind, namespace, service string) error {
+func (c *ctl) showHistory(ctx context.Context, of *document) error {
 	var found struct {
-		Namespace string `json:"namespace"`
-		Service   string `json:"service"`
+		Namespace string `json:"namespace,omitempty"`
+		Service   string `json:"service,omitempty"`
+		Name      string `json:"name,omitempty"`
 		History   []edit `json:"history"`
 	}
-	r := request{doing: "get " + kind + " " + namespace + "/" + service, method: http.MethodGet, path: documentPath(kind, namespace, service) + "/history"}
+	r := request{doing: "get " + of.about(), method: http.MethodGet, path: of.path() + "/history"}
 	if err := c.call(ctx, r, &found); err != nil {
 		return err
 	}

@@ -44,8 +44,10 @@ type scripted struct {
 	kind       string // the content type
 	retryAfter string
 	location   string
-	body       string
-	hang, drop bool
+
+	authentication string
+	body           string
+	hang, drop     bool
 }
 
 func newWorld(t *testing.T) *world {
@@ -59,7 +61,7 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// answer reads "METHOD URL|PATH STATUS [hang|drop|text|retry=N|location=URL]" and, below, a body.
+// answer reads "METHOD URL|PATH STATUS [hang|drop|text|retry=N|location=URL|authentication=off]" and, below, a body.
 func (w *world) answer(input string) {
 	first, body, _ := strings.Cut(input, "\n")
 	words := strings.Fields(first)
@@ -84,6 +86,8 @@ func (w *world) answer(input string) {
 			a.retryAfter = value
 		case "location":
 			a.location = value
+		case "authentication":
+			a.authentication = value
 		}
 	}
 	host := strings.Split(address, "/")[2]
@@ -139,6 +143,9 @@ func (w *world) serve(out http.ResponseWriter, r *http.Request) {
 		out.Header().Set("Content-Type", a.kind)
 		if a.retryAfter != "" {
 			out.Header().Set("Retry-After", a.retryAfter)
+		}
+		if a.authentication != "" {
+			out.Header().Set("X-StellMap-Authentication", a.authentication)
 		}
 		if a.location != "" {
 			out.Header().Set("Location", a.location)
