@@ -25,6 +25,7 @@ OUTAGE_SECONDS = 300
 ENVOYS_SECONDS = 1500
 FAILOVER_SECONDS = 1200
 FUZZ_TOTAL_SECONDS = 900
+ATTACKS_SECONDS = 1200
 PROBES_SECONDS = 600
 DIST_SECONDS   = 2400
 CONTRACT_SECONDS = 600
@@ -38,7 +39,7 @@ UNIT_PACKAGES = $$(go list ./... | grep -v /internal/e2e)
 
 within = scripts/within
 
-.PHONY: help build demo test setup lint unit race e2e bench bench-xds bench-regions scale watchers leases crash chaos watch-properties drain outage envoys failover sim mutants probes contract fuzz dist generate clean
+.PHONY: help build demo test setup lint unit race e2e bench bench-xds bench-regions scale watchers leases crash chaos watch-properties drain outage envoys failover sim mutants probes contract attacks fuzz dist generate clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -133,6 +134,9 @@ probes: ## check a real Redis and a real MariaDB, which it installs from Debian'
 contract: setup ## ask a member what its description of the API makes up, right and wrong, and hold the answers against it
 	@scripts/schemathesis >/dev/null
 	@CI=true $(within) $(CONTRACT_SECONDS) contract go test -v -count=1 -timeout $(CONTRACT_SECONDS)s ./internal/e2e -run 'TestTheContract$$' -schemathesis "$$(scripts/schemathesis)"
+
+attacks: ## attack a member's sockets, with TLS and without: 10,000 idle connections, slow and huge requests, floods over HTTP/2; it serves on, in bounded memory
+	@CI=true $(within) $(ATTACKS_SECONDS) attacks go test -count=1 -timeout $(ATTACKS_SECONDS)s -v ./internal/e2e -run 'TestRawAttacks$$' -idle 10000 -attackers 64 -attack-for 5s
 
 fuzz: ## run each fuzz target for FUZZ_SECONDS
 	@$(within) $(FUZZ_TOTAL_SECONDS) fuzz scripts/fuzz $(FUZZ_SECONDS)

@@ -51,6 +51,7 @@ const drainTime = 5 * time.Second
 type node struct {
 	nodeOptions
 	listeners listeners
+	crowd     *crowd
 	opened    []io.Closer // in the order of opening
 	metrics   *prometheus.Registry
 	spans     *spans     // nil = no collector
@@ -135,6 +136,9 @@ func (n *node) open(ctx context.Context) error {
 		return err
 	}
 	n.opened = append(n.opened, n.listeners)
+	if n.crowd, err = newCrowd(filesMost(), n.metrics); err != nil {
+		return err
+	}
 	n.answerAtOnce()
 	token := ""
 	if !n.dev {
@@ -318,7 +322,7 @@ func (n *node) run(ctx context.Context) error {
 	inner.Go(func() error { return n.space.Run(broken) })
 	inner.Go(func() error { return n.runTLS(broken) })
 	inner.Go(func() error { return n.stays.run(broken) })
-	inner.Go(func() error { return serveGRPC(n.peerGRPC, n.listeners.grpc) })
+	inner.Go(func() error { return serveGRPC(n.peerGRPC, n.crowd.bound(n.listeners.grpc, access.Peers)) })
 	inner.Go(func() error {
 		select {
 		case err := <-n.failed:
@@ -387,7 +391,7 @@ func (n *node) serveXDS() error {
 	if err := n.xdsClosed.Close(); err != nil {
 		return fmt.Errorf("give the xDS port to its server: %w", err)
 	}
-	return serveGRPC(n.xdsGRPC, n.listeners.xds)
+	return serveGRPC(n.xdsGRPC, n.crowd.bound(n.listeners.xds, access.XDS))
 }
 
 // handOverTime is how long a leader that stops waits for the next one: a little

@@ -105,8 +105,9 @@ func (c *Config) door(d access.Door) access.Door {
 	return d
 }
 
-// secured is a port for HTTP with TLS, where there is any.
+// secured is a port for HTTP with its bound, and with TLS where there is any.
 func (n *node) secured(l net.Listener, d access.Door) net.Listener {
+	l = n.crowd.bound(l, d)
 	if n.tls == nil {
 		return l
 	}

@@ -31,6 +31,8 @@ const (
 	batchBytes = 1 << 20
 	// receiveBytesMax is the largest message taken in; a larger one ends the call.
 	receiveBytesMax = 8 << 20
+	// headerBytesMax bounds a call's header, unpacked; gRPC's own bound is 16 MiB.
+	headerBytesMax = 64 << 10
 	// streamsMax bounds the calls that one connection has open; more wait.
 	streamsMax = 4096
 	// targetsMax bounds the peers; for another one a peer that has no address any
@@ -147,6 +149,7 @@ func ServerOptions(c credentials.TransportCredentials) []grpc.ServerOption {
 		grpc.Creds(c),
 		grpc.MaxRecvMsgSize(receiveBytesMax),
 		grpc.MaxConcurrentStreams(streamsMax),
+		grpc.MaxHeaderListSize(headerBytesMax),
 		grpc.ConnectionTimeout(handshakeTimeout * 10),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveMinimum, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),

@@ -19,6 +19,8 @@
 //	client_test.go   the SDK for Go: -down 60s has it without servers for that long
 //	watchproperties_test.go  who watches, while members come and go; observer_test.go how,
 //	                 seen_test.go what has to be told
+//	attack_test.go   attacks on a member's sockets, attackhttp_test.go and attackhttp2_test.go which:
+//	                 -attackers n and -idle n connections, -attack-for 5s each, which bounds the time of answers
 //	load_test.go     what clients do, history_test.go whether they saw what may be
 //
 // A full disk is a tmpfs, for which a test must be root; -fills n fills it n times.

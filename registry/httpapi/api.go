@@ -45,6 +45,7 @@ type API struct {
 
 	inflight atomic.Int64 // calls that hold a slot
 	batches  atomic.Int64 // those of them that are batches
+	large    atomic.Int64 // those of them with a large body
 	watches  atomic.Int64 // that are open
 	frames   *frames
 	stopping context.Context // over when watches are to end
@@ -124,6 +125,8 @@ type Withheld struct {
 const (
 	bodyBytesMax        = 1 << 20
 	requestsInflightMax = 4_096           // the next is refused with 429
+	bodySmallMax        = 64 << 10        // as many calls may have a body of so much as may be in flight
+	largeInflightMax    = 64              // calls in flight whose body is larger, or who do not say how large it is: who never ends his holds that much memory
 	batchBytesMax       = 4 << 20         // of the body of a batch
 	batchesInflightMax  = 64              // for the sake of memory: each may have a body of that size
 	requestTimeout      = 4 * time.Second // the Java SDK gives up after 5 s

@@ -69,6 +69,9 @@ func putBody(b *bytes.Buffer) {
 }
 
 func readBody(w http.ResponseWriter, q *http.Request, most int64, into *bytes.Buffer) error {
+	if q.ContentLength > bodySmallMax && q.ContentLength <= most {
+		into.Grow(int(q.ContentLength) + bytes.MinRead) // once: doubling would leave as much behind
+	}
 	_, err := into.ReadFrom(http.MaxBytesReader(w, q.Body, most))
 	var tooLarge *http.MaxBytesError
 	switch {

@@ -19,6 +19,7 @@ var (
 	errTooManyRequests = errors.New("httpapi: too many requests in flight")
 	errTooManyWatches  = errors.New("httpapi: too many watches on this member")
 	errTooManyBatches  = errors.New("httpapi: too many batches in flight")
+	errTooManyLarge    = errors.New("httpapi: too many large bodies in flight")
 	errUnauthorized    = errors.New("httpapi: the admin token is missing or wrong")
 	errBodyTooLarge    = errors.New("body: is larger")
 	errMediaType       = errors.New("httpapi: the body's type is not application/json")
@@ -63,6 +64,8 @@ var failures = [...]failure{
 		Says: "as many watches are open on this member as may be: watch at another member, or try again later"}},
 	{is: errTooManyBatches, status: http.StatusTooManyRequests, Refusal: registry.Refusal{Code: "busy", Title: "Too busy", Retry: true,
 		Says: fmt.Sprintf("%d batches are in flight on this member, which is as many as may be: nothing was done, try again later or at another member", batchesInflightMax)}},
+	{is: errTooManyLarge, status: http.StatusTooManyRequests, Refusal: registry.Refusal{Code: "busy", Title: "Too busy", Retry: true,
+		Says: fmt.Sprintf("%d calls with a body above %d bytes, or of unknown length, are in flight on this member, which is as many as may be: nothing was done, try again later or at another member", largeInflightMax, bodySmallMax)}},
 	{is: audit.ErrUnavailable, status: http.StatusServiceUnavailable, Refusal: registry.Refusal{Code: "not_audited", Title: "Not audited", Retry: true,
 		Says: "the audit log of this member, without which nothing may be changed, cannot be written: nothing was done, try another member"}},
 	{is: errStarting, status: http.StatusServiceUnavailable, Refusal: registry.Refusal{Code: "not_ready", Title: "Not ready", Retry: true,

@@ -49,6 +49,13 @@ func (a *API) admit(w *answer, q *http.Request, one *route) error {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="stellmap admin"`)
 		return errUnauthorized
 	}
+	if q.ContentLength < 0 || q.ContentLength > bodySmallMax {
+		defer a.large.Add(-1)
+		if a.large.Add(1) > largeInflightMax {
+			a.metrics.refused.Inc()
+			return errTooManyLarge
+		}
+	}
 	if !one.reads && !one.routine {
 		if err := a.audit.Ready(); err != nil {
 			return err

@@ -363,3 +363,25 @@ func halfBody(t *testing.T, address string) int {
 	mustClose(t, response)
 	return response.StatusCode
 }
+
+// Calls with large bodies, and those that do not say how large theirs is, are few at once; others do not wait for them.
+func TestLargeBodiesAreBounded(t *testing.T) {
+	m := newMember(t, nil)
+	const target = "/api/v2/namespaces/prod/services/orders/instances/a"
+	body := `{"endpoints":[{"protocol":"http","host":"10.0.0.1","port":80}]` + strings.Repeat(" ", bodySmallMax) + `}`
+	send := func(length int64) *httptest.ResponseRecorder {
+		q := request(http.MethodPut, target, body)
+		q.ContentLength = length
+		w := httptest.NewRecorder()
+		m.api.Handler().ServeHTTP(w, q)
+		return w
+	}
+	m.api.large.Store(largeInflightMax)
+	for _, length := range []int64{int64(len(body)), bodySmallMax + 1, -1} {
+		mustBeRefused(t, send(length), "64 calls", http.StatusTooManyRequests)
+	}
+	mustEqual(t, "the slots after it", m.api.large.Load(), largeInflightMax)
+	m.must(http.StatusCreated, http.MethodPut, target, `{"endpoints":[{"protocol":"http","host":"10.0.0.1","port":80}]}`)
+	m.api.large.Store(largeInflightMax - 1)
+	mustEqual(t, "the status of the last that has a slot", send(int64(len(body))).Code, http.StatusForbidden) // its token is another
+}

@@ -1,0 +1,413 @@
+package e2e
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/stellmap/stellmap/internal/process"
+)
+
+var (
+	attackers = flag.Int("attackers", 32, "how many connections at once an attack of TestRawAttacks has")
+	idlers    = flag.Int("idle", 200, "how many there are that say nothing")
+	attackFor = flag.Duration("attack-for", 0, "how long each of its attacks goes on at least; then the time of answers is bounded")
+)
+
+const (
+	attackGrowth   = 64 << 20               // of the member's memory, beyond what docs/security.md says that connections and calls may hold
+	attackAnswers  = 2                      // to a well-behaved client, in each of its ways, while an attack is in force
+	attackP99      = 100 * time.Millisecond // of those answers, where it is bounded
+	fewPlaces      = 200                    // for connections there are at least on the ports of members and of administration
+	attackPatience = time.Minute            // for an attack to come into force, and for an answer amid it
+)
+
+// victim is the member that is attacked.
+type victim struct {
+	*member
+	c     *cluster
+	trust [4]*tls.Config // by which an attacker gets through a port's TLS; nil = there is none
+	from  atomic.Uint32  // counts connections, which come from several addresses
+	acts  atomic.Int64   // what the attack of the moment has done so far
+}
+
+// An attack is one way of asking too much of a member.
+type attack struct {
+	name    string
+	ports   []int // that it is made on, by their index
+	crowd   int   // connections at once; 0 = as many as the flag says
+	acts    int64 // that it must have done to be in force; 0 = one for each connection
+	held    int64 // bytes that each of its connections may hold in the member
+	heldMax int64 // that all of them may; 0 = there is no other bound
+	raw     bool  // it is made below TLS
+	secure  bool  // it is for members with TLS only
+	// do is one connection's part; it is begun anew until the attack is over. An error is that of a member that
+	// does not do what it should, and not one of a connection that was cut, which is what should happen.
+	do func(ctx context.Context, v *victim, conn net.Conn) error
+}
+
+// mayHold is what all its connections may hold in the member, as docs/security.md says.
+func (a attack) mayHold() int64 {
+	if n := int64(a.crowd) * a.held; a.heldMax == 0 || n < a.heldMax {
+		return n
+	}
+	return a.heldMax
+}
+
+// A member, with TLS and without, stays up through each attack on its sockets, its memory stays within bounds, and a well-behaved client
+// goes on being answered. Those who attack a member with TLS have a certificate, where the attack goes on behind the handshake.
+func TestRawAttacks(t *testing.T) {
+	t.Parallel()
+	t.Run("without TLS", func(t *testing.T) {
+		c := newCluster(t, 1)
+		v := &victim{member: c.members[0], c: c}
+		v.boundsHeaders(t)
+		v.withstand(t)
+	})
+	t.Run("with TLS", func(t *testing.T) {
+		a := newAuthority(t)
+		workload := a.client("orders", "ns/default/sa/orders")
+		c := newClusterWith(t, 1, a.prepare(workload))
+		trust := [4]*tls.Config{workload, workload, a.client("copy", "replicator/cn-sh"), a.client("lin", "operator/lin")}
+		for i := range trust {
+			trust[i] = trust[i].Clone()
+			trust[i].NextProtos = []string{"http/1.1"}
+			if i == 1 || i == 2 {
+				trust[i].NextProtos = []string{"h2"}
+			}
+		}
+		(&victim{member: c.members[0], c: c, trust: trust}).withstand(t)
+	})
+}
+
+func (v *victim) withstand(t *testing.T) {
+	p := v.newPolite(t)
+	p.answered(attackAnswers) // what the first calls take is not the attacks'
+	base := memoryOf(t, v.member)
+	all := slices.Concat(attacksOnConnections(), attacksOnHTTP(), attacksOnHTTP2())
+	for i := range all {
+		if all[i].crowd == 0 {
+			all[i].crowd = *attackers
+		}
+	}
+	// The runtime gives memory back slowly: what one attack may hold is there for the next, too.
+	slices.SortStableFunc(all, func(a, b attack) int { return cmp.Compare(a.mayHold(), b.mayHold()) })
+	for _, one := range all {
+		secured := v.trust[0] != nil
+		if one.secure && !secured {
+			continue
+		}
+		if *attackFor == 0 && !one.raw { // ports that speak the same are much the same, and so are those behind a handshake
+			if secured && !one.secure {
+				continue
+			}
+			one.ports = one.ports[:1]
+		}
+		for _, port := range one.ports {
+			v.withstandOne(t, p, one, port, base)
+		}
+	}
+	if err := p.stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// withstandOne attacks a port until the attack is in force and the well-behaved client has been answered amid it.
+func (v *victim) withstandOne(t *testing.T, p *polite, one attack, port int, base int64) {
+	t.Helper()
+	name := fmt.Sprintf("%s on the port %s", one.name, [4]string{"http", "xds", "grpc", "admin"}[port])
+	p.forget()
+	v.acts.Store(0)
+	ctx, end := context.WithTimeout(t.Context(), attackPatience+*attackFor)
+	defer end()
+	var all sync.WaitGroup
+	broken := make(chan error, one.crowd)
+	for range one.crowd {
+		all.Go(func() {
+			if err := v.attack(ctx, one, port); err != nil {
+				broken <- err
+			}
+		})
+	}
+	began, most := time.Now(), int64(0)
+	inForce := one.acts
+	if inForce == 0 {
+		inForce = int64(one.crowd)
+	}
+	if port >= 2 {
+		inForce = min(inForce, fewPlaces)
+	}
+	_, err := process.Until(ctx, name+" to be in force", func() error {
+		most = max(most, memoryOf(t, v.member))
+		if n := v.acts.Load(); n < inForce {
+			p.forget()
+			return fmt.Errorf("%d of %d so far", n, inForce)
+		}
+		if len(p.took(attackAnswers)) == 0 || time.Since(began) < *attackFor {
+			return errors.New("the well-behaved client waits for its answers")
+		}
+		return nil
+	})
+	if err != nil {
+		t.Errorf("%v; the client: %v; the member's last words:\n%s", err, p.err(), v.proc.Tail(5))
+	}
+	took := p.took(1)
+	end()
+	all.Wait()
+	close(broken)
+	for err := range broken {
+		t.Errorf("%s: %v", name, err)
+		break // the others say the same
+	}
+	grown := (most - base) >> 20
+	bound := (attackGrowth + one.mayHold()) >> 20
+	line := fmt.Sprintf("%s: %d acts in %v, memory %+d MiB of %d", name, v.acts.Load(), time.Since(began).Round(10*time.Millisecond), grown, bound)
+	if len(took) > 0 {
+		slices.Sort(took)
+		p99 := took[len(took)*99/100]
+		line += fmt.Sprintf(", %d answers, p99 %v", len(took), p99.Round(time.Millisecond))
+		if *attackFor > 0 && p99 > attackP99 {
+			t.Errorf("%s: a well-behaved client waits for %v", name, p99)
+		}
+	}
+	t.Log(line)
+	if grown > bound {
+		t.Errorf("%s: the member has %d MiB more than before, want %d at most", name, grown, bound)
+	}
+	if !v.proc.Running() {
+		t.Fatalf("%s: the member has ended", name)
+	}
+}
+
+// attack is one connection of a crowd after the other.
+func (v *victim) attack(ctx context.Context, one attack, port int) error {
+	for ctx.Err() == nil {
+		conn, err := v.dial(ctx, port, one.raw)
+		if err != nil {
+			continue // the member may turn whom it likes away
+		}
+		over := context.AfterFunc(ctx, func() { conn.Close() })
+		err = one.do(ctx, v, conn)
+		over()
+		conn.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dial connects from one of many addresses: no bound of one address is what holds.
+func (v *victim) dial(ctx context.Context, port int, raw bool) (net.Conn, error) {
+	from := v.from.Add(1)
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(1+from%200))}}
+	conn, err := d.DialContext(ctx, "tcp", v.address(port))
+	if err != nil || raw || v.trust[port] == nil {
+		return conn, err
+	}
+	secure := tls.Client(conn, withName(v.trust[port], v.host))
+	if err := secure.HandshakeContext(ctx); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return secure, nil
+}
+
+func withName(c *tls.Config, name string) *tls.Config {
+	c = c.Clone()
+	c.ServerName = name
+	return c
+}
+
+// boundsHeaders: a call over gRPC whose header is above the bound is refused before it is made, on both ports.
+func (v *victim) boundsHeaders(t *testing.T) {
+	for _, port := range []int{1, 2} {
+		conn, err := grpc.NewClient(v.address(port), grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		for bytes, refused := range map[int]bool{60_000: false, 70_000: true} {
+			ctx := metadata.AppendToOutgoingContext(t.Context(), "x-large", strings.Repeat("x", bytes))
+			_, err := grpc_health_v1.NewHealthClient(conn).Check(ctx, &grpc_health_v1.HealthCheckRequest{}, grpc.WaitForReady(true))
+			if told := status.Code(err) == codes.Internal; told != refused {
+				t.Errorf("port %d takes a header of %d bytes with %v", port, bytes, err)
+			}
+		}
+	}
+}
+
+// polite is a client who behaves: it writes, reads over a new connection, and asks by gRPC, over and over.
+type polite struct {
+	end  context.CancelFunc
+	gone sync.WaitGroup
+
+	mu    sync.Mutex // guards what follows
+	since []time.Duration
+	fault error
+}
+
+func (v *victim) newPolite(t *testing.T) *polite {
+	t.Helper()
+	ctx, end := context.WithCancel(context.Background())
+	p := &polite{end: end}
+	t.Cleanup(func() { end(); p.gone.Wait() })
+	secure := insecure.NewCredentials()
+	if v.trust[1] != nil {
+		secure = credentials.NewTLS(v.trust[1].Clone())
+	}
+	conn, err := grpc.NewClient(v.address(1), grpc.WithTransportCredentials(secure))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	stays := &cluster{t: t, client: &http.Client{Timeout: attackPatience, Transport: &http.Transport{TLSClientConfig: v.trust[0]}}}
+	comes := &cluster{t: t, client: &http.Client{Timeout: attackPatience, Transport: &http.Transport{TLSClientConfig: v.trust[0], DisableKeepAlives: true}}}
+	of := func(by *cluster, method, body string) func() error {
+		return func() error {
+			a, err := by.call(ctx, method, instanceURL(v.member, "orders", "a"), body)
+			if err != nil {
+				return err
+			}
+			return a.want(http.StatusOK, http.StatusCreated)
+		}
+	}
+	health := grpc_health_v1.NewHealthClient(conn)
+	p.gone.Go(func() {
+		p.ask(ctx, of(stays, http.MethodPut, registration(9000, "1")), of(comes, http.MethodGet, ""), func() error {
+			asked, cancel := context.WithTimeout(ctx, attackPatience)
+			defer cancel()
+			_, err := health.Check(asked, &grpc_health_v1.HealthCheckRequest{}, grpc.WaitForReady(true))
+			return err
+		})
+	})
+	return p
+}
+
+// ask asks in all ways, one after the other, until it ends or is not answered.
+func (p *polite) ask(ctx context.Context, ways ...func() error) {
+	for ctx.Err() == nil {
+		for _, way := range ways {
+			began := time.Now()
+			err := way()
+			if ctx.Err() != nil {
+				return
+			}
+			p.mu.Lock()
+			if p.since = append(p.since, time.Since(began)); err != nil {
+				p.fault = fmt.Errorf("the well-behaved client is not answered: %w", err)
+			}
+			p.mu.Unlock()
+			if err != nil {
+				return
+			}
+		}
+	}
+}
+
+// took is how long it waited for each answer since it has forgotten; nothing where there are not so many in each way.
+func (p *polite) took(ofEach int) []time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.since) < 3*ofEach {
+		return nil
+	}
+	return slices.Clone(p.since)
+}
+
+func (p *polite) forget() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.since = p.since[:0]
+}
+
+func (p *polite) err() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.fault
+}
+
+func (p *polite) stop() error {
+	p.end()
+	p.gone.Wait()
+	return p.err()
+}
+
+// answered waits for so many answers in each way.
+func (p *polite) answered(n int) {
+	ctx, cancel := context.WithTimeout(context.Background(), attackPatience)
+	defer cancel()
+	_, _ = process.Until(ctx, "answers", func() error { // where there are none, the attacks say so
+		if len(p.took(n)) == 0 {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+}
+
+// A member whose descriptors are all wanted by those who connect has some for its files and its other ports, and serves again when they go.
+func TestAMemberOutlivesACrowdOfConnections(t *testing.T) {
+	t.Parallel()
+	c := newClusterWith(t, 1, func(m *member) {
+		m.command = append([]string{"/bin/sh", "-c", `ulimit -n 512; exec "$0" "$@"`}, m.command...)
+	})
+	m := c.members[0]
+	shows := func(line string) {
+		t.Helper()
+		if _, err := process.Within(t.Context(), readyTime, line, func() error {
+			a, err := c.call(t.Context(), http.MethodGet, m.urlOf(3)+"/metrics", "")
+			if err != nil {
+				return err
+			}
+			if !strings.Contains(string(a.body), line) {
+				return errors.New("the admin port does not say so")
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var crowd []net.Conn
+	for range 600 { // more than there are descriptors, on both ports for clients
+		for port := range 2 {
+			conn, err := net.Dial("tcp", m.address(port))
+			if err != nil {
+				t.Fatal(err)
+			}
+			crowd = append(crowd, conn)
+		}
+	}
+	shows("stellmap_connections_refused_total{port=\"xds\"} 4") // hundreds
+	for _, conn := range crowd {
+		conn.Close()
+	}
+	if _, err := process.Within(t.Context(), readyTime, "a write", func() error {
+		a, err := c.call(t.Context(), http.MethodPut, instanceURL(m, "orders", "a"), registration(9000, "1"))
+		if err != nil {
+			return err
+		}
+		return a.want(http.StatusOK, http.StatusCreated)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	shows("stellmap_connections_refused_total{port=\"admin\"} 0\n")
+}
