@@ -30,7 +30,7 @@ type Neighbours struct {
 type DiscoveryQuery struct {
 	Query                       // of one service; of what a client is given, that which matches is told
 	FromRegion, FromZone string // where the client is; no region = this registry's
-	Failover             string // one of FailoverModes, in place of the policy's; "" = that
+	Failover             string // one of FailoverChoices; "" = as the policy says
 	Neighbours           Neighbours
 }
 
@@ -43,8 +43,8 @@ func (q *DiscoveryQuery) Check() error {
 	if len(q.Services) != 1 || strings.TrimSpace(q.Services[0]) == "" {
 		bad.add("service", "is missing: "+nameRule)
 	}
-	if q.Failover != "" && !slices.Contains(FailoverModes, q.Failover) {
-		bad.add("failover", fmt.Sprintf("%s is not known: %s", quoted(q.Failover), strings.Join(FailoverModes, ", ")))
+	if q.Failover != "" && !slices.Contains(FailoverChoices, q.Failover) {
+		bad.add("failover", fmt.Sprintf("%s is not known: %s", quoted(q.Failover), strings.Join(FailoverChoices, ", ")))
 	}
 	if q.Limit > DiscoveryMax {
 		bad.add("limit", fmt.Sprintf("%d is not from 0 to %d", q.Limit, DiscoveryMax))
@@ -94,6 +94,9 @@ type Discovered struct {
 func (r *Registry) Discover(ctx context.Context, q DiscoveryQuery) (Discovery, error) {
 	if err := q.Check(); err != nil {
 		return Discovery{}, err
+	}
+	if q.Failover == FailoverPolicy {
+		q.Failover = ""
 	}
 	found, at, err := r.Service(ctx, ServiceKey{Namespace: q.Namespace, Service: q.Services[0]}, q.Consistency) // which asks whether the caller may see it
 	if err != nil {

@@ -47,6 +47,12 @@ const (
 // FailoverModes are the modes, for who reads one.
 var FailoverModes = []string{FailoverLocalOnly, FailoverLocalFirst, FailoverRemoteFallback, FailoverMerged, FailoverGateway}
 
+// FailoverPolicy stands, in a request, for the mode of the policy.
+const FailoverPolicy = "policy"
+
+// FailoverChoices are what a request may name.
+var FailoverChoices = append([]string{FailoverPolicy}, FailoverModes...)
+
 const (
 	overprovisioningDefault = 140
 	overprovisioningMax     = 1_000

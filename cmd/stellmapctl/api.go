@@ -82,6 +82,7 @@ type instance struct {
 	Group            string            `json:"group,omitempty"`
 	Zone             string            `json:"zone,omitempty"`
 	Region           string            `json:"region"`
+	Origin           *origin           `json:"origin,omitempty"` // of another region's
 	Version          string            `json:"version,omitempty"`
 	Organization     string            `json:"organization,omitempty"`
 	BusinessDomain   string            `json:"businessDomain,omitempty"`
@@ -104,6 +105,15 @@ type instance struct {
 	Revision         uint64            `json:"revision"`
 	Counter          uint64            `json:"counter"`
 	Withheld         []withheld        `json:"withheld,omitempty"`
+}
+
+// origin is where an instance of another region is from.
+type origin struct {
+	ClusterID  uint64 `json:"clusterId"`
+	InstanceID string `json:"instanceId"`
+	Revision   uint64 `json:"revision"`
+	SeenAt     string `json:"seenAt"`
+	Status     string `json:"status,omitempty"` // that its region told, where the copy's age has made another of it
 }
 
 // A condition is one thing that is said of an instance.

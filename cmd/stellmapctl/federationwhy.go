@@ -57,10 +57,9 @@ type discoveredGateway struct {
 	Service   string `json:"service"`
 }
 
-const failoverHelp = "local-only, local-first, remote-fallback, merged or gateway, in place of what the policy says"
-
 func (c *ctl) federationWhyCommand() *cobra.Command {
-	var namespace, failover, region, zone string
+	var namespace string
+	var from standpoint
 	cmd := &cobra.Command{
 		Use:   "why SERVICE",
 		Short: "What a client is given of a service, and of each region why",
@@ -78,11 +77,7 @@ mode gateway what is given of another region are gateways.`,
 				return err
 			}
 			query := url.Values{}
-			for name, value := range map[string]string{"failover": failover, "fromRegion": region, "fromZone": zone} {
-				if value != "" {
-					query.Set(name, value)
-				}
-			}
+			from.parameters(query.Set)
 			var answer discovery
 			r := request{doing: "federation why " + args[0], method: http.MethodGet, path: "/api/v2/namespaces/" + url.PathEscape(namespace) + "/services/" + url.PathEscape(args[0]) + "/discovery"}
 			if len(query) > 0 {
@@ -95,9 +90,7 @@ mode gateway what is given of another region are gateways.`,
 		},
 	}
 	namespaceFlag(cmd.Flags(), &namespace)
-	cmd.Flags().StringVar(&failover, "failover", "", failoverHelp)
-	cmd.Flags().StringVar(&region, "from-region", "", "the region of the client (default the server's)")
-	cmd.Flags().StringVar(&zone, "from-zone", "", "the zone of the client")
+	from.flags(cmd, strings.Join(failoverModes, ", ")+", in place of what the policy says", failoverModes)
 	return cmd
 }
 
@@ -106,15 +99,8 @@ func (d *discovery) view() view {
 	for _, r := range d.Regions {
 		v.items, v.names = append(v.items, r), append(v.names, r.Region)
 		v.rows = append(v.rows, []string{r.Region, r.age(), fmt.Sprint(r.Instances), fmt.Sprint(r.Given), r.priority(), r.why()})
-		for _, why := range r.Why {
-			v.notes = append(v.notes, fmt.Sprintf("%s: %s", r.Region, why.Text))
-		}
 	}
-	from := "region " + d.FromRegion
-	if d.FromZone != "" {
-		from += ", zone " + d.FromZone
-	}
-	v.notes = append(v.notes, fmt.Sprintf("mode %s, for a client in %s; other regions are told of %s of the instances that are registered here", d.Mode, from, d.Exported))
+	v.notes = append(regionNotes(d.Regions), fmt.Sprintf("%s; other regions are told of %s of the instances that are registered here", givenNote(d.Mode, d.FromRegion, d.FromZone), d.Exported))
 	return v
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -130,6 +131,7 @@ func reasons(of []withheld, wide bool) string {
 
 func (c *ctl) getInstancesCommand() *cobra.Command {
 	var s selection
+	var from standpoint
 	cmd := &cobra.Command{
 		Use:     "instances [SERVICE...]",
 		Aliases: []string{"instance"},
@@ -142,22 +144,31 @@ All filters that are given must match; of one that is given several times, any
 value, but of --selector all. A long list is read in pages, all as of the
 revision in the last line.
 
+With --failover it lists what a client at some place is given of one service, by
+the policy's mode or another, those first that are called first, and says which
+regions give less than they have, and why; filters are of what is given.
+
 The registry logs renewals in batches, so RENEWED may be a little older than
 the truth.`,
 		Example: `  stellmapctl get instances orders
   stellmapctl get instances orders payments -n prod -o wide
   stellmapctl get instances -A -l 'track in (canary,beta),team!=qa' --zone a --zone b
   stellmapctl get instances -n prod --prefix acme. --role api --count
+  stellmapctl get instances orders --failover policy --from-region cn-sh
   stellmapctl get instances -o jsonl | jq -r 'select(.status != "passing").instanceId'`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s.services = args
-			if err := s.check(cmd.Flags()); err != nil {
+			if err := cmp.Or(s.check(cmd.Flags()), from.check(&s)); err != nil {
 				return err
+			}
+			if from.failover != "" {
+				return c.getGiven(cmd.Context(), &s, &from)
 			}
 			return c.getInstances(cmd.Context(), &s)
 		},
 	}
 	s.flags(cmd.Flags())
+	from.flags(cmd, "what a client is given: policy, "+strings.Join(failoverModes, ", "), append([]string{"policy"}, failoverModes...))
 	return cmd
 }
 

@@ -13,7 +13,7 @@ import (
 type shownInstanceFields struct{}
 
 func (shownInstanceFields) describe(s *schemas) *schema {
-	return s.handWritten("Instance", func() *schema { return tableSchema(s, instanceFields) })
+	return s.handWritten("Instance", func() *schema { return tableSchema(s, givenFields) })
 }
 
 type shownServiceFields struct{}
@@ -101,7 +101,12 @@ type shownPage struct {
 
 type shownInstanceList struct {
 	shownPage
-	Instances []shownInstanceFields `json:"instances,omitempty"`
+	Failover   string                `json:"failover,omitempty"` // this and the next: of a list with failover
+	FromRegion string                `json:"fromRegion,omitempty"`
+	FromZone   string                `json:"fromZone,omitempty"`
+	More       bool                  `json:"more,omitempty"`
+	Regions    []discoveredRegion    `json:"regions,omitempty"`
+	Instances  []shownInstanceFields `json:"instances,omitempty"`
 }
 
 type shownServiceList struct {

@@ -125,4 +125,7 @@ func TestOtherRegionsAreDiscoveredByTheirGateways(t *testing.T) {
 	mustEqual(t, "what is given by gateways", ask(""), own+"\n1 "+led+"\nb: "+byEdge+"\nc"+noEdge)
 	mustEqual(t, "what a client of c is given", ask("?fromRegion=c"), "0 c/300/x http=http://10.2.0.1:80\n1 "+led+"\nhere"+noEdge+"\nb: "+byEdge)
 	mustEqual(t, "what is given in another mode", ask("?failover=local-first"), own)
+	tell(b, "prod orders x http 10.1.0.1 80\ninfra edge g1 tcp 10.1.9.1 15443 critical\n")
+	tell(c, "prod orders x http 10.2.0.1 80\ninfra edge g1 tcp 10.2.9.1 15443\n")
+	mustEqual(t, "what is given when a region's gateways cannot be called", ask(""), own+"\n1 "+strings.NewReplacer("b/200", "c/300", "10.1.", "10.2.").Replace(led)+"\nb"+noEdge+"\nc: "+byEdge)
 }

@@ -60,7 +60,7 @@ func TestEveryFieldOfAnInstanceIsShown(t *testing.T) {
 		}, Conditions: []registry.Condition{{Source: registry.SourceCheck, Name: "web", Status: registry.StatusCritical, Since: 1_790_000_001_000, Until: 1_790_000_002_005, Reason: "r", By: "2", Held: 1_790_000_002_005}}},
 	}
 	e := &encoder{}
-	writeFields(e, &shownInstance{i, i.LastHeartbeat, []Withheld{{Endpoint: "e", Reason: "r1"}, {Instance: "i", Reason: "r2"}, {Instance: "j", Reason: "r3"}, {Endpoint: "x", Reason: "r4"}}}, instanceFields)
+	writeFields(e, &shownInstance{Instance: i, heardAt: i.LastHeartbeat, withheld: []Withheld{{Endpoint: "e", Reason: "r1"}, {Instance: "i", Reason: "r2"}, {Instance: "j", Reason: "r3"}, {Endpoint: "x", Reason: "r4"}}}, instanceFields)
 	var got map[string]any
 	if err := json.Unmarshal(e.b, &got); err != nil {
 		t.Fatalf("%v: %s", err, e.b)

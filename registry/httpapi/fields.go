@@ -42,8 +42,9 @@ func fieldNames[T any](all []listField[T]) string {
 // A shownInstance is an instance with what is shown beside it.
 type shownInstance struct {
 	*registry.Instance
-	heardAt  int64      // Unix ms
-	withheld []Withheld // of its whole service
+	heardAt  int64                // Unix ms
+	withheld []Withheld           // of its whole service
+	given    *registry.Discovered // of a list with failover
 }
 
 var instanceFields = []listField[*shownInstance]{
@@ -91,17 +92,23 @@ func (a *API) heard(instances []*registry.Instance) func() int64 {
 	}
 }
 
-// instanceEncoder writes the instances, in their order, with what proxies are not told of them, which
-// is looked up once for each run of instances of one service.
+// instanceEncoder writes the instances, in their order.
 func (a *API) instanceEncoder(instances []*registry.Instance, fields []listField[*shownInstance]) func(*encoder, *registry.Instance) {
+	shown := a.showing(instances)
+	return func(e *encoder, i *registry.Instance) { writeFields(e, shown(i), fields) }
+}
+
+// showing gives each instance, in their order, with what proxies are not told of it, which is
+// looked up once for each run of instances of one service. It is good until the next.
+func (a *API) showing(instances []*registry.Instance) func(*registry.Instance) *shownInstance {
 	var of registry.ServiceKey
 	shown, heard := &shownInstance{}, a.heard(instances)
-	return func(e *encoder, i *registry.Instance) {
+	return func(i *registry.Instance) *shownInstance {
 		if k := i.ServiceKey(); k != of {
 			of, shown.withheld = k, a.withheld(k)
 		}
 		shown.Instance, shown.heardAt = i, heard()
-		writeFields(e, shown, fields)
+		return shown
 	}
 }
 

@@ -42,18 +42,19 @@ type listing struct {
 	query  registry.Query
 	paging registry.Paging
 	cursor *registry.HomedCursor // nil = from the beginning
+	given  bool                  // what a client is given, see given.go
 	fresh  freshness
 }
 
 // What lists take, by whether the path names the service, and what one service does.
 var (
-	serviceListQuery = slices.Concat(filters, forms)
-	listQuery        = append([]string{"service*"}, serviceListQuery...)
+	serviceListQuery = slices.Concat(filters, forms, givenForms)
+	listQuery        = slices.Concat([]string{"service*"}, filters, forms)
 	serviceQuery     = append([]string{fieldsName + "*"}, freshQuery...)
 )
 
-func instanceList(id, says string, query []string) operation {
-	return operation{id: id, says: says, query: query, answers: ok(shownInstanceList{}), refuses: []string{"cursor_expired"}}
+func instanceList(id, says string, query []string, refuses ...string) operation {
+	return operation{id: id, says: says, query: query, answers: ok(shownInstanceList{}), refuses: append(refuses, "cursor_expired")}
 }
 
 func serviceList(id, says string) operation {
@@ -67,9 +68,10 @@ func (a *API) listing(p *parameters, namespace string, services ...string) listi
 	if len(services) == 0 {
 		known = listQuery
 		services = p.all("service")
+		p.refuse(failoverName, failoverOfOne)
 	}
 	p.only(known...)
-	l := listing{fresh: p.freshness(a)}
+	l := listing{given: p.givenAlone(), fresh: p.freshness(a)}
 	l.query = p.filter(namespace, services, l.fresh)
 	l.query.Limit = p.limit()
 	count := p.choice(countName, countNo, countYes, countOnly)
@@ -188,6 +190,9 @@ func pathNamespace(q *http.Request) (string, error) {
 func (a *API) v2Instances(w http.ResponseWriter, q *http.Request, namespace string, services ...string) error {
 	p := parametersOf(q)
 	l := a.listing(p, namespace, services...)
+	if l.given {
+		return a.v2Given(w, q, p, l)
+	}
 	fields := chosen(p, instanceFields)
 	page, err := a.page(w, q, p, l, a.registry.Instances)
 	if err != nil {

@@ -360,7 +360,7 @@ var parameterDocs = map[string]parameterDoc{
 	"label":            {says: "a label, key=value; all have to be there"},
 	"status":           {says: "passing, warning, suspect, critical, draining, expired, disabled, routable or any"},
 
-	failoverName:   {says: "how regions are called, in place of what the service's policy says", words: registry.FailoverModes},
+	failoverName:   {says: "how regions are called, in place of what the service's policy says", words: registry.FailoverChoices},
 	fromRegionName: {says: "the region of who calls; none = the server's"},
 	fromZoneName:   {says: "the zone of who calls"},
 

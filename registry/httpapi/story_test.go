@@ -14,6 +14,7 @@ import (
 	"github.com/cockroachdb/datadriven"
 
 	"github.com/stellmap/stellmap/registry"
+	"github.com/stellmap/stellmap/registry/registrytest"
 )
 
 // TestStories runs the stories in testdata: requests, and the answers byte for byte.
@@ -31,6 +32,13 @@ func TestStories(t *testing.T) {
 			})
 			s.membership.member = s.member
 		}
+		if strings.HasPrefix(filepath.Base(path), "v2_regions") {
+			s.member = newMember(t, func(c *Config) {
+				c.Federation = func() Federation {
+					return Federation{Neighbours: registry.Neighbours{Sources: []registry.RegionKey{neighbour}, Fresh: 30 * time.Second}}
+				}
+			})
+		}
 		if strings.HasPrefix(filepath.Base(path), "proxies") {
 			s.proxies = newFakeProxies()
 			s.member = newMember(t, func(c *Config) { c.Proxies = s.proxies })
@@ -44,6 +52,9 @@ func TestStories(t *testing.T) {
 		datadriven.RunTest(t, path, s.command)
 	})
 }
+
+// neighbour is the other region of stories about regions.
+var neighbour = registry.RegionKey{Region: "b", Cluster: 200}
 
 type story struct {
 	t          *testing.T
@@ -68,6 +79,9 @@ func (s *story) command(t *testing.T, d *datadriven.TestData) string {
 	switch d.Cmd {
 	case "http", "admin":
 		return s.request(d)
+	case "told": // what region b tells, see registrytest.ToldOf
+		registrytest.Tell(t, s.member.config.Registry, neighbour, registrytest.ToldOf(t, d.Input)...)
+		return "ok\n"
 	case "tick":
 		time, err := time.ParseDuration(d.CmdArgs[0].Key)
 		if err != nil {

@@ -48,7 +48,7 @@ func (a *API) v2Routes() []route {
 			id: "discoverService", says: "Tells what a client at some place is given of a service, and of each region why", query: discoveryQuery,
 			answers: ok(shownDiscovery{}), refuses: []string{"not_found"},
 		}),
-		read(service+"/instances", a.v2ServiceInstances).as(instanceList("listInstancesOfService", "Lists instances of a service", serviceListQuery)),
+		read(service+"/instances", a.v2ServiceInstances).as(instanceList("listInstancesOfService", "Lists instances of a service, or what a client is given of it", serviceListQuery, "not_found")),
 		read(namespace+"/instances", a.v2NamespaceInstances).as(instanceList("listInstancesOfNamespace", "Lists instances of a namespace", listQuery)),
 		read(namespace+"/services", a.v2NamespaceServices).as(serviceList("listServicesOfNamespace", "Lists services of a namespace")),
 		read("/api/v2/instances", a.v2AllInstances).as(instanceList("listInstances", "Lists instances of all namespaces", listQuery)),

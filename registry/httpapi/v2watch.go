@@ -35,6 +35,7 @@ const (
 // v2Watch is a stream of events or, with wait, the answer to one poll.
 func (a *API) v2Watch(w http.ResponseWriter, q *http.Request) error {
 	p := parametersOf(q)
+	p.refuse(failoverName, failoverWatched)
 	p.only(watchQuery...)
 	query := registry.Query{
 		Namespace: p.first("namespace"), AllNamespaces: strings.TrimSpace(p.first("namespace")) == "", Services: p.all("service"),
