@@ -174,7 +174,7 @@ func (r *Rights) Allows(a Ask) bool {
 // true: in the namespace of the ask, or in any where it has none. It is for lists, of
 // which every item is asked for besides.
 func (r *Rights) AllowsSome(a Ask) bool {
-	return r != nil && r.allows.some(&a) && (r.scope == nil || r.scope.some(&a))
+	return r != nil && r.allows.some(&a) && !r.denies.whole(&a) && (r.scope == nil || r.scope.some(&a))
 }
 
 func (s *ruleSet) match(a *Ask) *compiled {
@@ -194,6 +194,16 @@ func (s *ruleSet) match(a *Ask) *compiled {
 func (s *ruleSet) some(a *Ask) bool {
 	is := func(c *compiled) bool { return c.some(a) }
 	return slices.ContainsFunc(s.any, is) || slices.ContainsFunc(s.of[a.Resource], is)
+}
+
+// whole says whether a single rule is about every object of the kind.
+func (s *ruleSet) whole(a *Ask) bool {
+	is := func(c *compiled) bool { return c.whole(a) }
+	return slices.ContainsFunc(s.any, is) || slices.ContainsFunc(s.of[a.Resource], is)
+}
+
+func (c *compiled) whole(a *Ask) bool {
+	return c.does(a) && c.services == nil && (c.namespaces == nil || a.Namespace != "" && fits(c.namespaces, a.Namespace))
 }
 
 func (c *compiled) matches(a *Ask) bool {

@@ -198,3 +198,7 @@ func (a *API) Handler() http.Handler { return a.public }
 
 // AdminHandler serves the admin port: the status of this member, health and metrics.
 func (a *API) AdminHandler() http.Handler { return a.admin }
+
+// Routes are what both ports answer, each as method and pattern: a test that tries all of
+// them as everybody has its list from here.
+func (a *API) Routes() (public, admin []string) { return a.public.routes(), a.admin.routes() }

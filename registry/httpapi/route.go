@@ -90,6 +90,18 @@ func newRouter(a *API, fallback surface, routes []route) *router {
 
 func (r *router) admin() bool { return r.fallback == surfaceAdmin }
 
+// routes are all that it has, sorted.
+func (r *router) routes() []string {
+	var all []string
+	for _, p := range r.paths {
+		for _, one := range p.routes {
+			all = append(all, one.method+" "+one.pattern)
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
 func (r *router) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	one := r.route(q)
 	r.api.serve(w, q, &one)
