@@ -82,11 +82,11 @@ func (c *cluster) layEnvoy(ports []int, args ...string) string {
 }
 
 // launchEnvoy starts an Envoy, and does not wait until it is ready.
-func (c *cluster) launchEnvoy(file string, ports []int, workers int) *envoy {
+func (c *cluster) launchEnvoy(file string, ports []int, workers int, more ...string) *envoy {
 	t := c.t
 	t.Helper()
 	p, err := process.Start(process.Options{Name: "envoy", Path: envoyPath(t), Logs: filepath.Dir(file),
-		Args: []string{"-c", file, "--log-level", "warning", "--concurrency", fmt.Sprint(workers), "--disable-hot-restart"}})
+		Args: append([]string{"-c", file, "--log-level", "warning", "--concurrency", fmt.Sprint(workers), "--disable-hot-restart"}, more...)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -117,6 +117,12 @@ func (c *cluster) startCaller(language string, command []string, folder string, 
 		}
 		servers = []string{fmt.Sprintf("127.0.0.1:%d", dead[0]), servers[0]}
 	}
+	return c.startCallerOf(servers, command, folder, rate, more...)
+}
+
+// startCallerOf starts a client that is told of these servers.
+func (c *cluster) startCallerOf(servers, command []string, folder string, rate int, more ...string) *grpcCaller {
+	c.t.Helper()
 	text := c.bootstrapOf("grpc", append([]string{"--node", "caller-1", "--region", "local", "--xds", strings.Join(servers, ",")}, more...)...)
 	bootstrap := filepath.Join(folder, "xds.json")
 	if err := os.WriteFile(bootstrap, text, 0o600); err != nil {

@@ -19,7 +19,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stellmap/stellmap/internal/grpcclients"
 	"github.com/stellmap/stellmap/internal/process"
 )
 
@@ -263,28 +262,6 @@ func TestANodeJoinsByItsCertificate(t *testing.T) {
 	}
 	c.must(http.MethodPut, instanceURL(joins, "orders", "a"), registration(9000, "1"), http.StatusCreated)
 	c.expect(first, "orders", "a", "1")
-}
-
-// gRPC clients in Go and Python find instances over mutual TLS by the bootstrap that stellmapctl prints; Java and Node take no files
-// of certificates from it. The SDK for Go registers by the same certificate.
-func TestGRPCClientsOverMutualTLS(t *testing.T) {
-	a := newAuthority(t)
-	c := newClusterWith(t, 1, a.prepare(a.client("orders", "ns/default/sa/orders")))
-	one := c.callee("one", 100)
-	c.enlist(one)
-	for _, language := range []string{grpcclients.Go, grpcclients.Python} {
-		t.Run(language, func(t *testing.T) {
-			folder := t.TempDir()
-			command, err := grpcclients.Command(language, folder)
-			need(t, "the "+language+" client", err)
-			at := *c
-			at.t = t
-			caller := at.startCaller(language, command, folder, grpcRate, "--tls-ca", a.file("ca.pem"), "--tls-cert", a.file("orders.pem"), "--tls-key", a.file("orders-key.pem"))
-			caller.await("the instance is called", 60, allOf("one"))
-		})
-	}
-	keep(t, c.sdk(""), "kept", time.Minute)
-	c.must(http.MethodGet, instanceURL(c.members[0], "orders", "kept"), "", http.StatusOK)
 }
 
 // All members get other certificates, one after the other, while clients write: over connections that stay, and over a new one for each

@@ -17,7 +17,7 @@ import java.util.concurrent.TimeUnit;
 /**
  * Calls a target so many times a second and prints a line of JSON for each answer:
  *
- * <pre>java -cp LIBRARIES Client.java TARGET CALLS_A_SECOND</pre>
+ * <pre>java -cp LIBRARIES:CLASSES Client TARGET CALLS_A_SECOND</pre>
  *
  * GRPC_XDS_BOOTSTRAP names its bootstrap.
  */
