@@ -301,6 +301,26 @@ func TestATokenIsGoodToTheLetter(t *testing.T) {
 	}
 }
 
+// What makes the first token is told from a part of it, and from a token.
+func TestABootstrapTokenIsWhole(t *testing.T) {
+	text, err := DrawBootstrap(rand.NewChaCha8([32]byte{2}))
+	if err != nil || !IsBootstrap(text) || TokenID(text) != "" {
+		t.Fatalf("%q: %v", text, err)
+	}
+	_, token, _, err := DrawToken(rand.NewChaCha8([32]byte{2}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, other := range []string{"", token, text[1:], text[:len(text)-1], text + "0", strings.ToUpper(text), text[:10] + "x" + text[11:]} {
+		if IsBootstrap(other) {
+			t.Errorf("%q passes for one", other)
+		}
+	}
+	if _, err := DrawBootstrap(strings.NewReader("short of chance")); err == nil {
+		t.Error("one was drawn without enough chance")
+	}
+}
+
 // The rights that are kept at hand are bounded, however many callers there are.
 func TestRightsAtHandAreBounded(t *testing.T) {
 	p := NewPolicy(Written{})

@@ -49,6 +49,26 @@ func DrawToken(random io.Reader) (id, token string, hash [sha256.Size]byte, err 
 	return id, token, sha256.Sum256([]byte(token)), nil
 }
 
+// bootstrapMark is what the token that makes the first one begins with, in place of
+// tokenMark and the id.
+const bootstrapMark = "smb_"
+
+// DrawBootstrap makes the token by which the first access token is made.
+func DrawBootstrap(random io.Reader) (string, error) {
+	var drawn [tokenSecretBytes]byte
+	if _, err := io.ReadFull(random, drawn[:]); err != nil {
+		return "", fmt.Errorf("draw a bootstrap token: %w", err)
+	}
+	token := bootstrapMark + hex.EncodeToString(drawn[:])
+	return token + sumOf(token), nil
+}
+
+// IsBootstrap says whether a text is such a token, and whole.
+func IsBootstrap(text string) bool {
+	end := len(bootstrapMark) + 2*tokenSecretBytes
+	return strings.HasPrefix(text, bootstrapMark) && len(text) == end+2*tokenSumBytes && text[end:] == sumOf(text[:end])
+}
+
 func sumOf(text string) string { return fmt.Sprintf("%08x", crc32.ChecksumIEEE([]byte(text))) }
 
 // TokenID is the part of a token that is no secret; "" when the text is none, or is not whole.

@@ -20,6 +20,7 @@ type accessState struct {
 	roles    documents[string, Role]
 	bindings documents[string, Binding]
 	tokens   accessTokens
+	begun    bool // a token was granted, be it there or not
 }
 
 type accessTokens map[string]*AccessToken
@@ -46,6 +47,7 @@ type accessChange struct {
 	role    *Document[Role]
 	binding *Document[Binding]
 	token   *AccessToken
+	begun   bool // a token was granted at some time
 }
 
 func (a *accessState) apply(c *change) {
@@ -54,8 +56,10 @@ func (a *accessState) apply(c *change) {
 		a.roles.put(one.name, one.role)
 	case c.op == opBindingPut:
 		a.bindings.put(one.name, one.binding)
+	case one.begun:
+		a.begun = true
 	case one.token != nil:
-		a.tokens[one.name] = one.token
+		a.tokens[one.name], a.begun = one.token, true
 	default:
 		delete(a.tokens, one.name)
 	}
@@ -116,6 +120,9 @@ func (m *Machine) loadAccess(loaded func(change)) error {
 		return err
 	})
 	if err != nil {
+		return err
+	}
+	if err := m.loadBegun(loaded); err != nil {
 		return err
 	}
 	return m.scan(storage.AccessTokenPrefix, 1, func(name [][]byte, value []byte) error {

@@ -70,12 +70,21 @@ func (s *story) grantToken(d *datadriven.TestData, id string, out *strings.Build
 			TTLSeconds *int64
 		}{&g.Roles, &g.Scope, &g.Holder, &g.TTLSeconds})
 	}
-	token, result, err := s.member.registry.GrantToken(context.Background(), "", g)
+	ctx := context.Background()
+	if d.HasArg("first") {
+		ctx = WithCaller(ctx, founder{&askedGiver{}})
+	}
+	token, result, err := s.member.registry.GrantToken(ctx, "", g)
 	if err == nil {
 		fmt.Fprintf(out, "good for %v\n", time.Duration(token.ExpiresAt-token.GrantedAt)*time.Millisecond)
 	}
 	return result, err
 }
+
+// A founder is who sets up a cluster.
+type founder struct{ *askedGiver }
+
+func (founder) Founds() bool { return true }
 
 func showAccess(a Access, now time.Time, out *strings.Builder) {
 	for _, r := range a.Roles {
@@ -201,7 +210,7 @@ func (a *author) access(index Revision) []byte {
 	}
 	hash := sha256.Sum256([]byte(name))
 	token := &recordv1.AccessToken{Hash: hash[:], Roles: []string{name}, Scope: (&Rule{Namespaces: []string{"prod"}}).record()}
-	return encode(&recordv1.Command{Format: formatMax, Kind: &recordv1.Command_GrantToken{GrantToken: &recordv1.GrantToken{Id: name, Token: token, TtlMs: 5000, By: w.By}}})
+	return encode(&recordv1.Command{Format: formatMax, Kind: &recordv1.Command_GrantToken{GrantToken: &recordv1.GrantToken{Id: name, Token: token, TtlMs: 5000, By: w.By, First: a.random.IntN(2) == 0}}})
 }
 
 // TestWhatSaysWhoMayIsBoundedInBytes has as many names as there may be, each as long as it may be.

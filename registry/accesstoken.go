@@ -93,13 +93,16 @@ func (r *Registry) GrantToken(ctx context.Context, requestID string, g TokenGran
 		return nil, Result{}, err
 	}
 	token := &recordv1.AccessToken{Hash: g.Hash[:], Description: g.Description, Roles: g.Roles, Scope: g.Scope.record(), Holder: g.Holder}
-	grant := &recordv1.GrantToken{Id: g.ID, Token: token, TtlMs: g.TTLSeconds * 1000, By: g.By}
+	grant := &recordv1.GrantToken{Id: g.ID, Token: token, TtlMs: g.TTLSeconds * 1000, By: g.By, First: founds(ctx)}
 	applied, reply, err := r.propose(ctx, requestID, encode(&recordv1.Command{Format: formatMax, Kind: &recordv1.Command_GrantToken{GrantToken: grant}}))
 	if err != nil {
 		return nil, Result{}, fmt.Errorf("grant access token %s: %w", quoted(g.ID), err)
 	}
-	if reply.GetCode() == recordv1.Result_CODE_QUOTA_FULL {
+	switch reply.GetCode() {
+	case recordv1.Result_CODE_QUOTA_FULL:
 		return nil, applied, fullError("", reply.GetFull())
+	case recordv1.Result_CODE_SEEN_OTHERWISE:
+		return nil, applied, ErrNobody
 	}
 	granted := r.machine.accessToken(g.ID)
 	if reply.GetCode() != recordv1.Result_CODE_OK || granted == nil || granted.Hash != g.Hash { // a request that came twice has the answer of the first
@@ -144,6 +147,9 @@ func (t *step) grantToken(g *recordv1.GrantToken) *recordv1.Result {
 	if tokens[g.GetId()] != nil {
 		return &recordv1.Result{Code: recordv1.Result_CODE_VERSION_DIFFERS}
 	}
+	if g.GetFirst() && t.state.access.begun {
+		return &recordv1.Result{Code: recordv1.Result_CODE_SEEN_OTHERWISE}
+	}
 	if len(tokens) >= accessTokensMax {
 		for _, id := range tokens.expired(t.entry.Time) {
 			t.dropToken(id)
@@ -158,6 +164,9 @@ func (t *step) grantToken(g *recordv1.GrantToken) *recordv1.Result {
 	token, problem := accessTokenOf(g.GetId(), record)
 	if problem != "" {
 		panic(fmt.Sprintf("registry: the access token of entry %d of term %d %s", t.entry.Index, t.entry.Term, problem))
+	}
+	if !t.state.access.begun {
+		t.batch.Set([]byte(storage.AccessBegunKey), encode(&recordv1.AccessBegunRecord{Format: formatMax, Revision: record.GetRevision()}))
 	}
 	t.batch.Set(storage.AccessTokenKey(token.ID), encode(record))
 	t.change(change{op: opTokenPut, access: accessChange{name: token.ID, token: token}, silent: true})

@@ -72,6 +72,9 @@ func DescribeRecord(key, value []byte) (RecordDescription, bool, error) {
 	case bytes.HasPrefix(key, []byte(storage.AccessTokenPrefix)):
 		d.Kind = "access token"
 		d.Value, err = describeRecord(key, value, &recordv1.AccessTokenRecord{}, storage.AccessTokenPrefix, 1)
+	case string(key) == storage.AccessBegunKey:
+		d.Kind = "first access token"
+		d.Value, err = describeRecord(key, value, &recordv1.AccessBegunRecord{}, storage.AccessBegunKey, 1)
 	case bytes.HasPrefix(key, []byte(storage.EventPrefix)):
 		d.Kind = "events"
 		d.Value, err = describeRecord(key, value, &recordv1.EventsRecord{}, storage.EventPrefix, 1)

@@ -50,6 +50,7 @@ func TestDescribe(t *testing.T) {
 		{storage.NamespacePrefix + "prod/orders", policy, "namespace", false, "has 2 parts after its prefix, not 1"},
 		{string(storage.RoleKey("ops")), policy, "role", false, `{"format":1,"edits":[{"version":"1","policy":{}}]}`},
 		{string(storage.BindingKey("ops")), policy, "binding", false, `{"format":1,"edits":[{"version":"1","policy":{}}]}`},
+		{storage.AccessBegunKey, encode(&recordv1.AccessBegunRecord{Format: 1, Revision: 7}), "first access token", false, `{"format":1,"revision":"7"}`},
 		{string(storage.AccessTokenKey("a1")), encode(&recordv1.AccessTokenRecord{Format: 1, By: "ann"}), "access token", false, `{"format":1,"by":"ann"}`},
 		{storage.ProtectionKey, protection, "protection", false, `{"format":1,"protection":{"scope":{"kind":"KIND_CLUSTER"},"sinceMs":"7","limitMs":"1000","lapsed":6,"leases":10,"least":5,"percent":15}}`},
 		{storage.ProtectionKey, nil, "protection", false, "has no format"},

@@ -312,7 +312,7 @@ func dumpEngine(tb testing.TB, e *storage.Engine) string {
 // dumpPresent is what the engine has of how things are.
 func dumpPresent(tb testing.TB, e *storage.Engine) string {
 	return dumpKeys(tb, e, storage.ServicePrefix, storage.InstancePrefix, storage.CheckpointPrefix, storage.LeasePrefix, storage.PolicyPrefix, storage.UpstreamsPrefix, storage.NamespacePrefix, storage.ProtectionKey,
-		storage.RolePrefix, storage.BindingPrefix, storage.AccessTokenPrefix,
+		storage.RolePrefix, storage.BindingPrefix, storage.AccessTokenPrefix, storage.AccessBegunKey,
 		storage.RegionPrefix, storage.CursorPrefix)
 }
 

@@ -49,6 +49,8 @@ const (
 	BindingPrefix = "/access/bindings/"
 	// AccessTokenPrefix heads the access tokens.
 	AccessTokenPrefix = "/access/tokens/"
+	// AccessBegunKey is where it is kept that there has been an access token.
+	AccessBegunKey = "/access/begun"
 	// EventPrefix heads what revisions have changed.
 	EventPrefix = "/events/"
 	// HistoryKey is where it is kept from where on the changes are.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
@@ -79,6 +80,7 @@ func (c *ctl) tokenCreateCommand() *cobra.Command {
 	var wish tokenWish
 	var within scope
 	var expires time.Duration
+	bootstrap := ""
 	cmd := &cobra.Command{
 		Use:   "create --role ROLE",
 		Short: "Make an access token, which is printed this once",
@@ -88,12 +90,29 @@ good for on stderr. It is kept nowhere: who loses it makes another one.
 It has the roles that are given, and --namespace, --service, --verb and
 --resource narrow them: the token is good for nothing beyond. A namespace or a
 service may be the beginning of names and *. Nobody gives what he does not have.
-A token without --expires is good for a day, and none for more than 90.`,
+A token without --expires is good for a day, and none for more than 90.
+
+--bootstrap makes the first token of a cluster, by the file bootstrap.token in the
+data directory of the member that is asked. Its role is system:admin, if no other
+is given. When all tokens are lost, admin.token does the same on that member's
+administration port: --server names it, and --token has what the file holds.`,
 		Example: `  stellmapctl token create --role system:reader --expires 8h > token
+  stellmapctl token create --bootstrap ./n1/bootstrap.token > token
   stellmapctl token create --role orders-team --namespace prod --service 'orders*' --description 'builds of orders'
   stellmapctl token create --role system:workload --namespace prod --holder /ns/prod/sa/web -o json`,
 		Args: noArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if bootstrap != "" {
+				if cmd.Flags().Changed("token") {
+					return usagef("--bootstrap contradicts --token: leave one of the two out")
+				}
+				if c.token, err = secretIn("--bootstrap", bootstrap); err != nil {
+					return err
+				}
+			}
+			if bootstrap != "" && len(wish.Roles) == 0 {
+				wish.Roles = []string{roleAdmin}
+			}
 			if len(wish.Roles) == 0 {
 				return usagef("--role: is missing, what the token may do; stellmapctl auth role list shows those that there are")
 			}
@@ -115,6 +134,7 @@ A token without --expires is good for a day, and none for more than 90.`,
 	flags.StringSliceVar(&within.Resources, "resource", nil, "a kind of things that it is narrowed to")
 	flags.StringVar(&wish.Holder, "holder", "", "who may present it, such as /ns/prod/sa/web; without it, whoever has it")
 	flags.DurationVar(&expires, "expires", 0, "how long it is good (default 24h, at most 2160h)")
+	flags.StringVar(&bootstrap, "bootstrap", "", "the file with the token by which the first one is made")
 	flags.StringVar(&wish.Description, "description", "", "what it is for")
 	return cmd
 }
@@ -239,4 +259,20 @@ func (c *ctl) accessCall(ctx context.Context, r request, out any) error {
 		return printLine(c.stderr, "authentication is off there: nothing is decided by roles, bindings and tokens")
 	}
 	return nil
+}
+
+// roleAdmin may do anything.
+const roleAdmin = "system:admin"
+
+// secretIn reads a token from a file of its own.
+func secretIn(flag, file string) (string, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return "", usagef("%s: %v", flag, err)
+	}
+	token := strings.TrimSpace(string(text))
+	if token == "" || strings.ContainsAny(token, " \t\r\n") {
+		return "", usagef("%s: %s holds no token, which is one word", flag, file)
+	}
+	return token, nil
 }

@@ -75,8 +75,13 @@ func TestTheCommandsOfTheAccessDocs(t *testing.T) {
 	_, file, _ := strings.Cut(text, "```yaml\n")
 	file, _, _ = strings.Cut(file, "```")
 	t.Chdir(t.TempDir())
-	if err := os.WriteFile("orders-team.yaml", []byte(file), 0o600); err != nil {
+	if err := os.Mkdir("n1", 0o700); err != nil {
 		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"orders-team.yaml": file, "n1/bootstrap.token": "smb_of-a-test\n"} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	tryCommands(t, text, s.URL)
 }

@@ -57,12 +57,14 @@ type secret struct {
 	digest [sha256.Size]byte
 	port   string          // where it is good by itself
 	bearer registry.Caller // who shows it there without a certificate; nil = nobody
+	alone  bool            // with a certificate, too, it is that bearer who shows it
+	good   func() bool     // nil = for ever
 }
 
 // is compares digests, so that the time it takes tells nothing of what is compared.
 func (s *secret) is(token string) bool {
 	digest := sha256.Sum256([]byte(token))
-	return subtle.ConstantTimeCompare(digest[:], s.digest[:]) == 1
+	return subtle.ConstantTimeCompare(digest[:], s.digest[:]) == 1 && (s.good == nil || s.good())
 }
 
 // openAuth has callers asked who they are, where that is so.
@@ -79,6 +81,9 @@ func (n *node) openAuth(machine *registry.Machine, adminToken string) error {
 	}
 	if t := n.config.Auth.ReplicationToken; t != "" {
 		n.secrets = append(n.secrets, secret{digest: sha256.Sum256([]byte(t)), port: access.Peers.Port, bearer: copier{}})
+	}
+	if err := n.openBootstrap(machine); err != nil {
+		return err
 	}
 	var err error
 	n.stays, err = openStays(n.policies, n.metrics)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/stellmap/stellmap/internal/version"
 )
@@ -13,9 +14,10 @@ type started struct {
 	config    Config
 	members   int // how many the cluster has; 0 for a node that was just taken in
 	dev       bool
-	temporary bool   // dev's data goes with a clean stop
-	replayed  string // one sentence on what was found in the data folder
-	tokenFile string // of the administrator, "" where none is asked
+	temporary bool            // dev's data goes with a clean stop
+	replayed  string          // one sentence on what was found in the data folder
+	tokenFile string          // of the administrator, "" where none is asked
+	bootstrap *bootstrapToken // by which the first access token is made; nil = there is none
 }
 
 // print writes every address and the next command to type.
@@ -53,6 +55,12 @@ func (s started) print(w io.Writer) error {
 		flag = " --server https://" + c.Server.AdvertiseHTTPAddr + " --ca CA --cert CERT --key KEY"
 	} else if c.Server.AdvertiseHTTPAddr != "127.0.0.1:8080" {
 		flag = " --server http://" + c.Server.AdvertiseHTTPAddr
+	}
+	if s.bootstrap != nil && s.bootstrap.good() {
+		fmt.Fprintf(&b, "  %-6s %-28s %s\n", "first", s.bootstrap.path, "makes the first access token, once, until "+s.bootstrap.until.UTC().Format(time.RFC3339))
+		fmt.Fprintf(&b, "Next: stellmapctl%s token create --bootstrap %s\n", flag, s.bootstrap.path)
+		_, err := io.WriteString(w, b.String())
+		return err
 	}
 	fmt.Fprintf(&b, "Next: stellmapctl%s register orders --id orders-1 --addr 127.0.0.1:9001 --keep\n", flag)
 	fmt.Fprintf(&b, "      stellmapctl%s bootstrap envoy --node web-1 > envoy.yaml\n", flag)

@@ -45,7 +45,7 @@ func (g *guard) caller(ctx context.Context, authorization string) (registry.Call
 		}
 		if at := slices.IndexFunc(g.secrets, func(s secret) bool { return s.is(c.token) }); at >= 0 {
 			c.token = ""
-			if s := &g.secrets[at]; s.bearer != nil && s.port == g.port && c.identity.Role == "" {
+			if s := &g.secrets[at]; s.bearer != nil && s.port == g.port && (s.alone || c.identity.Role == "") {
 				return s.bearer, nil
 			}
 		}

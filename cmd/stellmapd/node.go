@@ -57,12 +57,13 @@ type node struct {
 	spans     *spans     // nil = no collector
 	failed    chan error // what must not happen happened, outside any Run; one is enough
 
-	audit     *audit.Log     // nil = none
-	denials   *denials       // what was not let
-	stays     *stays         // calls that stay open; nil = authentication is off
-	policies  *policies      // nil = authentication is off
-	secrets   []secret       // that callers may show and that are no access tokens
-	tls       *access.Source // nil = no TLS
+	audit     *audit.Log      // nil = none
+	denials   *denials        // what was not let
+	stays     *stays          // calls that stay open; nil = authentication is off
+	policies  *policies       // nil = authentication is off
+	bootstrap *bootstrapToken // nil = there is none
+	secrets   []secret        // that callers may show and that are no access tokens
+	tls       *access.Source  // nil = no TLS
 	space     *storage.Space
 	rebuilt   *storage.Rebuilt  // nil when the state was whole
 	joining   consensus.Joining // what a node was told that has just been taken in
@@ -320,6 +321,7 @@ func (n *node) run(ctx context.Context) error {
 	inner.Go(func() error { return n.registry.Run(broken) })
 	inner.Go(func() error { return n.prober.Run(broken) })
 	inner.Go(func() error { return n.space.Run(broken) })
+	inner.Go(func() error { return n.bootstrap.run(broken) })
 	inner.Go(func() error { return n.runTLS(broken) })
 	inner.Go(func() error { return n.stays.run(broken) })
 	inner.Go(func() error { return serveGRPC(n.peerGRPC, n.crowd.bound(n.listeners.grpc, access.Peers)) })
@@ -462,7 +464,7 @@ func (n *node) started() started {
 	if ids := status.IDs(); slices.Contains(ids, n.config.Node.ID) {
 		members = len(ids)
 	}
-	return started{config: n.config, members: members, dev: n.dev, temporary: n.temporary, replayed: text, tokenFile: n.tokenFile}
+	return started{config: n.config, members: members, dev: n.dev, temporary: n.temporary, replayed: text, tokenFile: n.tokenFile, bootstrap: n.bootstrap}
 }
 
 // replayed says what the start found.

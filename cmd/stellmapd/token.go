@@ -29,13 +29,20 @@ func adminToken(path string) (string, error) {
 	return token, nil
 }
 
-// makeToken writes a new one that only the owner can read. The file gets its
-// name when it is whole and on the disk: a power cut must not leave one that the
-// next start refuses.
+// makeToken makes a new one.
 func makeToken(path string) (string, error) {
 	random := make([]byte, tokenBytes)
 	rand.Read(random) // never fails
 	token := hex.EncodeToString(random)
+	if err := writeToken(path, token); err != nil {
+		return "", fmt.Errorf("make the administrator's token: %w", err)
+	}
+	return token, nil
+}
+
+// writeToken writes one that only the owner can read. The file gets its name when it is
+// whole and on the disk: a power cut must not leave one that the next start refuses.
+func writeToken(path, token string) error {
 	temp := path + ".tmp"
 	err := os.Remove(temp) // a leftover may be readable by others
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
@@ -44,10 +51,7 @@ func makeToken(path string) (string, error) {
 	if err == nil {
 		err = os.Rename(temp, path)
 	}
-	if err != nil {
-		return "", fmt.Errorf("make the administrator's token: %w", err)
-	}
-	return token, nil
+	return err
 }
 
 func writeSynced(path, text string) error {

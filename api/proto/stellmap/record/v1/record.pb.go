@@ -335,7 +335,7 @@ func (x Result_Code) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Result_Code.Descriptor instead.
 func (Result_Code) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{74, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{75, 0}
 }
 
 type Full_Of int32
@@ -402,7 +402,7 @@ func (x Full_Of) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Full_Of.Descriptor instead.
 func (Full_Of) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{75, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{76, 0}
 }
 
 // Status says how an instance is.
@@ -467,7 +467,7 @@ func (x InstanceRecord_Status) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use InstanceRecord_Status.Descriptor instead.
 func (InstanceRecord_Status) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{76, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{77, 0}
 }
 
 type EventRecord_Kind int32
@@ -528,7 +528,7 @@ func (x EventRecord_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use EventRecord_Kind.Descriptor instead.
 func (EventRecord_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{86, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{87, 0}
 }
 
 // Renewal is what became of one renewal.
@@ -587,7 +587,7 @@ func (x Answer_Renewal) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Answer_Renewal.Descriptor instead.
 func (Answer_Renewal) EnumDescriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{98, 0}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{99, 0}
 }
 
 // Command is the data of one log entry. A member that does not know its format
@@ -5659,6 +5659,7 @@ type GrantToken struct {
 	Token         *AccessToken           `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
 	TtlMs         int64                  `protobuf:"varint,3,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"` // from the entry's time on
 	By            string                 `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`
+	First         bool                   `protobuf:"varint,5,opt,name=first,proto3" json:"first,omitempty"` // only if none was ever granted
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5719,6 +5720,13 @@ func (x *GrantToken) GetBy() string {
 		return x.By
 	}
 	return ""
+}
+
+func (x *GrantToken) GetFirst() bool {
+	if x != nil {
+		return x.First
+	}
+	return false
 }
 
 // RevokeToken ends one.
@@ -6034,6 +6042,59 @@ func (x *AccessToken) GetHolder() string {
 	return ""
 }
 
+// AccessBegunRecord is the value under /access/begun: there has been an access token.
+type AccessBegunRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
+	Revision      uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"` // at which the first was granted
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AccessBegunRecord) Reset() {
+	*x = AccessBegunRecord{}
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[72]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AccessBegunRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AccessBegunRecord) ProtoMessage() {}
+
+func (x *AccessBegunRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[72]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AccessBegunRecord.ProtoReflect.Descriptor instead.
+func (*AccessBegunRecord) Descriptor() ([]byte, []int) {
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{72}
+}
+
+func (x *AccessBegunRecord) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
+func (x *AccessBegunRecord) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 // AccessTokenRecord is the value under /access/tokens/{id}.
 type AccessTokenRecord struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -6049,7 +6110,7 @@ type AccessTokenRecord struct {
 
 func (x *AccessTokenRecord) Reset() {
 	*x = AccessTokenRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[72]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6061,7 +6122,7 @@ func (x *AccessTokenRecord) String() string {
 func (*AccessTokenRecord) ProtoMessage() {}
 
 func (x *AccessTokenRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[72]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6074,7 +6135,7 @@ func (x *AccessTokenRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccessTokenRecord.ProtoReflect.Descriptor instead.
 func (*AccessTokenRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{72}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *AccessTokenRecord) GetFormat() uint32 {
@@ -6129,7 +6190,7 @@ type Reply struct {
 
 func (x *Reply) Reset() {
 	*x = Reply{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[73]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6141,7 +6202,7 @@ func (x *Reply) String() string {
 func (*Reply) ProtoMessage() {}
 
 func (x *Reply) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[73]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6154,7 +6215,7 @@ func (x *Reply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reply.ProtoReflect.Descriptor instead.
 func (*Reply) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{73}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *Reply) GetResults() []*Result {
@@ -6179,7 +6240,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[74]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6191,7 +6252,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[74]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6204,7 +6265,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{74}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *Result) GetCode() Result_Code {
@@ -6267,7 +6328,7 @@ type Full struct {
 
 func (x *Full) Reset() {
 	*x = Full{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[75]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6279,7 +6340,7 @@ func (x *Full) String() string {
 func (*Full) ProtoMessage() {}
 
 func (x *Full) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[75]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6292,7 +6353,7 @@ func (x *Full) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Full.ProtoReflect.Descriptor instead.
 func (*Full) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{75}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *Full) GetOf() Full_Of {
@@ -6333,7 +6394,7 @@ type InstanceRecord struct {
 
 func (x *InstanceRecord) Reset() {
 	*x = InstanceRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[76]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6345,7 +6406,7 @@ func (x *InstanceRecord) String() string {
 func (*InstanceRecord) ProtoMessage() {}
 
 func (x *InstanceRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[76]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6358,7 +6419,7 @@ func (x *InstanceRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceRecord.ProtoReflect.Descriptor instead.
 func (*InstanceRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{76}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *InstanceRecord) GetFormat() uint32 {
@@ -6484,7 +6545,7 @@ type Imported struct {
 
 func (x *Imported) Reset() {
 	*x = Imported{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[77]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6496,7 +6557,7 @@ func (x *Imported) String() string {
 func (*Imported) ProtoMessage() {}
 
 func (x *Imported) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[77]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6509,7 +6570,7 @@ func (x *Imported) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Imported.ProtoReflect.Descriptor instead.
 func (*Imported) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{77}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *Imported) GetRegion() string {
@@ -6589,7 +6650,7 @@ type ToldRecord struct {
 
 func (x *ToldRecord) Reset() {
 	*x = ToldRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[78]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6601,7 +6662,7 @@ func (x *ToldRecord) String() string {
 func (*ToldRecord) ProtoMessage() {}
 
 func (x *ToldRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[78]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6614,7 +6675,7 @@ func (x *ToldRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldRecord.ProtoReflect.Descriptor instead.
 func (*ToldRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{78}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *ToldRecord) GetFormat() uint32 {
@@ -6660,7 +6721,7 @@ type ToldClockRecord struct {
 
 func (x *ToldClockRecord) Reset() {
 	*x = ToldClockRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[79]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6672,7 +6733,7 @@ func (x *ToldClockRecord) String() string {
 func (*ToldClockRecord) ProtoMessage() {}
 
 func (x *ToldClockRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[79]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6685,7 +6746,7 @@ func (x *ToldClockRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldClockRecord.ProtoReflect.Descriptor instead.
 func (*ToldClockRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{79}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *ToldClockRecord) GetFormat() uint32 {
@@ -6745,7 +6806,7 @@ type LeaseRecord struct {
 
 func (x *LeaseRecord) Reset() {
 	*x = LeaseRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[80]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6757,7 +6818,7 @@ func (x *LeaseRecord) String() string {
 func (*LeaseRecord) ProtoMessage() {}
 
 func (x *LeaseRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[80]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6770,7 +6831,7 @@ func (x *LeaseRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRecord.ProtoReflect.Descriptor instead.
 func (*LeaseRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{80}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *LeaseRecord) GetFormat() uint32 {
@@ -6835,7 +6896,7 @@ type ServiceRecord struct {
 
 func (x *ServiceRecord) Reset() {
 	*x = ServiceRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[81]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6847,7 +6908,7 @@ func (x *ServiceRecord) String() string {
 func (*ServiceRecord) ProtoMessage() {}
 
 func (x *ServiceRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[81]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6860,7 +6921,7 @@ func (x *ServiceRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceRecord.ProtoReflect.Descriptor instead.
 func (*ServiceRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{81}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *ServiceRecord) GetFormat() uint32 {
@@ -6951,7 +7012,7 @@ type Override struct {
 
 func (x *Override) Reset() {
 	*x = Override{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[82]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6963,7 +7024,7 @@ func (x *Override) String() string {
 func (*Override) ProtoMessage() {}
 
 func (x *Override) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[82]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6976,7 +7037,7 @@ func (x *Override) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Override.ProtoReflect.Descriptor instead.
 func (*Override) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{82}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *Override) GetId() string {
@@ -7005,7 +7066,7 @@ type DocumentRecord struct {
 
 func (x *DocumentRecord) Reset() {
 	*x = DocumentRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[83]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7017,7 +7078,7 @@ func (x *DocumentRecord) String() string {
 func (*DocumentRecord) ProtoMessage() {}
 
 func (x *DocumentRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[83]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7030,7 +7091,7 @@ func (x *DocumentRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DocumentRecord.ProtoReflect.Descriptor instead.
 func (*DocumentRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{83}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *DocumentRecord) GetFormat() uint32 {
@@ -7065,7 +7126,7 @@ type Edit struct {
 
 func (x *Edit) Reset() {
 	*x = Edit{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[84]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7077,7 +7138,7 @@ func (x *Edit) String() string {
 func (*Edit) ProtoMessage() {}
 
 func (x *Edit) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[84]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7090,7 +7151,7 @@ func (x *Edit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Edit.ProtoReflect.Descriptor instead.
 func (*Edit) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{84}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *Edit) GetVersion() uint64 {
@@ -7170,7 +7231,7 @@ type EventsRecord struct {
 
 func (x *EventsRecord) Reset() {
 	*x = EventsRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[85]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7182,7 +7243,7 @@ func (x *EventsRecord) String() string {
 func (*EventsRecord) ProtoMessage() {}
 
 func (x *EventsRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[85]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7195,7 +7256,7 @@ func (x *EventsRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRecord.ProtoReflect.Descriptor instead.
 func (*EventsRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{85}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *EventsRecord) GetFormat() uint32 {
@@ -7242,7 +7303,7 @@ type EventRecord struct {
 
 func (x *EventRecord) Reset() {
 	*x = EventRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[86]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7254,7 +7315,7 @@ func (x *EventRecord) String() string {
 func (*EventRecord) ProtoMessage() {}
 
 func (x *EventRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[86]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7267,7 +7328,7 @@ func (x *EventRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventRecord.ProtoReflect.Descriptor instead.
 func (*EventRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{86}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *EventRecord) GetKind() EventRecord_Kind {
@@ -7330,7 +7391,7 @@ type HistoryRecord struct {
 
 func (x *HistoryRecord) Reset() {
 	*x = HistoryRecord{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[87]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7342,7 +7403,7 @@ func (x *HistoryRecord) String() string {
 func (*HistoryRecord) ProtoMessage() {}
 
 func (x *HistoryRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[87]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7355,7 +7416,7 @@ func (x *HistoryRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryRecord.ProtoReflect.Descriptor instead.
 func (*HistoryRecord) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{87}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *HistoryRecord) GetFormat() uint32 {
@@ -7382,7 +7443,7 @@ type ServiceEndpoint struct {
 
 func (x *ServiceEndpoint) Reset() {
 	*x = ServiceEndpoint{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[88]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7394,7 +7455,7 @@ func (x *ServiceEndpoint) String() string {
 func (*ServiceEndpoint) ProtoMessage() {}
 
 func (x *ServiceEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[88]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7407,7 +7468,7 @@ func (x *ServiceEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceEndpoint.ProtoReflect.Descriptor instead.
 func (*ServiceEndpoint) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{88}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *ServiceEndpoint) GetName() string {
@@ -7440,7 +7501,7 @@ type Ask struct {
 
 func (x *Ask) Reset() {
 	*x = Ask{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[89]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7452,7 +7513,7 @@ func (x *Ask) String() string {
 func (*Ask) ProtoMessage() {}
 
 func (x *Ask) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[89]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7465,7 +7526,7 @@ func (x *Ask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask.ProtoReflect.Descriptor instead.
 func (*Ask) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{89}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *Ask) GetFormat() uint32 {
@@ -7541,7 +7602,7 @@ type RenewLeases struct {
 
 func (x *RenewLeases) Reset() {
 	*x = RenewLeases{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[90]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7553,7 +7614,7 @@ func (x *RenewLeases) String() string {
 func (*RenewLeases) ProtoMessage() {}
 
 func (x *RenewLeases) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[90]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7566,7 +7627,7 @@ func (x *RenewLeases) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewLeases.ProtoReflect.Descriptor instead.
 func (*RenewLeases) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{90}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *RenewLeases) GetItems() []*RenewItem {
@@ -7586,7 +7647,7 @@ type ShareChecks struct {
 
 func (x *ShareChecks) Reset() {
 	*x = ShareChecks{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[91]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7598,7 +7659,7 @@ func (x *ShareChecks) String() string {
 func (*ShareChecks) ProtoMessage() {}
 
 func (x *ShareChecks) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[91]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7611,7 +7672,7 @@ func (x *ShareChecks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShareChecks.ProtoReflect.Descriptor instead.
 func (*ShareChecks) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{91}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *ShareChecks) GetMember() uint64 {
@@ -7633,7 +7694,7 @@ type TellReports struct {
 
 func (x *TellReports) Reset() {
 	*x = TellReports{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[92]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7645,7 +7706,7 @@ func (x *TellReports) String() string {
 func (*TellReports) ProtoMessage() {}
 
 func (x *TellReports) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[92]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7658,7 +7719,7 @@ func (x *TellReports) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TellReports.ProtoReflect.Descriptor instead.
 func (*TellReports) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{92}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *TellReports) GetItems() []*Report {
@@ -7689,7 +7750,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[93]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7701,7 +7762,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[93]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7714,7 +7775,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{93}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *Report) GetKey() *InstanceKey {
@@ -7763,7 +7824,7 @@ type ToldReports struct {
 
 func (x *ToldReports) Reset() {
 	*x = ToldReports{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[94]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7775,7 +7836,7 @@ func (x *ToldReports) String() string {
 func (*ToldReports) ProtoMessage() {}
 
 func (x *ToldReports) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[94]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7788,7 +7849,7 @@ func (x *ToldReports) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldReports.ProtoReflect.Descriptor instead.
 func (*ToldReports) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{94}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *ToldReports) GetOutcomes() []*ToldReport {
@@ -7816,7 +7877,7 @@ type ToldReport struct {
 
 func (x *ToldReport) Reset() {
 	*x = ToldReport{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[95]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7828,7 +7889,7 @@ func (x *ToldReport) String() string {
 func (*ToldReport) ProtoMessage() {}
 
 func (x *ToldReport) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[95]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7841,7 +7902,7 @@ func (x *ToldReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldReport.ProtoReflect.Descriptor instead.
 func (*ToldReport) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{95}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *ToldReport) GetFound() bool {
@@ -7871,7 +7932,7 @@ type ReportedInstance struct {
 
 func (x *ReportedInstance) Reset() {
 	*x = ReportedInstance{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[96]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7883,7 +7944,7 @@ func (x *ReportedInstance) String() string {
 func (*ReportedInstance) ProtoMessage() {}
 
 func (x *ReportedInstance) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[96]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7896,7 +7957,7 @@ func (x *ReportedInstance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportedInstance.ProtoReflect.Descriptor instead.
 func (*ReportedInstance) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{96}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *ReportedInstance) GetId() string {
@@ -7940,7 +8001,7 @@ type ReportedBy struct {
 
 func (x *ReportedBy) Reset() {
 	*x = ReportedBy{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[97]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7952,7 +8013,7 @@ func (x *ReportedBy) String() string {
 func (*ReportedBy) ProtoMessage() {}
 
 func (x *ReportedBy) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[97]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7965,7 +8026,7 @@ func (x *ReportedBy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportedBy.ProtoReflect.Descriptor instead.
 func (*ReportedBy) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{97}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *ReportedBy) GetReporter() string {
@@ -8016,7 +8077,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[98]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8028,7 +8089,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_stellmap_record_v1_record_proto_msgTypes[98]
+	mi := &file_stellmap_record_v1_record_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8041,7 +8102,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{98}
+	return file_stellmap_record_v1_record_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *Answer) GetRenewals() []Answer_Renewal {
@@ -8582,13 +8643,14 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x125\n" +
 	"\abinding\x18\x02 \x01(\v2\x1b.stellmap.record.v1.BindingR\abinding\x12D\n" +
 	"\fprecondition\x18\x03 \x01(\v2 .stellmap.record.v1.PreconditionR\fprecondition\x12\x0e\n" +
-	"\x02by\x18\x04 \x01(\tR\x02by\"z\n" +
+	"\x02by\x18\x04 \x01(\tR\x02by\"\x90\x01\n" +
 	"\n" +
 	"GrantToken\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x125\n" +
 	"\x05token\x18\x02 \x01(\v2\x1f.stellmap.record.v1.AccessTokenR\x05token\x12\x15\n" +
 	"\x06ttl_ms\x18\x03 \x01(\x03R\x05ttlMs\x12\x0e\n" +
-	"\x02by\x18\x04 \x01(\tR\x02by\"\x1d\n" +
+	"\x02by\x18\x04 \x01(\tR\x02by\x12\x14\n" +
+	"\x05first\x18\x05 \x01(\bR\x05first\"\x1d\n" +
 	"\vRevokeToken\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"X\n" +
 	"\x04Role\x12 \n" +
@@ -8611,7 +8673,10 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x14\n" +
 	"\x05roles\x18\x03 \x03(\tR\x05roles\x12.\n" +
 	"\x05scope\x18\x04 \x01(\v2\x18.stellmap.record.v1.RuleR\x05scope\x12\x16\n" +
-	"\x06holder\x18\x05 \x01(\tR\x06holder\"\xd6\x01\n" +
+	"\x06holder\x18\x05 \x01(\tR\x06holder\"G\n" +
+	"\x11AccessBegunRecord\x12\x16\n" +
+	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"\xd6\x01\n" +
 	"\x11AccessTokenRecord\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x125\n" +
 	"\x05token\x18\x02 \x01(\v2\x1f.stellmap.record.v1.AccessTokenR\x05token\x12\"\n" +
@@ -8846,7 +8911,7 @@ func file_stellmap_record_v1_record_proto_rawDescGZIP() []byte {
 }
 
 var file_stellmap_record_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
-var file_stellmap_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 99)
+var file_stellmap_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 100)
 var file_stellmap_record_v1_record_proto_goTypes = []any{
 	(ProtectionScope_Kind)(0),  // 0: stellmap.record.v1.ProtectionScope.Kind
 	(ImportChanges_Step)(0),    // 1: stellmap.record.v1.ImportChanges.Step
@@ -8929,33 +8994,34 @@ var file_stellmap_record_v1_record_proto_goTypes = []any{
 	(*Rule)(nil),               // 78: stellmap.record.v1.Rule
 	(*Binding)(nil),            // 79: stellmap.record.v1.Binding
 	(*AccessToken)(nil),        // 80: stellmap.record.v1.AccessToken
-	(*AccessTokenRecord)(nil),  // 81: stellmap.record.v1.AccessTokenRecord
-	(*Reply)(nil),              // 82: stellmap.record.v1.Reply
-	(*Result)(nil),             // 83: stellmap.record.v1.Result
-	(*Full)(nil),               // 84: stellmap.record.v1.Full
-	(*InstanceRecord)(nil),     // 85: stellmap.record.v1.InstanceRecord
-	(*Imported)(nil),           // 86: stellmap.record.v1.Imported
-	(*ToldRecord)(nil),         // 87: stellmap.record.v1.ToldRecord
-	(*ToldClockRecord)(nil),    // 88: stellmap.record.v1.ToldClockRecord
-	(*LeaseRecord)(nil),        // 89: stellmap.record.v1.LeaseRecord
-	(*ServiceRecord)(nil),      // 90: stellmap.record.v1.ServiceRecord
-	(*Override)(nil),           // 91: stellmap.record.v1.Override
-	(*DocumentRecord)(nil),     // 92: stellmap.record.v1.DocumentRecord
-	(*Edit)(nil),               // 93: stellmap.record.v1.Edit
-	(*EventsRecord)(nil),       // 94: stellmap.record.v1.EventsRecord
-	(*EventRecord)(nil),        // 95: stellmap.record.v1.EventRecord
-	(*HistoryRecord)(nil),      // 96: stellmap.record.v1.HistoryRecord
-	(*ServiceEndpoint)(nil),    // 97: stellmap.record.v1.ServiceEndpoint
-	(*Ask)(nil),                // 98: stellmap.record.v1.Ask
-	(*RenewLeases)(nil),        // 99: stellmap.record.v1.RenewLeases
-	(*ShareChecks)(nil),        // 100: stellmap.record.v1.ShareChecks
-	(*TellReports)(nil),        // 101: stellmap.record.v1.TellReports
-	(*Report)(nil),             // 102: stellmap.record.v1.Report
-	(*ToldReports)(nil),        // 103: stellmap.record.v1.ToldReports
-	(*ToldReport)(nil),         // 104: stellmap.record.v1.ToldReport
-	(*ReportedInstance)(nil),   // 105: stellmap.record.v1.ReportedInstance
-	(*ReportedBy)(nil),         // 106: stellmap.record.v1.ReportedBy
-	(*Answer)(nil),             // 107: stellmap.record.v1.Answer
+	(*AccessBegunRecord)(nil),  // 81: stellmap.record.v1.AccessBegunRecord
+	(*AccessTokenRecord)(nil),  // 82: stellmap.record.v1.AccessTokenRecord
+	(*Reply)(nil),              // 83: stellmap.record.v1.Reply
+	(*Result)(nil),             // 84: stellmap.record.v1.Result
+	(*Full)(nil),               // 85: stellmap.record.v1.Full
+	(*InstanceRecord)(nil),     // 86: stellmap.record.v1.InstanceRecord
+	(*Imported)(nil),           // 87: stellmap.record.v1.Imported
+	(*ToldRecord)(nil),         // 88: stellmap.record.v1.ToldRecord
+	(*ToldClockRecord)(nil),    // 89: stellmap.record.v1.ToldClockRecord
+	(*LeaseRecord)(nil),        // 90: stellmap.record.v1.LeaseRecord
+	(*ServiceRecord)(nil),      // 91: stellmap.record.v1.ServiceRecord
+	(*Override)(nil),           // 92: stellmap.record.v1.Override
+	(*DocumentRecord)(nil),     // 93: stellmap.record.v1.DocumentRecord
+	(*Edit)(nil),               // 94: stellmap.record.v1.Edit
+	(*EventsRecord)(nil),       // 95: stellmap.record.v1.EventsRecord
+	(*EventRecord)(nil),        // 96: stellmap.record.v1.EventRecord
+	(*HistoryRecord)(nil),      // 97: stellmap.record.v1.HistoryRecord
+	(*ServiceEndpoint)(nil),    // 98: stellmap.record.v1.ServiceEndpoint
+	(*Ask)(nil),                // 99: stellmap.record.v1.Ask
+	(*RenewLeases)(nil),        // 100: stellmap.record.v1.RenewLeases
+	(*ShareChecks)(nil),        // 101: stellmap.record.v1.ShareChecks
+	(*TellReports)(nil),        // 102: stellmap.record.v1.TellReports
+	(*Report)(nil),             // 103: stellmap.record.v1.Report
+	(*ToldReports)(nil),        // 104: stellmap.record.v1.ToldReports
+	(*ToldReport)(nil),         // 105: stellmap.record.v1.ToldReport
+	(*ReportedInstance)(nil),   // 106: stellmap.record.v1.ReportedInstance
+	(*ReportedBy)(nil),         // 107: stellmap.record.v1.ReportedBy
+	(*Answer)(nil),             // 108: stellmap.record.v1.Answer
 }
 var file_stellmap_record_v1_record_proto_depIdxs = []int32{
 	10,  // 0: stellmap.record.v1.Command.register:type_name -> stellmap.record.v1.Register
@@ -9007,7 +9073,7 @@ var file_stellmap_record_v1_record_proto_depIdxs = []int32{
 	30,  // 46: stellmap.record.v1.ImportChanges.upto:type_name -> stellmap.record.v1.ImportCursor
 	31,  // 47: stellmap.record.v1.ImportChanges.items:type_name -> stellmap.record.v1.ImportItem
 	68,  // 48: stellmap.record.v1.ImportItem.key:type_name -> stellmap.record.v1.InstanceKey
-	85,  // 49: stellmap.record.v1.ImportItem.put:type_name -> stellmap.record.v1.InstanceRecord
+	86,  // 49: stellmap.record.v1.ImportItem.put:type_name -> stellmap.record.v1.InstanceRecord
 	2,   // 50: stellmap.record.v1.ControlRegion.action:type_name -> stellmap.record.v1.ControlRegion.Action
 	30,  // 51: stellmap.record.v1.RegionRecord.cursor:type_name -> stellmap.record.v1.ImportCursor
 	3,   // 52: stellmap.record.v1.Condition.source:type_name -> stellmap.record.v1.Condition.Source
@@ -9024,7 +9090,7 @@ var file_stellmap_record_v1_record_proto_depIdxs = []int32{
 	43,  // 63: stellmap.record.v1.EditUpstreams.precondition:type_name -> stellmap.record.v1.Precondition
 	42,  // 64: stellmap.record.v1.Upstreams.wants:type_name -> stellmap.record.v1.UpstreamPatterns
 	42,  // 65: stellmap.record.v1.Upstreams.may:type_name -> stellmap.record.v1.UpstreamPatterns
-	97,  // 66: stellmap.record.v1.Policy.primary_endpoint:type_name -> stellmap.record.v1.ServiceEndpoint
+	98,  // 66: stellmap.record.v1.Policy.primary_endpoint:type_name -> stellmap.record.v1.ServiceEndpoint
 	58,  // 67: stellmap.record.v1.Policy.load_balancing:type_name -> stellmap.record.v1.LoadBalancing
 	60,  // 68: stellmap.record.v1.Policy.outlier_detection:type_name -> stellmap.record.v1.OutlierDetection
 	61,  // 69: stellmap.record.v1.Policy.circuit_breaking:type_name -> stellmap.record.v1.CircuitBreaking
@@ -9062,43 +9128,43 @@ var file_stellmap_record_v1_record_proto_depIdxs = []int32{
 	78,  // 101: stellmap.record.v1.Role.rules:type_name -> stellmap.record.v1.Rule
 	78,  // 102: stellmap.record.v1.AccessToken.scope:type_name -> stellmap.record.v1.Rule
 	80,  // 103: stellmap.record.v1.AccessTokenRecord.token:type_name -> stellmap.record.v1.AccessToken
-	83,  // 104: stellmap.record.v1.Reply.results:type_name -> stellmap.record.v1.Result
+	84,  // 104: stellmap.record.v1.Reply.results:type_name -> stellmap.record.v1.Result
 	4,   // 105: stellmap.record.v1.Result.code:type_name -> stellmap.record.v1.Result.Code
-	84,  // 106: stellmap.record.v1.Result.full:type_name -> stellmap.record.v1.Full
+	85,  // 106: stellmap.record.v1.Result.full:type_name -> stellmap.record.v1.Full
 	5,   // 107: stellmap.record.v1.Full.of:type_name -> stellmap.record.v1.Full.Of
 	69,  // 108: stellmap.record.v1.InstanceRecord.spec:type_name -> stellmap.record.v1.InstanceSpec
 	6,   // 109: stellmap.record.v1.InstanceRecord.status:type_name -> stellmap.record.v1.InstanceRecord.Status
 	35,  // 110: stellmap.record.v1.InstanceRecord.conditions:type_name -> stellmap.record.v1.Condition
-	86,  // 111: stellmap.record.v1.InstanceRecord.imported:type_name -> stellmap.record.v1.Imported
+	87,  // 111: stellmap.record.v1.InstanceRecord.imported:type_name -> stellmap.record.v1.Imported
 	6,   // 112: stellmap.record.v1.Imported.told_status:type_name -> stellmap.record.v1.InstanceRecord.Status
-	97,  // 113: stellmap.record.v1.ServiceRecord.endpoints:type_name -> stellmap.record.v1.ServiceEndpoint
-	91,  // 114: stellmap.record.v1.ServiceRecord.overrides:type_name -> stellmap.record.v1.Override
+	98,  // 113: stellmap.record.v1.ServiceRecord.endpoints:type_name -> stellmap.record.v1.ServiceEndpoint
+	92,  // 114: stellmap.record.v1.ServiceRecord.overrides:type_name -> stellmap.record.v1.Override
 	24,  // 115: stellmap.record.v1.ServiceRecord.protections:type_name -> stellmap.record.v1.Protection
-	97,  // 116: stellmap.record.v1.ServiceRecord.imported_endpoints:type_name -> stellmap.record.v1.ServiceEndpoint
+	98,  // 116: stellmap.record.v1.ServiceRecord.imported_endpoints:type_name -> stellmap.record.v1.ServiceEndpoint
 	35,  // 117: stellmap.record.v1.Override.condition:type_name -> stellmap.record.v1.Condition
-	93,  // 118: stellmap.record.v1.DocumentRecord.edits:type_name -> stellmap.record.v1.Edit
+	94,  // 118: stellmap.record.v1.DocumentRecord.edits:type_name -> stellmap.record.v1.Edit
 	44,  // 119: stellmap.record.v1.Edit.policy:type_name -> stellmap.record.v1.Policy
 	65,  // 120: stellmap.record.v1.Edit.namespace:type_name -> stellmap.record.v1.Namespace
 	41,  // 121: stellmap.record.v1.Edit.upstreams:type_name -> stellmap.record.v1.Upstreams
 	77,  // 122: stellmap.record.v1.Edit.role:type_name -> stellmap.record.v1.Role
 	79,  // 123: stellmap.record.v1.Edit.binding:type_name -> stellmap.record.v1.Binding
-	95,  // 124: stellmap.record.v1.EventsRecord.events:type_name -> stellmap.record.v1.EventRecord
+	96,  // 124: stellmap.record.v1.EventsRecord.events:type_name -> stellmap.record.v1.EventRecord
 	7,   // 125: stellmap.record.v1.EventRecord.kind:type_name -> stellmap.record.v1.EventRecord.Kind
 	67,  // 126: stellmap.record.v1.EventRecord.service:type_name -> stellmap.record.v1.ServiceKey
-	85,  // 127: stellmap.record.v1.EventRecord.instance:type_name -> stellmap.record.v1.InstanceRecord
-	85,  // 128: stellmap.record.v1.EventRecord.previous:type_name -> stellmap.record.v1.InstanceRecord
-	99,  // 129: stellmap.record.v1.Ask.renew_leases:type_name -> stellmap.record.v1.RenewLeases
-	100, // 130: stellmap.record.v1.Ask.share_checks:type_name -> stellmap.record.v1.ShareChecks
-	101, // 131: stellmap.record.v1.Ask.tell_reports:type_name -> stellmap.record.v1.TellReports
+	86,  // 127: stellmap.record.v1.EventRecord.instance:type_name -> stellmap.record.v1.InstanceRecord
+	86,  // 128: stellmap.record.v1.EventRecord.previous:type_name -> stellmap.record.v1.InstanceRecord
+	100, // 129: stellmap.record.v1.Ask.renew_leases:type_name -> stellmap.record.v1.RenewLeases
+	101, // 130: stellmap.record.v1.Ask.share_checks:type_name -> stellmap.record.v1.ShareChecks
+	102, // 131: stellmap.record.v1.Ask.tell_reports:type_name -> stellmap.record.v1.TellReports
 	14,  // 132: stellmap.record.v1.RenewLeases.items:type_name -> stellmap.record.v1.RenewItem
-	102, // 133: stellmap.record.v1.TellReports.items:type_name -> stellmap.record.v1.Report
+	103, // 133: stellmap.record.v1.TellReports.items:type_name -> stellmap.record.v1.Report
 	67,  // 134: stellmap.record.v1.TellReports.show:type_name -> stellmap.record.v1.ServiceKey
 	68,  // 135: stellmap.record.v1.Report.key:type_name -> stellmap.record.v1.InstanceKey
-	104, // 136: stellmap.record.v1.ToldReports.outcomes:type_name -> stellmap.record.v1.ToldReport
-	105, // 137: stellmap.record.v1.ToldReports.instances:type_name -> stellmap.record.v1.ReportedInstance
-	106, // 138: stellmap.record.v1.ReportedInstance.by:type_name -> stellmap.record.v1.ReportedBy
+	105, // 136: stellmap.record.v1.ToldReports.outcomes:type_name -> stellmap.record.v1.ToldReport
+	106, // 137: stellmap.record.v1.ToldReports.instances:type_name -> stellmap.record.v1.ReportedInstance
+	107, // 138: stellmap.record.v1.ReportedInstance.by:type_name -> stellmap.record.v1.ReportedBy
 	8,   // 139: stellmap.record.v1.Answer.renewals:type_name -> stellmap.record.v1.Answer.Renewal
-	103, // 140: stellmap.record.v1.Answer.told_reports:type_name -> stellmap.record.v1.ToldReports
+	104, // 140: stellmap.record.v1.Answer.told_reports:type_name -> stellmap.record.v1.ToldReports
 	141, // [141:141] is the sub-list for method output_type
 	141, // [141:141] is the sub-list for method input_type
 	141, // [141:141] is the sub-list for extension type_name
@@ -9155,7 +9221,7 @@ func file_stellmap_record_v1_record_proto_init() {
 	file_stellmap_record_v1_record_proto_msgTypes[54].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[55].OneofWrappers = []any{}
 	file_stellmap_record_v1_record_proto_msgTypes[57].OneofWrappers = []any{}
-	file_stellmap_record_v1_record_proto_msgTypes[89].OneofWrappers = []any{
+	file_stellmap_record_v1_record_proto_msgTypes[90].OneofWrappers = []any{
 		(*Ask_RenewLeases)(nil),
 		(*Ask_ShareChecks)(nil),
 		(*Ask_TellReports)(nil),
@@ -9166,7 +9232,7 @@ func file_stellmap_record_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stellmap_record_v1_record_proto_rawDesc), len(file_stellmap_record_v1_record_proto_rawDesc)),
 			NumEnums:      9,
-			NumMessages:   99,
+			NumMessages:   100,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
