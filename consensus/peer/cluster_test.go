@@ -33,7 +33,7 @@ type cluster struct {
 	intercept       grpc.StreamServerInterceptor
 	informs         func(id uint64) Answerer // nil = members tell nothing of themselves
 	proves          func(ctx context.Context, id uint64) error
-	t               *testing.T
+	t               testing.TB
 	members         []consensus.Member
 	addresses       sync.Map // id → address, where it is not the listener's
 
@@ -41,7 +41,7 @@ type cluster struct {
 	listeners map[uint64]net.Listener
 }
 
-func newCluster(t *testing.T, size int) *cluster {
+func newCluster(t testing.TB, size int) *cluster {
 	c := &cluster{t: t, tick: 20 * time.Millisecond, listeners: make(map[uint64]net.Listener)}
 	for id := range uint64(size) {
 		c.listeners[id+1] = listen(t)
@@ -50,9 +50,9 @@ func newCluster(t *testing.T, size int) *cluster {
 	return c
 }
 
-func listen(t *testing.T) net.Listener { return listenAt(t, "127.0.0.1:0") }
+func listen(t testing.TB) net.Listener { return listenAt(t, "127.0.0.1:0") }
 
-func listenAt(t *testing.T, address string) net.Listener {
+func listenAt(t testing.TB, address string) net.Listener {
 	t.Helper()
 	l, err := net.Listen("tcp", address)
 	if err != nil {
@@ -166,7 +166,7 @@ func (c *cluster) open(id uint64, fs vfs.FS, via *member) *member {
 }
 
 // run starts the group, its transport and its server.
-func (m *member) run(t *testing.T, l net.Listener, intercept grpc.StreamServerInterceptor) {
+func (m *member) run(t testing.TB, l net.Listener, intercept grpc.StreamServerInterceptor) {
 	ctx, cancel := context.WithCancel(context.Background())
 	options := ServerOptions(nil)
 	if intercept != nil {
@@ -186,7 +186,7 @@ func (m *member) run(t *testing.T, l net.Listener, intercept grpc.StreamServerIn
 	}
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Error(err)
@@ -194,7 +194,7 @@ func must(t *testing.T, err error) {
 }
 
 // until waits for a condition.
-func until(t *testing.T, what string, condition func() bool) {
+func until(t testing.TB, what string, condition func() bool) {
 	t.Helper()
 	deadline := time.After(20 * time.Second)
 	every := time.NewTicker(5 * time.Millisecond)

@@ -130,7 +130,7 @@ func TestAMemberThatWasAwayCatchesUp(t *testing.T) {
 }
 
 // dial is a caller that nobody has asked for.
-func dial(t *testing.T, address string) peerv1.PeerServiceClient {
+func dial(t testing.TB, address string) peerv1.PeerServiceClient {
 	t.Helper()
 	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	must(t, err)

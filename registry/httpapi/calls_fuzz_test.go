@@ -9,6 +9,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -72,4 +74,28 @@ func rawCall(one route) string {
 		path = before + "p1" + after
 	}
 	return fmt.Sprintf("%s %s HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}", one.method, path)
+}
+
+// FuzzHosts: whatever a call names as its host, it is let through for an address, localhost or a name of this member, and nothing else.
+func FuzzHosts(f *testing.F) {
+	for _, host := range []string{"", "127.0.0.1", "127.0.0.1:8080", "[::1]:8080", "::1", "localhost", "LOCALHOST.:1", "registry.example:8080", "stranger.example", "127.0.0.1.stranger.example", "localhost@stranger.example", "[registry.example]:1"} {
+		f.Add(host)
+	}
+	through := ForHosts(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), []string{"registry.example"})
+	f.Fuzz(func(t *testing.T, host string) {
+		q := httptest.NewRequest(http.MethodGet, "/api/v2/services", nil)
+		q.Host = host
+		w := httptest.NewRecorder()
+		through.ServeHTTP(w, q)
+		name := strings.ToLower(strings.Trim(host, "[]"))
+		if at := strings.LastIndexByte(host, ':'); at >= 0 {
+			name = strings.ToLower(strings.Trim(host[:at], "[]"))
+		}
+		_, one := netip.ParseAddr(strings.Trim(host, "[]"))
+		_, other := netip.ParseAddr(name)
+		known := host == "" || one == nil || other == nil || slices.Contains([]string{"localhost", "registry.example", ""}, strings.TrimSuffix(name, "."))
+		if w.Code == http.StatusOK && !known {
+			t.Errorf("a call for %q is let through", host)
+		}
+	})
 }
