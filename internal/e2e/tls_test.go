@@ -19,6 +19,10 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/health/grpc_health_v1"
+
 	"github.com/stellmap/stellmap/internal/process"
 )
 
@@ -264,20 +268,57 @@ func TestANodeJoinsByItsCertificate(t *testing.T) {
 	c.expect(first, "orders", "a", "1")
 }
 
-// All members get other certificates, one after the other, while clients write: over connections that stay, and over a new one for each
-// call. No request fails.
+// Members get other certificates, one after the other, while clients write: over connections that stay, and over a new one for each
+// call. Then a member and a workload are revoked: what they have open ends. No request of the others fails in all that, and no stream ends.
 func TestCertificatesAreReplacedUnderLoad(t *testing.T) {
 	a := newAuthority(t)
-	trust := a.client("orders", "ns/default/sa/orders")
+	trust, thief := a.client("orders", "ns/default/sa/orders"), a.client("thief", "ns/default/sa/thief")
 	c := newClusterWith(t, 3, a.prepare(trust))
-	c.leader(c.members...)
+	leader := c.leader(c.members...)
+	rest := slices.DeleteFunc(slices.Clone(c.members), func(m *member) bool { return m.id == leader.id%3+1 })
+	victim := c.members[leader.id%3] // one that follows: what is in flight does not depend on it
+	stays := streamsOf(t, trust, rest)
+	ended := streamsOf(t, thief, rest)
+	progress, stop := c.keepWriting(trust, rest...)
+	for _, m := range rest { // what the other one has open stands on the certificate that is revoked
+		progress()
+		a.member(m)
+		c.shows(m, `stellmap_tls_reloads_total{result="done"} 1`)
+	}
+	progress()
+	began := time.Now()
+	a.revoke(rest, a.of(victim), "thief")
+	for range cap(ended) {
+		select {
+		case <-ended:
+		case <-time.After(readyTime):
+			t.Fatal("a stream of a revoked workload goes on")
+		}
+	}
+	t.Logf("what the workload had open is gone after %v", time.Since(began).Round(10*time.Millisecond))
+	for _, m := range rest {
+		c.shows(m, fmt.Sprintf(`stellmap_peer_connected{peer="%d"} 0`, victim.id))
+	}
+	t.Logf("and the member is cut off after %v", time.Since(began).Round(10*time.Millisecond))
+	progress()
+	t.Logf("%d writes, none failed", stop())
+	select {
+	case err := <-stays:
+		t.Errorf("a stream of somebody who is good has ended: %v", err)
+	default:
+	}
+}
+
+// keepWriting has clients write at members, each with one who keeps its connection and one who does not, until stop, which says how often.
+// A write that fails fails the test. progress waits for more of them.
+func (c *cluster) keepWriting(trust *tls.Config, members ...*member) (progress func(), stop func() int64) {
+	t := c.t
 	fresh := &cluster{t: t, client: &http.Client{Timeout: callTime, Transport: &http.Transport{TLSClientConfig: trust, DisableKeepAlives: true}}}
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
+	ctx, end := context.WithCancel(t.Context())
 	var writers sync.WaitGroup
 	var done atomic.Int64
 	for i, by := range []*cluster{c, fresh, c, fresh, c, fresh} {
-		m := c.members[i%3]
+		m := members[i/2%len(members)]
 		writers.Go(func() {
 			for n := 0; ctx.Err() == nil; n++ {
 				answer, err := by.call(context.Background(), http.MethodPut, instanceURL(m, "orders", fmt.Sprint("i-", i)), registration(9000, fmt.Sprint(n)))
@@ -292,7 +333,8 @@ func TestCertificatesAreReplacedUnderLoad(t *testing.T) {
 			}
 		})
 	}
-	progress := func() {
+	t.Cleanup(func() { end(); writers.Wait() })
+	progress = func() {
 		t.Helper()
 		from := done.Load()
 		if _, err := process.Within(t.Context(), readyTime, "writes", func() error {
@@ -304,15 +346,45 @@ func TestCertificatesAreReplacedUnderLoad(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, m := range c.members {
-		progress()
-		a.member(m)
-		c.shows(m, `stellmap_tls_reloads_total{result="done"} 1`)
+	return progress, func() int64 { end(); writers.Wait(); return done.Load() }
+}
+
+// streamsOf opens a watch over HTTP and a stream over gRPC at each of the members, and tells of each that ends.
+func streamsOf(t *testing.T, with *tls.Config, members []*member) <-chan error {
+	t.Helper()
+	ended := make(chan error, 2*len(members))
+	for _, m := range members {
+		watch, err := (&http.Client{Transport: &http.Transport{TLSClientConfig: with.Clone()}}).Get(m.url() + "/api/v2/watch")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { watch.Body.Close() })
+		conn, err := grpc.NewClient(m.address(1), grpc.WithTransportCredentials(credentials.NewTLS(with.Clone())))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		health, err := grpc_health_v1.NewHealthClient(conn).Watch(t.Context(), &grpc_health_v1.HealthCheckRequest{}, grpc.WaitForReady(true))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := health.Recv(); err != nil {
+			t.Fatal(err)
+		}
+		go func() { // ends with the body
+			_, err := io.Copy(io.Discard, watch.Body)
+			ended <- err
+		}()
+		go func() { // ends with the connection
+			for {
+				if _, err := health.Recv(); err != nil {
+					ended <- err
+					return
+				}
+			}
+		}()
 	}
-	progress()
-	stop()
-	writers.Wait()
-	t.Logf("%d writes, none failed", done.Load())
+	return ended
 }
 
 // shows waits until a member's metrics have a line.
