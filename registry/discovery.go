@@ -198,9 +198,23 @@ func (d *Discovery) give(one Discovered, f *filter) {
 		of.Priorities = append(of.Priorities, one.Priority)
 	}
 	if f.takes(one.Instance, one.Protected) {
-		one.Instance = f.asWanted(one.Instance)
-		d.Given = append(d.Given, one)
+		d.Given = append(d.Given, one.asWanted(f))
 	}
+}
+
+// asWanted is it without the endpoints that were not asked for.
+func (d Discovered) asWanted(f *filter) Discovered {
+	whole, names := d.Instance, d.Authorities
+	if d.Instance = f.asWanted(whole); d.Instance == whole || names == nil {
+		return d
+	}
+	d.Authorities = []string{}
+	for n, e := range whole.Endpoints {
+		if f.wantsEndpoint(e) {
+			d.Authorities = append(d.Authorities, names[n])
+		}
+	}
+	return d
 }
 
 // discoverable are the regions that there may be something of: this one, those of the
@@ -251,15 +265,12 @@ func (d *discoverer) told() (s *Service, authorities map[*Instance][]string, mis
 	if !wanted {
 		return d.service, nil, nil
 	}
-	passed := d.service.Endpoints[:min(1, len(d.service.Endpoints))] // which says why none is
-	if some := slices.DeleteFunc(slices.Clone(d.service.Endpoints), func(e ServiceEndpoint) bool { return !PassesGateways(e.Protocol) }); len(some) > 0 {
-		passed = some
+	passed := slices.DeleteFunc(slices.Clone(d.service.Endpoints), func(e ServiceEndpoint) bool { return !PassesGateways(e.Protocol) })
+	p := Passage{By: by, Closed: NoWayByGateways, Wanted: callable(d.service, d.at.Region, d.service.Endpoints)}
+	if len(passed) > 0 {
+		p.Closed, p.Wanted = GatewaysClosed(passed[0].Protocol, by, d.gateways), callable(d.service, d.at.Region, passed)
 	}
-	p := Passage{By: by, Wanted: callable(d.service, d.at.Region, passed)}
-	for _, e := range passed[:min(1, len(passed))] {
-		p.Closed = GatewaysClosed(e.Protocol, by, d.gateways)
-	}
-	if p.Closed != "" || d.gateways == nil {
+	if p.Closed != "" {
 		return d.service.Instead(d.at.Region, nil), nil, p.Missing()
 	}
 	doors := d.gateways.Endpoints[:1]
