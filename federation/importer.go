@@ -155,7 +155,7 @@ func (i *Importer) Run(ctx context.Context) error {
 }
 
 // ageAll has it committed, while this member leads, when the copy of a region has become
-// too old for a policy: of those, too, that cannot be reached, that are paused, and that are
+// too old for a policy, or some of it is to go: of those, too, that cannot be reached, that are paused, and that are
 // in no settings any more.
 func (i *Importer) ageAll(ctx context.Context) {
 	for rest(ctx, i.limits.lead) {
@@ -173,6 +173,9 @@ func (i *Importer) age(ctx context.Context, k registry.RegionKey) {
 	defer cancel()
 	if err := i.registry.AgeRegion(ctx, k); err != nil && ctx.Err() == nil {
 		i.log.Warn("it cannot be said yet that the copy of a region is old, or young again", "region", k.Region, "because", err)
+	}
+	if err := i.registry.LetGo(ctx, k); err != nil && ctx.Err() == nil && !errors.Is(err, registry.ErrCursorDiffers) { // else a full sync is under way, and decides
+		i.log.Warn("what is to go of the copy of a region cannot be let go of yet", "region", k.Region, "because", err)
 	}
 }
 
@@ -212,7 +215,7 @@ func (s *source) address() string { return s.Addresses[s.next%len(s.Addresses)] 
 
 // wanted says whether this member is to follow the source now.
 func (s *source) wanted() bool {
-	return s.importer.leads() && !s.importer.registry.Region(s.key).Paused
+	return s.importer.leads() && !s.importer.registry.Region(s.key).Stopped()
 }
 
 // rest waits; false says that the context is over.
@@ -244,16 +247,6 @@ func (s *source) guard(ctx context.Context, end context.CancelCauseFunc, begun b
 			return
 		}
 		begun = !at.Anew()
-		s.ageSweep(ctx)
-	}
-}
-
-// ageSweep lets go of what a full sync has not told, when its time is over.
-func (s *source) ageSweep(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, s.importer.limits.commit)
-	defer cancel()
-	if err := s.importer.registry.AgeSweep(ctx, s.key); err != nil && !errors.Is(err, registry.ErrCursorDiffers) { // else a full sync is under way, and decides
-		s.importer.log.Warn("what a full sync of a region did not tell cannot be let go of yet", "region", s.Region, "because", err)
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	recordv1 "github.com/stellmap/stellmap/api/proto/stellmap/record/v1"
 	replicationv1 "github.com/stellmap/stellmap/api/proto/stellmap/replication/v1"
 	"github.com/stellmap/stellmap/registry"
 	"github.com/stellmap/stellmap/registry/registrytest"
@@ -382,6 +383,42 @@ func TestACopyIsPaused(t *testing.T) {
 	c.mustBecomeEqual()
 	control(registry.RegionResync)
 	c.mustBecomeEqual()
+}
+
+// TestALeaderGoesOnWithForgetting shows that what an operator was not kept waiting for goes
+// all the same, of a region that is in nobody's settings, too.
+func TestALeaderGoesOnWithForgetting(t *testing.T) {
+	c := newCopying(t, newRegion(t, 1, registry.HistoryBounds{}), 1)
+	c.lead(-1)
+	elsewhere := registry.RegionKey{Region: "elsewhere", Cluster: 300}
+	record := &recordv1.InstanceRecord{Format: 1, Status: recordv1.InstanceRecord_STATUS_PASSING, Spec: &recordv1.InstanceSpec{
+		LeaseTtlMs: 30_000, Endpoints: []*recordv1.Endpoint{{Name: "http", Protocol: "http", Host: "10.0.0.1", Port: 80, Weight: 100}},
+	}}
+	tell := func(step registry.ImportStep, upto registry.ImportCursor, items ...registry.ImportItem) {
+		t.Helper()
+		if result, err := c.registry.Import(t.Context(), registry.Import{Region: elsewhere, Step: step, After: c.registry.Region(elsewhere).Cursor, Upto: upto, Items: items}); err != nil || len(result.Refused) > 0 {
+			t.Fatal(err, result.Refused)
+		}
+	}
+	at := registry.ImportCursor{Incarnation: "cafe", Sync: 1}
+	tell(registry.ImportStepBegin, at)
+	for at.Parts < 40 { // of which an operator waits for four fifths
+		at.Parts++
+		var items []registry.ImportItem
+		for n := range registry.ImportItemsMax {
+			items = append(items, registry.ImportItem{Key: registry.InstanceKey{Namespace: "prod", Service: fmt.Sprint("s", at.Parts), ID: fmt.Sprint(n)}, Record: record})
+		}
+		tell(registry.ImportStepPart, at, items...)
+	}
+	if _, err := c.registry.ControlRegion(t.Context(), elsewhere, registry.RegionForget); err != nil {
+		t.Fatal(err)
+	}
+	left := c.registry.Region(elsewhere)
+	if left.Leaving == 0 || left.Leaving != left.Instances {
+		t.Fatalf("after the answer there are %d instances, of which %d go", left.Instances, left.Leaving)
+	}
+	c.lead(0)
+	eventually(t, "an end of what was forgotten", func() bool { return c.registry.Region(elsewhere).Instances == 0 })
 }
 
 // TestAPauseIsNoFailure shows that a copy whose pause was found out by a command that was

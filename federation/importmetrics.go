@@ -44,6 +44,7 @@ var (
 	lagDesc         = regionDesc("behind_revisions", "Revisions that a region has told this member and that are not committed yet.")
 	instancesDesc   = regionDesc("instances", "Instances of a region that there is a copy of.")
 	heldDesc        = regionDesc("held_instances", "Instances that the last full sync of a region did not tell, and that are kept since they are many.")
+	leavingDesc     = regionDesc("leaving_instances", "Instances of a region that go by and by, since they were forgotten, or what was held is over.")
 	suspectDesc     = regionDesc("suspect_instances", "Instances of a region that are used after all others, since its copy is too old for their service's policy.")
 	withheldDesc    = regionDesc("withheld_instances", "Instances of a region that are not used, since its copy is too old for their service's policy.")
 	pausedDesc      = regionDesc("paused", "1 while the copy of a region takes nothing in.")
@@ -55,7 +56,7 @@ func regionDesc(name, help string, more ...string) *prometheus.Desc {
 
 // Describe is for prometheus.
 func (i *Importer) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{followedDesc, isConnectedDesc, problemDesc, ageDesc, revisionDesc, lagDesc, instancesDesc, heldDesc, suspectDesc, withheldDesc, pausedDesc} {
+	for _, d := range []*prometheus.Desc{followedDesc, isConnectedDesc, problemDesc, ageDesc, revisionDesc, lagDesc, instancesDesc, heldDesc, leavingDesc, suspectDesc, withheldDesc, pausedDesc} {
 		to <- d
 	}
 }
@@ -80,6 +81,7 @@ func (i *Importer) Collect(to chan<- prometheus.Metric) {
 		gauge(lagDesc, float64(max(registry.Revision(s.heard.Load()), of.Cursor.Revision)-of.Cursor.Revision))
 		gauge(instancesDesc, float64(of.Instances))
 		gauge(heldDesc, float64(of.Held.Instances))
+		gauge(leavingDesc, float64(of.Leaving))
 		gauge(suspectDesc, float64(of.Suspect))
 		gauge(withheldDesc, float64(of.Withheld))
 		gauge(pausedDesc, oneIf(of.Paused))

@@ -54,7 +54,7 @@ func TestTheMetricsOfACopy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	mustEqual(t, "the number of metrics", len(families), 16)
+	mustEqual(t, "the number of metrics", len(families), 17)
 	for _, family := range families {
 		name := strings.TrimPrefix(family.GetName(), "stellmap_federation")
 		if !strings.Contains(string(page), name+"`") {

@@ -115,7 +115,7 @@ func (r *Registry) full(k RegionKey) error {
 	of, most := r.Region(k), r.machine.regionInstances
 	switch {
 	case of.syncs == 0:
-		return fmt.Errorf("%w: there are %d of them, as many as may be, and those that were forgotten count: follow fewer", ErrRegionFull, regionsMax)
+		return fmt.Errorf("%w: there are %d of them, as many as may be: follow fewer, or stellmapctl federation forget one that is not followed any more", ErrRegionFull, regionsMax)
 	case of.Cursor.Sync != 0:
 		return fmt.Errorf("%w: of region %s there may be %d instances, and %d are here, those included that it had before and may tell yet: if it has others now, stellmapctl federation forget %s, and then resume", ErrRegionFull, quoted(k.Region), most, of.Instances, k.Region)
 	}
@@ -170,17 +170,17 @@ func (t *step) importChanges(c *recordv1.ImportChanges) *recordv1.Result {
 	}
 	step, upto := ImportStep(c.GetStep()), cursorOfRecord(c.GetUpto())
 	switch {
-	case next.Paused && !mutant("import_while_paused"):
+	case (next.Paused || of.empties()) && !mutant("import_while_paused"):
 		return &recordv1.Result{Code: recordv1.Result_CODE_REGION_PAUSED}
 	case next.Cursor != cursorOfRecord(c.GetAfter()), !next.leadsTo(step, upto):
 		return &recordv1.Result{Code: recordv1.Result_CODE_CURSOR_DIFFERS}
-	case of == nil && len(t.state.imports) >= regionsMax, of != nil && of.instances+t.grownBy(k, c.GetItems()) > t.regionInstances:
+	case of == nil && !t.hasRoomForRegion(), of != nil && of.instances+t.grownBy(k, c.GetItems()) > t.regionInstances:
 		return &recordv1.Result{Code: recordv1.Result_CODE_REGION_FULL}
 	}
 	more := false
 	switch step {
 	case ImportStepBegin:
-		next.syncs, next.Cursor = upto.Sync, upto
+		next.syncs, next.Cursor, next.Forgotten = upto.Sync, upto, 0
 	case ImportStepSweep:
 		more = t.sweep(&next, upto)
 	case ImportStepChanges, ImportStepPart:
@@ -288,11 +288,6 @@ func (t *step) knowImported(k ServiceKey, endpoints []Endpoint) {
 	}
 }
 
-// unmarked says that an instance was not told in the last full sync or since.
-func (r *Region) unmarked(i *Instance) bool {
-	return i.Imported.mark != r.syncs || mutant("sweep_takes_what_was_told")
-}
-
 // deselects says that a full sync tells less because something else is selected now: the
 // cluster is the one that it was, which has not lost its data, and nothing is held that
 // was missed for another reason.
@@ -303,46 +298,21 @@ func (r *Region) deselects(upto ImportCursor) bool {
 // sweep removes what a full sync has not told, or holds it if it is much. More says
 // that there is more to remove, by a command of its own.
 func (t *step) sweep(next *Region, upto ImportCursor) (more bool) {
-	gone, all, anew := 0, 0, next.Held.Since == 0
-	t.state.imported(next.Key, func(i *Instance) bool {
-		all++
-		if next.unmarked(i) {
-			gone++
-			anew = anew || i.Imported.SeenAt >= next.Held.Since // it was not held before
-		}
-		return true
-	})
+	of := t.state.importsOf(next.Key)
+	gone, all := of.unmarked(), of.instances
 	much := gone >= sweepLeast && gone*100 > sweepPercent*all && !next.deselects(upto)
 	if gone > 0 && (gone == all || much) && !mutant("sweep_is_never_held") { // all, though it was deselected: a mistyped setting looks like that
-		if anew { // all of it gets as long as what is held last
+		if t.lacksMore(of, next.Held) { // all of it gets as long as what is held last
 			next.Held.Since, next.Held.kept = t.entry.Time, -heldStepMax
 		}
 		next.Held.Instances, next.Held.Of = gone, all
 		next.Cursor, next.swept = upto, sweptAt(upto)
 		return false
 	}
-	if t.removeImported(next.Key, next.unmarked) {
+	if t.removeImported(next.Key, false) {
 		next.Cursor.Parts++
 		return true
 	}
 	next.Cursor, next.swept, next.Held = upto, sweptAt(upto), HeldSweep{}
 	return false
-}
-
-// removeImported removes instances of a region, as many as one command may.
-func (t *step) removeImported(k RegionKey, which func(*Instance) bool) (more bool) {
-	var gone []*Instance
-	t.state.imported(k, func(i *Instance) bool {
-		if !which(i) {
-			return true
-		}
-		if more = len(gone) == sweepMax; !more {
-			gone = append(gone, i)
-		}
-		return !more
-	})
-	for _, i := range gone {
-		t.remove(i)
-	}
-	return more
 }

@@ -86,7 +86,7 @@ func regionKeyOf(t *testing.T, text string) RegionKey {
 }
 
 // importItemOf reads a line of an import.
-func importItemOf(t *testing.T, line string) ImportItem {
+func importItemOf(t testing.TB, line string) ImportItem {
 	words := strings.Fields(line)
 	parts := strings.SplitN(words[0], "/", 3)
 	item := ImportItem{Key: InstanceKey{Namespace: parts[0], Service: parts[1], ID: parts[2]}}
@@ -138,7 +138,7 @@ func (s *story) region(k RegionKey, d *datadriven.TestData, out *strings.Builder
 		return
 	}
 	if len(d.CmdArgs) > 1 && d.CmdArgs[1].Key == "age" {
-		if err := s.member.registry.AgeSweep(context.Background(), k); err != nil {
+		if err := s.member.registry.LetGo(context.Background(), k); err != nil {
 			fmt.Fprintf(out, "%v\n", err)
 		}
 		return
@@ -159,6 +159,9 @@ func (s *story) region(k RegionKey, d *datadriven.TestData, out *strings.Builder
 	}
 	if of.Paused {
 		out.WriteString(", paused")
+	}
+	if of.Leaving != 0 {
+		fmt.Fprintf(out, ", %d of them leaving", of.Leaving)
 	}
 	if of.Held.Since != 0 {
 		fmt.Fprintf(out, ", %d of %d held for %s", of.Held.Instances, of.Held.Of, s.clock.Now().Sub(time.UnixMilli(of.Held.Since)))
@@ -190,7 +193,7 @@ func (s *story) heard(k RegionKey, d *datadriven.TestData) {
 func (a *author) imported() []byte {
 	of := &a.copied
 	if a.random.IntN(12) == 0 {
-		action := []RegionAction{RegionPause, RegionResume, RegionResync, RegionConfirm, RegionForget, regionAge}[a.random.IntN(6)]
+		action := []RegionAction{RegionPause, RegionResume, RegionResync, RegionConfirm, RegionForget, regionAge, regionEmpty}[a.random.IntN(7)]
 		switch action {
 		case RegionResync:
 			of.Cursor = ImportCursor{Sync: of.Cursor.Sync}
@@ -294,7 +297,8 @@ func numberedItems(t *testing.T, from, count int) []ImportItem {
 	return items
 }
 
-// TestRegionsAreBounded shows that there are so many copies, and no more.
+// TestRegionsAreBounded shows that there are so many copies, and no more, and that what was
+// forgotten makes room, in its order, unless it is followed again.
 func TestRegionsAreBounded(t *testing.T) {
 	m := newMember(t, newManualClock())
 	begin := func(n int) error {
@@ -312,4 +316,26 @@ func TestRegionsAreBounded(t *testing.T) {
 		t.Errorf("one more is told %v", err)
 	}
 	mustEqual(t, "how many there are", len(m.registry.Regions()), regionsMax)
+
+	of := func(n int) RegionKey { return RegionKey{Region: fmt.Sprint("r", n), Cluster: 200} }
+	for _, n := range []int{9, 5, 7} {
+		m.control(t, of(n), RegionForget)
+	}
+	m.control(t, of(5), RegionForget) // which makes it no younger
+	m.control(t, of(9), RegionResume)
+	for n, goes := range []int{5, 7} {
+		if err := begin(regionsMax + n); err != nil {
+			t.Fatal(err)
+		}
+		mustEqual(t, "what is known of the one that has made room", m.registry.Region(of(goes)), Region{Key: of(goes)})
+	}
+	if err := begin(regionsMax + 2); !errors.Is(err, ErrRegionFull) {
+		t.Errorf("one more is told %v", err)
+	}
+	mustEqual(t, "how many there are then", len(m.registry.Regions()), regionsMax)
+	again, err := OpenMachine(MachineConfig{Engine: m.engine, Region: "here"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustEqual(t, "what is read back", dumpState(again.published), dumpState(m.machine.published))
 }

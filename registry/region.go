@@ -2,7 +2,6 @@ package registry
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -156,19 +155,21 @@ func (c StatusCounts) and(o StatusCounts) StatusCounts {
 
 // A Region is the copy of another region's cluster.
 type Region struct {
-	Key    RegionKey
-	Cursor ImportCursor
-	Paused bool
-	Told   int64         // Unix ms: when the source last confirmed how far it had told, by the time of entries; 0 = never
-	Age    time.Duration // then: all that the source had committed so long before was told
-	Held   HeldSweep
-	syncs  uint64 // full syncs that were begun; the mark of what the last one told
-	swept  swept  // of the last full sync that was told to its end
+	Key       RegionKey
+	Cursor    ImportCursor
+	Paused    bool
+	Told      int64         // Unix ms: when the source last confirmed how far it had told, by the time of entries; 0 = never
+	Age       time.Duration // then: all that the source had committed so long before was told
+	Held      HeldSweep
+	Forgotten Revision // at which somebody wanted that; 0 = nobody did, or it was begun anew since
+	syncs     uint64   // full syncs that were begun; the mark of what the last one told
+	swept     swept    // of the last full sync that was told to its end
 
 	Stale time.Duration // so old it is at least, as far as policies ask; 0 = young enough for all of them
 
 	Instances, Services int // in what readers get; like the next
 	Suspect, Withheld   int // instances, since the copy is too old for their service's policy
+	Leaving             int // instances that go by and by, since that was wanted
 }
 
 // A HeldSweep is that much of a copy was not told in the last full sync and is kept:
@@ -207,7 +208,7 @@ func (r *Region) encode() []byte {
 		Format: formatMax, Cursor: r.Cursor.record(), Syncs: r.syncs, Paused: r.Paused,
 		ToldMs: r.Told, AgeMs: r.Age.Milliseconds(),
 		HeldSinceMs: r.Held.Since, Held: uint64(r.Held.Instances), HeldOf: uint64(r.Held.Of),
-		HeldKeptMs: r.Held.kept.Milliseconds(), StaleMs: r.Stale.Milliseconds(), SweptIncarnation: r.swept.incarnation, SweptSelections: r.swept.selections,
+		Forgotten: uint64(r.Forgotten), HeldKeptMs: r.Held.kept.Milliseconds(), StaleMs: r.Stale.Milliseconds(), SweptIncarnation: r.swept.incarnation, SweptSelections: r.swept.selections,
 	})
 }
 
@@ -219,9 +220,10 @@ func decodeRegion(k RegionKey, value []byte) (*Region, error) {
 	return &Region{
 		Key: k, Cursor: cursorOfRecord(record.GetCursor()), syncs: record.GetSyncs(), Paused: record.GetPaused(),
 		Told: record.GetToldMs(), Age: time.Duration(record.GetAgeMs()) * time.Millisecond,
-		Held:  HeldSweep{Since: record.GetHeldSinceMs(), Instances: int(record.GetHeld()), Of: int(record.GetHeldOf()), kept: time.Duration(record.GetHeldKeptMs()) * time.Millisecond},
-		Stale: time.Duration(record.GetStaleMs()) * time.Millisecond,
-		swept: swept{record.GetSweptIncarnation(), record.GetSweptSelections()},
+		Held:      HeldSweep{Since: record.GetHeldSinceMs(), Instances: int(record.GetHeld()), Of: int(record.GetHeldOf()), kept: time.Duration(record.GetHeldKeptMs()) * time.Millisecond},
+		Stale:     time.Duration(record.GetStaleMs()) * time.Millisecond,
+		Forgotten: Revision(record.GetForgotten()),
+		swept:     swept{record.GetSweptIncarnation(), record.GetSweptSelections()},
 	}, nil
 }
 
@@ -235,8 +237,10 @@ type imports struct {
 	region    Region
 	instances int
 	services  map[ServiceKey]copied
-	modes     copied // of all of them
-	aging     aging  // of those whose policy says what becomes of instances of an old copy
+	modes     copied         // of all of them
+	marks     map[uint64]int // instances by their mark
+	walk      walk           // only of the state that Apply works on
+	aging     aging          // of those whose policy says what becomes of instances of an old copy
 }
 
 // copied are a service's instances of a region, by what the copy's age has made of them.
@@ -247,7 +251,7 @@ func (c copied) instances() int { return c[staleNot] + c[staleSuspect] + c[stale
 func (s *state) importsOf(k RegionKey) *imports {
 	of := s.imports[k]
 	if of == nil {
-		of = &imports{region: Region{Key: k}, services: make(map[ServiceKey]copied), aging: make(aging)}
+		of = &imports{region: Region{Key: k}, services: make(map[ServiceKey]copied), marks: make(map[uint64]int), aging: make(aging)}
 		s.imports[k] = of
 	}
 	return of
@@ -258,6 +262,9 @@ func (im *imports) count(svc *serviceState, i *Instance, by int) {
 	of, known := im.services[svc.key]
 	of[i.Imported.stale] += by
 	im.modes[i.Imported.stale] += by
+	if im.marks[i.Imported.mark] += by; im.marks[i.Imported.mark] == 0 {
+		delete(im.marks, i.Imported.mark)
+	}
 	im.services[svc.key] = of
 	switch {
 	case of.instances() == 0:
@@ -266,45 +273,6 @@ func (im *imports) count(svc *serviceState, i *Instance, by int) {
 	case !known:
 		im.aging.add(svc.key, svc.policy)
 	}
-}
-
-// imported walks the instances of a region, by service and id, until it is told to stop.
-func (s *state) imported(k RegionKey, fn func(*Instance) (more bool)) {
-	of := s.imports[k]
-	if of == nil {
-		return
-	}
-	services := make([]ServiceKey, 0, len(of.services))
-	for service := range of.services {
-		services = append(services, service)
-	}
-	slices.SortFunc(services, ServiceKey.Compare)
-	for _, service := range services {
-		for _, i := range s.services[service].instances {
-			if i.Imported != nil && i.regionKey() == k && !fn(i) {
-				return
-			}
-		}
-	}
-}
-
-// RegionAction is what an operator wants of a copy.
-type RegionAction string
-
-// The actions.
-const (
-	RegionPause   RegionAction = "pause"   // nothing is taken in any more; what there is stays
-	RegionResume  RegionAction = "resume"  // it goes on
-	RegionResync  RegionAction = "resync"  // all there is is told anew
-	RegionConfirm RegionAction = "confirm" // what a full sync did not tell may go, though it is much
-	RegionForget  RegionAction = "forget"  // all that was told is removed, and the copy is paused
-	regionAge     RegionAction = "age"     // as confirm, when it has been held for long enough
-)
-
-var regionActions = map[RegionAction]recordv1.ControlRegion_Action{
-	RegionPause: recordv1.ControlRegion_ACTION_PAUSE, RegionResume: recordv1.ControlRegion_ACTION_RESUME,
-	RegionResync: recordv1.ControlRegion_ACTION_RESYNC, RegionConfirm: recordv1.ControlRegion_ACTION_CONFIRM,
-	RegionForget: recordv1.ControlRegion_ACTION_FORGET, regionAge: recordv1.ControlRegion_ACTION_AGE,
 }
 
 // HeldSweepMax is for how long what a full sync did not tell is kept, if it is much.
@@ -342,46 +310,14 @@ func (r *Region) HeldUntil() time.Time {
 // Anew says that all there is is to be told anew, and nothing of that has come yet.
 func (c ImportCursor) Anew() bool { return c.Incarnation == "" }
 
-// controlRegion applies an operator's word on a copy.
-func (t *step) controlRegion(c *recordv1.ControlRegion) *recordv1.Result {
-	of := t.state.imports[RegionKey{Region: c.GetRegion(), Cluster: c.GetClusterId()}]
-	if of == nil {
-		return &recordv1.Result{Code: recordv1.Result_CODE_NOT_FOUND}
-	}
-	next, more := of.region, false
-	switch c.GetAction() {
-	case recordv1.ControlRegion_ACTION_PAUSE:
-		next.Paused = true
-	case recordv1.ControlRegion_ACTION_RESUME:
-		next.Paused = false
-	case recordv1.ControlRegion_ACTION_RESYNC:
-		next.Cursor = ImportCursor{Sync: next.Cursor.Sync} // as long as a sync was not swept, what it did not tell is not marked
-	case recordv1.ControlRegion_ACTION_FORGET:
-		next.Paused, next.Cursor, next.Held, next.Told, next.swept = true, ImportCursor{}, HeldSweep{}, 0, swept{}
-		if more = t.removeImported(next.Key, func(*Instance) bool { return true }); !more {
-			next.Stale = 0
-		}
-	case recordv1.ControlRegion_ACTION_CONFIRM, recordv1.ControlRegion_ACTION_AGE:
-		if next.Held.Since == 0 || c.GetAction() == recordv1.ControlRegion_ACTION_AGE && !next.aged() {
-			return &recordv1.Result{Code: recordv1.Result_CODE_OK}
-		}
-		if next.Cursor.Sync != 0 { // what it has not told yet is not marked
-			return &recordv1.Result{Code: recordv1.Result_CODE_CURSOR_DIFFERS}
-		}
-		if more = t.removeImported(next.Key, next.unmarked); !more {
-			next.Held = HeldSweep{}
-		}
-	default:
-		panic(fmt.Sprintf("registry: entry %d of term %d wants something of a region that this version does not know: run a newer version", t.entry.Index, t.entry.Term))
-	}
-	changed := next != of.region || more
-	t.putRegion(&next)
-	return &recordv1.Result{Code: recordv1.Result_CODE_OK, Changed: changed, More: more}
-}
-
 func (t *step) putRegion(r *Region) {
 	t.batch.Set(storage.CursorKey(r.Key.Region, r.Key.Cluster), r.encode())
 	t.change(change{op: opRegionPut, region: r, silent: true})
+}
+
+func (t *step) removeRegion(r *Region) {
+	t.batch.Delete(storage.CursorKey(r.Key.Region, r.Key.Cluster))
+	t.change(change{op: opRegionDelete, region: r, silent: true})
 }
 
 // OwnRegion is the region that this registry is of.
@@ -418,8 +354,17 @@ func (im *imports) shown() Region {
 	out := im.region
 	out.Instances, out.Services = im.instances, len(im.services)
 	out.Suspect, out.Withheld = im.modes[staleSuspect], im.modes[staleWithheld]
+	switch {
+	case out.Forgotten != 0:
+		out.Leaving = im.instances
+	case out.aged() && out.Cursor.Sync == 0:
+		out.Leaving = im.unmarked()
+	}
 	return out
 }
+
+// Stopped says that nothing is taken in: it is paused, or was forgotten and is not empty yet.
+func (r Region) Stopped() bool { return r.Paused || r.Forgotten != 0 && r.Instances > 0 }
 
 // RegionAge is how old a copy is now: all that its source had committed so long ago
 // was told. False says that it has never been confirmed.
@@ -437,43 +382,6 @@ var (
 	// ErrRegionFull says that there are as many regions, or instances of one, as there may be: nothing was done.
 	ErrRegionFull = errors.New("registry: the copies of other regions are full")
 )
-
-// ControlRegion does what an operator wants of a copy. What is much is done in as
-// many commands as it needs; one that fails may have done a part.
-func (r *Registry) ControlRegion(ctx context.Context, k RegionKey, action RegionAction) (Result, error) {
-	kind, known := regionActions[action]
-	if !known {
-		return Result{}, &ValidationError{Problems: []Problem{{Field: "action", Reason: fmt.Sprintf("%s is not one: pause, resume, resync, confirm or forget", quoted(string(action)))}}}
-	}
-	if err := Permit(ctx, Ask{Verb: VerbWrite, Resource: ResourceRegions}); err != nil {
-		return Result{}, err
-	}
-	command := encode(&recordv1.Command{Format: formatMax, Kind: &recordv1.Command_ControlRegion{ControlRegion: &recordv1.ControlRegion{
-		Region: k.Region, ClusterId: k.Cluster, Action: kind,
-	}}})
-	changed := false
-	for {
-		result, reply, err := r.propose(ctx, "", command)
-		if err != nil {
-			return result, fmt.Errorf("%s region %s: %w", action, quoted(k.Region), err)
-		}
-		changed = changed || result.Changed
-		if !reply.GetMore() {
-			result.Changed = changed
-			return result, regionRefused(reply)
-		}
-	}
-}
-
-// AgeSweep lets go of what a full sync did not tell, if it has been held for long
-// enough. Where nothing has, it costs nothing.
-func (r *Registry) AgeSweep(ctx context.Context, k RegionKey) error {
-	if of := r.Region(k); !of.aged() {
-		return nil
-	}
-	_, err := r.ControlRegion(ctx, k, regionAge)
-	return err
-}
 
 func regionRefused(reply *recordv1.Result) error {
 	switch reply.GetCode() {

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -252,11 +253,15 @@ func mustHold(t *testing.T, m *Machine) {
 // mustBeImported checks what is counted of other regions.
 func mustBeImported(t *testing.T, s *state) {
 	t.Helper()
-	counted := make(map[RegionKey]int)
+	counted, marked := make(map[RegionKey]int), make(map[RegionKey]map[uint64]int)
 	for _, svc := range s.order {
 		for _, i := range svc.instances {
 			if i.Imported != nil {
 				counted[i.regionKey()]++
+				if marked[i.regionKey()] == nil {
+					marked[i.regionKey()] = make(map[uint64]int)
+				}
+				marked[i.regionKey()][i.Imported.mark]++
 			}
 		}
 	}
@@ -266,6 +271,9 @@ func mustBeImported(t *testing.T, s *state) {
 		mustBeAging(t, s, of)
 		if of.instances != counted[k] || walked != counted[k] {
 			t.Fatalf("region %v has %d instances, is counted to have %d, and has %d when it is walked", k, counted[k], of.instances, walked)
+		}
+		if !maps.Equal(of.marks, marked[k]) {
+			t.Fatalf("region %v has instances by mark %v, and is counted to have %v", k, marked[k], of.marks)
 		}
 		delete(counted, k)
 	}

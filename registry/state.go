@@ -87,7 +87,7 @@ type change struct {
 	upstreams  *Document[Upstreams] // opUpstreamsPut; nil = it is forgotten
 	namespace  *Document[Namespace] // opNamespacePut of service.Namespace; nil = it is forgotten
 	protection *ExpiryPause         // opProtection; nil = it is over
-	region     *Region              // opRegionPut
+	region     *Region              // opRegionPut, opRegionDelete
 	access     accessChange         // opRolePut, opBindingPut, opTokenPut
 }
 
@@ -108,8 +108,9 @@ const (
 	opRolePut
 	opBindingPut
 	opTokenPut
-	opRegionPut // how far the copy of a region is
-	opHandOut   // nothing of the instance has changed but that its service's protection gives it to callers, or no longer does
+	opRegionPut    // how far the copy of a region is
+	opRegionDelete // nothing is known of it any more; it has no instances
+	opHandOut      // nothing of the instance has changed but that its service's protection gives it to callers, or no longer does
 )
 
 // newState is one that Apply works on.
@@ -159,6 +160,8 @@ func (s *state) apply(c *change) {
 		s.access.apply(c)
 	case opRegionPut:
 		s.importsOf(c.region.Key).region = *c.region
+	case opRegionDelete:
+		delete(s.imports, c.region.Key)
 	}
 }
 

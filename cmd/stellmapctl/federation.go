@@ -44,6 +44,7 @@ type regionCopy struct {
 	Instances   int        `json:"instances"`
 	Services    int        `json:"services"`
 	Held        *heldSweep `json:"held,omitempty"`
+	Leaving     int        `json:"leaving,omitempty"`
 	Suspect     int        `json:"suspect,omitempty"`
 	Withheld    int        `json:"withheld,omitempty"`
 	Source      *struct {
@@ -105,6 +106,9 @@ func (c *ctl) regionView(list *regionList) view {
 		v.rows = append(v.rows, []string{r.Region, fmt.Sprint(r.ClusterID), r.state(), r.age(), fmt.Sprint(r.Revision), fmt.Sprint(r.Instances), fmt.Sprint(r.Services), r.problem(), r.source(), r.level()})
 		if p := r.Problem; p != nil {
 			v.notes = append(v.notes, fmt.Sprintf("%s: %s", r.Region, p.Text))
+		}
+		if r.Leaving > 0 {
+			v.notes = append(v.notes, fmt.Sprintf("%s: %d instances are on their way out, as was wanted", r.Region, r.Leaving))
 		}
 		if r.Suspect+r.Withheld > 0 {
 			v.notes = append(v.notes, fmt.Sprintf("%s: the copy is too old for the policies of some services: %d instances are suspect and %d are not used, until it is young again", r.Region, r.Suspect, r.Withheld))
@@ -200,6 +204,7 @@ func (c *ctl) controlRegion(ctx context.Context, action, region string, cluster 
 		ClusterID uint64 `json:"clusterId"`
 		Changed   bool   `json:"changed"`
 		Revision  uint64 `json:"revision"`
+		Leaving   int    `json:"leaving,omitempty"`
 	}
 	body := struct {
 		Region    string `json:"region"`
@@ -212,6 +217,9 @@ func (c *ctl) controlRegion(ctx context.Context, action, region string, cluster 
 	}
 	if !a.Changed {
 		done += " already"
+	}
+	if a.Leaving > 0 {
+		done += fmt.Sprintf(": %d instances are left, and go by and by", a.Leaving)
 	}
 	return c.show(view{whole: a, names: []string{region}, line: fmt.Sprintf("region %s, cluster %d, %s", a.Region, a.ClusterID, done)})
 }

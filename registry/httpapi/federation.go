@@ -38,6 +38,7 @@ type v2Region struct {
 	Instances   int               `json:"instances"`
 	Services    int               `json:"services"`
 	Held        *v2HeldSweep      `json:"held,omitempty"`
+	Leaving     int               `json:"leaving,omitempty"`  // instances that go by and by, since they were forgotten, or what was held is over
 	Suspect     int               `json:"suspect,omitempty"`  // instances that are used after all others, since the copy is too old for their service's policy
 	Withheld    int               `json:"withheld,omitempty"` // instances that are not used, since it is
 	Source      *v2RegionSource   `json:"source,omitempty"`   // absent where nobody follows it, or where it is not known
@@ -105,6 +106,7 @@ type regionAnswer struct {
 	ClusterID uint64            `json:"clusterId"`
 	Changed   bool              `json:"changed"`
 	Revision  registry.Revision `json:"revision"`
+	Leaving   int               `json:"leaving,omitempty"` // instances that go behind this answer
 }
 
 // federationRoutes are what an operator may do to the copies of other regions.
@@ -132,7 +134,7 @@ func (a *API) controlRegion(action registry.RegionAction) handler {
 			return err
 		}
 		setRevision(w, result.Revision)
-		writeData(w, &regionAnswer{k.Region, k.Cluster, result.Changed, result.Revision})
+		writeData(w, &regionAnswer{k.Region, k.Cluster, result.Changed, result.Revision, a.registry.Region(k).Leaving})
 		return nil
 	}
 }

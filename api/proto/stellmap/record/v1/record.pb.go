@@ -143,7 +143,8 @@ const (
 	ControlRegion_ACTION_RESYNC      ControlRegion_Action = 3 // all there is has to be told anew
 	ControlRegion_ACTION_CONFIRM     ControlRegion_Action = 4 // what a full sync did not tell may go, though it is much
 	ControlRegion_ACTION_FORGET      ControlRegion_Action = 5 // all that was told is removed, and the copy is paused
-	ControlRegion_ACTION_AGE         ControlRegion_Action = 6 // as CONFIRM, if it has been held for long enough by the entry's time
+	ControlRegion_ACTION_AGE         ControlRegion_Action = 6 // goes on with CONFIRM, which also comes by itself when it was held for long enough
+	ControlRegion_ACTION_EMPTY       ControlRegion_Action = 7 // goes on with FORGET
 )
 
 // Enum value maps for ControlRegion_Action.
@@ -156,6 +157,7 @@ var (
 		4: "ACTION_CONFIRM",
 		5: "ACTION_FORGET",
 		6: "ACTION_AGE",
+		7: "ACTION_EMPTY",
 	}
 	ControlRegion_Action_value = map[string]int32{
 		"ACTION_UNSPECIFIED": 0,
@@ -165,6 +167,7 @@ var (
 		"ACTION_CONFIRM":     4,
 		"ACTION_FORGET":      5,
 		"ACTION_AGE":         6,
+		"ACTION_EMPTY":       7,
 	}
 )
 
@@ -2563,6 +2566,7 @@ type RegionRecord struct {
 	SweptSelections  string                 `protobuf:"bytes,12,opt,name=swept_selections,json=sweptSelections,proto3" json:"swept_selections,omitempty"`    // with others, what it does not tell was deselected and not lost
 	StaleMs          int64                  `protobuf:"varint,13,opt,name=stale_ms,json=staleMs,proto3" json:"stale_ms,omitempty"`                           // so old the copy is at least, as far as policies ask; 0 = young enough for all
 	HeldKeptMs       int64                  `protobuf:"varint,14,opt,name=held_kept_ms,json=heldKeptMs,proto3" json:"held_kept_ms,omitempty"`                // for how long the source was heard since, by steps of a bounded length
+	Forgotten        uint64                 `protobuf:"varint,15,opt,name=forgotten,proto3" json:"forgotten,omitempty"`                                      // the revision at which that was wanted; 0 = it was not, or was begun anew since
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -2684,6 +2688,13 @@ func (x *RegionRecord) GetStaleMs() int64 {
 func (x *RegionRecord) GetHeldKeptMs() int64 {
 	if x != nil {
 		return x.HeldKeptMs
+	}
+	return 0
+}
+
+func (x *RegionRecord) GetForgotten() uint64 {
+	if x != nil {
+		return x.Forgotten
 	}
 	return 0
 }
@@ -8289,12 +8300,12 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x124\n" +
 	"\x03put\x18\x03 \x01(\v2\".stellmap.record.v1.InstanceRecordR\x03put\x12\x1d\n" +
 	"\n" +
-	"handed_out\x18\x04 \x01(\bR\thandedOut\"\x9a\x02\n" +
+	"handed_out\x18\x04 \x01(\bR\thandedOut\"\xac\x02\n" +
 	"\rControlRegion\x12\x16\n" +
 	"\x06region\x18\x01 \x01(\tR\x06region\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x02 \x01(\x04R\tclusterId\x12@\n" +
-	"\x06action\x18\x03 \x01(\x0e2(.stellmap.record.v1.ControlRegion.ActionR\x06action\"\x8f\x01\n" +
+	"\x06action\x18\x03 \x01(\x0e2(.stellmap.record.v1.ControlRegion.ActionR\x06action\"\xa1\x01\n" +
 	"\x06Action\x12\x16\n" +
 	"\x12ACTION_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fACTION_PAUSE\x10\x01\x12\x11\n" +
@@ -8303,13 +8314,14 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\x0eACTION_CONFIRM\x10\x04\x12\x11\n" +
 	"\rACTION_FORGET\x10\x05\x12\x0e\n" +
 	"\n" +
-	"ACTION_AGE\x10\x06\"v\n" +
+	"ACTION_AGE\x10\x06\x12\x10\n" +
+	"\fACTION_EMPTY\x10\a\"v\n" +
 	"\tAgeRegion\x12\x16\n" +
 	"\x06region\x18\x01 \x01(\tR\x06region\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x02 \x01(\x04R\tclusterId\x12\x17\n" +
 	"\atold_ms\x18\x03 \x01(\x03R\x06toldMs\x12\x19\n" +
-	"\bstale_ms\x18\x04 \x01(\x03R\astaleMs\"\xa4\x03\n" +
+	"\bstale_ms\x18\x04 \x01(\x03R\astaleMs\"\xc2\x03\n" +
 	"\fRegionRecord\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x128\n" +
 	"\x06cursor\x18\x02 \x01(\v2 .stellmap.record.v1.ImportCursorR\x06cursor\x12\x14\n" +
@@ -8325,7 +8337,8 @@ const file_stellmap_record_v1_record_proto_rawDesc = "" +
 	"\x10swept_selections\x18\f \x01(\tR\x0fsweptSelections\x12\x19\n" +
 	"\bstale_ms\x18\r \x01(\x03R\astaleMs\x12 \n" +
 	"\fheld_kept_ms\x18\x0e \x01(\x03R\n" +
-	"heldKeptMs\"\xbc\x03\n" +
+	"heldKeptMs\x12\x1c\n" +
+	"\tforgotten\x18\x0f \x01(\x04R\tforgotten\"\xbc\x03\n" +
 	"\tCondition\x12<\n" +
 	"\x06source\x18\x01 \x01(\x0e2$.stellmap.record.v1.Condition.SourceR\x06source\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12A\n" +
