@@ -175,8 +175,20 @@ func TestOnlyWhoMayCallsAMethod(t *testing.T) {
 		}
 		w.time = before
 	}
-	if code := w.call("/nobody/Serves"); code != codes.Unauthenticated {
-		t.Errorf("a method that nobody serves answers nobody with %v", code)
+}
+
+// A method that is written in another way than it is called in the table is none, be it
+// that a server would find it.
+func TestAMethodIsWhatItIsCalled(t *testing.T) {
+	w := newWarden(t)
+	all := w.token(registry.Rule{Verbs: []registry.Verb{"*"}, Resources: []registry.Resource{"*"}, Namespaces: []string{"*"}}, nil)
+	for _, method := range []string{"stellmap.v1.RegistryService/GetService", "//stellmap.v1.RegistryService/GetService", "/stellmap.v1.RegistryService/getservice", "/nobody/Serves", ""} {
+		if code := w.call(method); code != codes.Unauthenticated {
+			t.Errorf("%q answers nobody with %v", method, code)
+		}
+		if code := w.call(method, "Bearer "+all); code != codes.PermissionDenied {
+			t.Errorf("%q answers who may do anything with %v", method, code)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 
 	"google.golang.org/grpc"
@@ -68,7 +69,7 @@ func (s guarded) Context() context.Context { return s.ctx }
 // permit finds out who calls and whether he may.
 func (g *guard) permit(ctx context.Context, fullMethod string) (context.Context, rpcNeed, error) {
 	need, found := rpcNeeds[fullMethod]
-	if !found { // a server that has it does not start, but who asks for what nobody has comes by here, too
+	if !found {
 		need = rpcNeed{whom: anybodyKnown}
 	}
 	all := metadata.ValueFromIncomingContext(ctx, "authorization")
@@ -83,6 +84,9 @@ func (g *guard) permit(ctx context.Context, fullMethod string) (context.Context,
 		return ctx, need, err
 	}
 	ctx = registry.WithCaller(ctx, by)
+	if !found { // a server that has such a method does not start; but it may be asked for another way of writing one
+		return ctx, need, fmt.Errorf("%w: there is no method %.300q", registry.ErrDenied, fullMethod)
+	}
 	return ctx, need, need.permit(ctx)
 }
 

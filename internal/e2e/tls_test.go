@@ -31,11 +31,12 @@ type authority struct {
 	t      *testing.T
 	dir    string
 	region string // of the members that it issues for
+	auth   string // whether these ask who calls; "" = as they do by themselves, which is off on loopback
 }
 
 func newAuthority(t *testing.T) authority {
 	t.Helper()
-	a := authority{t, filepath.Join(t.TempDir(), "tls"), "local"}
+	a := authority{t: t, dir: filepath.Join(t.TempDir(), "tls"), region: "local"}
 	a.cert("ca")
 	return a
 }
@@ -82,6 +83,12 @@ func (a authority) in(region string) authority {
 	return a
 }
 
+// guarding is the same authority, for members that ask everybody who he is.
+func (a authority) guarding() authority {
+	a.auth = "on"
+	return a
+}
+
 // of is the name of a member's certificate: two regions have members that are called the same.
 func (a authority) of(m *member) string { return a.region + "-" + m.name() }
 
@@ -101,6 +108,9 @@ func (a authority) prepare(trust *tls.Config) func(*member) {
 		if err == nil {
 			config = fmt.Appendf(config, "[tls]\ncert_file = %q\nkey_file = %q\nca_file = %q\ncrl_file = %q\n",
 				a.file(a.of(m)+".pem"), a.file(a.of(m)+"-key.pem"), a.file("ca.pem"), m.crl())
+			if a.auth != "" {
+				config = fmt.Appendf(config, "[auth]\nmode = %q\n", a.auth)
+			}
 			err = errors.Join(os.WriteFile(m.config, config, 0o644), os.WriteFile(m.crl(), nil, 0o644))
 		}
 		if err != nil {
@@ -163,7 +173,7 @@ func shake(t *testing.T, with *tls.Config, address string) error {
 
 // Three members speak TLS on every port, with nobody who has not proved who it is, and on each with those only who have business there.
 func TestEveryPortAsksWhoComes(t *testing.T) {
-	a := newAuthority(t)
+	a := newAuthority(t).guarding()
 	workload, operator := a.client("orders", "ns/default/sa/orders"), a.client("lin", "operator/lin")
 	c := newClusterWith(t, 3, a.prepare(workload))
 	c.must(http.MethodPut, instanceURL(c.members[0], "orders", "a"), registration(9000, "1"), http.StatusCreated)
@@ -236,7 +246,7 @@ func TestWhoSaysNothingIsSentAway(t *testing.T) {
 
 // A node is taken in over TLS by its own certificate, and not by another member's.
 func TestANodeJoinsByItsCertificate(t *testing.T) {
-	a := newAuthority(t)
+	a := newAuthority(t).guarding()
 	trust := a.client("orders", "ns/default/sa/orders")
 	c := newClusterWith(t, 1, a.prepare(trust))
 	first := c.members[0]

@@ -226,3 +226,28 @@ func TestEachItemIsAskedFor(t *testing.T) {
 	}
 	m.must(http.StatusForbidden, http.MethodGet, "/api/v1/registry/instances?namespace=test", "", prod)
 }
+
+// TestWhoStartsTellsNobodyMore shows that a member which will ask who calls tells a word
+// while it starts, when nobody can be anybody yet, and to come again.
+func TestWhoStartsTellsNobodyMore(t *testing.T) {
+	public, admin := Starting(2, true, nil)
+	open, _ := Starting(2, false, nil)
+	answer := func(h http.Handler, target string) (int, string) {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, request(http.MethodGet, target, "", "Authorization: Bearer any"))
+		return w.Code, w.Body.String()
+	}
+	for _, h := range []http.Handler{public, admin} {
+		for target, want := range map[string]string{"/livez": "ok\n", "/healthz?verbose": "ok\n", "/readyz": "not_ready\n", "/readyz/xds?verbose": "not_ready\n"} {
+			if _, body := answer(h, target); body != want {
+				t.Errorf("%s tells %q", target, body)
+			}
+		}
+		if code, body := answer(h, "/api/v2/services"); code != http.StatusServiceUnavailable {
+			t.Errorf("a list is answered %d %s", code, body)
+		}
+	}
+	if _, body := answer(open, "/readyz"); !strings.Contains(body, `"localNodeId":2`) {
+		t.Errorf("where nobody is asked, it tells %q", body)
+	}
+}
