@@ -37,7 +37,7 @@ const (
 	attackGrowth   = 64 << 20               // of the member's memory, beyond what docs/security.md says that connections and calls may hold
 	attackAnswers  = 2                      // to a well-behaved client, in each of its ways, while an attack is in force
 	attackP99      = 100 * time.Millisecond // of those answers, where it is bounded
-	fewPlaces      = 200                    // for connections there are at least on the ports of members and of administration
+	fewPlaces      = 15                     // for connections there are on the ports of members and of administration, however few descriptors a machine gives
 	attackPatience = time.Minute            // for an attack to come into force, and for an answer amid it
 )
 
