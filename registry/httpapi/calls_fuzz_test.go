@@ -78,7 +78,7 @@ func rawCall(one route) string {
 
 // FuzzHosts: whatever a call names as its host, it is let through for an address, localhost or a name of this member, and nothing else.
 func FuzzHosts(f *testing.F) {
-	for _, host := range []string{"", "127.0.0.1", "127.0.0.1:8080", "[::1]:8080", "::1", "localhost", "LOCALHOST.:1", "registry.example:8080", "stranger.example", "127.0.0.1.stranger.example", "localhost@stranger.example", "[registry.example]:1"} {
+	for _, host := range []string{"", "127.0.0.1", "127.0.0.1:8080", "[::1]:8080", "::1", "localhost", "LOCALHOST.:1", "registry.example:8080", "stranger.example", "127.0.0.1.stranger.example", "localhost@stranger.example", "[registry.example]:1", "::."} {
 		f.Add(host)
 	}
 	through := ForHosts(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), []string{"registry.example"})
