@@ -233,11 +233,11 @@ func (v *visitor) streams(xds string, members *grpc.ClientConn, name string) map
 		}
 	}
 	clients := v.dial(xds)
-	watch, err := stellmapv1.NewRegistryServiceClient(clients).Watch(v.t.Context(), &stellmapv1.WatchRequest{})
+	watch, err := stellmapv1.NewRegistryServiceClient(clients).Watch(v.patience(), &stellmapv1.WatchRequest{})
 	must(err)
 	ads := v.stream(clients, "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources")
 	states := v.stream(clients, "/envoy.service.status.v3.ClientStatusDiscoveryService/StreamClientStatus")
-	copies, err := replicationv1.NewReplicationServiceClient(members).Follow(v.t.Context())
+	copies, err := replicationv1.NewReplicationServiceClient(members).Follow(v.patience())
 	must(err)
 	must(copies.Send(&replicationv1.FollowRequest{Kind: &replicationv1.FollowRequest_Hello{Hello: &replicationv1.Hello{Name: name}}}))
 	_, err = copies.Recv() // who answers

@@ -141,10 +141,17 @@ func (v *visitor) name() string {
 	return who
 }
 
+// patience is for as long as anything that he has open may last.
+func (v *visitor) patience() context.Context {
+	ctx, cancel := context.WithTimeout(v.t.Context(), 3*waitMax)
+	v.t.Cleanup(cancel)
+	return ctx
+}
+
 // request is one of his over HTTP.
 func (v *visitor) request(method, url, body string) *http.Request {
 	v.t.Helper()
-	q, err := http.NewRequestWithContext(v.t.Context(), method, url, strings.NewReader(body))
+	q, err := http.NewRequestWithContext(v.patience(), method, url, strings.NewReader(body))
 	if err != nil {
 		v.t.Fatal(err)
 	}
@@ -187,7 +194,7 @@ func (v *visitor) dial(address string) *grpc.ClientConn {
 // stream opens one of a method, whatever it takes: it gives what reads from it.
 func (v *visitor) stream(conn *grpc.ClientConn, fullMethod string) func() (*emptypb.Empty, error) {
 	v.t.Helper()
-	s, err := conn.NewStream(v.t.Context(), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, fullMethod)
+	s, err := conn.NewStream(v.patience(), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, fullMethod)
 	if err != nil {
 		v.t.Fatal(err)
 	}
