@@ -100,6 +100,8 @@ func TestWhatIsOpenEndsWithTheRightToIt(t *testing.T) {
 	public, xds, peers := w.address("HTTP"), w.address("xDS"), w.address("peers")
 	read := registry.Rule{Verbs: []registry.Verb{registry.VerbRead}, Resources: []registry.Resource{registry.ResourceInstances, registry.ResourceReplication, registry.ResourceProxies}, Namespaces: []string{"*"}}
 	stays := w.visitor("", w.grant(600, nil, registry.RoleReader)).watch(public)
+	web := w.visitor("/ns/prod/sa/web", "")
+	ads := web.stream(web.dial(xds), "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources")
 	cases := []*struct {
 		name string
 		ttl  int64
@@ -137,6 +139,14 @@ func TestWhatIsOpenEndsWithTheRightToIt(t *testing.T) {
 				t.Errorf("%s: %s over gRPC ends with %v, want %v", c.name, what, err, c.code)
 			}
 		}
+	}
+	w.role("frozen", registry.Rule{Deny: true, Verbs: []registry.Verb{"*"}, Resources: []registry.Resource{"*"}, Namespaces: []string{"*"}})
+	w.retry("bind it", func() error {
+		_, err := w.node.registry.PutBinding(t.Context(), "", "night", registry.Binding{Roles: []string{"frozen"}, Subjects: []string{"/ns/*"}}, registry.Writing{})
+		return err
+	})
+	if err := end(ads); status.Code(err) != codes.PermissionDenied {
+		t.Errorf("ADS of a certificate that was bound to nothing ends with %v", err)
 	}
 	select {
 	case <-stays.ended:
