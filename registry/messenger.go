@@ -111,7 +111,7 @@ func (r *reportRates) allow(from netip.Addr) bool {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	one, now := r.rate(networkOf(from)), r.now()
+	one, now := r.rate(NetworkOf(from)), r.now()
 	one.left = min(reportsAtOnce, one.left+now.Sub(one.at).Seconds()*reportsPerSecond)
 	one.at = now
 	if one.left < 1 {

@@ -60,7 +60,7 @@ func (r *Registry) WatchPlace(from netip.Addr) (leave func(), err error) {
 	if !r.places.counts(from) {
 		return func() {}, nil
 	}
-	network := networkOf(from)
+	network := NetworkOf(from)
 	if !r.places.take(network) {
 		r.machine.metrics.watchesRefused.Inc()
 		return nil, ErrWatches

@@ -54,6 +54,7 @@ var refusals = [...]Refusal{
 	{is: ErrCursorExpired, Code: "cursor_expired", Title: "Cursor expired"},
 	{is: ErrBusy, Code: "busy", Title: "Too busy", Retry: true,
 		Says: "too many calls are waiting on this member: nothing was done, try again later or at another member"},
+	{is: ErrOver, Code: "too_many_requests", Title: "Too many requests", Retry: true},
 	{is: ErrReportRate, Code: "too_many_reports", Title: "Too many reports", Retry: true,
 		Says: "too many reports have come from this address: this one was not taken, report an instance once in a few seconds"},
 	{is: ErrWatches, Code: "too_many_watches", Title: "Too many watches", Retry: true,

@@ -151,16 +151,16 @@ func (r *Report) normalize(bad *problems) {
 
 func (r *Report) record(k InstanceKey) *recordv1.Report {
 	return &recordv1.Report{
-		Key: keyToRecord(k), Reporter: r.Reporter, From: networkOf(r.From), Success: r.Outcome == ReportSuccess, Reason: r.Reason,
+		Key: keyToRecord(k), Reporter: r.Reporter, From: NetworkOf(r.From), Success: r.Outcome == ReportSuccess, Reason: r.Reason,
 	}
 }
 
 // networkBits are those of an IPv6 address that its host cannot choose.
 const networkBits = 64
 
-// networkOf is what stands for whoever sends from an address: of IPv6 the network,
+// NetworkOf is what stands for whoever sends from an address: of IPv6 the network,
 // since each host has as many addresses in it as it likes.
-func networkOf(from netip.Addr) string {
+func NetworkOf(from netip.Addr) string {
 	from = from.Unmap().WithZone("")
 	if !from.IsValid() {
 		return "unknown"

@@ -83,6 +83,7 @@ func (p *play) start() {
 		if p.d.HasArg("response-bytes") {
 			p.d.ScanArgs(p.t, "response-bytes", &l.responseBytes)
 		}
+		p.d.MaybeScanArgs(p.t, "requests", &c.Requests)
 		if p.d.HasArg("streams") {
 			p.d.ScanArgs(p.t, "streams", &l.streams)
 		}

@@ -26,6 +26,7 @@ type metrics struct {
 	refused     atomic.Uint64 // streams above the cap
 	turned      atomic.Uint64 // streams that would have waited too long for their turn
 	tokenless   atomic.Uint64 // streams of nodes that begin too many
+	paced       atomic.Uint64 // times that a stream's next request had to wait
 	delayed     atomic.Uint64 // streams that waited for it
 	aged        atomic.Uint64 // streams ended for their age
 	drained     atomic.Uint64 // streams sent away by a server that stops
@@ -84,6 +85,7 @@ func (m *metrics) register(r prometheus.Registerer, rejectedNow func(resourceTyp
 	}
 	single("stellmap_xds_streams_refused_total", "Streams refused because there were too many, or this member was stopping.", &m.refused)
 	single("stellmap_xds_first_responses_refused_total", "Streams refused because too many others were about to begin.", &m.turned)
+	single("stellmap_xds_requests_delayed_total", "Times that a stream's next request had to wait, since it had made many.", &m.paced)
 	single("stellmap_xds_node_streams_refused_total", "Streams refused because their node begins too many.", &m.tokenless)
 	single("stellmap_xds_first_responses_delayed_total", "Streams that waited for their turn to begin.", &m.delayed)
 	single("stellmap_xds_streams_aged_total", "Streams ended because they had reached their age.", &m.aged)

@@ -49,6 +49,7 @@ type Server struct {
 	turnstile turnstile                      // of streams that begin
 	tokens    tokenBox                       // of nodes that begin them
 	identify  func(context.Context) Identity // nil = nobody has to prove anything
+	pace      int                            // requests a second that are taken from a stream; 0 = any
 	passage   passage                        // of large route tables
 	random    func() float64
 	sleep     func(context.Context, time.Duration) error
@@ -74,6 +75,7 @@ type Config struct {
 
 	StreamAge      time.Duration // how long a stream lasts, a third more or less; 0 = as long as it will
 	FirstResponses int           // so many streams a second may begin; 0 = any
+	Requests       int           // so many requests a second are taken from a stream, answers not counted; 0 = any
 	LoadEvery      time.Duration // how often clients report their load; 0 = never, and the service is not offered
 	// Report takes what clients' load says of instances, where a policy wants it; nil = they are not asked for it.
 	Report func(context.Context, registry.InstanceRef, registry.Report) (registry.Reported, error)
@@ -111,7 +113,7 @@ func New(c Config) *Server {
 			tablesBytes: tablesBytes, tableBytes: tableBytesMin, tableTurn: tableTurn, tableClaim: tableClaim,
 		},
 		metrics: newMetrics(), stopped: make(chan struct{}), leaving: make(chan struct{}), streams: make(map[*stream]struct{}),
-		age: c.StreamAge, turnstile: turnstile{rate: c.FirstResponses}, random: c.Random, sleep: sleep, accuse: c.Report,
+		age: c.StreamAge, turnstile: turnstile{rate: c.FirstResponses}, random: c.Random, pace: c.Requests, sleep: sleep, accuse: c.Report,
 		identify: c.Identify, tokens: tokenBox{paid: make(map[string]time.Time)},
 	}
 	s.passage = passage{server: s, inside: make(map[*stream]*turn)}
@@ -201,7 +203,7 @@ func (fetcher) Fetch(context.Context, *discoveryv3.DiscoveryRequest) (*discovery
 }
 
 func (s *Server) serve(g grpc.ServerStream, w wire, url string, delta bool) error {
-	str := &stream{server: s, party: s.partyOf(g.Context()), delta: delta, wire: w, connected: s.now(), wakeup: make(chan struct{}, 1), sentAway: make(chan struct{})}
+	str := &stream{server: s, party: s.partyOf(g.Context()), delta: delta, pace: pace{rate: s.pace}, wire: w, connected: s.now(), wakeup: make(chan struct{}, 1), sentAway: make(chan struct{})}
 	if p, ok := peer.FromContext(g.Context()); ok && p.Addr != nil {
 		str.peer = p.Addr.String()
 	}

@@ -47,6 +47,8 @@ type stream struct {
 	inLine     bool // for its turn to send a table; guarded by passage.mu
 	tableBytes int  // of that table; guarded by passage.mu
 
+	pace     pace
+	waiting  *request      // that has been received and not been heard
 	ends     time.Time     // when it has reached its age; zero = never
 	sentAway chan struct{} // closed when it has to go
 
@@ -98,11 +100,13 @@ func (s *stream) run(ctx context.Context) error {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
+		hears := requests
+		if s.waiting != nil {
+			hears = nil
+		}
 		select {
-		case r := <-requests:
-			if err := s.handle(ctx, r); err != nil {
-				return err
-			}
+		case r := <-hears:
+			s.waiting = r
 		case err := <-failure:
 			return err
 		case <-s.wakeup:
@@ -113,6 +117,10 @@ func (s *stream) run(ctx context.Context) error {
 			return errStopping
 		case <-s.server.stopped:
 			return errStopping
+		}
+		wait, err := s.hear(ctx)
+		if err != nil {
+			return err
 		}
 		next, err := s.flush(ctx)
 		if err != nil {
@@ -127,7 +135,7 @@ func (s *stream) run(ctx context.Context) error {
 			s.server.metrics.aged.Add(1)
 			return errOld
 		}
-		timer.Reset(min(next, s.untilAge(now)))
+		timer.Reset(min(next, wait, s.untilAge(now)))
 	}
 }
 
@@ -213,55 +221,6 @@ func (s *stream) handle(ctx context.Context, r *request) error {
 		return status.Errorf(codes.ResourceExhausted, "resource_names: %d names of %s: at most %d", len(b.names), t, namesMax)
 	}
 	return nil
-}
-
-// begin reads the node and waits until the state here is worth serving: never
-// older than what the client has seen.
-func (s *stream) begin(ctx context.Context, r *request) error {
-	n, err := parseNode(r.node, s.server.region)
-	if err != nil {
-		return err
-	}
-	soon, cancel := context.WithTimeout(ctx, s.server.limits.catchUp)
-	defer cancel()
-	if err := s.server.caughtUp(soon); err != nil {
-		return status.Errorf(codes.Unavailable, "this member has not caught up with the cluster yet, another may have: %v", err)
-	}
-	seen := max(r.seen(s.server.cache.incarnation()), s.server.cache.machine.Revision())
-	if err := s.server.cache.await(soon, seen); err != nil {
-		return status.Errorf(codes.Unavailable, "this member is at revision %d, the client has seen %d", s.server.cache.revision(), seen)
-	}
-	if n.onDemand && !s.delta {
-		return status.Errorf(codes.InvalidArgument, "node.metadata[%q]: needs deltas, and this stream is state of the world: set api_type DELTA_GRPC in ads_config, or leave it out", metadataOnDemand)
-	}
-	s.node = n
-	if err := s.regard(); err != nil {
-		return err
-	}
-	if err := s.server.token(ctx, n); err != nil { // before the turns of all, which it would take
-		return err
-	}
-	if err := s.server.turn(ctx); err != nil {
-		return err
-	}
-	s.server.cache.enterCaller(s) // before it reads, so that it misses no edit
-	s.readUpstreams()
-	s.openScope()
-	return nil
-}
-
-// seen is the newest revision that the client knows of.
-func (r *request) seen(incarnation string) registry.Revision {
-	newest := registry.Revision(0)
-	if v, ok := parseWholeVersion(r.version); ok && v.incarnation == incarnation {
-		newest = v.revision
-	}
-	for _, text := range r.initial {
-		if v, ok := parseDeltaVersion(text); ok && v.incarnation == incarnation {
-			newest = max(newest, v.revision)
-		}
-	}
-	return newest
 }
 
 // settle takes the answer to a response; false says that the request answers an

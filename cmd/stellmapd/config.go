@@ -46,6 +46,14 @@ type Config struct {
 		Mode             string `mapstructure:"mode"`
 		ReplicationToken string `mapstructure:"replication_token"`
 	} `mapstructure:"auth"`
+	Limits struct {
+		Requests              string `mapstructure:"requests_per_second"`
+		RequestsEach          string `mapstructure:"requests_per_second_each"`
+		StreamsEach           string `mapstructure:"streams_each"`
+		StreamsPerAddress     string `mapstructure:"streams_per_address"`
+		ConnectionsPerAddress string `mapstructure:"connections_per_address"`
+		StreamRequests        string `mapstructure:"stream_requests_per_second"`
+	} `mapstructure:"limits"`
 	TLS struct {
 		WorkloadAPI     string `mapstructure:"workload_api"`
 		CertFile        string `mapstructure:"cert_file"`

@@ -59,6 +59,7 @@ type node struct {
 
 	audit     *audit.Log      // nil = none
 	denials   *denials        // what was not let
+	limiter   *access.Limiter // nil = nobody is held to a share
 	stays     *stays          // calls that stay open; nil = authentication is off
 	policies  *policies       // nil = authentication is off
 	bootstrap *bootstrapToken // nil = there is none
@@ -131,6 +132,9 @@ func (n *node) open(ctx context.Context) error {
 		return err
 	}
 	if err := n.openDenials(); err != nil {
+		return err
+	}
+	if err := n.openLimits(); err != nil {
 		return err
 	}
 	if n.listeners, err = listen(&n.config); err != nil {
@@ -268,12 +272,13 @@ func (n *node) makeServers(machine *registry.Machine, token string) (err error) 
 	n.xds = xds.New(xds.Config{
 		Machine: machine, Region: n.config.Node.Region, Regions: n.config.regionOrder(), Incarnation: func() string { return n.group.Status().Incarnation },
 		CaughtUp: n.gate.wait, Logger: n.logger, Registerer: n.metrics,
-		StreamAge: n.config.XDS.StreamAge, FirstResponses: n.config.XDS.FirstResponses, LoadEvery: n.config.XDS.LoadEvery, Report: n.registry.Report, Traces: n.traces(),
+		StreamAge: n.config.XDS.StreamAge, FirstResponses: n.config.XDS.FirstResponses, Requests: n.config.limit(n.config.Limits.StreamRequests, streamRequestsDefault),
+		LoadEvery: n.config.XDS.LoadEvery, Report: n.registry.Report, Traces: n.traces(),
 		Identify: proved,
 	})
 	n.api, err = httpapi.New(httpapi.Config{
 		Registry: n.registry, Cluster: n.clusterStatus, XDSReady: n.gate.ready, Withheld: n.withheld, Snapshot: n.backup, Membership: membership{n.group, n.provesMember()}, Replicators: n.replicators, Federation: n.federation, AdminToken: token, Audit: n.audit,
-		Access: n.guardOfHTTP(), Stay: n.stayOfHTTP(), Denied: n.denials.tell, OpenMetrics: onLoopback(n.config.Server.AdminAddr),
+		Access: n.guardOfHTTP(), Stay: n.stayOfHTTP(), Share: n.shareOfHTTP(), Place: n.placeOfHTTP(), Denied: n.denials.tell, OpenMetrics: onLoopback(n.config.Server.AdminAddr),
 		Proxies:   proxies{xds.NewFleet(n.config.Node.ID, n.xds, peers{n.group, n.transport})},
 		Authority: n.explainer(machine),
 		Gatherer:  n.metrics, Registerer: n.metrics, Logger: n.logger,
@@ -324,7 +329,7 @@ func (n *node) run(ctx context.Context) error {
 	inner.Go(func() error { return n.bootstrap.run(broken) })
 	inner.Go(func() error { return n.runTLS(broken) })
 	inner.Go(func() error { return n.stays.run(broken) })
-	inner.Go(func() error { return serveGRPC(n.peerGRPC, n.crowd.bound(n.listeners.grpc, access.Peers)) })
+	inner.Go(func() error { return serveGRPC(n.peerGRPC, n.narrowed(n.crowd.bound(n.listeners.grpc, access.Peers))) })
 	inner.Go(func() error {
 		select {
 		case err := <-n.failed:
@@ -393,7 +398,7 @@ func (n *node) serveXDS() error {
 	if err := n.xdsClosed.Close(); err != nil {
 		return fmt.Errorf("give the xDS port to its server: %w", err)
 	}
-	return serveGRPC(n.xdsGRPC, n.crowd.bound(n.listeners.xds, access.XDS))
+	return serveGRPC(n.xdsGRPC, n.narrowed(n.crowd.bound(n.listeners.xds, access.XDS)))
 }
 
 // handOverTime is how long a leader that stops waits for the next one: a little

@@ -107,7 +107,7 @@ func (c *Config) door(d access.Door) access.Door {
 
 // secured is a port for HTTP with its bound, and with TLS where there is any.
 func (n *node) secured(l net.Listener, d access.Door) net.Listener {
-	l = n.crowd.bound(l, d)
+	l = n.narrowed(n.crowd.bound(l, d))
 	if n.tls == nil {
 		return l
 	}

@@ -88,6 +88,7 @@ var statusCodes = map[string]codes.Code{
 	"leases_full":           codes.ResourceExhausted,
 	"too_many_reports":      codes.ResourceExhausted,
 	"too_many_watches":      codes.ResourceExhausted,
+	"too_many_requests":     codes.ResourceExhausted,
 	"unauthenticated":       codes.Unauthenticated,
 	"forbidden":             codes.PermissionDenied,
 	"token_told":            codes.AlreadyExists,

@@ -33,6 +33,8 @@ type API struct {
 	audit       *audit.Log
 	access      func(*http.Request) (registry.Caller, error)
 	stay        func(context.Context, func() error) (context.Context, func(), error)
+	share       func(*http.Request, registry.Verb, registry.Resource, bool) error
+	place       func(*http.Request) (func(), error)
 	denied      func(port, from, why string)
 	openMetrics bool
 	authority   Authority
@@ -71,14 +73,18 @@ type Config struct {
 	Access func(*http.Request) (registry.Caller, error)
 	// Stay gives what stays open a context that is over when its caller may no more, with why;
 	// still says whether he may. What it returns beside is called at the end. nil = they stay.
-	Stay        func(ctx context.Context, still func() error) (context.Context, func(), error)
-	Denied      func(port, from, why string) // is told of calls that were not let; nil = nobody is
-	OpenMetrics bool                         // with Access: the admin port shows metrics to whoever reaches it
-	Authority   Authority                    // explains who may do what, and draws access tokens; nil = there are no such paths
-	LeaseToken  func() string                // makes lease tokens that nobody can guess; nil = at random
-	Gatherer    prometheus.Gatherer          // for /metrics; nil = there is no such page
-	Registerer  prometheus.Registerer        // nil = none
-	Logger      *slog.Logger                 // nil = none
+	Stay func(ctx context.Context, still func() error) (context.Context, func(), error)
+	// Share holds a request that needs something, of something or other where some is said, to its
+	// caller's share of this member, be he known or not. nil = nobody is held to any.
+	Share       func(q *http.Request, v registry.Verb, r registry.Resource, some bool) error
+	Place       func(*http.Request) (leave func(), err error) // for a watch of the caller, beside WatchPlace; nil = there always is one
+	Denied      func(port, from, why string)                  // is told of calls that were not let; nil = nobody is
+	OpenMetrics bool                                          // with Access: the admin port shows metrics to whoever reaches it
+	Authority   Authority                                     // explains who may do what, and draws access tokens; nil = there are no such paths
+	LeaseToken  func() string                                 // makes lease tokens that nobody can guess; nil = at random
+	Gatherer    prometheus.Gatherer                           // for /metrics; nil = there is no such page
+	Registerer  prometheus.Registerer                         // nil = none
+	Logger      *slog.Logger                                  // nil = none
 }
 
 // ClusterStatus is how a member sees the cluster.
@@ -150,7 +156,7 @@ func New(c Config) (*API, error) {
 	a := &API{
 		registry: c.Registry, cluster: c.Cluster, xdsReady: c.XDSReady, withheld: c.Withheld, snapshot: c.Snapshot,
 		membership: c.Membership, replicators: c.Replicators, federation: c.Federation, newToken: c.LeaseToken,
-		token: c.AdminToken, access: c.Access, authority: c.Authority, stay: c.Stay, denied: c.Denied, openMetrics: c.OpenMetrics, audit: c.Audit, log: loggerOr(c.Logger), metrics: newMetrics(),
+		token: c.AdminToken, access: c.Access, authority: c.Authority, stay: c.Stay, share: c.Share, place: c.Place, denied: c.Denied, openMetrics: c.OpenMetrics, audit: c.Audit, log: loggerOr(c.Logger), metrics: newMetrics(),
 		limits: limits{
 			inflight: requestsInflightMax, timeout: requestTimeout, stall: writeTimeout,
 			watches: watchesMax, watchStall: watchStall, keepalive: watchKeepalive,

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/stellmap/stellmap/access/audit"
 	"github.com/stellmap/stellmap/registry"
@@ -92,6 +93,7 @@ var statuses = map[string]int{
 	"busy":                  http.StatusTooManyRequests,
 	"too_many_reports":      http.StatusTooManyRequests,
 	"too_many_watches":      http.StatusTooManyRequests,
+	"too_many_requests":     http.StatusTooManyRequests,
 	"disk_full":             http.StatusInsufficientStorage,
 	"states_differ":         http.StatusServiceUnavailable,
 	"too_old":               http.StatusServiceUnavailable,
@@ -126,8 +128,13 @@ func failureOf(err error, reads bool) *failure {
 	return &failure{Refusal: *r, status: statuses[r.Code], v1: codesOfV1[r.Code]}
 }
 
-// retryAfter is in seconds: an election takes about that long.
-const retryAfter = "1"
+// retryAfter is when a call may work again, where the error does not say: an election takes about that long.
+const retryAfter = time.Second
+
+// inSeconds is a time as Retry-After has it: in whole seconds, and not too early.
+func inSeconds(d time.Duration) string {
+	return strconv.FormatInt(int64((d+time.Second-1)/time.Second), 10)
+}
 
 // refuse answers with an error in the form of the route's surface.
 func (a *API) refuse(w http.ResponseWriter, q *http.Request, one *route, err error) {
@@ -137,7 +144,7 @@ func (a *API) refuse(w http.ResponseWriter, q *http.Request, one *route, err err
 		a.log.Error("a request failed", "method", q.Method, "route", one.pattern, "error", err)
 	}
 	if f.Retry {
-		w.Header().Set("Retry-After", retryAfter)
+		w.Header().Set("Retry-After", inSeconds(registry.RetryAfter(err, retryAfter)))
 	}
 	if answer, ok := w.(*answer); ok {
 		answer.refusal = f.Code

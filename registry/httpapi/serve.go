@@ -30,6 +30,9 @@ func (a *API) serve(w http.ResponseWriter, q *http.Request, one *route) {
 // admit serves within a slot and a deadline.
 func (a *API) admit(w *answer, q *http.Request, one *route) error {
 	q, err := a.permit(w, q, one)
+	if over := a.held(q, one); over != nil { // who is not let is held to his share as well
+		return over
+	}
 	if err != nil {
 		return err
 	}
@@ -69,6 +72,15 @@ func (a *API) admit(w *answer, q *http.Request, one *route) error {
 	return one.serve(w, q.WithContext(ctx))
 }
 
+// held holds a caller to his share of this member. Who is answered whoever he is has no
+// share to be held to: whether this member lives has to be told under any load.
+func (a *API) held(q *http.Request, one *route) error {
+	if a.share == nil || one.need.whom == whoever {
+		return nil
+	}
+	return a.share(q, one.need.verb, one.need.resource, one.need.whom == whoMaySome)
+}
+
 // admitWatch serves a watch within a slot of its own: those who watch must not keep out
 // those who call, nor the other way round.
 func (a *API) admitWatch(w http.ResponseWriter, q *http.Request, one *route) error {
@@ -83,6 +95,13 @@ func (a *API) admitWatch(w http.ResponseWriter, q *http.Request, one *route) err
 		return err
 	}
 	defer leave()
+	if a.place != nil {
+		leave, err := a.place(q)
+		if err != nil {
+			return err
+		}
+		defer leave()
+	}
 	return a.serveLong(w, q, one)
 }
 
