@@ -270,6 +270,9 @@ func dumpState(s *state) string {
 	}
 	fmt.Fprintf(&out, "%s%s", dumpDocuments(s.policies, encodedPolicy), dumpDocuments(s.documents, encodedNamespace)+dumpDocuments(s.upstreams, encodedUpstreams))
 	fmt.Fprintf(&out, "%s%s", dumpDocuments(s.access.roles, encodedRole), dumpDocuments(s.access.bindings, encodedBinding))
+	if s.access.begun {
+		out.WriteString("there has been a token\n")
+	}
 	for _, id := range slices.Sorted(maps.Keys(s.access.tokens)) {
 		token := *s.access.tokens[id]
 		scope := encode(token.Scope.record())
