@@ -307,7 +307,7 @@ func TestCertificatesAreReplacedUnderLoad(t *testing.T) {
 	}
 	t.Logf("what the workload had open is gone after %v", time.Since(began).Round(10*time.Millisecond))
 	for _, m := range rest {
-		c.shows(m, fmt.Sprintf(`stellmap_peer_connected{peer="%d"} 0`, victim.id))
+		c.showsNot(m, fmt.Sprintf(`stellmap_peer_connected{peer="%d"} 1`, victim.id)) // one that follows may never have had it
 	}
 	t.Logf("and the member is cut off after %v", time.Since(began).Round(10*time.Millisecond))
 	progress()
@@ -400,12 +400,23 @@ func streamsOf(t *testing.T, with *tls.Config, members []*member) <-chan error {
 // shows waits until a member's metrics have a line.
 func (c *cluster) shows(m *member, line string) time.Duration {
 	c.t.Helper()
-	took, err := process.Within(c.t.Context(), readyTime, m.name()+" to show "+line, func() error {
+	return c.untilShown(m, "to show "+line, line, true)
+}
+
+// showsNot is the same for a line that goes.
+func (c *cluster) showsNot(m *member, line string) {
+	c.t.Helper()
+	c.untilShown(m, "to show no more "+line, line, false)
+}
+
+func (c *cluster) untilShown(m *member, what, line string, there bool) time.Duration {
+	c.t.Helper()
+	took, err := process.Within(c.t.Context(), readyTime, m.name()+" "+what, func() error {
 		a, err := c.call(c.t.Context(), http.MethodGet, m.url()+"/metrics", "")
 		if err != nil {
 			return err
 		}
-		if !slices.Contains(strings.Split(string(a.body), "\n"), line) {
+		if slices.Contains(strings.Split(string(a.body), "\n"), line) != there || a.status != http.StatusOK {
 			return errors.New("not yet")
 		}
 		return nil
@@ -437,7 +448,7 @@ func TestWhoIsRevokedIsCutOff(t *testing.T) {
 	began := time.Now()
 	a.revoke(rest, a.of(victim), "thief")
 	for _, m := range rest {
-		c.shows(m, fmt.Sprintf(`stellmap_peer_connected{peer="%d"} 0`, victim.id))
+		c.showsNot(m, fmt.Sprintf(`stellmap_peer_connected{peer="%d"} 1`, victim.id)) // one that follows may never have had it
 	}
 	t.Logf("the member is cut off from all others after %v", time.Since(began).Round(10*time.Millisecond))
 	select {
@@ -450,7 +461,7 @@ func TestWhoIsRevokedIsCutOff(t *testing.T) {
 	c.expect(rest[0], "orders", "after", "after")
 	c.expect(rest[1], "orders", "after", "after")
 	for _, m := range rest {
-		c.shows(m, fmt.Sprintf(`stellmap_peer_connected{peer="%d"} 0`, victim.id))
+		c.showsNot(m, fmt.Sprintf(`stellmap_peer_connected{peer="%d"} 1`, victim.id)) // one that follows may never have had it
 	}
 	if err := get(t, c.client.Transport.(*http.Transport).TLSClientConfig, rest[0].url()+"/readyz"); err != nil {
 		t.Errorf("the others are not ready: %v", err)
