@@ -148,6 +148,12 @@ func TestWhatIsOpenEndsWithTheRightToIt(t *testing.T) {
 	if err := end(ads); status.Code(err) != codes.PermissionDenied {
 		t.Errorf("ADS of a certificate that was bound to nothing ends with %v", err)
 	}
+	for _, want := range []string{`"does":"v1Watch","decision":"denied","code":"unauthenticated"`, `"does":"v1Watch","decision":"denied","code":"forbidden"`} {
+		w.until("the audit log to have "+want, func() bool {
+			log, err := os.ReadFile(w.file("audit.log"))
+			return err == nil && strings.Contains(string(log), want)
+		})
+	}
 	select {
 	case <-stays.ended:
 		t.Errorf("a stream was ended that may stay: %s", stays.last())

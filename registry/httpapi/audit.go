@@ -42,7 +42,7 @@ func mayBeDone(code string) bool { return code == "unknown_outcome" || code == r
 // told of whatever he wanted. Other refusals changed nothing and are not the log's, but for
 // those of which nobody knows what they did.
 func (a *API) record(w *answer, q *http.Request, one *route) {
-	denied := isDenial(w.status())
+	denied := w.cut != nil || isDenial(w.status())
 	changes := !one.reads && !one.routine && one.surface != surfacePage
 	failed := w.refusal != "" && !denied
 	switch {

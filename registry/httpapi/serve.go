@@ -115,7 +115,25 @@ func (a *API) serveLong(w http.ResponseWriter, q *http.Request, one *route) erro
 		return err
 	}
 	defer leave()
+	defer func() { a.cutOff(w, q, one, context.Cause(ctx)) }() // be it that the handler aborts what it has begun
 	return one.serve(w, q.WithContext(ctx))
+}
+
+// cutOff counts and notes that what had begun was ended for lack of a right. What had not is refused like any call.
+func (a *API) cutOff(w http.ResponseWriter, q *http.Request, one *route, why error) {
+	answer, ok := w.(*answer)
+	if !ok || answer.code == 0 {
+		return
+	}
+	if answer.cut == nil && isDenied(why) {
+		answer.cut = why
+	}
+	if answer.cut == nil {
+		return
+	}
+	f := failureOf(answer.cut, true)
+	answer.refusal = f.Code
+	a.denied(one.port(), q.RemoteAddr, q.Method+" "+one.pattern+": "+f.Words(answer.cut))
 }
 
 // rescue answers 500 to a request whose handler has panicked, or cuts the
@@ -138,7 +156,8 @@ func (a *API) rescue(w *answer, q *http.Request, one *route) {
 // An answer notes the status that goes out.
 type answer struct {
 	http.ResponseWriter
-	code int // 0 until the header is written
+	code int   // 0 until the header is written
+	cut  error // why there was no more for who asks, after the answer had begun
 
 	by string // who asks, where that has to be known; "" = it is not
 

@@ -62,6 +62,9 @@ func (a *API) serveWatch(w http.ResponseWriter, q *http.Request, o watching) err
 		return err
 	}
 	a.metrics.watchEnded(s.follow(ctx, watcher, first))
+	if answer, ok := w.(*answer); ok {
+		answer.cut = s.denied
+	}
 	return nil
 }
 
@@ -90,8 +93,9 @@ func (a *API) EndWatches() { a.stop() }
 // An eventStream is the connection of one watcher.
 type eventStream struct {
 	patientWriter
-	api  *API
-	form eventForm
+	api    *API
+	form   eventForm
+	denied error // why the watcher may watch no more; nil = he may
 }
 
 // open sends the header at once: clients wait for it, however long there is nothing to tell.
@@ -188,6 +192,7 @@ func isDenied(err error) bool {
 // sayDenied tells a watcher why there is no more for him. Whether he hears of it, the end of
 // the stream says the same.
 func (s *eventStream) sayDenied(err error) string {
+	s.denied = err
 	f := failureOf(err, true)
 	e := encoders.Get().(*encoder)
 	defer encoders.Put(e)
