@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/stellmap/stellmap/access/authority"
+	"github.com/stellmap/stellmap/internal/corpus"
 )
 
 // Whatever is in the files, what is made of them has an identity and an authority behind it,
@@ -27,6 +28,10 @@ func FuzzFiles(f *testing.F) {
 	f.Add(cert, key, append(ca, ca...), []byte("-----BEGIN X509 CRL-----\n-----END X509 CRL-----\n"))
 	f.Add(append(cert, ca...), key, ca, []byte("rubbish"))
 	f.Add(key, cert, key, ca)
+	// A key stays out of files, even one that nobody uses.
+	corpus.Add(f, "a certificate for a key", cert, cert, ca, []byte(nil))
+	corpus.Add(f, "two authorities and an empty list", cert, []byte(nil), append(ca, ca...), []byte("-----BEGIN X509 CRL-----\n-----END X509 CRL-----\n"))
+	corpus.Add(f, "nothing", []byte(nil), []byte(nil), []byte(nil), []byte(nil))
 	files := Files{"cert.pem", "key.pem", "ca.pem", "crl.pem"}
 	before, err := files.parse(contentsOf(cert, key, ca, nil), nil, nil, now)
 	if err != nil {

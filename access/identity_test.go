@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+
+	"github.com/stellmap/stellmap/internal/corpus"
 )
 
 // Each role has one form of URI, and that form comes back from what was read.
@@ -118,8 +120,12 @@ func FuzzIdentities(f *testing.F) {
 	for _, c := range malformed {
 		f.Add(c.uri)
 	}
-	f.Add("spiffe://example.org/region/cn-bj/peer/3")
-	f.Add("spiffe://example.org/ns/prod/sa/orders")
+	corpus.Add(f, "a peer", "spiffe://example.org/region/cn-bj/peer/3")
+	corpus.Add(f, "a workload", "spiffe://example.org/ns/prod/sa/orders")
+	corpus.Add(f, "an escaped slash", "spiffe://example.org/ns/a%2fsa%2fb/sa/c")
+	corpus.Add(f, "two dots", "spiffe://example.org/ns/../sa/orders")
+	corpus.Add(f, "a zero before the number", "spiffe://example.org/region/cn-bj/peer/03")
+	corpus.Add(f, "a user", "spiffe://root@example.org/operator/lin")
 	f.Fuzz(func(t *testing.T, uri string) {
 		id, err := ParseIdentity(uri)
 		if err != nil && id != (Identity{}) || err == nil && id.String() != uri {

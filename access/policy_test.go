@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/stellmap/stellmap/internal/corpus"
 )
 
 // The words that random policies and asks are made of: few, so that they meet.
@@ -230,8 +232,8 @@ func TestPoliciesAgainstANaiveReading(t *testing.T) {
 }
 
 func FuzzPolicy(f *testing.F) {
-	f.Add([]byte{})
-	f.Add([]byte("\x03\x01\x00\x01\x02\x00\x04\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b"))
+	corpus.Add(f, "nothing", []byte{})
+	corpus.Add(f, "a few rules", []byte("\x03\x01\x00\x01\x02\x00\x04\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b"))
 	f.Fuzz(func(t *testing.T, b []byte) { check(t, bytesDice(b)) })
 }
 

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/stellmap/stellmap/internal/corpus"
 )
 
 // Every envelope comes back as it was.
@@ -63,8 +65,8 @@ func TestEnvelopeOfAnotherVersionIsNotUnderstood(t *testing.T) {
 
 // Whatever the bytes are, decoding does not panic, and what it accepts it would write.
 func FuzzEnvelope(f *testing.F) {
-	f.Add(envelope{kind: kindCommand, time: 7, requestID: "id", payload: []byte("data")}.encode())
-	f.Add([]byte{1, 1})
+	corpus.Add(f, "a command", envelope{kind: kindCommand, time: 7, requestID: "id", payload: []byte("data")}.encode())
+	corpus.Add(f, "two bytes", []byte{1, 1})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		e, err := decodeEnvelope(b)
 		if err == nil && string(e.encode()) != string(b) {

@@ -3,13 +3,15 @@ package consensus
 import (
 	"bytes"
 	"testing"
+
+	"github.com/stellmap/stellmap/internal/corpus"
 )
 
 // A remembered request that is read is written as it was, but for how a reply
 // that was not kept is said.
 func FuzzRequest(f *testing.F) {
-	f.Add(encodeRequest(request{index: 7, time: 9, id: "id"}, requestReply{kept: true, data: []byte("reply")}))
-	f.Add(encodeRequest(request{index: 1 << 40}, requestReply{}))
+	corpus.Add(f, "with its reply", encodeRequest(request{index: 7, time: 9, id: "id"}, requestReply{kept: true, data: []byte("reply")}))
+	corpus.Add(f, "without a reply", encodeRequest(request{index: 1 << 40}, requestReply{}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		q, reply, err := decodeRequest(b)
 		if err != nil {

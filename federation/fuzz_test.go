@@ -11,6 +11,7 @@ import (
 
 	recordv1 "github.com/stellmap/stellmap/api/proto/stellmap/record/v1"
 	replicationv1 "github.com/stellmap/stellmap/api/proto/stellmap/replication/v1"
+	"github.com/stellmap/stellmap/internal/corpus"
 	"github.com/stellmap/stellmap/internal/rawcalls"
 	"github.com/stellmap/stellmap/registry"
 )
@@ -24,12 +25,12 @@ func FuzzFollow(f *testing.F) {
 		After: &replicationv1.Cursor{Incarnation: "cafe", Revision: 1}, Selections: []*replicationv1.Selection{{Namespace: "prod", Services: []string{"a*"}, Labels: "a=b"}},
 	}}}
 	ack := &replicationv1.FollowRequest{Kind: &replicationv1.FollowRequest_Ack{Ack: &replicationv1.Ack{Sequence: 1}}}
-	for _, said := range [][]proto.Message{{hello}, {hello, ack}, {hello, hello}, {ack}, {&replicationv1.FollowRequest{}}} {
+	for name, said := range map[string][]proto.Message{"hello": {hello}, "hello and ack": {hello, ack}, "hello twice": {hello, hello}, "ack alone": {ack}, "nothing": {&replicationv1.FollowRequest{}}} {
 		packed, err := rawcalls.Pack(said...)
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.Add(packed)
+		corpus.Add(f, name, packed)
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+token), 50*time.Millisecond)
@@ -49,12 +50,15 @@ func FuzzTold(f *testing.F) {
 	end := &replicationv1.FollowResponse{Kind: &replicationv1.FollowResponse_End{End: &replicationv1.End{}}}
 	changes := &replicationv1.FollowResponse{Kind: &replicationv1.FollowResponse_Changes{Changes: &replicationv1.Changes{}}}
 	progress := &replicationv1.FollowResponse{Kind: &replicationv1.FollowResponse_Progress{Progress: &replicationv1.Progress{}}}
-	for _, told := range [][]proto.Message{{begin, page, end, progress}, {page}, {end}, {changes, progress}, {begin, begin, page, page, changes, end}, {&replicationv1.FollowResponse{}}} {
+	for name, told := range map[string][]proto.Message{
+		"a full copy": {begin, page, end, progress}, "a page alone": {page}, "an end alone": {end}, "changes": {changes, progress},
+		"begun twice": {begin, begin, page, page, changes, end}, "nothing": {&replicationv1.FollowResponse{}},
+	} {
 		packed, err := rawcalls.Pack(told...)
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.Add(packed)
+		corpus.Add(f, name, packed)
 	}
 	silent := &teller{}
 	c := newCopying(f, newRegion(f, 1, registry.HistoryBounds{}), 1, func(i *Importer) { i.reach = silent.reach })

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	recordv1 "github.com/stellmap/stellmap/api/proto/stellmap/record/v1"
+	"github.com/stellmap/stellmap/internal/corpus"
 	"github.com/stellmap/stellmap/storage"
 )
 
@@ -31,7 +32,11 @@ func FuzzCommand(f *testing.F) {
 		{Format: formatMax + 1},
 		{},
 	} {
-		f.Add(encode(c))
+		name := strings.TrimPrefix(fmt.Sprintf("%T", c.GetKind()), "*recordv1.Command_")
+		if c.GetKind() == nil {
+			name = fmt.Sprint("nothing of format ", c.GetFormat())
+		}
+		corpus.Add(f, name, encode(c))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		command, problem := tryCommand(b)
@@ -66,23 +71,23 @@ func tryCommand(b []byte) (command *recordv1.Command, problem string) {
 
 // A record that is read is written as one that is read the same.
 func FuzzRecord(f *testing.F) {
-	f.Add((&Instance{Origin: &Origin{Namespace: "ns", Service: "svc"}, ID: "a", Status: StatusPassing, Revision: 9, Labels: Pairs{{Key: "k", Value: "v"}},
+	corpus.Add(f, "an instance", (&Instance{Origin: &Origin{Namespace: "ns", Service: "svc"}, ID: "a", Status: StatusPassing, Revision: 9, Labels: Pairs{{Key: "k", Value: "v"}},
 		Endpoints: []Endpoint{{Name: "http", Protocol: "http", Host: "10.0.0.1", Port: 80}}, Number: 7}).encode())
-	f.Add((&Instance{Origin: &Origin{Namespace: "ns", Service: "svc"}, ID: "a", Status: StatusCritical, Revision: 9, Endpoints: []Endpoint{{Name: "http", Protocol: "http", Host: "10.0.0.1", Port: 80}}, Health: &Health{
+	corpus.Add(f, "an instance that is checked", (&Instance{Origin: &Origin{Namespace: "ns", Service: "svc"}, ID: "a", Status: StatusCritical, Revision: 9, Endpoints: []Endpoint{{Name: "http", Protocol: "http", Host: "10.0.0.1", Port: 80}}, Health: &Health{
 		Checks:     []Check{{Name: "web", Kind: CheckHTTP, Endpoint: "http", Path: "/", IntervalSeconds: 5, TimeoutSeconds: 2, Rise: 2, Fall: 3, Initial: "passing"}},
 		Conditions: []Condition{{Source: SourceCheck, Name: "web", Status: StatusCritical, Since: 1, Held: 2, Reason: "r"}},
 	}}).encode())
-	f.Add((&serviceRecord{created: 1, revision: 2, endpoints: []ServiceEndpoint{{Name: "http", Protocol: "http"}}}).encode())
-	f.Add(encode(&recordv1.ToldRecord{Format: formatMax, Revision: 9, Heard: []uint32{0, 5}, HeardAt: []uint32{0, 1_800_000_000}}))
-	f.Add(encode(&recordv1.ToldClockRecord{Format: formatMax, Term: 3, ReignMs: 2000, LivedMs: 9000}))
-	f.Add(encodePolicies((*Document[Policy])(nil).with(Edit[Policy]{Version: 3, Revision: 9, By: "ann", Content: &Policy{GraceSeconds: new(int64(60))}})))
-	f.Add(encodeUpstreams((*Document[Upstreams])(nil).with(Edit[Upstreams]{Version: 1, By: "ann", Content: &Upstreams{Wants: []string{}, May: []string{"*.prod"}}})))
-	f.Add(encodeNamespaces((*Document[Namespace])(nil).with(Edit[Namespace]{Version: 1, Content: &Namespace{Labels: map[string]string{"k": "v"}, Quota: &Quota{}}})))
+	corpus.Add(f, "a service", (&serviceRecord{created: 1, revision: 2, endpoints: []ServiceEndpoint{{Name: "http", Protocol: "http"}}}).encode())
+	corpus.Add(f, "what members have heard", encode(&recordv1.ToldRecord{Format: formatMax, Revision: 9, Heard: []uint32{0, 5}, HeardAt: []uint32{0, 1_800_000_000}}))
+	corpus.Add(f, "the clock of what they have heard", encode(&recordv1.ToldClockRecord{Format: formatMax, Term: 3, ReignMs: 2000, LivedMs: 9000}))
+	corpus.Add(f, "a policy", encodePolicies((*Document[Policy])(nil).with(Edit[Policy]{Version: 3, Revision: 9, By: "ann", Content: &Policy{GraceSeconds: new(int64(60))}})))
+	corpus.Add(f, "upstreams", encodeUpstreams((*Document[Upstreams])(nil).with(Edit[Upstreams]{Version: 1, By: "ann", Content: &Upstreams{Wants: []string{}, May: []string{"*.prod"}}})))
+	corpus.Add(f, "a namespace", encodeNamespaces((*Document[Namespace])(nil).with(Edit[Namespace]{Version: 1, Content: &Namespace{Labels: map[string]string{"k": "v"}, Quota: &Quota{}}})))
 	zone := ExpiryPause{Scope: Scope{Kind: ScopeZone, Service: ServiceKey{"ns", "svc"}, Zone: "a"}, Since: 7, Limit: 1_000_000, Lapsed: 6, Leases: 10, Least: 5, Percent: 15}
-	f.Add((&serviceRecord{created: 1, revision: 2, protections: []ExpiryPause{zone}}).encode())
-	f.Add((&ExpiryPause{Scope: Scope{Kind: ScopeCluster}, Since: 7, Limit: 1_000_000, Lapsed: 6, Leases: 10, Least: 5, Percent: 15}).encode())
-	f.Add(recordOf([]Event{{Kind: EventInstancePut, Service: ServiceKey{"ns", "svc"}, HandedOut: true, Instance: &Instance{Origin: &nowhere, ID: "a", Status: StatusCritical}, Previous: &Instance{Origin: &nowhere, ID: "a", Status: StatusPassing}}}))
-	f.Add([]byte{})
+	corpus.Add(f, "a service that is protected", (&serviceRecord{created: 1, revision: 2, protections: []ExpiryPause{zone}}).encode())
+	corpus.Add(f, "a pause", (&ExpiryPause{Scope: Scope{Kind: ScopeCluster}, Since: 7, Limit: 1_000_000, Lapsed: 6, Leases: 10, Least: 5, Percent: 15}).encode())
+	corpus.Add(f, "changes", recordOf([]Event{{Kind: EventInstancePut, Service: ServiceKey{"ns", "svc"}, HandedOut: true, Instance: &Instance{Origin: &nowhere, ID: "a", Status: StatusCritical}, Previous: &Instance{Origin: &nowhere, ID: "a", Status: StatusPassing}}}))
+	corpus.Add(f, "nothing", []byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		k := InstanceKey{Namespace: "ns", Service: "svc", ID: "a"}
 		r := newReader("region")

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	recordv1 "github.com/stellmap/stellmap/api/proto/stellmap/record/v1"
+	"github.com/stellmap/stellmap/internal/corpus"
 )
 
 // askedByProto is a question as package proto reads it; false when that does not take it for one to renew leases.
@@ -74,9 +75,13 @@ func recordOfAsked(a leaseRenewal) *recordv1.RenewItem {
 
 // FuzzAskToRenew shows that what is read by hand is read as package proto reads it.
 func FuzzAskToRenew(f *testing.F) {
-	for _, batch := range questionsToRenew()[:3] {
+	questions := questionsToRenew()
+	for _, batch := range questions[:3] {
 		f.Add(appendAskToRenew(nil, batch))
 	}
+	corpus.Add(f, "none", appendAskToRenew(nil, nil))
+	corpus.Add(f, "three of one holder", appendAskToRenew(nil, questions[2][1:4]))
+	corpus.Add(f, "cut off", appendAskToRenew(nil, questions[2][1:4])[:40])
 	f.Fuzz(func(t *testing.T, request []byte) { mustBeAskedAlike(t, request) })
 }
 

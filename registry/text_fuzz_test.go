@@ -3,6 +3,8 @@ package registry
 import (
 	"errors"
 	"testing"
+
+	"github.com/stellmap/stellmap/internal/corpus"
 )
 
 // A cursor is read as one that is written the same again, or refused with its field.
@@ -13,8 +15,9 @@ func FuzzCursor(f *testing.F) {
 	} {
 		f.Add(c.String())
 	}
-	f.Add("Ly8vLw")
-	f.Add("not base64!")
+	corpus.Add(f, "a place", HomedCursor{Home: CursorHome{Incarnation: "cafe", Member: 2}, Place: Cursor{View: "view-1", Run: 3, Offset: 7}}.String())
+	corpus.Add(f, "slashes", "Ly8vLw")
+	corpus.Add(f, "not base64", "not base64!")
 	f.Fuzz(func(t *testing.T, text string) {
 		c, err := ParseCursor(text)
 		if err != nil {
@@ -34,6 +37,9 @@ func FuzzCursor(f *testing.F) {
 func FuzzSelector(f *testing.F) {
 	for _, s := range []string{"", "a", "!a", "a=b", "a==b", "a!=b", "a in (b,c)", "a notin (b)", "a in (", "a in ()", "a=b,,c", "a in (b c),!d", " , ", "=", "!!a", "a=(in)"} {
 		f.Add(s)
+	}
+	for name, s := range map[string]string{"one of two": "a in (b,c)", "none of two": "a notin (b,c),!d", "a list without an end": "a in (", "marks alone": "!!a,=, "} {
+		corpus.Add(f, name, s)
 	}
 	labels := PairsOf(map[string]string{"a": "b", "c": "", "in": "notin"})
 	f.Fuzz(func(t *testing.T, text string) {

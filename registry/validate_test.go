@@ -11,6 +11,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/stellmap/stellmap/internal/corpus"
 )
 
 // good is a registration that nothing is wrong with.
@@ -225,9 +227,9 @@ func TestEndpointNamesOfAServiceAreBounded(t *testing.T) {
 // FuzzRegistrationNormalForm shows that whatever is accepted is its own normal
 // form, can be stored under a key of three parts, and is read back as it was.
 func FuzzRegistrationNormalForm(f *testing.F) {
-	f.Add("prod", "orders", "a#b", "z", "http", "10.0.0.1", "/", "k", "v", int32(80), int32(0), int64(0))
-	f.Add(" p ", "a.b.c.d.e", "10.0.0.1:80", "", "GRPC+x", "[::FFFF:1.2.3.4]", "", " ", "\xff", int32(65535), int32(65535), int64(604800))
-	f.Add("Mesh", "a.-.c_.d.e", "*", "é", "h2c", "Node.Example.Com.", "p?q", "a/b", "\n", int32(1), int32(7), int64(1))
+	corpus.Add(f, "plain", "prod", "orders", "a#b", "z", "http", "10.0.0.1", "/", "k", "v", int32(80), int32(0), int64(0))
+	corpus.Add(f, "to be made plain", " p ", "a.b.c.d.e", "10.0.0.1:80", "", "GRPC+x", "[::FFFF:1.2.3.4]", "", " ", "\xff", int32(65535), int32(65535), int64(604800))
+	corpus.Add(f, "odd letters", "Mesh", "a.-.c_.d.e", "*", "é", "h2c", "Node.Example.Com.", "p?q", "a/b", "\n", int32(1), int32(7), int64(1))
 	f.Fuzz(func(t *testing.T, namespace, service, id, zone, protocol, host, path, key, value string, port, weight int32, ttl int64) {
 		given := Registration{
 			Namespace: namespace, Service: service, ID: id, Zone: zone, Labels: map[string]string{key: value}, LeaseTTLSeconds: ttl,

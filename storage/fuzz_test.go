@@ -9,13 +9,15 @@ import (
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/stellmap/stellmap/internal/corpus"
 )
 
 // A frame that is accepted is the one that was written: it encodes to the bytes
 // that it was read from.
 func FuzzFrame(f *testing.F) {
-	f.Add(frame{kind: frameData, salt: 5, offset: 48, synced: 8, payload: []byte("payload")}.appendTo(nil), uint64(5), int64(48))
-	f.Add(frame{kind: frameMark, salt: 5, offset: 1 << 40}.appendTo(nil), uint64(5), int64(1<<40))
+	corpus.Add(f, "data", frame{kind: frameData, salt: 5, offset: 48, synced: 8, payload: []byte("payload")}.appendTo(nil), uint64(5), int64(48))
+	corpus.Add(f, "a mark", frame{kind: frameMark, salt: 5, offset: 1 << 40}.appendTo(nil), uint64(5), int64(1<<40))
 	f.Fuzz(func(t *testing.T, b []byte, salt uint64, offset int64) {
 		got, err := decodeFrame(b, salt, offset)
 		if err != nil {
@@ -31,9 +33,9 @@ func FuzzFrame(f *testing.F) {
 // A record that is accepted, hard state included, means the same when it is
 // written and read again, and takes no more memory than its bytes account for.
 func FuzzRecord(f *testing.F) {
-	f.Add(record{hard: &HardState{Term: 3, Vote: 2, Commit: 1 << 40}}.appendTo(nil))
-	f.Add(record{entries: []Entry{{Index: 7, Term: 2, Kind: 1, Data: []byte("data")}, {Index: 8, Term: 2}}}.appendTo(nil))
-	f.Add(record{entries: []Entry{{Index: 1}}, hard: &HardState{}}.appendTo(nil))
+	corpus.Add(f, "hard state", record{hard: &HardState{Term: 3, Vote: 2, Commit: 1 << 40}}.appendTo(nil))
+	corpus.Add(f, "two entries", record{entries: []Entry{{Index: 7, Term: 2, Kind: 1, Data: []byte("data")}, {Index: 8, Term: 2}}}.appendTo(nil))
+	corpus.Add(f, "an entry and hard state", record{entries: []Entry{{Index: 1}}, hard: &HardState{}}.appendTo(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		got, err := decodeRecord(b)
 		if err != nil {
@@ -48,8 +50,8 @@ func FuzzRecord(f *testing.F) {
 
 // A header that is accepted is the one that was written.
 func FuzzSegmentHead(f *testing.F) {
-	f.Add(segmentHead{salt: 5, sequence: 1, before: Position{1, 1}}.encode(), uint64(1))
-	f.Add(segmentHead{salt: 1 << 63, sequence: 1 << 40, before: Position{1 << 62, 9}}.encode(), uint64(1<<40))
+	corpus.Add(f, "the first", segmentHead{salt: 5, sequence: 1, before: Position{1, 1}}.encode(), uint64(1))
+	corpus.Add(f, "of a high index", segmentHead{salt: 1 << 63, sequence: 1 << 40, before: Position{1 << 62, 9}}.encode(), uint64(1<<40))
 	f.Fuzz(func(t *testing.T, b []byte, sequence uint64) {
 		if h, err := decodeSegmentHead(b, sequence); err == nil && !bytes.Equal(h.encode(), b[:segmentHeadBytes]) {
 			t.Errorf("%x decodes to %+v, which encodes to %x", b, h, h.encode())
@@ -63,9 +65,9 @@ func FuzzSegment(f *testing.F) {
 	head := segmentHead{salt: 5, sequence: 1, before: Position{1, 1}}
 	entries := record{entries: []Entry{{Index: 2, Term: 1, Data: []byte("data")}}, hard: &HardState{Term: 1, Commit: 2}}.appendTo(nil)
 	first := frame{kind: frameData, salt: 5, offset: segmentHeadBytes, payload: entries}.appendTo(nil)
-	f.Add(first)
-	f.Add(frame{kind: frameMark, salt: 5, offset: segmentHeadBytes + int64(len(first)), synced: segmentHeadBytes + int64(len(first))}.appendTo(first))
-	f.Add(frame{kind: frameData, salt: 5, offset: segmentHeadBytes, payload: record{entries: []Entry{{Index: 3, Term: 1}}}.appendTo(nil)}.appendTo(nil))
+	corpus.Add(f, "an entry", first)
+	corpus.Add(f, "an entry and a mark", frame{kind: frameMark, salt: 5, offset: segmentHeadBytes + int64(len(first)), synced: segmentHeadBytes + int64(len(first))}.appendTo(first))
+	corpus.Add(f, "an entry is missing", frame{kind: frameData, salt: 5, offset: segmentHeadBytes, payload: record{entries: []Entry{{Index: 3, Term: 1}}}.appendTo(nil)}.appendTo(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		o := LogOptions{FS: withFile(append(head.encode(), b...)), Dir: "wal", Base: Position{1, 1}, Salt: func() uint64 { return 6 }}
 		log, err := OpenLog(o)
@@ -91,10 +93,13 @@ func FuzzSegment(f *testing.F) {
 
 // A meta that is accepted is spelled as it was written, to the byte.
 func FuzzSnapshotMeta(f *testing.F) {
-	for _, m := range []SnapshotMeta{{Format: snapshotFormatAlone}, {Format: snapshotFormat, Index: 9, Term: 2, Incarnation: "abc", ClusterID: 7, StateBytes: 100, FileBytes: 50, SHA256: "00", Created: 1, Configuration: "of all"}} {
+	for name, m := range map[string]SnapshotMeta{
+		"for one member alone": {Format: snapshotFormatAlone},
+		"for all members":      {Format: snapshotFormat, Index: 9, Term: 2, Incarnation: "abc", ClusterID: 7, StateBytes: 100, FileBytes: 50, SHA256: "00", Created: 1, Configuration: "of all"},
+	} {
 		line, err := encodeSnapshotMeta(m)
 		check(err)
-		f.Add(line)
+		corpus.Add(f, name, line)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := decodeSnapshotMeta(b)
@@ -113,7 +118,9 @@ func FuzzIdentity(f *testing.F) {
 	check(SaveIdentity(fs, "", Identity{NodeID: 1, ClusterID: 2, UUID: "u", Stage: StageReady, Founders: "f", Peers: map[uint64]string{2: "v"}}))
 	data, _, err := readFile(fs, identityFile)
 	check(err)
-	f.Add(data)
+	corpus.Add(f, "a member", data)
+	corpus.Add(f, "cut off", data[:len(data)/2])
+	corpus.Add(f, "nothing", []byte(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		fs := vfs.NewMem()
 		check(writeFileAtomic(fs, "", identityFile, bytes.Clone(b)))
@@ -137,10 +144,10 @@ func FuzzRestore(f *testing.F) {
 		return append(append(head[:], key...), value...)
 	}
 	whole := append(pair(appliedKey, string(encodePosition(Position{7, 2}))), pair("/registry/a/b/c", "value")...)
-	f.Add(whole)
-	f.Add(signedState(whole))
-	f.Add(pair("/services/a/b", ""))
-	f.Add(pair(appliedKey, "short"))
+	corpus.Add(f, "a state", whole)
+	corpus.Add(f, "a state with its checksum", signedState(whole))
+	corpus.Add(f, "not below its prefix", pair("/services/a/b", ""))
+	corpus.Add(f, "a short position", pair(appliedKey, "short"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		e, err := OpenEngine(EngineOptions{FS: vfs.NewMem(), Dir: "state", CacheBytes: 1 << 16, MemTableBytes: 1 << 16})
 		check(err)

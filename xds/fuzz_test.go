@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/stellmap/stellmap/internal/corpus"
 	"github.com/stellmap/stellmap/registry"
 )
 
@@ -93,12 +94,12 @@ func FuzzStreams(f *testing.F) {
 	m.register(registry.Registration{Namespace: "prod", Service: "orders", ID: "1", Endpoints: []registry.Endpoint{{Protocol: "http", Host: "10.0.0.1", Port: 80}}})
 	node := &corev3.Node{Id: "web-1", Cluster: "web", UserAgentName: "envoy"}
 	cds, eds := typeURLs[typeCluster], typeURLs[typeEndpoints]
-	f.Add(byte(0), spoken(f, &discoveryv3.DiscoveryRequest{Node: node, TypeUrl: cds}, &discoveryv3.DiscoveryRequest{TypeUrl: cds, ResponseNonce: "1", VersionInfo: "x"}, &discoveryv3.DiscoveryRequest{TypeUrl: eds, ResourceNames: []string{"orders.prod", "", "~~"}}))
-	f.Add(byte(1), spoken(f, &discoveryv3.DeltaDiscoveryRequest{Node: node, TypeUrl: cds, ResourceNamesSubscribe: []string{"*"}, InitialResourceVersions: map[string]string{"orders.prod": "a.1", "x": "."}},
+	corpus.Add(f, "whole", byte(0), spoken(f, &discoveryv3.DiscoveryRequest{Node: node, TypeUrl: cds}, &discoveryv3.DiscoveryRequest{TypeUrl: cds, ResponseNonce: "1", VersionInfo: "x"}, &discoveryv3.DiscoveryRequest{TypeUrl: eds, ResourceNames: []string{"orders.prod", "", "~~"}}))
+	corpus.Add(f, "delta", byte(1), spoken(f, &discoveryv3.DeltaDiscoveryRequest{Node: node, TypeUrl: cds, ResourceNamesSubscribe: []string{"*"}, InitialResourceVersions: map[string]string{"orders.prod": "a.1", "x": "."}},
 		&discoveryv3.DeltaDiscoveryRequest{TypeUrl: eds, ResourceNamesSubscribe: []string{"orders.prod"}, ResourceNamesUnsubscribe: []string{"*", "orders.prod"}}))
-	f.Add(byte(2), spoken(f, &loadservice.LoadStatsRequest{Node: node}, &loadservice.LoadStatsRequest{}))
-	f.Add(byte(0), spoken(f, &discoveryv3.DiscoveryRequest{TypeUrl: cds}))
-	f.Add(byte(1), []byte{255, 255, 1})
+	corpus.Add(f, "loads", byte(2), spoken(f, &loadservice.LoadStatsRequest{Node: node}, &loadservice.LoadStatsRequest{}))
+	corpus.Add(f, "nobody", byte(0), spoken(f, &discoveryv3.DiscoveryRequest{TypeUrl: cds}))
+	corpus.Add(f, "a length beyond the end", byte(1), []byte{255, 255, 1})
 	f.Fuzz(func(t *testing.T, way byte, raw []byte) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
@@ -125,12 +126,12 @@ func FuzzStreams(f *testing.F) {
 // FuzzNode: what a client says of itself is understood within its bounds, the same each time,
 // or refused as its fault.
 func FuzzNode(f *testing.F) {
-	for _, n := range []*corev3.Node{{}, {Id: "a", UserAgentName: "gRPC Go"}, {Id: "a", Locality: &corev3.Locality{Region: "r", Zone: "z"}}} {
+	for name, n := range map[string]*corev3.Node{"nobody": {}, "grpc": {Id: "a", UserAgentName: "gRPC Go"}, "with a zone": {Id: "a", Locality: &corev3.Locality{Region: "r", Zone: "z"}}} {
 		b, err := proto.Marshal(n)
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.Add(b)
+		corpus.Add(f, name, b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var of corev3.Node

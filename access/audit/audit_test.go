@@ -16,6 +16,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
+
+	"github.com/stellmap/stellmap/internal/corpus"
 )
 
 // A diary is a log of a test, whose clock only the test moves.
@@ -445,9 +447,9 @@ func FuzzLine(f *testing.F) {
 	for n := range 3 {
 		e := registered(n)
 		out, _, _ := origin.add(nil, e.line(time.Unix(int64(n), 0)))
-		f.Add(bytes.TrimSuffix(out, []byte("\n")))
+		corpus.Add(f, fmt.Sprint("line ", n), bytes.TrimSuffix(out, []byte("\n")))
 	}
-	f.Add([]byte(`{"hash":"` + origin.hash + `"}`))
+	corpus.Add(f, "a hash alone", []byte(`{"hash":"`+origin.hash+`"}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		if _, at, err := read(text); err == nil && !bytes.Contains(text, []byte(hashKey+at.hash)) {
 			t.Errorf("%q is read as a line with the hash %s", text, at.hash)

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/spf13/pflag"
+
+	"github.com/stellmap/stellmap/internal/corpus"
 )
 
 // FuzzConfig: whatever is in the file, it is settings that can be used, or refused with a place
@@ -18,6 +20,11 @@ func FuzzConfig(f *testing.F) {
 		"[audit]\nfile = \"a\"\nmax_bytes = \"64KiB\"\n", "[auth]\nreplication_token = \"planted-planted-planted\"\n", "a.b.c = [1, {x = 2}]\n", "[health]\nallow = [\"10.0.0.0/8\", 7]\n", "x = '''\n", "[server]\nhttp_addr = \"0.0.0.0:80\"\n",
 	} {
 		f.Add([]byte(s))
+	}
+	for name, s := range map[string]string{
+		"a node": "[node]\nid = 2\n", "a key twice": "[node]\nid = \"one\"\nid = 3\n", "a text without an end": "x = '''\n", "beyond loopback": "[server]\nhttp_addr = \"0.0.0.0:80\"\n",
+	} {
+		corpus.Add(f, name, []byte(s))
 	}
 	path := filepath.Join(f.TempDir(), "stellmapd.toml")
 	nothing := func(string) (string, bool) { return "", false }

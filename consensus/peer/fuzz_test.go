@@ -3,6 +3,7 @@ package peer
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	peerv1 "github.com/stellmap/stellmap/api/proto/stellmap/peer/v1"
+	"github.com/stellmap/stellmap/internal/corpus"
 	"github.com/stellmap/stellmap/internal/rawcalls"
 )
 
@@ -28,16 +30,19 @@ func FuzzPeers(f *testing.F) {
 	one := c.start(1, vfs.NewMem())
 	introduction := introductionTo(one.Introduce())
 	introduction.Member = &peerv1.Member{Id: 9, Uuid: "nine", Grpc: "127.0.0.1:1"}
-	for method := range byte(len(peerv1.PeerService_ServiceDesc.Methods) + len(peerv1.PeerService_ServiceDesc.Streams)) {
-		for _, m := range []proto.Message{
-			&peerv1.HelloRequest{Introduction: introduction, To: 1}, &peerv1.MessagesRequest{Introduction: introduction}, &peerv1.SnapshotRequest{Offer: &peerv1.SnapshotOffer{Introduction: introduction, Meta: []byte("{}")}},
-			&peerv1.ForwardRequest{From: 9, Uuid: "nine", ClusterId: 100, Kind: peerv1.ForwardRequest_KIND_PROPOSE}, &peerv1.AskRequest{From: 9, Uuid: "nine", ClusterId: 100},
-		} {
-			packed, err := rawcalls.Pack(m, m)
-			if err != nil {
-				f.Fatal(err)
-			}
-			f.Add(method, packed)
+	asks := []proto.Message{ // by method, in their order
+		&peerv1.HelloRequest{Introduction: introduction, To: 1}, &peerv1.MessagesRequest{Introduction: introduction},
+		&peerv1.ForwardRequest{From: 9, Uuid: "nine", ClusterId: 100, Kind: peerv1.ForwardRequest_KIND_PROPOSE},
+		&peerv1.SnapshotRequest{Offer: &peerv1.SnapshotOffer{Introduction: introduction, Meta: []byte("{}")}}, &peerv1.AskRequest{From: 9, Uuid: "nine", ClusterId: 100},
+	}
+	for own, m := range asks {
+		packed, err := rawcalls.Pack(m, m)
+		if err != nil {
+			f.Fatal(err)
+		}
+		corpus.Add(f, strings.TrimSuffix(string(m.ProtoReflect().Descriptor().Name()), "Request"), byte(own), packed)
+		for method := range asks { // the others' as well
+			f.Add(byte(method), packed)
 		}
 	}
 	conn, err := grpc.NewClient(c.address(1), grpc.WithTransportCredentials(insecure.NewCredentials()))

@@ -40,6 +40,7 @@ var picture = map[string][]string{
 	"internal/e2e":          {},
 	"internal/grpcclients":  {"internal/process"},
 	"internal/rawcalls":     {},
+	"internal/corpus":       {},
 }
 
 // everybodys may be imported by all: generated code, the version's number, and
@@ -100,6 +101,9 @@ func testMayImport(from, folder string) bool {
 	}
 	if room(folder) == "internal/rawcalls" {
 		return true // whoever serves gRPC is called with whatever bytes
+	}
+	if room(folder) == "internal/corpus" {
+		return true // wherever there are fuzz targets
 	}
 	above := slices.Contains(picture[from], "registry") || slices.Contains(picture[from], "consensus")
 	if room(folder) == "registry/registrytest" {
@@ -176,7 +180,7 @@ var vocabularies = []vocabulary{
 	{"github.com/spiffe", []string{"access"}, nil},
 	{"github.com/spf13", []string{"cmd/..."}, nil},
 	{"github.com/pelletier/go-toml", []string{"cmd/..."}, nil},
-	{"flag", []string{"cmd/...", "examples/..."}, []string{"..."}},
+	{"flag", []string{"cmd/...", "examples/...", "internal/corpus"}, []string{"..."}},
 	{"log/slog", []string{"..."}, nil}, // passed in
 	{"log", []string{}, nil},           // global
 }

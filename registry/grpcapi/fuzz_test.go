@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	stellmapv1 "github.com/stellmap/stellmap/api/proto/stellmap/v1"
+	"github.com/stellmap/stellmap/internal/corpus"
 	"github.com/stellmap/stellmap/internal/rawcalls"
 )
 
@@ -34,7 +35,21 @@ func FuzzRPCs(f *testing.F) {
 			f.Add(method, packed)
 		}
 	}
-	f.Add(byte(0), []byte{255, 255, 1})
+	for name, one := range map[string]struct {
+		method byte
+		of     proto.Message
+	}{
+		"register": {0, register}, "a registration of nothing": {0, &stellmapv1.RegisterRequest{}},
+		"renew": {1, &stellmapv1.RenewRequest{Renewals: []*stellmapv1.Renewal{{Namespace: "prod", Service: "orders", InstanceId: "a", LeaseToken: "lease-token-0001"}}}},
+		"list":  {4, &stellmapv1.ListInstancesRequest{Filter: filter}}, "watch": {8, &stellmapv1.WatchRequest{Filter: filter, Resume: "cafe.1"}},
+	} {
+		packed, err := rawcalls.Pack(one.of)
+		if err != nil {
+			f.Fatal(err)
+		}
+		corpus.Add(f, name, one.method, packed)
+	}
+	corpus.Add(f, "a length beyond the end", byte(0), []byte{255, 255, 1})
 	f.Fuzz(func(t *testing.T, method byte, raw []byte) {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond) // watches go on
 		defer cancel()

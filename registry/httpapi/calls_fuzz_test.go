@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/stellmap/stellmap/internal/corpus"
 )
 
 // FuzzCalls sends whatever is an HTTP request to each route that there is, and to what looks
@@ -28,14 +30,14 @@ func FuzzCalls(f *testing.F) {
 			}
 		}
 	}
-	for _, s := range []string{
-		"GET /api/v2/instances?selector=a%20in%20(b&limit=0&cursor=Ly8vLw&fields=x HTTP/1.1\r\nHost: a\r\n\r\n",
-		"GET /api/v2/watch?revision=cafe.7&wait=1s&service=a* HTTP/1.1\r\nHost: a\r\nLast-Event-ID: cafe.1\r\n\r\n",
-		"PUT /api/v2/namespaces/%2e%2e/services/a%2fb/instances/%00 HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nContent-Type: application/json\r\n\r\n{}",
-		"POST /api/v2/batch HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 24\r\n\r\n{\"items\":[{\"renew\":{}}]}",
-		"DELETE //api/v2/../namespaces HTTP/1.0\r\nX-Forwarded-For: 127.0.0.1\r\n\r\n",
+	for name, s := range map[string]string{
+		"a selector without an end": "GET /api/v2/instances?selector=a%20in%20(b&limit=0&cursor=Ly8vLw&fields=x HTTP/1.1\r\nHost: a\r\n\r\n",
+		"a watch from a revision":   "GET /api/v2/watch?revision=cafe.7&wait=1s&service=a* HTTP/1.1\r\nHost: a\r\nLast-Event-ID: cafe.1\r\n\r\n",
+		"dots and slashes in names": "PUT /api/v2/namespaces/%2e%2e/services/a%2fb/instances/%00 HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nContent-Type: application/json\r\n\r\n{}",
+		"a batch of nothing":        "POST /api/v2/batch HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 24\r\n\r\n{\"items\":[{\"renew\":{}}]}",
+		"dots in the path":          "DELETE //api/v2/../namespaces HTTP/1.0\r\nX-Forwarded-For: 127.0.0.1\r\n\r\n",
 	} {
-		f.Add(false, []byte(s))
+		corpus.Add(f, name, false, []byte(s))
 	}
 	f.Fuzz(func(t *testing.T, admin bool, raw []byte) {
 		q, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(raw)))
@@ -80,6 +82,9 @@ func rawCall(one route) string {
 func FuzzHosts(f *testing.F) {
 	for _, host := range []string{"", "127.0.0.1", "127.0.0.1:8080", "[::1]:8080", "::1", "localhost", "LOCALHOST.:1", "registry.example:8080", "stranger.example", "127.0.0.1.stranger.example", "localhost@stranger.example", "[registry.example]:1", "::."} {
 		f.Add(host)
+	}
+	for name, host := range map[string]string{"an address": "[::1]:8080", "a name of ours": "registry.example:8080", "an address in a strangers name": "127.0.0.1.stranger.example", "a user": "localhost@stranger.example"} {
+		corpus.Add(f, name, host)
 	}
 	through := ForHosts(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), []string{"registry.example"})
 	f.Fuzz(func(t *testing.T, host string) {

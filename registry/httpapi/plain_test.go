@@ -6,6 +6,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/stellmap/stellmap/internal/corpus"
 )
 
 // FuzzPlainRenewals shows that what is read without encoding/json is read as that reads it.
@@ -13,6 +15,10 @@ func FuzzPlainRenewals(f *testing.F) {
 	for _, body := range plainBodies() {
 		f.Add(body)
 	}
+	corpus.Add(f, "three renewals", batchOf(3))
+	corpus.Add(f, "a number too large", `{"items":[{"renew":{"namespace":"n","service":"s","instanceId":"i","leaseTtlSeconds":9223372036854775808}}]}`)
+	corpus.Add(f, "the same key twice", `{"items":[{"renew":{"namespace":"n","service":"s","service":"t","instanceId":"i"}}]}`)
+	corpus.Add(f, "a comma too many", `{"items":[{"renew":{"service":"s"}},]}`)
 	f.Fuzz(mustBeReadAlike)
 }
 
