@@ -102,6 +102,8 @@ func TestWhatIsOpenEndsWithTheRightToIt(t *testing.T) {
 	stays := w.visitor("", w.grant(600, nil, registry.RoleReader)).watch(public)
 	web := w.visitor("/ns/prod/sa/web", "")
 	ads := web.stream(web.dial(xds), "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources")
+	night := w.visitor("/operator/night", "")
+	statuses := night.answered(night.dial(xds), "/envoy.service.status.v3.ClientStatusDiscoveryService/StreamClientStatus")
 	cases := []*struct {
 		name string
 		ttl  int64
@@ -142,11 +144,14 @@ func TestWhatIsOpenEndsWithTheRightToIt(t *testing.T) {
 	}
 	w.role("frozen", registry.Rule{Deny: true, Verbs: []registry.Verb{"*"}, Resources: []registry.Resource{"*"}, Namespaces: []string{"*"}})
 	w.retry("bind it", func() error {
-		_, err := w.node.registry.PutBinding(t.Context(), "", "night", registry.Binding{Roles: []string{"frozen"}, Subjects: []string{"/ns/*"}}, registry.Writing{})
+		_, err := w.node.registry.PutBinding(t.Context(), "", "night", registry.Binding{Roles: []string{"frozen"}, Subjects: []string{"/ns/*", "/operator/night"}}, registry.Writing{})
 		return err
 	})
 	if err := end(ads); status.Code(err) != codes.PermissionDenied {
 		t.Errorf("ADS of a certificate that was bound to nothing ends with %v", err)
+	}
+	if err := end(statuses); status.Code(err) != codes.PermissionDenied { // which nothing but the guard looks at
+		t.Errorf("client status for a certificate that was bound to nothing ends with %v", err)
 	}
 	for _, want := range []string{`"does":"v1Watch","decision":"denied","code":"unauthenticated"`, `"does":"v1Watch","decision":"denied","code":"forbidden"`} {
 		w.until("the audit log to have "+want, func() bool {

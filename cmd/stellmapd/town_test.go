@@ -204,6 +204,25 @@ func (v *visitor) stream(conn *grpc.ClientConn, fullMethod string) func() (*empt
 	}
 }
 
+// answered is a stream that was asked something and has answered: it is open.
+func (v *visitor) answered(conn *grpc.ClientConn, fullMethod string) func() (*emptypb.Empty, error) {
+	v.t.Helper()
+	s, err := conn.NewStream(v.patience(), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, fullMethod)
+	if err == nil {
+		err = s.SendMsg(&emptypb.Empty{})
+	}
+	if err == nil {
+		err = s.RecvMsg(&emptypb.Empty{})
+	}
+	if err != nil {
+		v.t.Fatalf("%s: %v", fullMethod, err)
+	}
+	return func() (*emptypb.Empty, error) {
+		m := new(emptypb.Empty)
+		return m, s.RecvMsg(m)
+	}
+}
+
 // shown is a token that goes with each call.
 type shown string
 
