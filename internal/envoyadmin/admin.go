@@ -179,6 +179,12 @@ func (a Admin) Retries(ctx context.Context) (n int, err error) {
 	return n, err
 }
 
+// Connections are how often Envoy has connected to a cluster.
+func (a Admin) Connections(ctx context.Context, cluster string) (n int, err error) {
+	err = a.counters(ctx, "^cluster."+cluster+".upstream_cx_total$", func(_ string, one int) { n += one })
+	return n, err
+}
+
 // counters reads those whose names match.
 func (a Admin) counters(ctx context.Context, filter string, each func(name string, n int)) error {
 	body, err := a.page(ctx, "/stats?filter="+filter)
