@@ -96,6 +96,13 @@ func (p *Policy) As(who, trustDomain string, now time.Time) (r *Rights, problem 
 		}
 		return nil, fmt.Sprintf("%q is neither an identity, such as /ns/prod/sa/web, nor the id of a token that is good", clipped(who))
 	}
+	if subject, is := strings.CutPrefix(who, jwtPath); is {
+		id, problem := ofSubject(subject)
+		if problem != "" {
+			return nil, fmt.Sprintf("the subject %.300q %s", subject, problem)
+		}
+		return p.Of(id), ""
+	}
 	if strings.HasPrefix(who, "/") {
 		who = "spiffe://" + trustDomain + who
 	}

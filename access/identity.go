@@ -21,14 +21,19 @@ const (
 	RoleOperator   Role = "operator"   // /operator/<name>: a person, or a machine that does a person's work
 )
 
-// Identity is who has proved to hold the key of a certificate. The zero value is nobody.
+// RoleJWT is of those for whom an Issuer vouches: /jwt/<subject>. They are in no trust
+// domain, and no certificate names one.
+const RoleJWT Role = "jwt"
+
+// Identity is who has proved to hold the key of a certificate, or for whom an Issuer
+// vouches. The zero value is nobody.
 type Identity struct {
 	TrustDomain string
 	Role        Role
 	Region      string // of a peer or a replicator
 	PeerID      uint64 // of a peer: its node id, from 1 on
 	Namespace   string // of a workload
-	Name        string // of a workload or an operator
+	Name        string // of a workload or an operator; the subject of a JWT
 }
 
 // Errors of identities. What is wrong is in the text beside them.
@@ -95,11 +100,14 @@ func ofPath(parts []string) (id Identity, reason string) {
 	return Identity{}, "its path is of no role: " + pathsWanted
 }
 
-// String is the URI again, or "nobody".
+// String is the URI again, "nobody", or the path of who has no URI.
 func (i Identity) String() string {
 	path := i.path()
-	if path == "" {
+	switch {
+	case path == "":
 		return "nobody"
+	case i.Role == RoleJWT:
+		return "/" + path
 	}
 	return "spiffe://" + i.TrustDomain + "/" + path
 }
@@ -115,6 +123,8 @@ func (i Identity) path() string {
 		return "ns/" + i.Namespace + "/sa/" + i.Name
 	case RoleOperator:
 		return "operator/" + i.Name
+	case RoleJWT:
+		return "jwt/" + i.Name
 	}
 	return ""
 }

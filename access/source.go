@@ -94,7 +94,7 @@ func (s *Source) Self() Identity { return s.current.Load().self }
 // what was there before in force.
 func (s *Source) Run(ctx context.Context) error {
 	if s.agent == nil {
-		s.lookAgain(ctx)
+		again(ctx, s.every, s.look)
 		return nil
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -103,20 +103,21 @@ func (s *Source) Run(ctx context.Context) error {
 		defer cancel() // that it does not hear any more is the end of Run
 		heard <- s.agent.watch(ctx)
 	}()
-	s.lookAgain(ctx)
+	again(ctx, s.every, s.look)
 	cancel()
 	return <-heard
 }
 
-func (s *Source) lookAgain(ctx context.Context) {
-	ticks := time.NewTicker(s.every)
+// again does something every so often until ctx ends.
+func again(ctx context.Context, every time.Duration, do func()) {
+	ticks := time.NewTicker(every)
 	defer ticks.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticks.C:
-			s.look()
+			do()
 		}
 	}
 }

@@ -70,6 +70,9 @@ func (g TokenGrant) normalize(bad *problems) TokenGrant {
 	}
 	if g.Holder != "" {
 		g.Holder = normalizeSubject(g.Holder, "holder", bad)
+		if strings.HasPrefix(g.Holder, bySubject) {
+			bad.add("holder", quoted(g.Holder)+" cannot be one: who shows an access token shows no JWT; name who has a certificate")
+		}
 	}
 	if g.TTLSeconds == 0 {
 		g.TTLSeconds = accessTokenTTLSeconds

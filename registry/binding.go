@@ -18,8 +18,8 @@ type Binding struct {
 }
 
 // subjectRule is what stands for identities. The registry knows of them that they
-// are paths, and no more: who has one is told by a certificate.
-const subjectRule = "want /ns/prod/sa/web, /operator/lin or the like, after spiffe://TRUST-DOMAIN or without; '*' as the last part is for all that begin so"
+// are paths, and no more: who has one is told by a certificate or a JWT.
+const subjectRule = "want /ns/prod/sa/web, /operator/lin, /jwt/ann@example.com or the like, after spiffe://TRUST-DOMAIN or without; '*' as the last part is for all that begin so"
 
 // spiffe heads a subject that names its trust domain.
 const spiffe = "spiffe://"
@@ -63,7 +63,11 @@ func normalizeSubject(text, field string, bad *problems) string {
 }
 
 func isSubject(s string) bool {
-	if len(s) > subjectBytesMax || !consistsOf(strings.TrimSuffix(s, all), ":/.-_") {
+	marks := ":/.-_"
+	if strings.HasPrefix(s, bySubject) {
+		marks += "@|+" // it is no URI but a name that somebody else has given
+	}
+	if len(s) > subjectBytesMax || !consistsOf(strings.TrimSuffix(s, all), marks) {
 		return false
 	}
 	if rest, named := strings.CutPrefix(s, spiffe); named {

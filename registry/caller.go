@@ -117,9 +117,13 @@ const byToken = "token "
 // NameOfToken is what a caller is called who presents an access token, by the part of it that is no secret.
 func NameOfToken(id string) string { return byToken + id }
 
-// TokenOf is such a name as it is; "" of who is called otherwise.
+// bySubject heads the name of a caller for whom somebody else vouches, by a JWT.
+const bySubject = "/jwt/"
+
+// TokenOf is the name of who has come by something that he shows, as it is: by an access
+// token or a JWT; "" of who is called otherwise.
 func TokenOf(who string) string {
-	if strings.HasPrefix(who, byToken) {
+	if strings.HasPrefix(who, byToken) || strings.HasPrefix(who, bySubject) {
 		return who
 	}
 	return ""

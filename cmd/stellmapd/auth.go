@@ -15,6 +15,16 @@ import (
 	"github.com/stellmap/stellmap/registry"
 )
 
+// AuthConfig is the [auth] table.
+type AuthConfig struct {
+	Mode             string `mapstructure:"mode"`
+	ReplicationToken string `mapstructure:"replication_token"`
+	JWTIssuer        string `mapstructure:"jwt_issuer"`
+	JWTAudience      string `mapstructure:"jwt_audience"`
+	JWTKeysFile      string `mapstructure:"jwt_keys_file"`
+	JWTSubjectClaim  string `mapstructure:"jwt_subject_claim"`
+}
+
 // authenticates says whether callers are asked who they are. By itself it is so wherever
 // somebody else than this machine's own users may come.
 func (c *Config) authenticates() bool {
@@ -85,6 +95,9 @@ func (n *node) openAuth(machine *registry.Machine, adminToken string) error {
 	if err := n.openBootstrap(machine); err != nil {
 		return err
 	}
+	if err := n.openIssuer(); err != nil {
+		return err
+	}
 	var err error
 	n.stays, err = openStays(n.policies, n.metrics)
 	return err
@@ -103,7 +116,7 @@ func (c copier) Held() registry.Rights          { return c }
 
 // guardOf guards a port.
 func (n *node) guardOf(port string) *guard {
-	return &guard{port: port, region: n.config.Node.Region, policies: n.policies, secrets: n.secrets, stays: n.stays, denials: n.denials, audit: n.audit, now: time.Now}
+	return &guard{port: port, region: n.config.Node.Region, policies: n.policies, secrets: n.secrets, issuer: n.issuer, stays: n.stays, denials: n.denials, audit: n.audit, now: time.Now}
 }
 
 // guardOfHTTP finds out who calls over HTTP; nil = nobody is asked.

@@ -42,10 +42,7 @@ type Config struct {
 
 		WatchesPerAddress string `mapstructure:"watches_per_address"`
 	} `mapstructure:"server"`
-	Auth struct {
-		Mode             string `mapstructure:"mode"`
-		ReplicationToken string `mapstructure:"replication_token"`
-	} `mapstructure:"auth"`
+	Auth   AuthConfig `mapstructure:"auth"`
 	Limits struct {
 		Requests              string `mapstructure:"requests_per_second"`
 		RequestsEach          string `mapstructure:"requests_per_second_each"`
@@ -414,6 +411,7 @@ func (l *loader) checkTogether(c Config) {
 	l.checkListeners(c)
 	l.checkTLS(c)
 	l.checkAuth(c)
+	l.checkJWT(c)
 	l.checkAudit(c)
 	l.checkHealth(c)
 	l.checkSources(c)

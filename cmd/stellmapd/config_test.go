@@ -81,6 +81,9 @@ func TestConfig(t *testing.T) {
 		if c.authenticates() {
 			b.WriteString("authentication is on\n")
 		}
+		if a := c.Auth; a.JWTIssuer != "" {
+			fmt.Fprintf(&b, "JWTs of %s for %s by the keys in %s name their %s\n", a.JWTIssuer, a.JWTAudience, a.JWTKeysFile, a.JWTSubjectClaim)
+		}
 		if h := c.Health; len(h.Allow)+len(h.Deny) > 0 || h.InFlight != 512 || h.FlapHalfLife != time.Minute || h.CAFile != "" {
 			rules := c.probeRules()
 			fmt.Fprintf(&b, "checks reach %v, not %v, at home %v; trust %q; %d in flight, half-life %v\n", rules.Allow, rules.Deny, rules.Home, h.CAFile, h.InFlight, h.FlapHalfLife)

@@ -13,12 +13,13 @@ import (
 )
 
 // A guard finds out who asks, on every port by the same rules: who presents a token is
-// what the token is, and else what his certificate says.
+// what the token is, or whom it names, and else what his certificate says.
 type guard struct {
 	port     string
 	region   string // this member's
 	policies *policies
-	secrets  []secret // that are no access tokens
+	secrets  []secret       // that are no access tokens
+	issuer   *access.Issuer // whose JWTs count; nil = nobody's do
 	stays    *stays
 	denials  *denials
 	audit    *audit.Log // nil = none
@@ -32,6 +33,7 @@ type caller struct {
 	guard    *guard
 	identity access.Identity // of the certificate; the zero one is nobody's
 	token    string          // that he presents; "" = none
+	proof    *access.Proof   // what came of his JWT; nil = he has presented none
 }
 
 // caller is who presents a certificate, an authorization header, or both.
@@ -49,12 +51,29 @@ func (g *guard) caller(ctx context.Context, authorization string) (registry.Call
 				return s.bearer, nil
 			}
 		}
+		if err := c.believe(); err != nil {
+			return nil, registry.ErrNobody
+		}
 	}
-	if c.identity.Role == "" && c.token == "" || c.rights() == nil {
+	if c.identity.Role == "" && !c.timed() || c.rights() == nil {
 		return nil, registry.ErrNobody
 	}
 	return c, nil
 }
+
+// believe has the caller be whom the JWT names that he presents, if it is one. It is looked
+// at once, and not kept: what is asked later is whether its time is over, or its key is gone.
+func (c *caller) believe() (err error) {
+	if c.guard.issuer == nil || !access.IsJWT(c.token) {
+		return nil
+	}
+	c.proof, err = c.guard.issuer.Verify(c.token, c.guard.now())
+	c.token = ""
+	return err
+}
+
+// timed says that his right may end though nobody has changed anything.
+func (c *caller) timed() bool { return c.token != "" || c.proof != nil }
 
 // http is who has sent a request.
 func (g *guard) http(q *http.Request) (registry.Caller, error) {
@@ -68,6 +87,12 @@ func (g *guard) http(q *http.Request) (registry.Caller, error) {
 // rights are those of the moment; nil when the token is not good any more.
 func (c *caller) rights() *access.Rights {
 	policy := c.guard.policies.now().policy
+	if c.proof != nil {
+		if !c.guard.issuer.Stands(c.proof, c.guard.now()) {
+			return nil
+		}
+		return policy.Of(c.proof.Identity)
+	}
 	if c.token == "" {
 		return policy.Of(c.guard.here(c.identity))
 	}
@@ -87,9 +112,13 @@ func (g *guard) here(id access.Identity) access.Identity {
 	return id
 }
 
-// Who names the certificate, or the token by the part of it that is no secret.
+// Who names the certificate, the subject of the JWT, or the token by the part of it that
+// is no secret.
 func (c *caller) Who() string {
-	if c.token == "" {
+	switch {
+	case c.proof != nil:
+		return c.proof.Identity.String()
+	case c.token == "":
 		return c.identity.String()
 	}
 	return registry.NameOfToken(access.TokenID(c.token))

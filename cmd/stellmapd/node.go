@@ -64,6 +64,7 @@ type node struct {
 	policies  *policies       // nil = authentication is off
 	bootstrap *bootstrapToken // nil = there is none
 	secrets   []secret        // that callers may show and that are no access tokens
+	issuer    *access.Issuer  // nil = no JWT counts
 	tls       *access.Source  // nil = no TLS
 	space     *storage.Space
 	rebuilt   *storage.Rebuilt  // nil when the state was whole
@@ -328,6 +329,7 @@ func (n *node) run(ctx context.Context) error {
 	inner.Go(func() error { return n.space.Run(broken) })
 	inner.Go(func() error { return n.bootstrap.run(broken) })
 	inner.Go(func() error { return n.runTLS(broken) })
+	inner.Go(func() error { return n.runIssuer(broken) })
 	inner.Go(func() error { return n.stays.run(broken) })
 	inner.Go(func() error { return serveGRPC(n.peerGRPC, n.narrowed(n.crowd.bound(n.listeners.grpc, access.Peers))) })
 	inner.Go(func() error {

@@ -42,6 +42,7 @@ const (
 	kindClientAuth
 	kindRatio
 	kindAuthMode
+	kindWord
 )
 
 // setting is one key that a file, a variable and a flag can give.
@@ -70,6 +71,10 @@ var settings = [...]setting{
 	{"server.advertise_admin_addr", kindAdvertise, "", "what others use instead of admin_addr"},
 	{authModeKey, kindAuthMode, auto, "whether callers must be somebody who may do what they ask for, on or off; auto = off where all listeners are on loopback, or server.insecure_beyond_loopback_without_tls_or_authentication is on, else on"},
 	{"auth.replication_token", kindSecret, "", "what other regions and mirrors present that follow this one over grpc_addr, at least 16 characters; empty = whoever reaches it may follow if all listeners are on loopback, or with TLS, which lets in members and replicators only; else nobody"},
+	{jwtIssuerKey, kindWord, "", "who vouches by JWTs (OpenID Connect) for callers, as their iss says it; such a caller is /jwt/SUBJECT, and may do what bindings give him; empty = no JWT counts"},
+	{jwtAudienceKey, kindWord, "", "what their aud must say, or have among others"},
+	{jwtKeysKey, kindFile, "", "file of the keys by which they are signed, a JWK set; it is read every second"},
+	{jwtSubjectKey, kindWord, "sub", "the claim that names the caller"},
 	{beyondKey, kindSwitch, off, "on = whoever reaches an address that is not on loopback may read and write the registry, join the cluster and read what members and regions say to each other, tokens included, as far as [tls] does not prevent it"},
 	{"tls.workload_api", kindSocket, "", "unix:///PATH of a SPIFFE Workload API, which gives this member's certificate, key and authorities in place of tls.cert_file, tls.key_file and tls.ca_file"},
 	{"tls.cert_file", kindFile, "", "PEM file of this member's certificate, with the URI spiffe://<trust domain>/region/<node.region>/peer/<node.id>, for servers and clients; empty = no TLS on any port"},
@@ -311,6 +316,8 @@ func (k kind) check(value string) string {
 		}
 	case kindSecret:
 		return checkSecret(value)
+	case kindWord:
+		return checkWord(value)
 	case kindRoom:
 		if n, err := strconv.ParseUint(value, 10, 31); value != auto && (err != nil || n == 0) {
 			return fmt.Sprintf("%q is neither auto nor a whole number from 1 on", value)

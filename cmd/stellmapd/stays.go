@@ -71,7 +71,7 @@ func (s *stays) enter(ctx context.Context, still func() error) (in context.Conte
 	one := &stay{still: still}
 	in, one.cancel = context.WithCancelCause(ctx)
 	by, _ := registry.CallerOf(ctx).(*caller)
-	if !s.add(one, by != nil && by.token != "") {
+	if !s.add(one, by != nil && by.timed()) {
 		one.cancel(nil)
 		return nil, nil, registry.ErrBusy
 	}
