@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -49,8 +50,8 @@ type member struct {
 	exporter *Exporter
 	metrics  *prometheus.Registry
 	conn     *grpc.ClientConn
-	listener *bufconn.Listener
-	stop     func() // ends what serves; the engine stays
+	listener atomic.Pointer[bufconn.Listener] // another after a restart, of which who dials just then learns
+	stop     func()                           // ends what serves; the engine stays
 }
 
 // token is what replicators of a region present.
@@ -100,7 +101,7 @@ func (m *member) serve() {
 	tb := m.region.tb
 	ctx, cancel := context.WithCancel(context.Background())
 	server, listener := grpc.NewServer(), bufconn.Listen(1<<20)
-	m.listener = listener
+	m.listener.Store(listener)
 	m.exporter.Register(server)
 	ended := make(chan error, 2)
 	go func() { ended <- m.exporter.Run(ctx) }()
