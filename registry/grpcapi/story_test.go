@@ -17,10 +17,7 @@ import (
 
 // TestStories runs the stories in testdata: requests, and the answers with all their details.
 func TestStories(t *testing.T) {
-	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
-		if strings.HasPrefix(path, "testdata/fuzz") {
-			t.Skip("an input of a fuzz test")
-		}
+	registrytest.Stories(t, func(t *testing.T, path string) {
 		s := &story{member: newMember(t, func(a *API) { a.limits.partBytes = 200 })}
 		datadriven.RunTest(t, path, s.command)
 	})

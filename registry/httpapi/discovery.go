@@ -82,22 +82,25 @@ func (a *API) v2Discovery(w http.ResponseWriter, q *http.Request) error {
 	p.only(discoveryQuery...)
 	fresh := p.freshness(a)
 	k := pathService(q)
-	ask := registry.DiscoveryQuery{
-		Query:    registry.Query{Namespace: k.Namespace, Services: []string{k.Service}, Statuses: []string{"any"}, Limit: p.limit(), Consistency: fresh.Consistency},
-		Failover: p.first(failoverName), FromRegion: p.first(fromRegionName), FromZone: p.first(fromZoneName), Neighbours: a.federation().Neighbours,
-	}
-	p.join(ask.Check())
-	if err := p.err(); err != nil {
-		return err
-	}
-	found, err := a.registry.Discover(q.Context(), ask)
-	setRevision(w, found.Revision)
+	found, err := a.discover(w, q, p, registry.Query{Namespace: k.Namespace, Services: []string{k.Service}, Statuses: []string{"any"}, Limit: p.limit(), Consistency: fresh.Consistency})
 	if err != nil {
 		return err
 	}
 	fresh.tell(w)
 	writeJSON(w, http.StatusOK, typeJSON, discoveryShown(&found))
 	return nil
+}
+
+// discover finds what a client at the place that the parameters name is given.
+func (a *API) discover(w http.ResponseWriter, q *http.Request, p *parameters, of registry.Query) (found registry.Discovery, err error) {
+	ask := registry.DiscoveryQuery{Query: of, Failover: p.first(failoverName), FromRegion: p.first(fromRegionName), FromZone: p.first(fromZoneName), Neighbours: a.federation().Neighbours}
+	p.join(ask.Check())
+	if err = p.err(); err != nil {
+		return found, err
+	}
+	found, err = a.registry.Discover(q.Context(), ask)
+	setRevision(w, found.Revision)
+	return found, err
 }
 
 func discoveryShown(d *registry.Discovery) *shownDiscovery {

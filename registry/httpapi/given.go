@@ -74,15 +74,7 @@ type givenHead struct {
 
 func (a *API) v2Given(w http.ResponseWriter, q *http.Request, p *parameters, l listing) error {
 	fields := chosen(p, givenFields)
-	ask := registry.DiscoveryQuery{
-		Query: l.query, Failover: p.first(failoverName), FromRegion: p.first(fromRegionName), FromZone: p.first(fromZoneName), Neighbours: a.federation().Neighbours,
-	}
-	p.join(ask.Check())
-	if err := p.err(); err != nil {
-		return err
-	}
-	found, err := a.registry.Discover(q.Context(), ask)
-	setRevision(w, found.Revision)
+	found, err := a.discover(w, q, p, l.query)
 	if err != nil {
 		return err
 	}

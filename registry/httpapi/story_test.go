@@ -19,10 +19,7 @@ import (
 
 // TestStories runs the stories in testdata: requests, and the answers byte for byte.
 func TestStories(t *testing.T) {
-	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
-		if strings.HasPrefix(path, "testdata/fuzz") {
-			t.Skip("an input of a fuzz test")
-		}
+	registrytest.Stories(t, func(t *testing.T, path string) {
 		s := &story{t: t}
 		s.member = newMember(t, nil)
 		if strings.HasPrefix(filepath.Base(path), "members") {
