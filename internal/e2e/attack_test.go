@@ -3,7 +3,6 @@ package e2e
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
 	"errors"
 	"flag"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -41,37 +39,15 @@ const (
 	attackPatience = time.Minute            // for an attack to come into force, and for an answer amid it
 )
 
-// victim is the member that is attacked.
+// victim is the member that is attacked, and those who may come to it.
 type victim struct {
 	*member
 	c     *cluster
-	trust [4]*tls.Config // by which an attacker gets through a port's TLS; nil = there is none
-	from  atomic.Uint32  // counts connections, which come from several addresses
-	acts  atomic.Int64   // what the attack of the moment has done so far
+	trust *authority // of its TLS; nil = there is none
 }
 
-// An attack is one way of asking too much of a member.
-type attack struct {
-	name    string
-	ports   []int // that it is made on, by their index
-	crowd   int   // connections at once; 0 = as many as the flag says
-	acts    int64 // that it must have done to be in force; 0 = one for each connection
-	held    int64 // bytes that each of its connections may hold in the member
-	heldMax int64 // that all of them may; 0 = there is no other bound
-	raw     bool  // it is made below TLS
-	secure  bool  // it is for members with TLS only
-	// do is one connection's part; it is begun anew until the attack is over. An error is that of a member that
-	// does not do what it should, and not one of a connection that was cut, which is what should happen.
-	do func(ctx context.Context, v *victim, conn net.Conn) error
-}
-
-// mayHold is what all its connections may hold in the member, as docs/security.md says.
-func (a attack) mayHold() int64 {
-	if n := int64(a.crowd) * a.held; a.heldMax == 0 || n < a.heldMax {
-		return n
-	}
-	return a.heldMax
-}
+// Who attacks each port of a member with TLS, where the attack goes on behind the handshake.
+var attackerNames = [4]string{"orders", "orders", "copy", "lin"}
 
 // A member, with TLS and without, stays up through each attack on its sockets, its memory stays within bounds, and a well-behaved client
 // goes on being answered. Those who attack a member with TLS have a certificate, where the attack goes on behind the handshake.
@@ -85,17 +61,10 @@ func TestRawAttacks(t *testing.T) {
 	})
 	t.Run("with TLS", func(t *testing.T) {
 		a := newAuthority(t)
-		workload := a.client("orders", "ns/default/sa/orders")
-		c := newClusterWith(t, 1, a.prepare(workload))
-		trust := [4]*tls.Config{workload, workload, a.client("copy", "replicator/cn-sh"), a.client("lin", "operator/lin")}
-		for i := range trust {
-			trust[i] = trust[i].Clone()
-			trust[i].NextProtos = []string{"http/1.1"}
-			if i == 1 || i == 2 {
-				trust[i].NextProtos = []string{"h2"}
-			}
-		}
-		(&victim{member: c.members[0], c: c, trust: trust}).withstand(t)
+		c := newClusterWith(t, 1, a.prepare(a.client("orders", "ns/default/sa/orders")))
+		a.client("copy", "replicator/cn-sh")
+		a.client("lin", "operator/lin")
+		(&victim{member: c.members[0], c: c, trust: &a}).withstand(t)
 	})
 }
 
@@ -103,16 +72,11 @@ func (v *victim) withstand(t *testing.T) {
 	p := v.newPolite(t)
 	p.answered(attackAnswers) // what the first calls take is not the attacks'
 	base := memoryOf(t, v.member)
-	all := slices.Concat(attacksOnConnections(), attacksOnHTTP(), attacksOnHTTP2())
-	for i := range all {
-		if all[i].crowd == 0 {
-			all[i].crowd = *attackers
-		}
-	}
+	all := allAttacks(*attackers, *idlers)
 	// The runtime gives memory back slowly: what one attack may hold is there for the next, too.
 	slices.SortStableFunc(all, func(a, b attack) int { return cmp.Compare(a.mayHold(), b.mayHold()) })
 	for _, one := range all {
-		secured := v.trust[0] != nil
+		secured := v.trust != nil
 		if one.secure && !secured {
 			continue
 		}
@@ -123,7 +87,11 @@ func (v *victim) withstand(t *testing.T) {
 			one.ports = one.ports[:1]
 		}
 		for _, port := range one.ports {
-			v.withstandOne(t, p, one, port, base)
+			name := fmt.Sprintf("%s on the port %s", one.name, [4]string{"http", "xds", "grpc", "admin"}[port])
+			t.Run(name, func(t *testing.T) { v.withstandOne(t, p, one, port, base) })
+			if !v.proc.Running() {
+				t.Fatal("the member has ended")
+			}
 		}
 	}
 	if err := p.stop(); err != nil {
@@ -134,20 +102,10 @@ func (v *victim) withstand(t *testing.T) {
 // withstandOne attacks a port until the attack is in force and the well-behaved client has been answered amid it.
 func (v *victim) withstandOne(t *testing.T, p *polite, one attack, port int, base int64) {
 	t.Helper()
-	name := fmt.Sprintf("%s on the port %s", one.name, [4]string{"http", "xds", "grpc", "admin"}[port])
-	p.forget()
-	v.acts.Store(0)
 	ctx, end := context.WithTimeout(t.Context(), attackPatience+*attackFor)
 	defer end()
-	var all sync.WaitGroup
-	broken := make(chan error, one.crowd)
-	for range one.crowd {
-		all.Go(func() {
-			if err := v.attack(ctx, one, port); err != nil {
-				broken <- err
-			}
-		})
-	}
+	crowd := v.send(t, attackPlan{Name: one.name, Port: port, Attackers: *attackers, Idlers: *idlers})
+	p.forget()
 	began, most := time.Now(), int64(0)
 	inForce := one.acts
 	if inForce == 0 {
@@ -156,13 +114,13 @@ func (v *victim) withstandOne(t *testing.T, p *polite, one attack, port int, bas
 	if port >= 2 {
 		inForce = min(inForce, fewPlaces)
 	}
-	_, err := process.Until(ctx, name+" to be in force", func() error {
+	_, err := process.Until(ctx, "the attack to be in force", func() error {
 		most = max(most, memoryOf(t, v.member))
-		if n := v.acts.Load(); n < inForce {
+		if n := crowd.acts.Load(); n < inForce {
 			p.forget()
 			return fmt.Errorf("%d of %d so far", n, inForce)
 		}
-		if len(p.took(attackAnswers)) == 0 || time.Since(began) < *attackFor {
+		if len(p.took(attackAnswers)[0]) == 0 || time.Since(began) < *attackFor {
 			return errors.New("the well-behaved client waits for its answers")
 		}
 		return nil
@@ -171,71 +129,26 @@ func (v *victim) withstandOne(t *testing.T, p *polite, one attack, port int, bas
 		t.Errorf("%v; the client: %v; the member's last words:\n%s", err, p.err(), v.proc.Tail(5))
 	}
 	took := p.took(1)
-	end()
-	all.Wait()
-	close(broken)
-	for err := range broken {
-		t.Errorf("%s: %v", name, err)
-		break // the others say the same
+	if err := crowd.stop(); err != nil {
+		t.Error(err)
 	}
 	grown := (most - base) >> 20
 	bound := (attackGrowth + one.mayHold()) >> 20
-	line := fmt.Sprintf("%s: %d acts in %v, memory %+d MiB of %d", name, v.acts.Load(), time.Since(began).Round(10*time.Millisecond), grown, bound)
-	if len(took) > 0 {
-		slices.Sort(took)
-		p99 := took[len(took)*99/100]
-		line += fmt.Sprintf(", %d answers, p99 %v", len(took), p99.Round(time.Millisecond))
+	line := fmt.Sprintf("%d acts in %v, memory %+d MiB of %d", crowd.acts.Load(), time.Since(began).Round(10*time.Millisecond), grown, bound)
+	for i, way := range took {
+		if len(way) == 0 {
+			continue
+		}
+		p99 := way[len(way)*99/100]
+		line += fmt.Sprintf(", %d %s p99 %v", len(way), [politeWays]string{"writes", "reads", "calls"}[i], p99.Round(time.Millisecond))
 		if *attackFor > 0 && p99 > attackP99 {
-			t.Errorf("%s: a well-behaved client waits for %v", name, p99)
+			t.Errorf("a well-behaved client waits for %v", p99)
 		}
 	}
 	t.Log(line)
 	if grown > bound {
-		t.Errorf("%s: the member has %d MiB more than before, want %d at most", name, grown, bound)
+		t.Errorf("the member has %d MiB more than before, want %d at most", grown, bound)
 	}
-	if !v.proc.Running() {
-		t.Fatalf("%s: the member has ended", name)
-	}
-}
-
-// attack is one connection of a crowd after the other.
-func (v *victim) attack(ctx context.Context, one attack, port int) error {
-	for ctx.Err() == nil {
-		conn, err := v.dial(ctx, port, one.raw)
-		if err != nil {
-			continue // the member may turn whom it likes away
-		}
-		over := context.AfterFunc(ctx, func() { conn.Close() })
-		err = one.do(ctx, v, conn)
-		over()
-		conn.Close()
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// dial connects from one of many addresses: no bound of one address is what holds.
-func (v *victim) dial(ctx context.Context, port int, raw bool) (net.Conn, error) {
-	from := v.from.Add(1)
-	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(1+from%200))}}
-	conn, err := d.DialContext(ctx, "tcp", v.address(port))
-	if err != nil || raw || v.trust[port] == nil {
-		return conn, err
-	}
-	secure := tls.Client(conn, withName(v.trust[port], v.host))
-	if err := secure.HandshakeContext(ctx); err != nil {
-		conn.Close()
-		return nil, err
-	}
-	return secure, nil
-}
-
-func withName(c *tls.Config, name string) *tls.Config {
-	c = c.Clone()
-	c.ServerName = name
-	return c
 }
 
 // boundsHeaders: a call over gRPC whose header is above the bound is refused before it is made, on both ports.
@@ -256,13 +169,16 @@ func (v *victim) boundsHeaders(t *testing.T) {
 	}
 }
 
+// politeWays are a write, a read over a new connection, and a call over gRPC.
+const politeWays = 3
+
 // polite is a client who behaves: it writes, reads over a new connection, and asks by gRPC, over and over.
 type polite struct {
 	end  context.CancelFunc
 	gone sync.WaitGroup
 
 	mu    sync.Mutex // guards what follows
-	since []time.Duration
+	since [politeWays][]time.Duration
 	fault error
 }
 
@@ -271,17 +187,17 @@ func (v *victim) newPolite(t *testing.T) *polite {
 	ctx, end := context.WithCancel(context.Background())
 	p := &polite{end: end}
 	t.Cleanup(func() { end(); p.gone.Wait() })
-	secure := insecure.NewCredentials()
-	if v.trust[1] != nil {
-		secure = credentials.NewTLS(v.trust[1].Clone())
+	secure, trust := insecure.NewCredentials(), v.member.trust
+	if trust != nil {
+		secure = credentials.NewTLS(trust.Clone())
 	}
 	conn, err := grpc.NewClient(v.address(1), grpc.WithTransportCredentials(secure))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	stays := &cluster{t: t, client: &http.Client{Timeout: attackPatience, Transport: &http.Transport{TLSClientConfig: v.trust[0]}}}
-	comes := &cluster{t: t, client: &http.Client{Timeout: attackPatience, Transport: &http.Transport{TLSClientConfig: v.trust[0], DisableKeepAlives: true}}}
+	stays := &cluster{t: t, client: &http.Client{Timeout: attackPatience, Transport: &http.Transport{TLSClientConfig: trust}}}
+	comes := &cluster{t: t, client: &http.Client{Timeout: attackPatience, Transport: &http.Transport{TLSClientConfig: trust, DisableKeepAlives: true}}}
 	of := func(by *cluster, method, body string) func() error {
 		return func() error {
 			a, err := by.call(ctx, method, instanceURL(v.member, "orders", "a"), body)
@@ -306,14 +222,14 @@ func (v *victim) newPolite(t *testing.T) *polite {
 // ask asks in all ways, one after the other, until it ends or is not answered.
 func (p *polite) ask(ctx context.Context, ways ...func() error) {
 	for ctx.Err() == nil {
-		for _, way := range ways {
+		for i, way := range ways {
 			began := time.Now()
 			err := way()
 			if ctx.Err() != nil {
 				return
 			}
 			p.mu.Lock()
-			if p.since = append(p.since, time.Since(began)); err != nil {
+			if p.since[i] = append(p.since[i], time.Since(began)); err != nil {
 				p.fault = fmt.Errorf("the well-behaved client is not answered: %w", err)
 			}
 			p.mu.Unlock()
@@ -324,20 +240,27 @@ func (p *polite) ask(ctx context.Context, ways ...func() error) {
 	}
 }
 
-// took is how long it waited for each answer since it has forgotten; nothing where there are not so many in each way.
-func (p *polite) took(ofEach int) []time.Duration {
+// took is how long it waited for each answer in each way since it has forgotten; nothing where there are not so many.
+func (p *polite) took(ofEach int) (since [politeWays][]time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.since) < 3*ofEach {
-		return nil
+	for _, way := range p.since {
+		if len(way) < ofEach {
+			return since
+		}
 	}
-	return slices.Clone(p.since)
+	for i, way := range p.since {
+		since[i] = slices.Sorted(slices.Values(way))
+	}
+	return since
 }
 
 func (p *polite) forget() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.since = p.since[:0]
+	for i := range p.since {
+		p.since[i] = p.since[i][:0]
+	}
 }
 
 func (p *polite) err() error {
@@ -357,7 +280,7 @@ func (p *polite) answered(n int) {
 	ctx, cancel := context.WithTimeout(context.Background(), attackPatience)
 	defer cancel()
 	_, _ = process.Until(ctx, "answers", func() error { // where there are none, the attacks say so
-		if len(p.took(n)) == 0 {
+		if len(p.took(n)[0]) == 0 {
 			return errors.New("not yet")
 		}
 		return nil

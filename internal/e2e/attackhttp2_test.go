@@ -13,10 +13,10 @@ import (
 )
 
 // attacksOnHTTP2 are made on the ports that speak gRPC.
-func attacksOnHTTP2() []attack {
+func attacksOnHTTP2(attackers int) []attack {
 	both := []int{1, 2}
 	flood := func(name string, more func(*h2) error) attack {
-		return attack{name: name, ports: both, crowd: max(2, *attackers/16), acts: 100 * int64(*attackers), held: streamsHeld, do: endlessly(more)}
+		return attack{name: name, ports: both, crowd: max(2, attackers/16), acts: 100 * int64(attackers), held: streamsHeld, do: endlessly(more)}
 	}
 	return []attack{
 		flood("rapid reset", func(h *h2) error {
@@ -51,7 +51,7 @@ func attacksOnHTTP2() []attack {
 			}
 			return h.framer.WriteContinuation(h.stream, false, h.block("x-more", strings.Repeat("x", 8<<10)))
 		}),
-		{name: "huge headers", ports: both, crowd: max(2, *attackers/16), acts: 2 * int64(*attackers), held: streamsHeld, do: endlessly(func(h *h2) error {
+		{name: "huge headers", ports: both, crowd: max(2, attackers/16), acts: 2 * int64(attackers), held: streamsHeld, do: endlessly(func(h *h2) error {
 			h.stream += 2
 			first, rest := h.block("x-huge", strings.Repeat("x", 128<<10)), []byte(nil)
 			first, rest = first[:16<<10], first[16<<10:]
@@ -63,10 +63,10 @@ func attacksOnHTTP2() []attack {
 			}
 			return err
 		})},
-		{name: "a message of 1 GiB", ports: both, crowd: max(2, *attackers/16), acts: 2 * int64(*attackers), held: streamsHeld, do: endlessly(func(h *h2) error {
+		{name: "a message of 1 GiB", ports: both, crowd: max(2, attackers/16), acts: 2 * int64(attackers), held: streamsHeld, do: endlessly(func(h *h2) error {
 			return h.message(0, 1<<30, make([]byte, 8<<10))
 		})},
-		{name: "a bomb of gzip", ports: both, crowd: max(2, *attackers/16), acts: 2 * int64(*attackers), held: streamsHeld, do: endlessly(func(h *h2) error {
+		{name: "a bomb of gzip", ports: both, crowd: max(2, attackers/16), acts: 2 * int64(attackers), held: streamsHeld, do: endlessly(func(h *h2) error {
 			return h.message(1, len(bomb()), bomb()[:min(len(bomb()), 60<<10)], "grpc-encoding", "gzip")
 		})},
 	}
@@ -82,8 +82,8 @@ type h2 struct {
 }
 
 // endlessly says hello and then writes the same again and again until it is cut; nothing that comes is looked at.
-func endlessly(more func(*h2) error) func(context.Context, *victim, net.Conn) error {
-	return func(ctx context.Context, v *victim, conn net.Conn) error {
+func endlessly(more func(*h2) error) func(context.Context, *target, net.Conn) error {
+	return func(ctx context.Context, at *target, conn net.Conn) error {
 		go discard(conn) // ends with the connection
 		h := &h2{out: bufio.NewWriterSize(conn, 32<<10), stream: 1}
 		h.framer = http2.NewFramer(h.out, nil)
@@ -93,7 +93,7 @@ func endlessly(more func(*h2) error) func(context.Context, *victim, net.Conn) er
 		err = firstError(err, h.framer.WriteSettings(), h.out.Flush())
 		for err == nil && ctx.Err() == nil {
 			if err = more(h); err == nil {
-				v.acts.Add(1)
+				at.acts.Add(1)
 			}
 		}
 		return nil

@@ -26,25 +26,25 @@ const (
 )
 
 // attacksOnConnections are made on any port: what comes is nothing, or never enough.
-func attacksOnConnections() []attack {
+func attacksOnConnections(idlers int) []attack {
 	all := []int{0, 1, 2, 3}
 	return []attack{
-		{name: "connections that say nothing", ports: all, crowd: *idlers, acts: int64(*idlers) * 3 / 4, held: idleHeld, raw: true, do: stayIdle},
+		{name: "connections that say nothing", ports: all, crowd: idlers, acts: int64(idlers) * 3 / 4, held: idleHeld, raw: true, do: stayIdle},
 		{name: "half a handshake", ports: all, held: idleHeld, raw: true, secure: true, do: begin(helloBytes())},
 		{name: "handshakes byte by byte", ports: all, held: idleHeld, raw: true, secure: true, do: dribble(helloBytes())},
-		{name: "connections that are let in and say nothing", ports: all, crowd: *idlers / 4, acts: int64(*idlers) * 3 / 16, held: idleHeld, secure: true, do: stayIdle},
+		{name: "connections that are let in and say nothing", ports: all, crowd: idlers / 4, acts: int64(idlers) * 3 / 16, held: idleHeld, secure: true, do: stayIdle},
 		{name: "what is no TLS, HTTP or gRPC", ports: all, raw: true, do: begin(bytes.Repeat([]byte{0xff, 0x16, 0x03, 0}, 16<<10))},
 	}
 }
 
 // attacksOnHTTP are made on the ports that speak HTTP/1.1.
-func attacksOnHTTP() []attack {
+func attacksOnHTTP(attackers int) []attack {
 	const put = "PUT /api/v2/namespaces/default/services/attacked/instances/a HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
 	both := []int{0, 3}
 	return []attack{
 		{name: "headers byte by byte", ports: both, held: idleHeld, do: dribble([]byte("GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\nX-" + strings.Repeat("a", 1<<20)))},
 		{name: "bodies byte by byte", ports: []int{0}, held: bodyHeld, do: dribble([]byte(put + "Content-Length: 60000\r\n\r\n{" + strings.Repeat(" ", 60000)))},
-		{name: "large bodies that stop before their end", ports: []int{0}, crowd: 4 * *attackers, held: largeHeld, heldMax: largeMost * largeHeld, do: begin([]byte(put + "Content-Length: 1048576\r\n\r\n" + strings.Repeat(" ", 1<<20-1)))},
+		{name: "large bodies that stop before their end", ports: []int{0}, crowd: 4 * attackers, held: largeHeld, heldMax: largeMost * largeHeld, do: begin([]byte(put + "Content-Length: 1048576\r\n\r\n" + strings.Repeat(" ", 1<<20-1)))},
 		{name: "huge headers", ports: both, held: idleHeld, do: insist("431 ", "GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ", strings.Repeat("x", 1<<20), 16)},
 		{name: "very many headers", ports: both, held: idleHeld, do: insist("431 ", "GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n", strings.Repeat("X: y\r\n", 1<<16), 16)},
 		{name: "deep JSON", ports: []int{0}, crowd: 4, held: largeHeld, do: insist("400 ", put+"Content-Length: 1000001\r\n\r\n{", strings.Repeat(`"a":[{`, 1_000_000/6+1)[:1_000_000], 1)},
@@ -73,19 +73,26 @@ func helloBytes() []byte {
 	return append(hello, make([]byte, 8_000)...)
 }
 
-// stayIdle waits for the member to end the connection.
-func stayIdle(_ context.Context, v *victim, conn net.Conn) error {
-	v.acts.Add(1)
-	defer v.acts.Add(-1)
+// stayIdle waits for the member to end the connection, and a while before the next.
+func stayIdle(ctx context.Context, at *target, conn net.Conn) error {
+	at.acts.Add(1)
 	discard(conn)
+	at.acts.Add(-1)
+	conn.Close()
+	again := time.NewTimer(attackPause)
+	defer again.Stop()
+	select {
+	case <-ctx.Done():
+	case <-again.C:
+	}
 	return nil
 }
 
 // begin sends what is not all, and waits.
-func begin(b []byte) func(context.Context, *victim, net.Conn) error {
-	return func(_ context.Context, v *victim, conn net.Conn) error {
+func begin(b []byte) func(context.Context, *target, net.Conn) error {
+	return func(_ context.Context, at *target, conn net.Conn) error {
 		if _, err := conn.Write(b); err == nil {
-			v.acts.Add(1)
+			at.acts.Add(1)
 		}
 		discard(conn)
 		return nil
@@ -93,9 +100,9 @@ func begin(b []byte) func(context.Context, *victim, net.Conn) error {
 }
 
 // dribble sends a byte at a time until it is cut.
-func dribble(b []byte) func(context.Context, *victim, net.Conn) error {
-	return func(ctx context.Context, v *victim, conn net.Conn) error {
-		v.acts.Add(1)
+func dribble(b []byte) func(context.Context, *target, net.Conn) error {
+	return func(ctx context.Context, at *target, conn net.Conn) error {
+		at.acts.Add(1)
 		each := time.NewTicker(20 * time.Millisecond)
 		defer each.Stop()
 		for one := range slices.Chunk(b, 1) {
@@ -114,9 +121,9 @@ func dribble(b []byte) func(context.Context, *victim, net.Conn) error {
 
 // insist sends a head and then the rest over and over, and wants to be refused with a status, in so far as it is told anything before
 // the connection is cut.
-func insist(status, first, more string, times int) func(context.Context, *victim, net.Conn) error {
+func insist(status, first, more string, times int) func(context.Context, *target, net.Conn) error {
 	head, rest := []byte(first), []byte(more)
-	return func(ctx context.Context, v *victim, conn net.Conn) error {
+	return func(ctx context.Context, at *target, conn net.Conn) error {
 		go func() { // ends with the connection, at the latest
 			_, err := conn.Write(head)
 			for range times {
@@ -129,7 +136,7 @@ func insist(status, first, more string, times int) func(context.Context, *victim
 		if ctx.Err() != nil {
 			return nil
 		}
-		v.acts.Add(1)
+		at.acts.Add(1)
 		if err == nil && !strings.HasPrefix(answer.Status, status) && !strings.HasPrefix(answer.Status, "429 ") {
 			return fmt.Errorf("it is answered with %s, want %s", answer.Status, status)
 		}

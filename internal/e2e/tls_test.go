@@ -57,24 +57,37 @@ func (a authority) cert(command string, args ...string) {
 func (a authority) client(name, path string) *tls.Config {
 	a.t.Helper()
 	a.cert("issue", "--name", name, "--uri", "spiffe://dev.example/"+path)
-	pair, err := tls.LoadX509KeyPair(a.file(name+".pem"), a.file(name+"-key.pem"))
+	c, err := trustIn(a.dir, name)
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	c := a.anonymous()
-	c.Certificates = []tls.Certificate{pair}
 	return c
 }
 
 func (a authority) anonymous() *tls.Config {
 	a.t.Helper()
-	ca, err := os.ReadFile(a.file("ca.pem"))
+	c, err := trustIn(a.dir, "")
 	if err != nil {
 		a.t.Fatal(err)
 	}
+	return c
+}
+
+// trustIn are the settings to come with by what is in an authority's folder: with whose certificate, or "" for without any.
+func trustIn(dir, name string) (*tls.Config, error) {
+	ca, err := os.ReadFile(filepath.Join(dir, "ca.pem"))
+	if err != nil {
+		return nil, err
+	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(ca)
-	return &tls.Config{RootCAs: roots}
+	c := &tls.Config{RootCAs: roots}
+	if name == "" {
+		return c, nil
+	}
+	pair, err := tls.LoadX509KeyPair(filepath.Join(dir, name+".pem"), filepath.Join(dir, name+"-key.pem"))
+	c.Certificates = []tls.Certificate{pair}
+	return c, err
 }
 
 // in is the same authority for the members of another region.
