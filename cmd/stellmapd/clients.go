@@ -26,7 +26,7 @@ func (n *node) makeClientGRPC() error {
 	if err != nil {
 		return err
 	}
-	n.xdsGRPC = grpc.NewServer(slices.Concat(xds.ServerOptions(), n.clientOptions(), n.guardOfRPC(access.XDS), n.limitsOfRPC())...)
+	n.xdsGRPC = grpc.NewServer(slices.Concat(xds.ServerOptions(), []grpc.ServerOption{grpc.Creds(n.credentials(access.XDS))}, n.guardOfRPC(access.XDS), n.limitsOfRPC())...)
 	n.xds.Register(n.xdsGRPC)
 	n.grpcAPI.Register(n.xdsGRPC)
 	n.xdsHealth = health.NewServer()

@@ -56,8 +56,12 @@ func (c *Config) limit(set string, byItself int) int {
 	return byItself
 }
 
-// openLimits makes what holds callers to their shares; there is none where nothing is limited.
+// openLimits makes what holds callers to their shares; there is none where nothing is
+// limited. What is no call has a limit everywhere.
 func (n *node) openLimits() (err error) {
+	if n.pace, err = access.NewPace(n.metrics); err != nil {
+		return err
+	}
 	if l := n.config.limitsOf(); l != (access.Limits{}) {
 		n.limiter, err = access.NewLimiter(l, time.Now, n.metrics)
 	}

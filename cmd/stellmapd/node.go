@@ -52,6 +52,7 @@ type node struct {
 	nodeOptions
 	listeners listeners
 	crowd     *crowd
+	pace      *access.Pace
 	opened    []io.Closer // in the order of opening
 	metrics   *prometheus.Registry
 	spans     *spans     // nil = no collector

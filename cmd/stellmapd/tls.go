@@ -7,8 +7,8 @@ import (
 	"net"
 	"slices"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/stellmap/stellmap/access"
 	"github.com/stellmap/stellmap/xds"
@@ -114,20 +114,12 @@ func (n *node) secured(l net.Listener, d access.Door) net.Listener {
 	return n.tls.Listener(l, n.config.door(d))
 }
 
-// credentials are those of a gRPC port; nil = plain text.
+// credentials are those of a gRPC port. Behind them its connections are held to their pace.
 func (n *node) credentials(d access.Door) credentials.TransportCredentials {
 	if n.tls == nil {
-		return nil
+		return n.pace.Credentials(insecure.NewCredentials(), d)
 	}
-	return n.tls.Server(n.config.door(d))
-}
-
-// clientOptions are added to those of the port for proxies and clients.
-func (n *node) clientOptions() []grpc.ServerOption {
-	if n.tls == nil {
-		return nil
-	}
-	return []grpc.ServerOption{grpc.Creds(n.credentials(access.XDS))}
+	return n.pace.Credentials(n.tls.Server(n.config.door(d)), d)
 }
 
 // toMember is what a member is dialled with: nobody is taken for it who has not its certificate.
