@@ -12,7 +12,7 @@ import (
 // A real Envoy gets its configuration over mutual TLS. One with a certificate of another authority or of another trust domain, with
 // one that is revoked, or with none, gets nothing, however often it comes.
 func TestEnvoyOverMutualTLS(t *testing.T) {
-	a := newAuthority(t)
+	a := newAuthority(t).guarding()
 	c := newClusterWith(t, 1, a.prepare(a.client("orders", "ns/default/sa/orders")))
 	for _, name := range []string{"web", "thief"} {
 		a.client(name, "ns/default/sa/"+name)

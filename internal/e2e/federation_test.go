@@ -55,7 +55,13 @@ type regionCopy struct {
 func (c *cluster) copyIn(m *member) (of regionCopy) {
 	c.t.Helper()
 	var all struct{ Regions []regionCopy }
-	a := c.must(http.MethodGet, m.url()+"/api/v2/federation", "", http.StatusOK)
+	a, err := c.page(m, "/api/v2/federation")
+	if err == nil {
+		err = a.want(http.StatusOK)
+	}
+	if err != nil {
+		c.t.Fatal(err)
+	}
 	if err := json.Unmarshal(a.body, &all); err != nil || len(all.Regions) != 1 {
 		c.t.Fatalf("%s says of other regions: %s, %v", m.name(), a.body, err)
 	}

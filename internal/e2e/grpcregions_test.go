@@ -87,7 +87,7 @@ func TestGRPCClientsFailOverBetweenRegions(t *testing.T) {
 // clients take certificates from a bootstrap.
 func TestGRPCClientsFailOverBetweenRegionsOverTLS(t *testing.T) {
 	t.Parallel()
-	by := newAuthority(t)
+	by := newAuthority(t).guarding()
 	s := newFollowed(t, &by)
 	s.start([]string{grpcclients.Go, grpcclients.Python}, "--tls-ca", by.file("ca.pem"), "--tls-cert", by.file("orders.pem"), "--tls-key", by.file("orders-key.pem"))
 	s.failOver()

@@ -23,7 +23,7 @@ const wrongRate = 2
 // no certificate, one that is revoked or one of another trust domain finds nothing. The SDK for Go registers by the same certificate.
 func TestGRPCClientsOverMutualTLS(t *testing.T) {
 	t.Parallel()
-	a := newAuthority(t)
+	a := newAuthority(t).guarding()
 	c := newClusterWith(t, 1, a.prepare(a.client("orders", "ns/default/sa/orders")))
 	one := c.callee("one", 100)
 	c.enlist(one)

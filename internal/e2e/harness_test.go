@@ -141,14 +141,15 @@ func seed(t *testing.T) *rand.Rand {
 
 // member is one stellmapd, its files and its addresses.
 type member struct {
-	id      int
-	host    string // its address
-	dir     string // of config, data and log
-	config  string
-	ports   [4]int      // HTTP, xDS, peers, admin
-	trust   *tls.Config // what the cluster's client needs to speak with it; nil = it has no TLS
-	command []string    // what runs it; its configuration comes last
-	proc    *process.Process
+	id       int
+	host     string // its address
+	dir      string // of config, data and log
+	config   string
+	ports    [4]int       // HTTP, xDS, peers, admin
+	trust    *tls.Config  // what the cluster's client needs to speak with it; nil = it has no TLS
+	operator *http.Client // who is shown all of it; nil = whoever asks is
+	command  []string     // what runs it; its configuration comes last
+	proc     *process.Process
 }
 
 func (m *member) name() string    { return fmt.Sprintf("n%d", m.id) }
@@ -429,6 +430,14 @@ func (c *cluster) call(ctx context.Context, method, url, body string, headers ..
 		}
 	}
 	return a, nil
+}
+
+// page is what an operator is shown of a member.
+func (c *cluster) page(m *member, path string) (answer, error) {
+	if m.operator == nil {
+		return c.call(c.t.Context(), http.MethodGet, m.url()+path, "")
+	}
+	return (&cluster{client: m.operator}).call(c.t.Context(), http.MethodGet, m.url()+path, "")
 }
 
 // must is a call that has to be answered with one of the statuses.

@@ -28,10 +28,10 @@ import (
 
 // authority is a development authority as stellmapctl makes it, and what it has issued.
 type authority struct {
-	t      *testing.T
-	dir    string
-	region string // of the members that it issues for
-	auth   string // whether these ask who calls; "" = as they do by themselves, which is off on loopback
+	t        *testing.T
+	dir      string
+	region   string       // of the members that it issues for
+	operator *http.Client // of members that ask everybody who he is; nil = they do as they do by themselves, which on loopback is not to ask
 }
 
 func newAuthority(t *testing.T) authority {
@@ -98,7 +98,9 @@ func (a authority) in(region string) authority {
 
 // guarding is the same authority, for members that ask everybody who he is.
 func (a authority) guarding() authority {
-	a.auth = "on"
+	a.t.Helper()
+	a.operator = &http.Client{Timeout: callTime, Transport: &http.Transport{TLSClientConfig: a.client("watcher", "operator/watcher")}}
+	a.t.Cleanup(a.operator.CloseIdleConnections)
 	return a
 }
 
@@ -121,8 +123,8 @@ func (a authority) prepare(trust *tls.Config) func(*member) {
 		if err == nil {
 			config = fmt.Appendf(config, "[tls]\ncert_file = %q\nkey_file = %q\nca_file = %q\ncrl_file = %q\n",
 				a.file(a.of(m)+".pem"), a.file(a.of(m)+"-key.pem"), a.file("ca.pem"), m.crl())
-			if a.auth != "" {
-				config = fmt.Appendf(config, "[auth]\nmode = %q\n", a.auth)
+			if m.operator = a.operator; m.operator != nil {
+				config = append(config, "[auth]\nmode = \"on\"\n"...)
 			}
 			err = errors.Join(os.WriteFile(m.config, config, 0o644), os.WriteFile(m.crl(), nil, 0o644))
 		}
@@ -294,7 +296,7 @@ func TestANodeJoinsByItsCertificate(t *testing.T) {
 // Members get other certificates, one after the other, while clients write: over connections that stay, and over a new one for each
 // call. Then a member and a workload are revoked: what they have open ends. No request of the others fails in all that, and no stream ends.
 func TestCertificatesAreReplacedUnderLoad(t *testing.T) {
-	a := newAuthority(t)
+	a := newAuthority(t).guarding()
 	trust, thief := a.client("orders", "ns/default/sa/orders"), a.client("thief", "ns/default/sa/thief")
 	c := newClusterWith(t, 3, a.prepare(trust))
 	leader := c.leader(c.members...)
@@ -425,7 +427,7 @@ func (c *cluster) showsNot(m *member, line string) {
 func (c *cluster) untilShown(m *member, what, line string, there bool) time.Duration {
 	c.t.Helper()
 	took, err := process.Within(c.t.Context(), readyTime, m.name()+" "+what, func() error {
-		a, err := c.call(c.t.Context(), http.MethodGet, m.url()+"/metrics", "")
+		a, err := c.page(m, "/metrics")
 		if err != nil {
 			return err
 		}
@@ -442,7 +444,7 @@ func (c *cluster) untilShown(m *member, what, line string, there bool) time.Dura
 
 // A member whose certificate is revoked is cut off from the others within seconds, and a workload from its watch; the others go on.
 func TestWhoIsRevokedIsCutOff(t *testing.T) {
-	a := newAuthority(t)
+	a := newAuthority(t).guarding()
 	c := newClusterWith(t, 3, a.prepare(a.client("orders", "ns/default/sa/orders")))
 	victim := c.leader(c.members...) // the worst to lose
 	rest := slices.DeleteFunc(slices.Clone(c.members), func(m *member) bool { return m == victim })
