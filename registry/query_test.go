@@ -3,6 +3,8 @@ package registry
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -157,12 +159,18 @@ func TestListRefusesBadQueries(t *testing.T) {
 		"two namespaces":       {Query{Namespace: "p", AllNamespaces: true}, "namespace", "one of the two"},
 		"negative limit":       {Query{Namespace: "p", Limit: -1}, "limit", "-1 is negative"},
 		"too many services":    {Query{Namespace: "p", Services: make([]string, queryTermsMax+1)}, "service", "at most 256"},
+		"too many labels":      {Query{Namespace: "p", Labels: slices.Repeat([]string{"k=v"}, queryTermsMax+1)}, "label", "at most 256"},
+		"too many selectors":   {Query{Namespace: "p", Selectors: []string{"k" + strings.Repeat(",k", queryTermsMax)}}, "selector", "has 257 terms: at most 256"},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			_, _, err := m.registry.List(context.Background(), c.query)
 			mustBeInvalid(t, err, []string{c.field}, c.says)
 		})
+	}
+	most := Query{Namespace: "p", Services: make([]string, queryTermsMax), Labels: slices.Repeat([]string{"k=v"}, queryTermsMax), Selectors: []string{"k" + strings.Repeat(",k", queryTermsMax-1)}}
+	if _, _, err := m.registry.List(context.Background(), most); err != nil {
+		t.Errorf("as many as there may be: %v", err)
 	}
 }
 
