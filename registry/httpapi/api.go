@@ -48,6 +48,7 @@ type API struct {
 	inflight atomic.Int64 // calls that hold a slot
 	batches  atomic.Int64 // those of them that are batches
 	large    atomic.Int64 // those of them with a large body
+	lists    atomic.Int64 // those that read many things
 	watches  atomic.Int64 // that are open
 	frames   *frames
 	stopping context.Context // over when watches are to end
@@ -130,17 +131,19 @@ type Withheld struct {
 // The bounds of the API.
 const (
 	bodyBytesMax        = 1 << 20
-	requestsInflightMax = 4_096           // the next is refused with 429
-	bodySmallMax        = 64 << 10        // as many calls may have a body of so much as may be in flight
-	largeInflightMax    = 64              // calls in flight whose body is larger, or who do not say how large it is: who never ends his holds that much memory
-	batchBytesMax       = 4 << 20         // of the body of a batch
-	batchesInflightMax  = 64              // for the sake of memory: each may have a body of that size
-	requestTimeout      = 4 * time.Second // the Java SDK gives up after 5 s
+	requestsInflightMax = 4_096                   // the next is refused with 429
+	listsInflightMax    = requestsInflightMax / 2 // of these: lists that wait leave room for renewals and writes
+	bodySmallMax        = 64 << 10                // as many calls may have a body of so much as may be in flight
+	largeInflightMax    = 64                      // calls in flight whose body is larger, or who do not say how large it is: who never ends his holds that much memory
+	batchBytesMax       = 4 << 20                 // of the body of a batch
+	batchesInflightMax  = 64                      // for the sake of memory: each may have a body of that size
+	requestTimeout      = 4 * time.Second         // the Java SDK gives up after 5 s
 )
 
 // limits are the bounds that tests make smaller.
 type limits struct {
 	inflight int64
+	lists    int64
 	timeout  time.Duration
 	stall    time.Duration
 
@@ -158,7 +161,7 @@ func New(c Config) (*API, error) {
 		membership: c.Membership, replicators: c.Replicators, federation: c.Federation, newToken: c.LeaseToken,
 		token: c.AdminToken, access: c.Access, authority: c.Authority, stay: c.Stay, share: c.Share, place: c.Place, denied: c.Denied, openMetrics: c.OpenMetrics, audit: c.Audit, log: loggerOr(c.Logger), metrics: newMetrics(),
 		limits: limits{
-			inflight: requestsInflightMax, timeout: requestTimeout, stall: writeTimeout,
+			inflight: requestsInflightMax, lists: listsInflightMax, timeout: requestTimeout, stall: writeTimeout,
 			watches: watchesMax, watchStall: watchStall, keepalive: watchKeepalive,
 		},
 	}

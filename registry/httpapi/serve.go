@@ -48,6 +48,13 @@ func (a *API) admit(w *answer, q *http.Request, one *route) error {
 		return errTooManyRequests
 	}
 	defer a.inflight.Add(-1)
+	if one.lists() {
+		defer a.lists.Add(-1)
+		if a.lists.Add(1) > a.limits.lists {
+			a.metrics.refused.Inc()
+			return errTooManyLists
+		}
+	}
 	if a.access == nil && one.asksAdmin() && !a.knows(q) {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="stellmap admin"`)
 		return errUnauthorized
@@ -78,7 +85,7 @@ func (a *API) held(q *http.Request, one *route) error {
 	if a.share == nil || one.need.whom == whoever {
 		return nil
 	}
-	return a.share(q, one.need.verb, one.need.resource, one.need.whom == whoMaySome)
+	return a.share(q, one.need.verb, one.need.resource, one.lists())
 }
 
 // admitWatch serves a watch within a slot of its own: those who watch must not keep out

@@ -59,6 +59,32 @@ func TestTooManyRequests(t *testing.T) {
 	m.must(http.StatusOK, http.MethodGet, "/api/v2/services", "")
 }
 
+// Lists that wait for their answers, as they do while there is no leader, leave room for what keeps instances alive.
+func TestListsLeaveRoomForOthers(t *testing.T) {
+	m := newMember(t, nil)
+	m.api.limits.lists = 1
+	m.set(func() { m.log.Hang = true })
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		m.api.Handler().ServeHTTP(httptest.NewRecorder(), request(http.MethodGet, "/api/v2/services", "").WithContext(ctx))
+	}()
+	eventually(t, "the slot to be taken", func() bool { return m.api.lists.Load() == 1 })
+	for _, target := range []string{"/api/v2/instances", "/api/v1/registry/instances?namespace=prod", "/api/v2/namespaces/prod/services?consistency=stale"} {
+		w := m.must(http.StatusTooManyRequests, http.MethodGet, target, "")
+		mustEqual(t, "Retry-After", w.Header().Get("Retry-After"), "1")
+		if !strings.Contains(w.Body.String(), "lists are being read") {
+			t.Errorf("the answer is %s", w.Body)
+		}
+	}
+	m.must(http.StatusNotFound, http.MethodGet, "/api/v2/namespaces/prod/services/orders/instances/a?consistency=stale", "")
+	cancel()
+	<-done
+	m.set(func() { m.log.Hang = false })
+	m.must(http.StatusOK, http.MethodGet, "/api/v2/services", "")
+}
+
 // eventually waits for a condition without a sleep in between: it is other goroutines' turn.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
