@@ -286,6 +286,9 @@ func loadToldRecord(at uint32, value []byte, into []*toldLeases) error {
 	}
 	for n := range heard {
 		number := int(at)*toldRecordLeases + n
+		if heard[n] == 0 && heardAt[n] != 0 {
+			return fmt.Errorf("checkpoints %d tell that nobody has heard of lease %d, and when that was (%d): they are damaged", at, number, heardAt[n])
+		}
 		for _, t := range into {
 			if number >= len(t.leases) {
 				return nil
