@@ -48,7 +48,7 @@ type API struct {
 	inflight atomic.Int64 // calls that hold a slot
 	batches  atomic.Int64 // those of them that are batches
 	large    atomic.Int64 // those of them with a large body
-	lists    atomic.Int64 // those that read many things
+	reads    atomic.Int64 // those that read
 	watches  atomic.Int64 // that are open
 	frames   *frames
 	stopping context.Context // over when watches are to end
@@ -132,7 +132,7 @@ type Withheld struct {
 const (
 	bodyBytesMax        = 1 << 20
 	requestsInflightMax = 4_096                   // the next is refused with 429
-	listsInflightMax    = requestsInflightMax / 2 // of these: lists that wait leave room for renewals and writes
+	readsInflightMax    = requestsInflightMax / 2 // of these: reads that wait, as they do while there is no leader, leave room for renewals and writes
 	bodySmallMax        = 64 << 10                // as many calls may have a body of so much as may be in flight
 	largeInflightMax    = 64                      // calls in flight whose body is larger, or who do not say how large it is: who never ends his holds that much memory
 	batchBytesMax       = 4 << 20                 // of the body of a batch
@@ -143,7 +143,7 @@ const (
 // limits are the bounds that tests make smaller.
 type limits struct {
 	inflight int64
-	lists    int64
+	reads    int64
 	timeout  time.Duration
 	stall    time.Duration
 
@@ -161,7 +161,7 @@ func New(c Config) (*API, error) {
 		membership: c.Membership, replicators: c.Replicators, federation: c.Federation, newToken: c.LeaseToken,
 		token: c.AdminToken, access: c.Access, authority: c.Authority, stay: c.Stay, share: c.Share, place: c.Place, denied: c.Denied, openMetrics: c.OpenMetrics, audit: c.Audit, log: loggerOr(c.Logger), metrics: newMetrics(),
 		limits: limits{
-			inflight: requestsInflightMax, lists: listsInflightMax, timeout: requestTimeout, stall: writeTimeout,
+			inflight: requestsInflightMax, reads: readsInflightMax, timeout: requestTimeout, stall: writeTimeout,
 			watches: watchesMax, watchStall: watchStall, keepalive: watchKeepalive,
 		},
 	}

@@ -18,7 +18,7 @@ var (
 	errNoSuchPath      = errors.New("httpapi: no such path")
 	errStarting        = errors.New("httpapi: this member is starting")
 	errTooManyRequests = errors.New("httpapi: too many requests in flight")
-	errTooManyLists    = errors.New("httpapi: too many lists in flight")
+	errTooManyReads    = errors.New("httpapi: too many reads in flight")
 	errTooManyWatches  = errors.New("httpapi: too many watches on this member")
 	errTooManyBatches  = errors.New("httpapi: too many batches in flight")
 	errTooManyLarge    = errors.New("httpapi: too many large bodies in flight")
@@ -62,8 +62,8 @@ var failures = [...]failure{
 	{is: errBodyTooLarge, status: http.StatusRequestEntityTooLarge, Refusal: registry.Refusal{Code: "too_large", Title: "Too large"}},
 	{is: errTooManyRequests, status: http.StatusTooManyRequests, Refusal: registry.Refusal{Code: "busy", Title: "Too busy", Retry: true,
 		Says: "too many requests are in flight on this member: nothing was done, try again later or at another member"}},
-	{is: errTooManyLists, status: http.StatusTooManyRequests, Refusal: registry.Refusal{Code: "busy", Title: "Too busy", Retry: true,
-		Says: fmt.Sprintf("%d lists are being read from this member, which is as many as may be: try again later or at another member", listsInflightMax)}},
+	{is: errTooManyReads, status: http.StatusTooManyRequests, Refusal: registry.Refusal{Code: "busy", Title: "Too busy", Retry: true,
+		Says: fmt.Sprintf("%d reads are in flight on this member, which is as many as may be: try again later or at another member", readsInflightMax)}},
 	{is: errTooManyWatches, status: http.StatusTooManyRequests, Refusal: registry.Refusal{Code: "busy", Title: "Too busy", Retry: true,
 		Says: "as many watches are open on this member as may be: watch at another member, or try again later"}},
 	{is: errTooManyBatches, status: http.StatusTooManyRequests, Refusal: registry.Refusal{Code: "busy", Title: "Too busy", Retry: true,

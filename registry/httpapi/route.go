@@ -5,8 +5,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-
-	"github.com/stellmap/stellmap/registry"
 )
 
 // A surface is a part of the API whose answers have one form.
@@ -49,9 +47,6 @@ func (r *route) port() string {
 
 // asksAdmin says whether the route asks for the admin token where authentication is off.
 func (r *route) asksAdmin() bool { return r.surface == surfaceAdmin && !r.open || r.administers }
-
-// lists says that the route reads many things.
-func (r *route) lists() bool { return r.need.whom == whoMaySome && r.need.verb == registry.VerbRead }
 
 // A handler answers a request, or returns why not before it has written anything.
 type handler func(http.ResponseWriter, *http.Request) error

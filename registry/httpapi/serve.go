@@ -48,11 +48,11 @@ func (a *API) admit(w *answer, q *http.Request, one *route) error {
 		return errTooManyRequests
 	}
 	defer a.inflight.Add(-1)
-	if one.lists() {
-		defer a.lists.Add(-1)
-		if a.lists.Add(1) > a.limits.lists {
+	if one.need.verb == registry.VerbRead {
+		defer a.reads.Add(-1)
+		if a.reads.Add(1) > a.limits.reads {
 			a.metrics.refused.Inc()
-			return errTooManyLists
+			return errTooManyReads
 		}
 	}
 	if a.access == nil && one.asksAdmin() && !a.knows(q) {
@@ -85,7 +85,7 @@ func (a *API) held(q *http.Request, one *route) error {
 	if a.share == nil || one.need.whom == whoever {
 		return nil
 	}
-	return a.share(q, one.need.verb, one.need.resource, one.lists())
+	return a.share(q, one.need.verb, one.need.resource, one.need.whom == whoMaySome)
 }
 
 // admitWatch serves a watch within a slot of its own: those who watch must not keep out

@@ -59,28 +59,37 @@ func TestTooManyRequests(t *testing.T) {
 	m.must(http.StatusOK, http.MethodGet, "/api/v2/services", "")
 }
 
-// Lists that wait for their answers, as they do while there is no leader, leave room for what keeps instances alive.
-func TestListsLeaveRoomForOthers(t *testing.T) {
+// Reads that wait for their answers, as they do while there is no leader, leave room for what keeps instances alive.
+func TestReadsLeaveRoomForOthers(t *testing.T) {
 	m := newMember(t, nil)
-	m.api.limits.lists = 1
+	m.api.limits.reads = 1
+	m.must(http.StatusCreated, http.MethodPut, "/api/v2/namespaces/prod/services/orders/instances/a", "{"+oneEndpoint+"}", leaseTokenHeader+": "+ownToken)
 	m.set(func() { m.log.Hang = true })
 	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		m.api.Handler().ServeHTTP(httptest.NewRecorder(), request(http.MethodGet, "/api/v2/services", "").WithContext(ctx))
-	}()
-	eventually(t, "the slot to be taken", func() bool { return m.api.lists.Load() == 1 })
-	for _, target := range []string{"/api/v2/instances", "/api/v1/registry/instances?namespace=prod", "/api/v2/namespaces/prod/services?consistency=stale"} {
+	waits := func(method, target string) chan int {
+		done := make(chan int, 1)
+		go func() {
+			w := httptest.NewRecorder()
+			m.api.Handler().ServeHTTP(w, request(method, target, "", leaseTokenHeader+": "+ownToken).WithContext(ctx))
+			done <- w.Code
+		}()
+		return done
+	}
+	read := waits(http.MethodGet, "/api/v2/services")
+	eventually(t, "the place to be taken", func() bool { return m.api.reads.Load() == 1 })
+	for _, target := range []string{"/api/v2/instances", "/api/v1/registry/instances?namespace=prod", "/api/v2/namespaces/prod/services/orders/instances", "/api/v2/namespaces/prod/services/orders/instances/a?consistency=stale"} {
 		w := m.must(http.StatusTooManyRequests, http.MethodGet, target, "")
 		mustEqual(t, "Retry-After", w.Header().Get("Retry-After"), "1")
-		if !strings.Contains(w.Body.String(), "lists are being read") {
+		if !strings.Contains(w.Body.String(), "reads are in flight") {
 			t.Errorf("the answer is %s", w.Body)
 		}
 	}
-	m.must(http.StatusNotFound, http.MethodGet, "/api/v2/namespaces/prod/services/orders/instances/a?consistency=stale", "")
+	write := waits(http.MethodDelete, "/api/v2/namespaces/prod/services/orders/instances/a")
+	eventually(t, "a write to be in flight beside it", func() bool { return m.api.inflight.Load() == 2 })
+	m.must(http.StatusOK, http.MethodGet, "/readyz", "")
 	cancel()
-	<-done
+	<-read
+	mustEqual(t, "the status of the write", <-write, http.StatusServiceUnavailable)
 	m.set(func() { m.log.Hang = false })
 	m.must(http.StatusOK, http.MethodGet, "/api/v2/services", "")
 }
