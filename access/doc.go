@@ -19,6 +19,9 @@
 // connection whose certificate is revoked, or whose authority is trusted no more, is
 // closed within seconds.
 //
+// A Limiter holds everybody to his share of a member's requests, streams and connections,
+// and a Pace the connections of gRPC servers to what they may send that is no call.
+//
 // A Policy says what somebody may do who has proved who it is, or who presents a token.
 // It is made of roles, bindings and tokens as they are written down at one moment, and
 // is pure: no clock, no files, no network. By default nothing is allowed, and a rule

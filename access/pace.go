@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -11,14 +12,17 @@ import (
 	"google.golang.org/grpc/credentials"
 )
 
-// What one connection over HTTP/2 may ask for that is no call and no part of one, and how
-// many of its calls may fail, at a time: each costs the server about as much as a call, and
-// the sender next to nothing (CVE-2019-9512 to 9518, CVE-2023-44487, CVE-2025-8671). Who
-// goes on is read later, and so waits in his own buffers; nothing is refused, since a
-// connection that was cut would only be begun again.
+// What one connection over HTTP/2 may send that is no call and no part of one, and how many
+// of its calls may end without an answer, at a time: each costs the server about as much as
+// a call, and the sender next to nothing (CVE-2019-9512 to 9515 and 9518, CVE-2023-44487,
+// CVE-2025-8671). Who goes on is read later, and so waits in his own buffers; nothing is
+// refused, since a connection that was cut would only be begun again.
+//
+// A member whose calls to another all run out of time at once resets some 4,000, and does so
+// again after their time at the earliest: its messages are not behind them.
 const (
 	idleFramesPerSecond = 2_000
-	idleFramesAtOnce    = 4_000
+	idleFramesAtOnce    = 5_000
 )
 
 // A Pace holds the connections of gRPC servers to that.
@@ -29,7 +33,7 @@ type Pace struct {
 // NewPace makes one.
 func NewPace(r prometheus.Registerer) (*Pace, error) {
 	p := &Pace{prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "stellmap_connections_delayed_total", Help: "Times that a connection over HTTP/2 was read later, since it had sent much that is no call or calls that fail, by port.",
+		Name: "stellmap_connections_delayed_total", Help: "Times that a connection over HTTP/2 was read later, since it had sent much that is no call, or calls that had no answer, by port.",
 	}, []string{"port"})}
 	for _, d := range []Door{XDS, Peers} {
 		p.delayed.WithLabelValues(d.Port)
@@ -64,16 +68,28 @@ func (p pacing) Clone() credentials.TransportCredentials {
 type pacedConn struct {
 	net.Conn
 	delayed prometheus.Counter
-	due     atomic.Int64 // frames since it was last looked
+	due     atomic.Int64 // idle frames since it was last looked
+	earned  atomic.Int64 // what of them the server's own frames have asked for
 	paid    time.Time    // up to here its frames are used up; the reader's
 	in, out frames       // the reader's, and the writer's
-	begun   map[uint32]struct{}
 	ended   context.Context
 	end     context.CancelFunc
+
+	mu    sync.Mutex      // guards what follows
+	calls map[uint32]call // by stream
 }
 
+// A call is one of a connection's, until it ends.
+type call struct {
+	sends    bool // more can come from the client
+	answered bool // something has gone to it
+}
+
+// callsKept is above what a connection may have at once. Of calls beyond that nothing is known.
+const callsKept = 8_192
+
 func newPaced(c net.Conn, delayed prometheus.Counter) *pacedConn {
-	p := &pacedConn{Conn: c, delayed: delayed, begun: make(map[uint32]struct{})}
+	p := &pacedConn{Conn: c, delayed: delayed, calls: make(map[uint32]call)}
 	p.in.left = prefaceBytes
 	p.ended, p.end = context.WithCancel(context.Background())
 	return p
@@ -90,16 +106,12 @@ func (c *pacedConn) Read(b []byte) (int, error) {
 		c.wait(due)
 	}
 	n, err := c.Conn.Read(b)
-	if idle := c.in.count(b[:n], isIdle); idle > 0 {
-		c.due.Add(idle)
-	}
+	c.in.each(b[:n], c.came)
 	return n, err
 }
 
 func (c *pacedConn) Write(b []byte) (int, error) {
-	if failed := c.out.count(b, c.isFailure); failed > 0 {
-		c.due.Add(failed)
-	}
+	c.out.each(b, c.goes)
 	return c.Conn.Write(b)
 }
 
@@ -127,12 +139,15 @@ const (
 	prefaceBytes     = 24
 	frameHeaderBytes = 9
 
-	frameData        = 0x0
-	frameHeaders     = 0x1
-	frameReset       = 0x3
-	flagEndOfStream  = 0x1
-	flagPadded       = 0x8
-	streamsBegunKept = 4_096 // above what a connection has at once
+	frameData     = 0x0
+	frameHeaders  = 0x1
+	frameReset    = 0x3
+	frameSettings = 0x4
+	framePing     = 0x6
+	frameUpdate   = 0x8
+	flagEnd       = 0x1 // of a stream
+	flagAnswer    = 0x1 // to a ping, or to settings
+	flagPadded    = 0x8
 )
 
 // A frame is its header.
@@ -148,8 +163,8 @@ type frames struct {
 	have int // bytes of a header that have come
 }
 
-// count counts the frames of which that is true.
-func (f *frames) count(b []byte, is func(frame) bool) (n int64) {
+// each calls do for each header that ends in what has come.
+func (f *frames) each(b []byte, do func(frame)) {
 	for len(b) > 0 {
 		if f.left > 0 {
 			skip := min(int(f.left), len(b))
@@ -161,46 +176,105 @@ func (f *frames) count(b []byte, is func(frame) bool) (n int64) {
 		f.have += came
 		b = b[came:]
 		if f.have < frameHeaderBytes {
-			return n
+			return
 		}
 		f.have = 0
 		first := binary.BigEndian.Uint32(f.head[:])
 		f.left = first >> 8
-		if is(frame{first >> 8, binary.BigEndian.Uint32(f.head[5:]) &^ (1 << 31), byte(first), f.head[4]}) {
-			n++
-		}
+		do(frame{first >> 8, binary.BigEndian.Uint32(f.head[5:]) &^ (1 << 31), byte(first), f.head[4]})
 	}
-	return n
 }
 
-// isIdle says that a frame of a client is neither a call nor a part of one that moves it on.
-func isIdle(f frame) bool {
+// came takes in a frame of the client.
+func (c *pacedConn) came(f frame) {
 	switch f.kind {
 	case frameHeaders:
-		return false
-	case frameData: // an empty one is of use as the last; padding is nobody's who has something to say
-		return f.flags&flagPadded != 0 || f.length == 0 && f.flags&flagEndOfStream == 0
+		c.begins(f)
+	case frameData:
+		if !c.sends(f) || f.flags&flagPadded != 0 || f.length == 0 && f.flags&flagEnd == 0 {
+			c.due.Add(1)
+		}
+	case frameReset:
+		c.due.Add(1)
+		c.ends(f)
+	case framePing, frameSettings, frameUpdate: // be it that the server has asked for it
+		if c.earned.Load() > 0 {
+			c.earned.Add(-1)
+			return
+		}
+		c.due.Add(1)
+	default:
+		c.due.Add(1)
 	}
-	return true
 }
 
-// isFailure says that a frame of the server ends a call without an answer: it resets the
-// stream, or the first that it says is the last, which is a status alone.
-func (c *pacedConn) isFailure(f frame) bool {
+// earns is how many frames a client sends on account of one of the server's: an update of
+// the window of the stream and of the connection, and a ping by which it measures how much
+// of a window it needs.
+const earns = 3
+
+// goes takes in a frame of the server.
+func (c *pacedConn) goes(f frame) {
 	switch {
 	case f.kind == frameReset:
-		delete(c.begun, f.stream)
-		return true
-	case f.kind != frameHeaders:
-		return false
-	case f.flags&flagEndOfStream == 0:
-		if len(c.begun) >= streamsBegunKept { // of those that their client has reset nobody hears
-			clear(c.begun)
+		if _, lives := c.ends(f); lives { // else it says once more that the call has ended
+			c.due.Add(1)
 		}
-		c.begun[f.stream] = struct{}{}
-		return false
+		return
+	case f.kind == frameHeaders && f.flags&flagEnd != 0:
+		if one, lives := c.ends(f); !one.answered {
+			if lives {
+				c.due.Add(1)
+			}
+			return
+		}
+	case f.kind == frameHeaders:
+		c.answers(f)
+	case f.kind == frameData && f.length > 0:
+	case (f.kind == framePing || f.kind == frameSettings) && f.flags&flagAnswer == 0:
+	default:
+		return
 	}
-	_, answered := c.begun[f.stream]
-	delete(c.begun, f.stream)
-	return !answered
+	if c.earned.Load() < idleFramesAtOnce {
+		c.earned.Add(earns)
+	}
+}
+
+// begins notes a call. What comes after the header of a call that is known is its trailer.
+func (c *pacedConn) begins(f frame) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if one, known := c.calls[f.stream]; known || len(c.calls) < callsKept {
+		one.sends = f.flags&flagEnd == 0
+		c.calls[f.stream] = one
+	}
+}
+
+// sends says whether data belongs to a call whose client has more to send.
+func (c *pacedConn) sends(f frame) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	one := c.calls[f.stream]
+	if one.sends && f.flags&flagEnd != 0 {
+		c.calls[f.stream] = call{answered: one.answered}
+	}
+	return one.sends
+}
+
+func (c *pacedConn) answers(f frame) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if one, known := c.calls[f.stream]; known {
+		one.answered = true
+		c.calls[f.stream] = one
+	}
+}
+
+// ends forgets a call.
+func (c *pacedConn) ends(f frame) (one call, known bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	one, known = c.calls[f.stream]
+	delete(c.calls, f.stream)
+	return one, known
 }

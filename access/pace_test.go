@@ -40,6 +40,7 @@ func pacedPair(t *testing.T) (server *pacedConn, client net.Conn) {
 	near, far := net.Pipe()
 	delayed := prometheus.NewCounter(prometheus.CounterOpts{Name: "delayed"})
 	server = newPaced(near, delayed)
+	server.in.left = 0 // the preface is behind it
 	t.Cleanup(func() { server.Close(); far.Close() })
 	go func() { // ends with the pipe
 		io.Copy(io.Discard, far) //nolint:errcheck // it ends by an error
@@ -47,46 +48,53 @@ func pacedPair(t *testing.T) (server *pacedConn, client net.Conn) {
 	return server, far
 }
 
-// readAll is how long a server takes to read what its client sends after the preface.
+// readAll is how long a server takes to read what its client sends, and one byte more.
 func readAll(t *testing.T, server *pacedConn, client net.Conn, frames []byte) time.Duration {
 	t.Helper()
 	began := time.Now()
-	go client.Write(slices.Concat([]byte(http2.ClientPreface), frames)) //nolint:errcheck // who reads sees what has not come
-	if _, err := io.ReadFull(server, make([]byte, len(http2.ClientPreface)+len(frames))); err != nil {
+	frames = append(frames, 0) // of the next one
+	go client.Write(frames)    //nolint:errcheck // who reads sees what has not come
+	if _, err := io.ReadFull(server, make([]byte, len(frames)-1)); err != nil {
 		t.Fatal(err)
 	}
-	one := make([]byte, 1)
-	go client.Write(one) //nolint:errcheck // so does he here
-	if _, err := server.Read(one); err != nil {
+	if _, err := server.Read(make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}
+	server.in.have = 0
 	return time.Since(began)
+}
+
+// opens begins a call that has more to send, and closes one that has not.
+func opens(stream uint32) func(*http2.Framer) error {
+	return func(f *http2.Framer) error {
+		return f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: []byte{0x82}, EndHeaders: true})
+	}
 }
 
 // A client may send so many frames at once that are no call, of whatever kind, and then so
 // many a second: what comes faster is read later. Calls, and what they carry, never wait.
 func TestAConnectionIsHeldToItsPace(t *testing.T) {
-	block := []byte{0x82}
 	for name, write := range map[string]func(*http2.Framer) error{
-		"data":       func(f *http2.Framer) error { return f.WriteData(1, false, []byte("x")) },
-		"data's end": func(f *http2.Framer) error { return f.WriteData(1, true, nil) },
-		"calls": func(f *http2.Framer) error {
-			return f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block, EndHeaders: true})
-		},
-		"idle settings":     func(f *http2.Framer) error { return f.WriteSettings() },
-		"idle pings":        func(f *http2.Framer) error { return f.WritePing(false, [8]byte{1}) },
-		"idle answers":      func(f *http2.Framer) error { return f.WritePing(true, [8]byte{1}) },
-		"idle resets":       func(f *http2.Framer) error { return f.WriteRSTStream(1, http2.ErrCodeCancel) },
-		"idle updates":      func(f *http2.Framer) error { return f.WriteWindowUpdate(1, 1) },
-		"idle priorities":   func(f *http2.Framer) error { return f.WritePriority(1, http2.PriorityParam{Weight: 1}) },
-		"idle continuation": func(f *http2.Framer) error { return f.WriteContinuation(1, false, block) },
-		"idle unknown":      func(f *http2.Framer) error { return f.WriteRawFrame(0xbe, 0, 1, nil) },
-		"idle data":         func(f *http2.Framer) error { return f.WriteData(1, false, nil) },
-		"idle padding":      func(f *http2.Framer) error { return f.WriteDataPadded(1, false, nil, make([]byte, 9)) },
+		"data":               func(f *http2.Framer) error { return f.WriteData(1, false, []byte("x")) },
+		"calls":              opens(1),
+		"idle settings":      func(f *http2.Framer) error { return f.WriteSettings() },
+		"idle pings":         func(f *http2.Framer) error { return f.WritePing(false, [8]byte{1}) },
+		"idle answers":       func(f *http2.Framer) error { return f.WritePing(true, [8]byte{1}) },
+		"idle resets":        func(f *http2.Framer) error { return f.WriteRSTStream(1, http2.ErrCodeCancel) },
+		"idle updates":       func(f *http2.Framer) error { return f.WriteWindowUpdate(1, 1) },
+		"idle priorities":    func(f *http2.Framer) error { return f.WritePriority(1, http2.PriorityParam{Weight: 1}) },
+		"idle continuation":  func(f *http2.Framer) error { return f.WriteContinuation(1, false, []byte{0x82}) },
+		"idle unknown":       func(f *http2.Framer) error { return f.WriteRawFrame(0xbe, 0, 1, nil) },
+		"idle empty data":    func(f *http2.Framer) error { return f.WriteData(1, false, nil) },
+		"idle padding":       func(f *http2.Framer) error { return f.WriteDataPadded(1, false, nil, make([]byte, 9)) },
+		"idle data to none":  func(f *http2.Framer) error { return f.WriteData(3, false, []byte("x")) },
+		"idle data too late": func(f *http2.Framer) error { return f.WriteData(5, true, []byte("x")) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				server, client := pacedPair(t)
+				readAll(t, server, client, slices.Concat(framesOf(t, 1, opens(1)), framesOf(t, 1, opens(5)),
+					framesOf(t, 1, func(f *http2.Framer) error { return f.WriteData(5, true, []byte("x")) })))
 				const more = 1_000
 				took := readAll(t, server, client, framesOf(t, idleFramesAtOnce+more, write))
 				want := time.Duration(0)
@@ -102,6 +110,34 @@ func TestAConnectionIsHeldToItsPace(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A client tells a server how much more it takes, and measures that, for as much as the server sends: that is no flood.
+// No more is earned at once than may come at once anyway.
+func TestWhatTheServerAsksForIsNoFlood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server, client := pacedPair(t)
+		answer := framesOf(t, 1, func(f *http2.Framer) error { return f.WriteData(1, false, []byte("x")) })
+		asked := framesOf(t, 1, func(f *http2.Framer) error {
+			return errors.Join(f.WriteWindowUpdate(0, 1), f.WriteWindowUpdate(1, 1), f.WritePing(false, [8]byte{1}))
+		})
+		for range 4 * idleFramesAtOnce {
+			if _, err := server.Write(answer); err != nil {
+				t.Fatal(err)
+			}
+			if took := readAll(t, server, client, asked); took != 0 {
+				t.Fatalf("it takes %v", took)
+			}
+		}
+		if _, err := server.Write(bytes.Repeat(answer, 4*idleFramesAtOnce)); err != nil {
+			t.Fatal(err)
+		}
+		const more = idleFramesPerSecond // beside what was earned, and what may come at once
+		pings := framesOf(t, 2*idleFramesAtOnce+more, func(f *http2.Framer) error { return f.WritePing(false, [8]byte{1}) })
+		if took := readAll(t, server, client, pings); took > time.Second || took <= time.Second-earns*time.Second/idleFramesPerSecond {
+			t.Errorf("it takes %v, want a second", took)
+		}
+	})
 }
 
 func valueOfCounter(t *testing.T, c prometheus.Counter) float64 {
@@ -122,41 +158,50 @@ func TestAPaceIsTakenUpAgain(t *testing.T) {
 			t.Errorf("at once: %v", took)
 		}
 		<-time.After(time.Second)
-		server.in = frames{left: prefaceBytes}
 		if took := readAll(t, server, client, framesOf(t, idleFramesPerSecond, ping)); took != 0 {
 			t.Errorf("a second later: %v", took)
 		}
-		server.in = frames{left: prefaceBytes}
 		if took := readAll(t, server, client, framesOf(t, idleFramesPerSecond/10, ping)); took != time.Second/10 {
 			t.Errorf("and then: %v", took)
 		}
 	})
 }
 
-// A client whose calls fail, or are reset for what is wrong with them, is held to the same
-// pace. One who is answered is not, be it with a failure after an answer has begun.
+// A client whose calls end without an answer, or that resets them, is held to the same pace.
+// One who is answered is not, be it with a failure after an answer has begun, or by a reset
+// that only says once more that the call has ended.
 func TestCallsThatFailAreHeldToThePace(t *testing.T) {
+	headers := func(f *http2.Framer, stream uint32, end bool) error {
+		return f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: []byte{0x88}, EndHeaders: true, EndStream: end})
+	}
 	for name, c := range map[string]struct {
 		answer func(*http2.Framer, uint32) error
 		waits  bool
 	}{
 		"answered": {func(f *http2.Framer, stream uint32) error {
-			return errors.Join(
-				f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: []byte{0x88}, EndHeaders: true}),
-				f.WriteData(stream, false, []byte("x")),
-				f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: []byte{0x88}, EndHeaders: true, EndStream: true}))
+			return errors.Join(headers(f, stream, false), f.WriteData(stream, false, []byte("x")), headers(f, stream, true), f.WriteRSTStream(stream, http2.ErrCodeNo))
 		}, false},
 		"a status alone": {func(f *http2.Framer, stream uint32) error {
-			return f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: []byte{0x88}, EndHeaders: true, EndStream: true})
+			return errors.Join(headers(f, stream, true), f.WriteRSTStream(stream, http2.ErrCodeNo))
 		}, true},
 		"reset": {func(f *http2.Framer, stream uint32) error { return f.WriteRSTStream(stream, http2.ErrCodeProtocol) }, true},
+		"reset amid answers": {func(f *http2.Framer, stream uint32) error {
+			return errors.Join(headers(f, stream, false), f.WriteRSTStream(stream, http2.ErrCodeInternal))
+		}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				server, client := pacedPair(t)
+				const calls = idleFramesAtOnce + idleFramesPerSecond
 				stream := uint32(1)
-				answers := framesOf(t, idleFramesAtOnce+idleFramesPerSecond, func(f *http2.Framer) error { stream += 2; return c.answer(f, stream) })
-				if _, err := server.Write(answers); err != nil {
+				each := func(do func(*http2.Framer, uint32) error) []byte {
+					stream = 1
+					return framesOf(t, calls, func(f *http2.Framer) error { stream += 2; return do(f, stream) })
+				}
+				if took := readAll(t, server, client, each(func(f *http2.Framer, stream uint32) error { return opens(stream)(f) })); took != 0 {
+					t.Errorf("to begin them takes %v", took)
+				}
+				if _, err := server.Write(each(c.answer)); err != nil {
 					t.Fatal(err)
 				}
 				took, want := readAll(t, server, client, nil), time.Duration(0)
@@ -166,22 +211,28 @@ func TestCallsThatFailAreHeldToThePace(t *testing.T) {
 				if took != want {
 					t.Errorf("it takes %v, want %v", took, want)
 				}
-				if len(server.begun) != 0 {
-					t.Errorf("%d calls are kept that have ended", len(server.begun))
+				if len(server.calls) != 0 {
+					t.Errorf("%d calls are kept that have ended", len(server.calls))
 				}
 			})
 		})
 	}
 }
 
-// Of calls that their clients reset nobody says that they have ended; no more than so many are kept.
+// No more calls are kept than so many; those that their clients reset are not.
 func TestCallsThatAreKeptAreBounded(t *testing.T) {
 	server, _ := pacedPair(t)
-	for stream := range uint32(3 * streamsBegunKept) {
-		server.isFailure(frame{stream: stream, kind: frameHeaders})
-		if len(server.begun) > streamsBegunKept {
-			t.Fatalf("%d are kept, the most is %d", len(server.begun), streamsBegunKept)
+	for stream := range uint32(2 * callsKept) {
+		server.came(frame{stream: 2*stream + 1, kind: frameHeaders})
+		if len(server.calls) > callsKept {
+			t.Fatalf("%d are kept, the most is %d", len(server.calls), callsKept)
 		}
+	}
+	for stream := range uint32(2 * callsKept) {
+		server.came(frame{stream: 2*stream + 1, kind: frameReset})
+	}
+	if len(server.calls) != 0 {
+		t.Errorf("%d are kept that were reset", len(server.calls))
 	}
 }
 
@@ -210,17 +261,14 @@ func FuzzFrames(f *testing.F) {
 	corpus.Add(f, "half a header", ping[:len(ping)-12], byte(1))
 	corpus.Add(f, "a length that nobody sends", []byte("\xff\xff\xff\x06\x00\x00\x00\x00\x00........."), byte(3))
 	f.Fuzz(func(t *testing.T, b []byte, piece byte) {
-		each := func(into *[]frame) func(frame) bool {
-			return func(f frame) bool { *into = append(*into, f); return isIdle(f) }
-		}
 		var whole, inPieces []frame
 		var one, many frames
-		idle, sum := one.count(b, each(&whole)), int64(0)
+		one.each(b, func(f frame) { whole = append(whole, f) })
 		for part := range slices.Chunk(b, int(piece)+1) {
-			sum += many.count(part, each(&inPieces))
+			many.each(part, func(f frame) { inPieces = append(inPieces, f) })
 		}
-		if idle != sum || !slices.Equal(whole, inPieces) || one != many {
-			t.Errorf("in one piece %d of %v and %+v, in pieces of %d bytes %d of %v and %+v", idle, whole, one, int(piece)+1, sum, inPieces, many)
+		if !slices.Equal(whole, inPieces) || one != many {
+			t.Errorf("in one piece %v and %+v, in pieces of %d bytes %v and %+v", whole, one, int(piece)+1, inPieces, many)
 		}
 		if len(whole)*frameHeaderBytes > len(b) {
 			t.Errorf("%d frames in %d bytes", len(whole), len(b))
@@ -228,16 +276,18 @@ func FuzzFrames(f *testing.F) {
 	})
 }
 
-// BenchmarkPace: what a piece of so many frames of 16 KiB, or of nothing but headers, costs.
+// BenchmarkPace: what it costs to look at 32 KiB of frames of a call that the client sends.
 func BenchmarkPace(b *testing.B) {
-	for _, size := range []int{0, 100, 16 << 10} {
+	for _, size := range []int{1, 100, 16 << 10} {
 		b.Run(fmt.Sprintf("frames of %d bytes", size), func(b *testing.B) {
-			piece := framesOf(b, 1+(32<<10)/(size+frameHeaderBytes), func(f *http2.Framer) error { return f.WriteData(1, true, make([]byte, size)) })
-			var f frames
+			piece := framesOf(b, 1+(32<<10)/(size+frameHeaderBytes), func(f *http2.Framer) error { return f.WriteData(1, false, make([]byte, size)) })
+			c := newPaced(nil, nil)
+			c.in.left = 0
+			c.came(frame{stream: 1, kind: frameHeaders})
 			b.SetBytes(int64(len(piece)))
 			b.ReportAllocs()
 			for b.Loop() {
-				f.count(piece, isIdle)
+				c.in.each(piece, c.came)
 			}
 		})
 	}

@@ -42,8 +42,8 @@ const (
 // victim is the member that is attacked, and those who may come to it.
 type victim struct {
 	*member
-	c     *cluster
-	trust *authority // of its TLS; nil = there is none
+	c         *cluster
+	authority *authority // of its TLS; nil = there is none
 }
 
 // Who attacks each port of a member with TLS, where the attack goes on behind the handshake.
@@ -64,7 +64,7 @@ func TestRawAttacks(t *testing.T) {
 		c := newClusterWith(t, 1, a.prepare(a.client("orders", "ns/default/sa/orders")))
 		a.client("copy", "replicator/cn-sh")
 		a.client("lin", "operator/lin")
-		(&victim{member: c.members[0], c: c, trust: &a}).withstand(t)
+		(&victim{member: c.members[0], c: c, authority: &a}).withstand(t)
 	})
 }
 
@@ -76,7 +76,7 @@ func (v *victim) withstand(t *testing.T) {
 	// The runtime gives memory back slowly: what one attack may hold is there for the next, too.
 	slices.SortStableFunc(all, func(a, b attack) int { return cmp.Compare(a.mayHold(), b.mayHold()) })
 	for _, one := range all {
-		secured := v.trust != nil
+		secured := v.authority != nil
 		if one.secure && !secured {
 			continue
 		}
@@ -187,7 +187,7 @@ func (v *victim) newPolite(t *testing.T) *polite {
 	ctx, end := context.WithCancel(context.Background())
 	p := &polite{end: end}
 	t.Cleanup(func() { end(); p.gone.Wait() })
-	secure, trust := insecure.NewCredentials(), v.member.trust
+	secure, trust := insecure.NewCredentials(), v.trust
 	if trust != nil {
 		secure = credentials.NewTLS(trust.Clone())
 	}

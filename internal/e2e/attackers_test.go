@@ -73,12 +73,13 @@ const (
 	attackPause = time.Second           // before one who says nothing comes again: who comes at once is no idle connection
 )
 
-// attackers is such a process, as its parent sees it.
+// attackersProcess is such a process, as its parent sees it.
 type attackersProcess struct {
 	acts atomic.Int64 // done so far
 	cmd  *exec.Cmd
 	in   io.Closer // its end is the attack's
 	read sync.WaitGroup
+	end  func() error // ends it, once
 
 	mu   sync.Mutex // guards what follows
 	said []string   // what is wrong with the member
@@ -88,8 +89,8 @@ type attackersProcess struct {
 func (v *victim) send(t *testing.T, plan attackPlan) *attackersProcess {
 	t.Helper()
 	plan.Address, plan.Host = v.address(plan.Port), v.host
-	if v.trust != nil {
-		plan.Trust, plan.As = v.trust.dir, attackerNames[plan.Port]
+	if v.authority != nil {
+		plan.Trust, plan.As = v.authority.dir, attackerNames[plan.Port]
 	}
 	text, err := json.Marshal(plan)
 	if err != nil {
@@ -118,6 +119,12 @@ func (v *victim) send(t *testing.T, plan attackPlan) *attackersProcess {
 	}
 	a.in = in
 	a.read.Go(func() { a.listen(out) })
+	a.end = sync.OnceValue(func() error {
+		a.in.Close()
+		a.read.Wait()
+		return a.cmd.Wait()
+	})
+	t.Cleanup(func() { a.end() }) //nolint:errcheck // who has stopped it has seen the error
 	return a
 }
 
@@ -133,6 +140,7 @@ func (a *attackersProcess) listen(out io.Reader) {
 		a.said = append(a.said, lines.Text())
 		a.mu.Unlock()
 	}
+	io.Copy(io.Discard, out) //nolint:errcheck // a line that is too long holds nobody up
 }
 
 func (a *attackersProcess) fault() error {
@@ -144,12 +152,8 @@ func (a *attackersProcess) fault() error {
 	return errors.New(a.said[0]) // the others say the same
 }
 
-// stop ends the attack.
-func (a *attackersProcess) stop() error {
-	a.in.Close()
-	a.read.Wait()
-	return errors.Join(a.cmd.Wait(), a.fault())
-}
+// stop ends the attack, and tells what was wrong.
+func (a *attackersProcess) stop() error { return errors.Join(a.end(), a.fault()) }
 
 // A target is what the attackers know of a member, and what they have done to it.
 type target struct {
@@ -200,15 +204,22 @@ func attackAsTold(plan string) error {
 	for {
 		select {
 		case err := <-broken:
-			fmt.Println(strings.ReplaceAll(err.Error(), "\n", " "))
+			tell(err)
 		case <-told.C:
 			fmt.Println("acts", at.acts.Load())
 		case <-ctx.Done():
 			crowd.Wait()
+			close(broken)
+			for err := range broken {
+				tell(err)
+			}
 			return nil
 		}
 	}
 }
+
+// tell says in a line what is wrong with the member.
+func tell(err error) { fmt.Println(strings.ReplaceAll(err.Error(), "\n", " ")) }
 
 // attack is one connection of a crowd after the other.
 func (at *target) attack(ctx context.Context, one attack) error {

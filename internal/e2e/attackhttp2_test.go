@@ -44,6 +44,7 @@ func attacksOnHTTP2(attackers int) []attack {
 			}
 			return h.framer.WriteData(h.stream, false, nil)
 		}),
+		flood("data for no call", func(h *h2) error { return h.framer.WriteData(3, false, []byte("x")) }),
 		flood("headers that go on for ever", func(h *h2) error {
 			if h.stream == 1 {
 				h.stream = 3
