@@ -32,6 +32,7 @@ type step struct {
 	entry  Entry
 
 	regionInstances int // how many a copy may have
+	sweepMost       int // instances of one that one command removes
 
 	sharedEnded int      // instances that went with their shared leases
 	services    []*draft // the services that the entry touches, in the order it does

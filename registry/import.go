@@ -29,7 +29,7 @@ import (
 const (
 	// ImportItemsMax is how many items one command may have.
 	ImportItemsMax = 256
-	sweepMax       = 1_024 // instances that one command removes
+	sweepMax       = 1_024 // instances of a copy that one command removes, or makes stale
 	sweepLeast     = 5     // a sweep is held if it would remove so many or all,
 	sweepPercent   = 30    // and more than so many in a hundred
 )

@@ -261,22 +261,24 @@ func TestASweepIsBounded(t *testing.T) {
 	}
 	at := ImportCursor{Incarnation: "cafe", Selections: "all", Sync: 1}
 	step(ImportStepBegin, at)
-	const all, gone = 8 * sweepMax, 2*sweepMax + 1
+	const most = 16
+	const all, gone = 8 * most, 2*most + 1
+	m.machine.sweepMost = most
 	for n := 0; n < all; n += ImportItemsMax {
 		at.Parts++
-		step(ImportStepPart, at, numberedItems(t, n, ImportItemsMax)...)
+		step(ImportStepPart, at, numberedItems(t, n, min(ImportItemsMax, all-n))...)
 	}
 	step(ImportStepSweep, ImportCursor{Incarnation: "cafe", Selections: "all", Revision: 5})
 	at.Sync, at.Parts = 2, 0
 	step(ImportStepBegin, at)
 	for n := gone; n < all; {
-		most := min(ImportItemsMax, all-n)
+		count := min(ImportItemsMax, all-n)
 		at.Parts++
-		step(ImportStepPart, at, numberedItems(t, n, most)...)
-		n += most
+		step(ImportStepPart, at, numberedItems(t, n, count)...)
+		n += count
 	}
 	end := ImportCursor{Incarnation: "cafe", Selections: "all", Revision: 9}
-	for left := all - sweepMax; step(ImportStepSweep, end); left -= sweepMax {
+	for left := all - most; step(ImportStepSweep, end); left -= most {
 		mustEqual(t, "what is left after a part of the sweep", m.registry.Region(k).Instances, left)
 	}
 	mustEqual(t, "what is left after the sweep", m.registry.Region(k).Instances, all-gone)
@@ -285,7 +287,7 @@ func TestASweepIsBounded(t *testing.T) {
 	if _, err := m.registry.ControlRegion(context.Background(), k, RegionForget); err != nil {
 		t.Fatal(err)
 	}
-	mustEqual(t, "the commands that it took to forget", int(m.index-before), (all-gone)/sweepMax+1)
+	mustEqual(t, "the commands that it took to forget", int(m.index-before), (all-gone)/most+1)
 	mustEqual(t, "what is left of a forgotten region", m.registry.Region(k).Instances, 0)
 }
 

@@ -1,24 +1,45 @@
 package registry
 
-import "slices"
+import (
+	"fmt"
+	"slices"
+)
 
 // A walk is where the removal of a copy's instances stands, which takes many commands:
-// none of the services before those has anything to remove any more. It is not written
-// down, since a member without it finds the same from the beginning, only later.
+// none before that has anything to remove any more. It is not written down, since a
+// member without it finds the same from the beginning, only later.
 type walk struct {
 	known    bool
-	all      bool   // everything goes, and not only what is not marked
-	syncs    uint64 // what is marked
-	services []ServiceKey
+	all      bool         // everything goes, and not only what is not marked
+	syncs    uint64       // what is marked
+	services []ServiceKey // that are left, sorted
+	at       string       // the id in the first of them where it goes on
 }
 
-// remaining are the services that may have something to remove, sorted. Nothing comes into
-// those before them meanwhile: what is told has the mark, and while everything goes nothing is.
+// remaining is what may have something to remove. Nothing comes into what is before that
+// meanwhile: what is told has the mark, and while everything goes nothing is.
 func (im *imports) remaining(all bool) *walk {
-	if w := &im.walk; !w.known || w.all != all || w.syncs != im.region.syncs {
+	if w := &im.walk; !w.known || w.all != all || w.syncs != im.region.syncs || mutant("sweep_takes_what_was_told") {
 		*w = walk{known: true, all: all, syncs: im.region.syncs, services: im.sorted()}
 	}
 	return &im.walk
+}
+
+// leaving walks on over the instances that go, by service and id, until it is told to stop.
+func (s *state) leaving(of *imports, w *walk, fn func(*Instance) (more bool)) {
+	for ; len(w.services) > 0; w.services, w.at = w.services[1:], "" {
+		svc := s.services[w.services[0]]
+		if svc == nil { // its last instance, which was told to be gone, was all that there was of it
+			continue
+		}
+		from, _ := searchID(svc.instances, w.at)
+		for _, i := range svc.instances[from:] {
+			if of.leaves(i, w.all) && !fn(i) {
+				w.at = i.ID
+				return
+			}
+		}
+	}
 }
 
 func (im *imports) sorted() []ServiceKey {
@@ -49,59 +70,43 @@ func (im *imports) empties() bool {
 	return im != nil && im.region.Forgotten != 0 && im.instances > 0
 }
 
-// imported walks the instances of a region, by service and id, until it is told to stop.
-func (s *state) imported(k RegionKey, fn func(*Instance) (more bool)) {
-	of := s.imports[k]
-	if of == nil {
-		return
-	}
-	for _, service := range of.sorted() {
-		for _, i := range s.services[service].instances {
-			if i.Imported != nil && i.regionKey() == k && !fn(i) {
-				return
-			}
-		}
-	}
-}
-
 // lacksMore says whether something was not told that was not held before.
 func (t *step) lacksMore(of *imports, held HeldSweep) bool {
-	more := held.Since == 0
+	more, look := held.Since == 0, *of.remaining(false) // which stays where it is: all of it may be let go of yet
 	if !more {
-		t.state.imported(of.region.Key, func(i *Instance) bool {
-			more = of.leaves(i, false) && i.Imported.SeenAt >= held.Since
+		t.state.leaving(of, &look, func(i *Instance) bool {
+			more = i.Imported.SeenAt >= held.Since
 			return !more
 		})
 	}
 	return more
 }
 
-// removeImported removes instances of a region, as many as one command may.
+// removeImported removes instances of a region, as many as one command may. It looks no
+// further than that, and nowhere where none goes, which most full syncs end with.
 func (t *step) removeImported(k RegionKey, all bool) (more bool) {
 	of := t.state.importsOf(k)
-	w, room := of.remaining(all), sweepMax
-	for ; len(w.services) > 0; w.services = w.services[1:] {
-		svc := t.state.services[w.services[0]]
-		if svc == nil { // its last instance, which was told to be gone, was all that there was of it
-			continue
-		}
-		var gone []*Instance
-		for _, i := range svc.instances {
-			if !of.leaves(i, all) {
-				continue
-			}
-			if len(gone) == room {
-				more = true
-				break
-			}
-			gone = append(gone, i)
-		}
-		for _, i := range gone {
-			t.remove(i)
-		}
-		if room -= len(gone); more {
-			return true
-		}
+	count := of.unmarked()
+	if all {
+		count = of.instances
 	}
-	return false
+	most := min(count, t.sweepMost)
+	if most == 0 {
+		return false
+	}
+	gone, w := make([]*Instance, 0, most), of.remaining(all)
+	t.state.leaving(of, w, func(i *Instance) bool {
+		gone = append(gone, i)
+		return len(gone) < most
+	})
+	if len(gone) < most {
+		panic(fmt.Sprintf("registry: entry %d of term %d removes %d of %d instances of region %q, cluster %d, and finds %d of them: what is remembered of their removal is wrong", t.entry.Index, t.entry.Term, most, count, k.Region, k.Cluster, len(gone)))
+	}
+	for _, i := range gone {
+		t.remove(i)
+	}
+	if more = count > most; !more {
+		*w = walk{} // with what it holds
+	}
+	return more
 }

@@ -45,7 +45,8 @@ type Machine struct {
 	edition  atomic.Pointer[Edition]                                 // of what is written down of access
 	term     atomic.Uint64                                           // of the newest entry published, whoever it was for
 
-	regionInstances int // how many a copy may have; tests make it smaller
+	regionInstances int // how many a copy may have; tests make it smaller, like the next
+	sweepMost       int // instances of one that one command removes
 
 	working *state   // used by the goroutine that applies, like the next two
 	applied Revision // the last entry applied
@@ -88,7 +89,7 @@ func OpenMachine(c MachineConfig) (*Machine, error) {
 	m := &Machine{
 		history: c.History, engine: c.Engine, log: loggerOr(c.Logger), reader: newReader(c.Region),
 		ring: newRing(cmp.Or(c.EventsMax, ringEventsMax), ringBytesMax, at), waker: newWaker(at), catchUps: newCatchUps(), leases: newLeases(now), rota: newRota(now), views: &views{now: now, newID: c.ViewID}, metrics: newMachineMetrics(),
-		applied: at, revision: at, regionInstances: regionInstancesMax,
+		applied: at, revision: at, regionInstances: regionInstancesMax, sweepMost: sweepMax,
 	}
 	m.reports = newReports(now, func(full string) { m.metrics.reportsForgotten.WithLabelValues(full).Inc() })
 	if m.views.newID == nil {
@@ -283,7 +284,7 @@ func (m *Machine) Apply(b *storage.Batch, e Entry) []byte {
 	if len(e.Data) == 0 {
 		return nil
 	}
-	t := &step{state: m.working, reader: m.reader, batch: b, entry: e, regionInstances: m.regionInstances}
+	t := &step{state: m.working, reader: m.reader, batch: b, entry: e, regionInstances: m.regionInstances, sweepMost: m.sweepMost}
 	reply := t.run()
 	m.pending = append(m.pending, t.changes...)
 	return reply

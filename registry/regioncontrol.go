@@ -38,7 +38,7 @@ func (t *step) controlRegion(c *recordv1.ControlRegion) *recordv1.Result {
 	if of == nil {
 		return &recordv1.Result{Code: recordv1.Result_CODE_NOT_FOUND}
 	}
-	next, more := of.region, false
+	next, more, had := of.region, false, of.instances
 	switch c.GetAction() {
 	case recordv1.ControlRegion_ACTION_PAUSE:
 		next.Paused = true
@@ -71,7 +71,7 @@ func (t *step) controlRegion(c *recordv1.ControlRegion) *recordv1.Result {
 	default:
 		panic(fmt.Sprintf("registry: entry %d of term %d wants something of a region that this version does not know: run a newer version", t.entry.Index, t.entry.Term))
 	}
-	changed := next != of.region || more
+	changed := next != of.region || of.instances < had
 	t.putRegion(&next)
 	return &recordv1.Result{Code: recordv1.Result_CODE_OK, Changed: changed, More: more}
 }

@@ -35,6 +35,7 @@ func TestEqualLogsMakeEqualMembers(t *testing.T) {
 				n := sizes[random.IntN(len(sizes))]
 				if n < 0 {
 					got.machine = mustOpen(t, got.engine)
+					got.machine.sweepMost = replicaSweepMost
 					continue
 				}
 				n = min(n, len(rest))
@@ -45,6 +46,9 @@ func TestEqualLogsMakeEqualMembers(t *testing.T) {
 		}
 	}
 }
+
+// replicaSweepMost is so few that what goes of a copy takes several commands, with others between.
+const replicaSweepMost = 2
 
 // A replica applies a log, and notes all that it answers and tells.
 type replica struct {
@@ -61,6 +65,7 @@ type replica struct {
 
 func newReplica(t *testing.T) *replica {
 	engine, machine := openEmpty(t)
+	machine.sweepMost = replicaSweepMost
 	return &replica{t: t, engine: engine, machine: machine, mirror: make(map[InstanceKey]*Instance), seen: make(map[ServiceKey]*Service), times: make(map[Revision]int64)}
 }
 
@@ -243,6 +248,9 @@ func mustHold(t *testing.T, m *Machine) {
 		}
 	}
 	mustBeImported(t, m.published)
+	for _, of := range m.working.imports {
+		mustLeave(t, m.working, of)
+	}
 	for name, has := range m.published.holdings {
 		if *has != holdings[name] {
 			t.Fatalf("namespace %s is counted as %+v, not %+v", name, *has, holdings[name])
