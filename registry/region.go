@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	recordv1 "github.com/stellmap/stellmap/api/proto/stellmap/record/v1"
@@ -43,6 +45,16 @@ func (k RegionKey) compare(o RegionKey) int {
 // instanceID is what an instance of the region is called here.
 func (k RegionKey) instanceID(id string) string {
 	return fmt.Sprintf("%s/%d/%s", k.Region, k.Cluster, id)
+}
+
+// cutInstanceID takes apart what an instance of another region is called here, if it is
+// written as instanceID writes it and says what can be.
+func cutInstanceID(id string) (of RegionKey, there string, isAnothers bool) {
+	region, rest, _ := strings.Cut(id, "/")
+	cluster, there, _ := strings.Cut(rest, "/")
+	number, err := strconv.ParseUint(cluster, 10, 64)
+	of = RegionKey{Region: region, Cluster: number}
+	return of, there, err == nil && isName(region, ".-_") && there != "" && isID(there) && of.instanceID(there) == id
 }
 
 // Imported is where an instance of another region is from, beside its region.

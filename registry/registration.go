@@ -1,6 +1,9 @@
 package registry
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // A Registration is what a workload says of itself, as it was written.
 // Register trims, checks and completes it.
@@ -97,6 +100,20 @@ func (r InstanceRef) key() (InstanceKey, error) {
 	var bad problems
 	n := r.normalize(&bad)
 	return InstanceKey{Namespace: n.Namespace, Service: n.Service, ID: n.ID}, bad.err()
+}
+
+// seenKey is the key for who only reads, and may name an instance of another region as well,
+// by what it is called here.
+func (r InstanceRef) seenKey() (InstanceKey, error) {
+	of, there, isAnothers := cutInstanceID(strings.TrimSpace(r.ID))
+	if isAnothers {
+		r.ID = there
+	}
+	k, err := r.key()
+	if isAnothers {
+		k.ID = of.instanceID(k.ID)
+	}
+	return k, err
 }
 
 // Name is what people call the instance: namespace/service/id.

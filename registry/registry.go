@@ -236,10 +236,10 @@ func (r *Registry) LastHeartbeats(instances []*Instance) []int64 {
 	return r.machine.LastHeartbeats(instances)
 }
 
-// Get reads one instance, of whatever status. The revision is the one that the
+// Get reads one instance, of whatever status, another region's too. The revision is the one that the
 // answer was read at, with ErrNotFound too.
 func (r *Registry) Get(ctx context.Context, ref InstanceRef, consistency Consistency) (*Instance, Revision, error) {
-	k, err := ref.key()
+	k, err := ref.seenKey()
 	if err != nil {
 		return nil, 0, err
 	}
