@@ -55,6 +55,9 @@ func TestConfig(t *testing.T) {
 		if c.Server.WatchesPerAddress != auto {
 			fmt.Fprintf(&b, "watches of an address: %d\n", c.watchesPerAddress())
 		}
+		if l := c.Limits; strings.Contains(d.Input, "[limits]") {
+			fmt.Fprintf(&b, "limits %+v; requests of a stream: %d\n", l, c.limit(l.StreamRequests, streamRequestsDefault))
+		}
 		fmt.Fprintf(&b, "xds.stale_start_after %v, log %s %s, snapshot after %d or %d bytes, keep %d, tail %d\n",
 			c.XDS.StaleStartAfter, c.Log.Level, c.Log.Format, c.Snapshot.Entries, c.Snapshot.Bytes, c.Snapshot.Keep, c.Snapshot.Tail)
 		if x := c.XDS; x.StreamAge != 30*time.Minute || x.FirstResponses != 2000 {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"regexp"
@@ -320,7 +321,7 @@ func (k kind) check(value string) string {
 		return checkWord(value)
 	case kindRoom:
 		if n, err := strconv.ParseUint(value, 10, 31); value != auto && (err != nil || n == 0) {
-			return fmt.Sprintf("%q is neither auto nor a whole number from 1 on", value)
+			return fmt.Sprintf("%q is neither auto nor a whole number from 1 to %d", value, math.MaxInt32)
 		}
 	case kindRatio:
 		if n, err := strconv.ParseFloat(value, 64); err != nil || !(n > 0 && n <= 1) {

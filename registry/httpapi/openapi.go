@@ -51,7 +51,7 @@ type eventsAnswer struct{ otherwise any } // nil = it is always a stream
 var freshQuery = []string{consistencyName, stalenessName}
 
 // refusedAlways is what every call of v2 may be refused with.
-var refusedAlways = []string{registry.CodeBadRequest, "unauthenticated", "forbidden", "busy", "no_leader", "stopping", "not_ready", registry.CodeInternal}
+var refusedAlways = []string{registry.CodeBadRequest, "unauthenticated", "forbidden", "busy", "too_many_requests", "no_leader", "stopping", "not_ready", registry.CodeInternal}
 
 // What may be refused beside that.
 var (
