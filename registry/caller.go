@@ -95,6 +95,21 @@ func Permit(ctx context.Context, a Ask) error {
 	return nil
 }
 
+// KnownTo says whether whoever a context is for may know that a service is there: he may
+// read its instances.
+func (k ServiceKey) KnownTo(ctx context.Context) bool {
+	return Permit(ctx, Ask{Verb: VerbRead, Resource: ResourceInstances, Namespace: k.Namespace, Service: k.Service}) == nil
+}
+
+// NameFor is a service in what is said to whoever a context is for about another one: what
+// it is called only who may know that it is there is told.
+func (k ServiceKey) NameFor(ctx context.Context) string {
+	if !k.KnownTo(ctx) {
+		return "service (you may not read which one)"
+	}
+	return "service " + k.Service + " in namespace " + k.Namespace
+}
+
 // PermitSome is Permit for any object of the kind.
 func PermitSome(ctx context.Context, a Ask) error {
 	if c := CallerOf(ctx); c != nil && !c.AllowsSome(a) {

@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -256,23 +257,24 @@ func (c *cache) routesOf(s *scope) []hostRoute {
 	return routes
 }
 
-// withheld is everything that is registered and not shown, found on demand.
-func (c *cache) withheld(region string) []Withheld {
+// withheld is everything that is registered and not shown, found on demand. What another
+// service has to do with it is told whoever a context is for without its name, if he may not read it.
+func (c *cache) withheld(ctx context.Context, region string) []Withheld {
 	var out []Withheld
 	for _, k := range c.machine.ServiceKeys("") {
 		if s := c.machine.Service(k); s != nil {
-			out = append(out, c.withheldOf(s, region)...)
+			out = append(out, c.withheldOf(ctx, s, region)...)
 		}
 	}
 	return out
 }
 
-func (c *cache) withheldOf(s *registry.Service, region string) []Withheld {
+func (c *cache) withheldOf(ctx context.Context, s *registry.Service, region string) []Withheld {
 	var out []Withheld
 	rules, wrongRoutes := soundRules(s, c.earlier)
 	shown, wrongHosts := soundAssignment(s, c.earlier)
 	for n, e := range s.Endpoints {
-		if reason := c.taken(s.Key, n); reason != "" {
+		if reason := c.taken(ctx, s.Key, n); reason != "" {
 			out = append(out, Withheld{Service: s.Key, Endpoint: e.Name, Reason: reason})
 			continue
 		}
@@ -299,21 +301,21 @@ func (c *cache) withheldOf(s *registry.Service, region string) []Withheld {
 	if wrongRoutes != nil {
 		out = append(out, Withheld{Service: s.Key, Reason: reasonUnsound("the routes", wrongRoutes)})
 	}
-	return append(append(out, c.withheldAtGateways(s)...), c.withheldRules(s)...)
+	return append(append(out, c.withheldAtGateways(s)...), c.withheldRules(ctx, s)...)
 }
 
 // withheldRules is what a policy says of routes that no proxy is told of.
-func (c *cache) withheldRules(s *registry.Service) []Withheld {
+func (c *cache) withheldRules(ctx context.Context, s *registry.Service) []Withheld {
 	if s.Policy == nil {
 		return nil
 	}
 	var out []Withheld
-	out = append(out, c.withheldLocal(s)...)
+	out = append(out, c.withheldLocal(ctx, s)...)
 	if s.Policy.Checks != nil && len(s.Endpoints) > 0 && checkOf(s.Policy, dialectOf(s.Endpoints[0].Protocol)) == nil {
 		out = append(out, Withheld{Service: s.Key, Endpoint: s.Endpoints[0].Name, Reason: reasonCheck(s.Endpoints[0].Protocol)})
 	}
 	for n, one := range s.Policy.Subsets {
-		if reason := c.taken(s.Key, len(s.Endpoints)+n); reason != "" {
+		if reason := c.taken(ctx, s.Key, len(s.Endpoints)+n); reason != "" {
 			out = append(out, Withheld{Service: s.Key, Reason: reasonSubset(one.Name, reason)})
 		}
 	}
@@ -337,13 +339,22 @@ func (c *cache) isThere(cluster string) bool {
 }
 
 // taken says who has the name that a service claims, if it is not the service itself.
-func (c *cache) taken(k registry.ServiceKey, claim int) string {
+func (c *cache) taken(ctx context.Context, k registry.ServiceKey, claim int) string {
+	name, by := c.usurper(k, claim)
+	if name == "" {
+		return ""
+	}
+	return reasonTaken(name, by.NameFor(ctx))
+}
+
+// usurper is who has the name that a service claims; "" where it is the service itself.
+func (c *cache) usurper(k registry.ServiceKey, claim int) (name string, by registry.ServiceKey) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	l := c.directory.services[k]
 	if l == nil || claim >= len(l.claims) || c.directory.owns(l.claims[claim]) {
-		return ""
+		return "", by
 	}
 	mine := l.claims[claim]
-	return reasonTaken(mine.stem, c.directory.owner(mine).listing.key)
+	return mine.stem, c.directory.owner(mine).listing.key
 }

@@ -84,7 +84,7 @@ func (f *Fleet) Explain(ctx context.Context, node string, k registry.ServiceKey,
 		for _, p := range members[i].Proxies {
 			one := Explanation{Member: members[i].Member, Proxy: p, Routes: causedBy(k, p.Number, members[i].Member, refused)}
 			for _, claim := range claims {
-				one.Clusters = append(one.Clusters, c.explain(service, claim, &p, members[i].Resources, instance))
+				one.Clusters = append(one.Clusters, c.explain(ctx, service, claim, &p, members[i].Resources, instance))
 			}
 			out = append(out, one)
 		}
@@ -124,7 +124,7 @@ func causedBy(k registry.ServiceKey, number, member uint64, answers []MemberDeta
 }
 
 // explain is about one cluster of a service, as a proxy has it.
-func (c *cache) explain(s *registry.Service, of *claim, p *ProxyStatus, resources []ResourceStatus, instance string) ClusterExplanation {
+func (c *cache) explain(ctx context.Context, s *registry.Service, of *claim, p *ProxyStatus, resources []ResourceStatus, instance string) ClusterExplanation {
 	out := ClusterExplanation{Name: of.cluster, Endpoint: of.name.Name, Subset: of.subset}
 	for i := range resources {
 		r := &resources[i]
@@ -136,7 +136,7 @@ func (c *cache) explain(s *registry.Service, of *claim, p *ProxyStatus, resource
 			out.Endpoints = r
 		}
 	}
-	out.Told, out.Why = c.told(of, p, &out)
+	out.Told, out.Why = c.told(ctx, of, p, &out)
 	if s == nil || of.endpoint >= len(s.Endpoints) || out.Endpoints == nil {
 		return out
 	}
@@ -167,9 +167,9 @@ func (c *cache) explain(s *registry.Service, of *claim, p *ProxyStatus, resource
 }
 
 // told says whether a proxy is told of a cluster, and why.
-func (c *cache) told(of *claim, p *ProxyStatus, e *ClusterExplanation) (bool, string) {
+func (c *cache) told(ctx context.Context, of *claim, p *ProxyStatus, e *ClusterExplanation) (bool, string) {
 	if owner := c.rival(of); owner != nil {
-		return false, reasonTaken(of.stem, owner.listing.key)
+		return false, reasonTaken(of.stem, owner.listing.key.NameFor(ctx))
 	}
 	patterns := upstreamsOf(of.listing.key)
 	stem := patterns[0]

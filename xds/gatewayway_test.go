@@ -130,7 +130,7 @@ func TestGatewaysOfAService(t *testing.T) {
 	says(2, hostsOfEach(assignment(t, next.Resources[0].Resource)), "0 here 10.0.0.1")
 	c.ack(next)
 	m.settled()
-	withheld := m.server.cache.withheldOf(m.server.cache.service(registry.ServiceKey{Namespace: "prod", Service: "orders"}), "here")
+	withheld := m.server.cache.withheldOf(t.Context(), m.server.cache.service(registry.ServiceKey{Namespace: "prod", Service: "orders"}), "here")
 	if want := reasonRegion("b", "there is no service doors in namespace prod to be the gateways"); len(withheld) != 1 || withheld[0].Reason != want {
 		t.Errorf("it says of itself %+v, want %q", withheld, want)
 	}

@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -219,14 +220,30 @@ func (c *cache) localIn(s *scope, sub *subscription, name string) *resource {
 }
 
 // withheldLocal says who has the port that a service names, at proxies of this member.
-func (c *cache) withheldLocal(s *registry.Service) []Withheld {
+func (c *cache) withheldLocal(ctx context.Context, s *registry.Service) []Withheld {
+	port := localPort(s)
+	rivals, egress := c.rivalsAt(port, s.Key)
+	var out []Withheld
+	for rival, proxies := range rivals {
+		out = append(out, Withheld{Service: s.Key, Reason: reasonPort(port, rival.NameFor(ctx), proxies)})
+	}
+	if egress > 0 {
+		out = append(out, Withheld{Service: s.Key, Reason: reasonPort(port, "HTTP", egress)})
+	}
+	slices.SortFunc(out, func(a, b Withheld) int { return strings.Compare(a.Reason, b.Reason) })
+	return out
+}
+
+// rivalsAt are those who have a port in the place of a service, each at so many proxies; HTTP
+// has it at those of egress.
+func (c *cache) rivalsAt(port uint32, k registry.ServiceKey) (rivals map[registry.ServiceKey]int, egress int) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	port, listing := localPort(s), c.directory.services[s.Key]
+	listing := c.directory.services[k]
 	if port == 0 || listing == nil || len(listing.claims) == 0 {
-		return nil
+		return nil, 0
 	}
-	rivals, egress := make(map[*claim]int), 0
+	rivals = make(map[registry.ServiceKey]int)
 	for _, scope := range c.scopesOf(listing) {
 		owner := scope.locals.owner(port)
 		if owner == nil {
@@ -237,19 +254,11 @@ func (c *cache) withheldLocal(s *registry.Service) []Withheld {
 			case sub.stream.node.egressPort == port:
 				egress++
 			case owner.listing != listing:
-				rivals[owner]++
+				rivals[owner.listing.key]++
 			}
 		}
 	}
-	var out []Withheld
-	for rival, proxies := range rivals {
-		out = append(out, Withheld{Service: s.Key, Reason: reasonPort(port, "service "+rival.listing.key.Service+" in namespace "+rival.listing.key.Namespace, proxies)})
-	}
-	if egress > 0 {
-		out = append(out, Withheld{Service: s.Key, Reason: reasonPort(port, "HTTP", egress)})
-	}
-	slices.SortFunc(out, func(a, b Withheld) int { return strings.Compare(a.Reason, b.Reason) })
-	return out
+	return rivals, egress
 }
 
 func reasonPort(port uint32, whose string, proxies int) string {

@@ -140,7 +140,7 @@ func (m *member) withholds(t *testing.T, service string, want ...string) {
 	t.Helper()
 	m.settled()
 	var got []string
-	for _, w := range m.server.WithheldOf(registry.ServiceKey{Namespace: "prod", Service: service}) {
+	for _, w := range m.server.WithheldOf(t.Context(), registry.ServiceKey{Namespace: "prod", Service: service}) {
 		got = append(got, w.Reason)
 	}
 	if !slices.Equal(got, want) {

@@ -224,3 +224,35 @@ func TestClientStatusIsOfWhatMayBeLookedAt(t *testing.T) {
 		}
 	}
 }
+
+// Who may read a service, but not the one that has its name or its port, is told that it is
+// withheld, and not for the sake of whom. Who may read both is told that as well.
+func TestWithheldNamesNoServiceThatMayNotBeRead(t *testing.T) {
+	m, c := newDatabase(t)
+	m.add("DB", 1)
+	m.add("later", 1)
+	c.ack(c.wants(typeCluster, "later.prod"))
+	c.ack(c.wants(typeRoutes, egressName))
+	m.localPort(t, "db", 5432)
+	c.ack(c.wants(typeListener, "tcp~db.prod"))
+	m.localPort(t, "later", 5432)
+	m.settled()
+	for _, by := range []struct {
+		may  grant
+		whom string
+	}{{grant{"DB.prod", "later.prod"}, "service (you may not read which one)"}, {grant{"*.prod"}, "service db in namespace prod"}} {
+		ctx := registry.WithCaller(t.Context(), &person{may: by.may})
+		key := registry.ServiceKey{Namespace: "prod", Service: "DB"}
+		taken, port := "the name db.prod belongs to the older "+by.whom, "local port 5432 is that of "+by.whom+" already"
+		if all := m.server.WithheldOf(ctx, key); len(all) != 1 || all[0].Reason != taken {
+			t.Errorf("who may read %v is told of a name %+v, want %q", by.may, all, taken)
+		}
+		if all := m.server.WithheldOf(ctx, registry.ServiceKey{Namespace: "prod", Service: "later"}); len(all) != 1 || !strings.HasPrefix(all[0].Reason, port) {
+			t.Errorf("who may read %v is told of a port %+v, want %q", by.may, all, port)
+		}
+		all, _, err := NewFleet(1, m.server, others{}).Explain(ctx, "web-1", key, "")
+		if err != nil || len(all) != 1 || len(all[0].Clusters) != 1 || all[0].Clusters[0].Why != taken {
+			t.Errorf("who may read %v is told of a proxy %+v, %v, want %q", by.may, all, err, taken)
+		}
+	}
+}

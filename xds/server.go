@@ -174,15 +174,15 @@ func (s *Server) Run(ctx context.Context) error {
 
 // Withheld is what is registered and not shown to proxies, with the reasons,
 // found out when it is asked for.
-func (s *Server) Withheld() []Withheld { return s.cache.withheld(s.region) }
+func (s *Server) Withheld(ctx context.Context) []Withheld { return s.cache.withheld(ctx, s.region) }
 
 // WithheldOf is the same for one service.
-func (s *Server) WithheldOf(k registry.ServiceKey) []Withheld {
+func (s *Server) WithheldOf(ctx context.Context, k registry.ServiceKey) []Withheld {
 	service := s.cache.machine.Service(k)
 	if service == nil {
 		return nil
 	}
-	return s.cache.withheldOf(service, s.region)
+	return s.cache.withheldOf(ctx, service, s.region)
 }
 
 // StreamHandler serves state of the world. The gRPC services call it.

@@ -28,16 +28,16 @@ func TestWithheldSaysWhy(t *testing.T) {
 	m.add("admin--ledger", 1, web("10.0.0.6"))
 	m.settled()
 	var got []string
-	for _, w := range m.server.Withheld() {
+	for _, w := range m.server.Withheld(t.Context()) {
 		got = append(got, fmt.Sprintf("%s.%s %s/%s: %s", w.Service.Service, w.Service.Namespace, w.Instance, w.Endpoint, w.Reason))
 	}
 	want := []string{
-		"admin--ledger.prod /http: " + reasonTaken("admin--ledger.prod", registry.ServiceKey{Namespace: "prod", Service: "ledger"}),
+		"admin--ledger.prod /http: " + reasonTaken("admin--ledger.prod", "service ledger in namespace prod"),
 		"ledger.prod 2/http: " + reasonProtocol("grpc", "http"),
 		"ledger.prod 3/http: " + reasonHostName,
 		"ledger.prod 4/http: " + reasonMissing,
 		"ledger.prod 5/http: " + reasonTwin("1"),
-		"orders.prod /http: " + reasonTaken("orders.prod", registry.ServiceKey{Namespace: "prod", Service: "Orders"}),
+		"orders.prod /http: " + reasonTaken("orders.prod", "service Orders in namespace prod"),
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("withheld:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

@@ -130,7 +130,7 @@ func (m *member) saidOfOrders(t *testing.T, prefix string) string {
 	cache := newCache(m.machine, func() string { return "" }, newMetrics())
 	cache.reload(time.Time{})
 	said := ""
-	for _, w := range cache.withheldOf(m.machine.Service(registry.ServiceKey{Namespace: "prod", Service: "orders"}), "here") {
+	for _, w := range cache.withheldOf(t.Context(), m.machine.Service(registry.ServiceKey{Namespace: "prod", Service: "orders"}), "here") {
 		if said == "" || strings.HasPrefix(w.Reason, prefix) {
 			said = w.Reason
 		}

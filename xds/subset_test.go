@@ -114,7 +114,7 @@ func TestARouteLeadsToWhatIsThere(t *testing.T) {
 		c.closeScope(s)
 	}
 	var reasons []string
-	for _, w := range c.withheld("here") {
+	for _, w := range c.withheld(t.Context(), "here") {
 		reasons = append(reasons, w.Service.Service+": "+w.Reason)
 	}
 	slices.Sort(reasons)

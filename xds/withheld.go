@@ -27,9 +27,7 @@ func reasonProtocol(got, want string) string {
 
 func reasonTwin(id string) string { return "instance " + id + " is shown at the same address" }
 
-func reasonTaken(name string, by registry.ServiceKey) string {
-	return "the name " + name + " belongs to the older service " + by.Service + " in namespace " + by.Namespace
-}
+func reasonTaken(name, by string) string { return "the name " + name + " belongs to the older " + by }
 
 func reasonInvalid(err error) string { return "proxies would refuse it: " + err.Error() }
 

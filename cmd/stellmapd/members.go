@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"slices"
 	"sync"
 
@@ -95,10 +96,10 @@ func (n *node) knownMembers(s *consensus.Status) []httpapi.Member {
 	return known
 }
 
-// withheld is what proxies are not told of a service.
-func (n *node) withheld(k registry.ServiceKey) []httpapi.Withheld {
+// withheld is what proxies are not told of a service, in words for whoever asks.
+func (n *node) withheld(ctx context.Context, k registry.ServiceKey) []httpapi.Withheld {
 	var out []httpapi.Withheld
-	for _, w := range n.xds.WithheldOf(k) {
+	for _, w := range n.xds.WithheldOf(ctx, k) {
 		out = append(out, httpapi.Withheld{Instance: w.Instance, Endpoint: w.Endpoint, Reason: w.Reason})
 	}
 	return out

@@ -23,7 +23,7 @@ type API struct {
 	registry    *registry.Registry
 	cluster     func() ClusterStatus
 	xdsReady    func() error
-	withheld    func(registry.ServiceKey) []Withheld
+	withheld    func(context.Context, registry.ServiceKey) []Withheld
 	proxies     Proxies
 	snapshot    func(context.Context, io.Writer) error
 	membership  Membership
@@ -57,17 +57,17 @@ type API struct {
 
 // Config is what the API needs.
 type Config struct {
-	Registry    *registry.Registry                     // required
-	Cluster     func() ClusterStatus                   // required: how this member sees the cluster
-	XDSReady    func() error                           // nil error = new ADS streams are served; nil func = always
-	Withheld    func(registry.ServiceKey) []Withheld   // what proxies are not told of a service; nil = nothing
-	Proxies     Proxies                                // tells of the xDS clients of all members; nil = there are no such paths
-	Snapshot    func(context.Context, io.Writer) error // writes a backup of the state as it is; nil = there is no such path
-	Membership  Membership                             // changes who the members are; nil = there are no such paths
-	Replicators func() []Replicator                    // who follows this member; nil = nobody
-	Federation  func() Federation                      // what the settings say of other regions; nil = nothing
-	Audit       *audit.Log                             // where calls are recorded; nil = nowhere
-	AdminToken  string                                 // what /admin/ and force ask for; "" = nothing is asked
+	Registry    *registry.Registry                                    // required
+	Cluster     func() ClusterStatus                                  // required: how this member sees the cluster
+	XDSReady    func() error                                          // nil error = new ADS streams are served; nil func = always
+	Withheld    func(context.Context, registry.ServiceKey) []Withheld // what proxies are not told of a service; nil = nothing
+	Proxies     Proxies                                               // tells of the xDS clients of all members; nil = there are no such paths
+	Snapshot    func(context.Context, io.Writer) error                // writes a backup of the state as it is; nil = there is no such path
+	Membership  Membership                                            // changes who the members are; nil = there are no such paths
+	Replicators func() []Replicator                                   // who follows this member; nil = nobody
+	Federation  func() Federation                                     // what the settings say of other regions; nil = nothing
+	Audit       *audit.Log                                            // where calls are recorded; nil = nowhere
+	AdminToken  string                                                // what /admin/ and force ask for; "" = nothing is asked
 	// Access finds out who asks, who is then asked for everything that the table of needs
 	// says; ErrNobody when that is not known. The admin token is somebody on the admin port
 	// alone. nil = authentication is off, and the admin token is all that is ever asked for.
@@ -174,7 +174,7 @@ func New(c Config) (*API, error) {
 		a.newToken = rand.Text
 	}
 	if a.withheld == nil {
-		a.withheld = func(registry.ServiceKey) []Withheld { return nil }
+		a.withheld = func(context.Context, registry.ServiceKey) []Withheld { return nil }
 	}
 	if a.denied == nil {
 		a.denied = func(string, string, string) {}

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strconv"
@@ -93,19 +94,19 @@ func (a *API) heard(instances []*registry.Instance) func() int64 {
 }
 
 // instanceEncoder writes the instances, in their order.
-func (a *API) instanceEncoder(instances []*registry.Instance, fields []listField[*shownInstance]) func(*encoder, *registry.Instance) {
-	shown := a.showing(instances)
+func (a *API) instanceEncoder(ctx context.Context, instances []*registry.Instance, fields []listField[*shownInstance]) func(*encoder, *registry.Instance) {
+	shown := a.showing(ctx, instances)
 	return func(e *encoder, i *registry.Instance) { writeFields(e, shown(i), fields) }
 }
 
 // showing gives each instance, in their order, with what proxies are not told of it, which is
 // looked up once for each run of instances of one service. It is good until the next.
-func (a *API) showing(instances []*registry.Instance) func(*registry.Instance) *shownInstance {
+func (a *API) showing(ctx context.Context, instances []*registry.Instance) func(*registry.Instance) *shownInstance {
 	var of registry.ServiceKey
 	shown, heard := &shownInstance{}, a.heard(instances)
 	return func(i *registry.Instance) *shownInstance {
 		if k := i.ServiceKey(); k != of {
-			of, shown.withheld = k, a.withheld(k)
+			of, shown.withheld = k, a.withheld(ctx, k)
 		}
 		shown.Instance, shown.heardAt = i, heard()
 		return shown
@@ -251,9 +252,9 @@ var serviceFields = []listField[*shownService]{
 	{"withheld", []shownWithheld(nil), func(e *encoder, s *shownService) { e.serviceWithheld(s.withheld) }},
 }
 
-func (a *API) serviceEncoder(fields []listField[*shownService]) func(*encoder, registry.ServiceMatch) {
+func (a *API) serviceEncoder(ctx context.Context, fields []listField[*shownService]) func(*encoder, registry.ServiceMatch) {
 	return func(e *encoder, s registry.ServiceMatch) {
-		writeFields(e, &shownService{ServiceMatch: s, withheld: a.withheld(s.Key)}, fields)
+		writeFields(e, &shownService{ServiceMatch: s, withheld: a.withheld(ctx, s.Key)}, fields)
 	}
 }
 

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -84,17 +85,17 @@ func (a *API) v2Given(w http.ResponseWriter, q *http.Request, p *parameters, l l
 		return fmt.Errorf("write what is before a list: %w", err)
 	}
 	before := string(head[:len(head)-1]) + `,"instances":[`
-	writeList(w, before, "]}", found.Given, a.givenEncoder(found.Given, fields))
+	writeList(w, before, "]}", found.Given, a.givenEncoder(q.Context(), found.Given, fields))
 	return nil
 }
 
 // givenEncoder is instanceEncoder for what a client is given.
-func (a *API) givenEncoder(given []registry.Discovered, fields []listField[*shownInstance]) func(*encoder, registry.Discovered) {
+func (a *API) givenEncoder(ctx context.Context, given []registry.Discovered, fields []listField[*shownInstance]) func(*encoder, registry.Discovered) {
 	all := make([]*registry.Instance, len(given))
 	for n := range given {
 		all[n] = given[n].Instance
 	}
-	show := a.showing(all)
+	show := a.showing(ctx, all)
 	return func(e *encoder, one registry.Discovered) {
 		shown := show(one.Instance)
 		shown.given = &one

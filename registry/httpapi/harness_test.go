@@ -159,7 +159,7 @@ func (m *member) xdsReady() error {
 	return m.xds
 }
 
-func (m *member) withhold(k registry.ServiceKey) []Withheld {
+func (m *member) withhold(_ context.Context, k registry.ServiceKey) []Withheld {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.withheld[k]

@@ -199,7 +199,7 @@ func (a *API) v2Instances(w http.ResponseWriter, q *http.Request, namespace stri
 		return err
 	}
 	before, after := a.frame(l, page, "instances")
-	writeList(w, before, after, page.Instances, a.instanceEncoder(page.Instances, fields))
+	writeList(w, before, after, page.Instances, a.instanceEncoder(q.Context(), page.Instances, fields))
 	return nil
 }
 
@@ -230,7 +230,7 @@ func (a *API) v2Service(w http.ResponseWriter, q *http.Request) error {
 		return err
 	}
 	fresh.tell(w)
-	writeList(w, "", "", []registry.ServiceMatch{one}, a.serviceEncoder(fields))
+	writeList(w, "", "", []registry.ServiceMatch{one}, a.serviceEncoder(q.Context(), fields))
 	return nil
 }
 
@@ -247,7 +247,7 @@ func (a *API) v2Services(w http.ResponseWriter, q *http.Request, namespace strin
 		return err
 	}
 	before, after := a.frame(l, page, "services")
-	writeList(w, before, after, page.Services, a.serviceEncoder(fields))
+	writeList(w, before, after, page.Services, a.serviceEncoder(q.Context(), fields))
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -144,7 +145,7 @@ func (a *API) v2Proxy(w http.ResponseWriter, q *http.Request) error {
 	if err != nil {
 		return err
 	}
-	answer := proxyDetail(answers, query, looker(q.Context()))
+	answer := proxyDetail(q.Context(), answers, query)
 	if len(answer.Proxies) == 0 && answer.allSay() {
 		return noProxy(query.Node)
 	}
@@ -170,11 +171,11 @@ func (d *v2ProxyDetail) allSay() bool {
 }
 
 // proxyDetail is one page of what the members have answered, as far as it may be looked at.
-func proxyDetail(answers []MemberProxyDetail, q ProxyDetailQuery, may func(*Proxy) bool) v2ProxyDetail {
+func proxyDetail(ctx context.Context, answers []MemberProxyDetail, q ProxyDetailQuery) v2ProxyDetail {
 	out := v2ProxyDetail{Node: q.Node, Proxies: []v2Proxy{}, Resources: []v2ProxyResource{}, Members: []v2MemberProxies{}}
 	more, last := false, q.After
 	for _, m := range answers {
-		hidden := m.hide(may)
+		hidden := m.hide(looker(ctx))
 		out.Members = append(out.Members, v2MemberProxies{ID: m.Member, Proxies: len(m.Proxies), Error: m.says()})
 		for i := range m.Proxies {
 			out.Proxies = append(out.Proxies, m.Proxies[i].shown(m.Member))
@@ -191,7 +192,7 @@ func proxyDetail(answers []MemberProxyDetail, q ProxyDetailQuery, may func(*Prox
 				out.Count--
 				continue
 			}
-			out.Resources = append(out.Resources, r.shown(m.Member))
+			out.Resources = append(out.Resources, r.shown(ctx, m.Member))
 		}
 		more = m.More || room < len(m.Resources)
 	}
@@ -212,10 +213,11 @@ func (m *MemberProxyDetail) says() string {
 	return ""
 }
 
-func (r *ProxyResource) shown(member uint64) v2ProxyResource {
+func (r *ProxyResource) shown(ctx context.Context, member uint64) v2ProxyResource {
+	reason, causes := r.whyRefused(ctx)
 	out := v2ProxyResource{
-		Member: member, Number: r.Number, Type: r.Type, Name: r.Name, State: r.State, Reason: r.Reason,
-		Causes: shownCauses(r.Causes), Wanted: r.Wanted.shown(), Sent: r.Sent.shown(), Acked: r.Acked.shown(),
+		Member: member, Number: r.Number, Type: r.Type, Name: r.Name, State: r.State, Reason: reason,
+		Causes: shownCauses(causes), Wanted: r.Wanted.shown(), Sent: r.Sent.shown(), Acked: r.Acked.shown(),
 	}
 	if !r.Since.IsZero() {
 		out.Since = timeText(r.Since)

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"strings"
@@ -113,7 +114,7 @@ func (a *API) v2ExplainProxy(w http.ResponseWriter, q *http.Request) error {
 	if err != nil {
 		return err
 	}
-	found := proxyDetail(members, ProxyDetailQuery{Node: node}, looker(q.Context()))
+	found := proxyDetail(q.Context(), members, ProxyDetailQuery{Node: node})
 	if len(found.Proxies) == 0 && found.allSay() {
 		return noProxy(node)
 	}
@@ -122,30 +123,30 @@ func (a *API) v2ExplainProxy(w http.ResponseWriter, q *http.Request) error {
 		if !looksAt(q.Context(), &explanations[i].Proxy) {
 			continue
 		}
-		answer.Explanations = append(answer.Explanations, explanations[i].shown())
+		answer.Explanations = append(answer.Explanations, explanations[i].shown(q.Context()))
 	}
 	writeJSON(w, http.StatusOK, typeJSON, &answer)
 	return nil
 }
 
-func (e *ProxyExplanation) shown() v2ProxyExplanation {
+func (e *ProxyExplanation) shown(ctx context.Context) v2ProxyExplanation {
 	out := v2ProxyExplanation{Member: e.Member, Number: e.Proxy.Number, Kind: e.Proxy.Kind, Region: e.Proxy.Region, Zone: e.Proxy.Zone, Clusters: []v2ClusterExplanation{}}
 	for _, c := range e.Clusters {
 		out.Clusters = append(out.Clusters, v2ClusterExplanation{
 			Name: c.Name, Endpoint: c.Endpoint, Subset: c.Subset, Told: c.Told, Why: c.Why,
-			Cluster: shownIf(c.Cluster, e.Member), Endpoints: shownIf(c.Endpoints, e.Member), Priorities: c.Priorities, Hosts: c.Hosts,
+			Cluster: shownIf(ctx, c.Cluster, e.Member), Endpoints: shownIf(ctx, c.Endpoints, e.Member), Priorities: c.Priorities, Hosts: c.Hosts,
 		})
 	}
 	for i := range e.Routes {
-		out.Routes = append(out.Routes, e.Routes[i].shown(e.Member))
+		out.Routes = append(out.Routes, e.Routes[i].shown(ctx, e.Member))
 	}
 	return out
 }
 
-func shownIf(r *ProxyResource, member uint64) *v2ProxyResource {
+func shownIf(ctx context.Context, r *ProxyResource, member uint64) *v2ProxyResource {
 	if r == nil {
 		return nil
 	}
-	out := r.shown(member)
+	out := r.shown(ctx, member)
 	return &out
 }

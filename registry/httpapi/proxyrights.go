@@ -30,3 +30,17 @@ func (m *MemberProxyDetail) hide(may func(*Proxy) bool) map[uint64]bool {
 	m.Stuck = slices.DeleteFunc(slices.Clone(m.Stuck), func(number uint64) bool { return hidden[number] })
 	return hidden
 }
+
+// causeLeftOut stands for the words of a proxy that refuses what came by the policy of a
+// service that whoever asks may not know of. They can name that one.
+const causeLeftOut = "left out: it came by the policy of a service that you may not read"
+
+// whyRefused is what a proxy says of a resource that it refuses, and the edits by which it came,
+// as far as whoever asks may know of their services.
+func (r *ProxyResource) whyRefused(ctx context.Context) (string, []PolicyCause) {
+	known := slices.DeleteFunc(slices.Clone(r.Causes), func(c PolicyCause) bool { return !c.Service.KnownTo(ctx) })
+	if len(known) < len(r.Causes) {
+		return causeLeftOut, known
+	}
+	return r.Reason, known
+}

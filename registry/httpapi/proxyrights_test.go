@@ -3,6 +3,7 @@ package httpapi
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/stellmap/stellmap/registry"
@@ -63,5 +64,38 @@ func TestProxiesOfANamespaceAreHidden(t *testing.T) {
 	into(t, m.must(200, "GET", "/api/v2/proxies/a/explain?namespace=prod&service=orders", ""), &explained)
 	if len(explained.Explanations) != 1 || len(explained.Members) != 2 || explained.Members[1].Proxies != 0 {
 		t.Errorf("it is explained: %+v", explained)
+	}
+}
+
+// Who may look at all proxies, but not at the instances of one namespace, is told by none of its
+// services that a proxy refuses what came by it: neither by its name nor in the proxy's words.
+func TestEditsOfServicesOfANamespaceAreHidden(t *testing.T) {
+	cause := func(namespace, service string) PolicyCause {
+		return PolicyCause{Service: registry.ServiceKey{Namespace: namespace, Service: service}, Version: 3, By: "alice"}
+	}
+	resources := []ProxyResource{
+		{Number: 1, Type: "cds", Name: "orders.prod", State: "synced"},
+		{Number: 1, Type: "rds", Name: "http", State: "rejected", Reason: "host orders.prod", Causes: []PolicyCause{cause("prod", "orders")}},
+		{Number: 1, Type: "rds", Name: "tls", State: "rejected", Reason: "host vault.secret", Causes: []PolicyCause{cause("secret", "vault"), cause("prod", "orders")}},
+	}
+	f := &fakeProxies{all: map[uint64][]Proxy{1: {{Node: "a", Number: 1, Namespace: "prod"}}}, resources: resources}
+	may := func(registry.Ask) bool { return true }
+	m := newMember(t, func(c *Config) {
+		c.Proxies = f
+		c.Access = func(*http.Request) (registry.Caller, error) { return &holder{"some", may}, nil }
+	})
+	m.register("orders", "a", "10.0.0.1", "")
+	pages := []string{"/api/v2/proxies/a", "/api/v2/proxies/a/explain?namespace=prod&service=orders"}
+	for _, page := range pages {
+		if said := m.must(200, "GET", page, "").Body.String(); !strings.Contains(said, "vault") || strings.Contains(said, causeLeftOut) {
+			t.Errorf("who may read everything is told by %s\n%s", page, said)
+		}
+	}
+	may = func(a registry.Ask) bool { return a.Namespace != "secret" || a.Resource != registry.ResourceInstances }
+	for _, page := range pages {
+		said := m.must(200, "GET", page, "").Body.String()
+		if strings.Contains(said, "vault") || !strings.Contains(said, "host orders.prod") || !strings.Contains(said, causeLeftOut) || strings.Count(said, `"service":"orders","version":3`) != 2 {
+			t.Errorf("who may not is told by %s\n%s", page, said)
+		}
 	}
 }

@@ -141,7 +141,7 @@ func TestEveryCallEnds(t *testing.T) {
 func TestAPanicCostsOneRequest(t *testing.T) {
 	var act func()
 	m := newMember(t, func(c *Config) {
-		c.Withheld = func(registry.ServiceKey) []Withheld { act(); return nil }
+		c.Withheld = func(context.Context, registry.ServiceKey) []Withheld { act(); return nil }
 	})
 	act = func() {}
 	m.register("orders", "a", "10.0.0.1", "")

@@ -245,7 +245,7 @@ func (a *API) v2Instance(w http.ResponseWriter, q *http.Request) error {
 		return err
 	}
 	one := []*registry.Instance{i}
-	writeList(w, "", "", one, a.instanceEncoder(one, instanceFields))
+	writeList(w, "", "", one, a.instanceEncoder(q.Context(), one, instanceFields))
 	return nil
 }
 

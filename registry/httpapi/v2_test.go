@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -167,7 +168,7 @@ func TestStaleReadsSayTheirAge(t *testing.T) {
 func TestWithheldIsAskedOnceForAService(t *testing.T) {
 	var asked []string
 	m := newMember(t, func(c *Config) {
-		c.Withheld = func(k registry.ServiceKey) []Withheld {
+		c.Withheld = func(_ context.Context, k registry.ServiceKey) []Withheld {
 			asked = append(asked, k.Service)
 			return nil
 		}
@@ -179,4 +180,27 @@ func TestWithheldIsAskedOnceForAService(t *testing.T) {
 	}
 	m.must(http.StatusOK, http.MethodGet, "/api/v2/namespaces/prod/instances", "")
 	mustEqual(t, "what was asked for", strings.Join(asked, " "), "orders pay")
+}
+
+// TestWithheldIsAskedForWhoeverAsks shows that it is asked in the name of the caller, so that it can be
+// in words for him.
+func TestWithheldIsAskedForWhoeverAsks(t *testing.T) {
+	m := newMember(t, func(c *Config) {
+		c.Access = func(*http.Request) (registry.Caller, error) {
+			return &holder{"ann", func(registry.Ask) bool { return true }}, nil
+		}
+		c.Withheld = func(ctx context.Context, _ registry.ServiceKey) []Withheld {
+			if by := registry.CallerOf(ctx); by != nil {
+				return []Withheld{{Reason: "for " + by.Who()}}
+			}
+			return []Withheld{{Reason: "for nobody"}}
+		}
+	})
+	m.register("orders", "a", "10.0.0.1", "")
+	const service = "/api/v2/namespaces/prod/services/orders"
+	for _, page := range []string{"/api/v2/instances", "/api/v2/services", service, service + "/instances", service + "/instances?failover=local-only", service + "/instances/a"} {
+		if said := m.must(http.StatusOK, http.MethodGet, page, "").Body.String(); !strings.Contains(said, `"withheld":[{"reason":"for ann"}]`) {
+			t.Errorf("%s tells\n%s", page, said)
+		}
+	}
 }
