@@ -80,6 +80,40 @@ func TestLowerRanksGiveWay(t *testing.T) {
 	}
 }
 
+// Who is refused for his own share has used nothing of what is there for all, nor the other
+// way round.
+func TestWhatIsRefusedUsesNothingUp(t *testing.T) {
+	l, now := limited(t, Limits{Requests: 10, RequestsEach: 1})
+	if over := l.Request("ann", RankRenewal); over != nil {
+		t.Fatal(over)
+	}
+	for range 100 {
+		mustBeOver(t, l, l.Request("ann", RankRenewal), limitRequestsEach, 1, time.Second)
+	}
+	for n := range 9 {
+		if over := l.Request(fmt.Sprint("other ", n), RankRenewal); over != nil {
+			t.Errorf("of nine others the one after %d: %v", n, over)
+		}
+	}
+	mustBeOver(t, l, l.Request("bob", RankRenewal), limitRequests, 10, time.Second/10)
+	*now = now.Add(time.Second / 10)
+	if over := l.Request("bob", RankRenewal); over != nil {
+		t.Errorf("in time: %v", over)
+	}
+}
+
+// Of a place that was left nothing is kept, so that what is kept is bounded by what is open.
+func TestPlacesThatAreLeftAreForgotten(t *testing.T) {
+	l, _ := limited(t, Limits{StreamsEach: 2, ConnectionsFrom: 2})
+	stream, _ := l.Stream("ann", "10.0.0.1")
+	connection, _ := l.Connection("10.0.0.1")
+	stream()
+	connection()
+	if len(l.streams)+len(l.connections) != 0 {
+		t.Errorf("%v and %v are kept", l.streams, l.connections)
+	}
+}
+
 // So many are known at once; those who are new then share one allowance, and find their own
 // again when others have been forgotten.
 func TestAskersAreBounded(t *testing.T) {
@@ -96,7 +130,12 @@ func TestAskersAreBounded(t *testing.T) {
 	if n := len(l.each); n > askersMax+1 {
 		t.Errorf("%d are kept", n)
 	}
-	*now = now.Add(2 * time.Second)
+	*now = now.Add(askersSweep - time.Millisecond)
+	l.Request("dan", RankRead)
+	if n := len(l.each); n <= askersMax {
+		t.Errorf("all are looked through again within %v: %d are left", askersSweep, n)
+	}
+	*now = now.Add(time.Second)
 	for range 2 {
 		if over := l.Request("cid", RankRead); over != nil {
 			t.Errorf("when there is room again: %v", over)

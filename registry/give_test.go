@@ -105,4 +105,13 @@ func TestWhoIsNoGranterGivesNothing(t *testing.T) {
 	if _, err := m.registry.PutRole(ctx, "", "ops", Role{}, Writing{}); !errors.Is(err, ErrDenied) {
 		t.Errorf("a role: %v", err)
 	}
+	if _, err := m.registry.PutBinding(ctx, "", "night", Binding{Roles: []string{RoleReader}, Subjects: []string{"/ns/*"}}, Writing{}); !errors.Is(err, ErrDenied) {
+		t.Errorf("a binding: %v", err)
+	}
+	if _, _, err := m.registry.GrantToken(ctx, "", TokenGrant{ID: "a1", Roles: []string{RoleReader}}); !errors.Is(err, ErrDenied) {
+		t.Errorf("a token: %v", err)
+	}
+	if a := m.machine.Access(); len(a.Tokens) > 0 {
+		t.Errorf("there are tokens: %v", a.Tokens)
+	}
 }

@@ -3,14 +3,17 @@ package main
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
 	"github.com/stellmap/stellmap/access"
@@ -46,6 +49,7 @@ func TestAMemberAsksWhoCalls(t *testing.T) {
 	}
 	operator, administrator := w.visitor("/operator/lin", ""), w.visitor("", strings.TrimSpace(string(secret)))
 	both := w.visitor("/operator/lin", administrator.token)
+	bad, badToo := w.visitor("", "smt_of-nobody"), w.visitor("/operator/lin", "smt_of-nobody")
 	reader := w.visitor("", w.grant(60, nil, registry.RoleReader))
 	for _, c := range []struct {
 		who    *visitor
@@ -69,13 +73,19 @@ func TestAMemberAsksWhoCalls(t *testing.T) {
 		{administrator, http.MethodGet, admin + "/admin/v1/status", http.StatusOK},
 		{administrator, http.MethodGet, public + "/api/v2/members", http.StatusUnauthorized}, // it is the admin port's
 		{both, http.MethodGet, public + "/api/v2/members", http.StatusOK},
+		{bad, http.MethodGet, public + "/api/v2/members", http.StatusUnauthorized},
+		{badToo, http.MethodGet, public + "/api/v2/members", http.StatusUnauthorized}, // his certificate does not count beside it
 		{operator, http.MethodDelete, public + orders + "a?force=true", http.StatusOK},
 	} {
 		if code, body := c.who.do(c.method, c.url, oneEndpoint); code != c.want {
 			t.Errorf("%s %s as %s: %d, want %d: %s", c.method, c.url, c.who.name(), code, c.want, body)
 		}
 	}
-	client := stellmapv1.NewRegistryServiceClient(nobody.dial(w.address("xDS")))
+	conn := nobody.dial(w.address("xDS"))
+	if _, err := grpc_health_v1.NewHealthClient(conn).Check(t.Context(), &grpc_health_v1.HealthCheckRequest{}); err != nil {
+		t.Errorf("nobody is told over gRPC whether it lives: %v", err)
+	}
+	client := stellmapv1.NewRegistryServiceClient(conn)
 	if _, err := client.GetService(t.Context(), &stellmapv1.GetServiceRequest{}); status.Code(err) != codes.Unauthenticated {
 		t.Errorf("nobody is answered over gRPC: %v", err)
 	}
@@ -110,6 +120,7 @@ func TestWhatIsOpenEndsWithTheRightToIt(t *testing.T) {
 		end  func(token string)
 		code codes.Code
 		says string
+		who  string // in the audit log
 
 		events, first *eventReader
 		polled        <-chan string
@@ -124,6 +135,7 @@ func TestWhatIsOpenEndsWithTheRightToIt(t *testing.T) {
 		token := w.grant(c.ttl, nil, c.name)
 		v, copies := w.visitor("", token), w.visitor("/replicator/"+c.name, token)
 		c.events, c.first, c.polled, c.streams = v.watch(public), v.watchV1(public), v.poll(public), v.streams(xds, copies.dial(peers), c.name)
+		c.who = registry.NameOfToken(access.TokenID(token))
 		c.end(token)
 	}
 	for _, c := range cases {
@@ -153,12 +165,22 @@ func TestWhatIsOpenEndsWithTheRightToIt(t *testing.T) {
 	if err := end(statuses); status.Code(err) != codes.PermissionDenied { // which nothing but the guard looks at
 		t.Errorf("client status for a certificate that was bound to nothing ends with %v", err)
 	}
-	for _, want := range []string{`"does":"v1Watch","decision":"denied","code":"unauthenticated"`, `"does":"v1Watch","decision":"denied","code":"forbidden"`} {
-		w.until("the audit log to have "+want, func() bool {
-			log, err := os.ReadFile(w.file("audit.log"))
-			return err == nil && strings.Contains(string(log), want)
-		})
+	for _, c := range cases { // each stream of events by whose it was
+		for _, does := range []string{"v1Watch", "watch"} {
+			by, ends := fmt.Sprintf(`"token":%q`, c.who), fmt.Sprintf(`"does":%q,"decision":"denied","code":%q`, does, c.says)
+			w.until("the audit log to have "+ends+" by "+by, func() bool {
+				log, err := os.ReadFile(w.file("audit.log"))
+				return err == nil && slices.ContainsFunc(strings.Split(string(log), "\n"), func(line string) bool {
+					return strings.Contains(line, by) && strings.Contains(line, ends)
+				})
+			})
+		}
 	}
+	lin := w.visitor("/operator/lin", "")
+	w.until("all of them to be counted", func() bool { // a poll and two streams each
+		_, metrics := lin.do(http.MethodGet, public+"/metrics", "")
+		return strings.Contains(metrics, "\nstellmap_access_denied_total{port=\"http\"} 9\n")
+	})
 	select {
 	case <-stays.ended:
 		t.Errorf("a stream was ended that may stay: %s", stays.last())

@@ -101,8 +101,15 @@ func TestConnectionsAreBounded(t *testing.T) {
 	for range 2 {
 		http[0].Close() // the second time is nothing
 	}
-	if in := enter(access.HTTP.Port, 2); len(in) != 1 {
-		t.Fatalf("of 2 that came when one had left %d are in", len(in))
+	again := enter(access.HTTP.Port, 2)
+	if len(again) != 1 {
+		t.Fatalf("of 2 that came when one had left %d are in", len(again))
+	}
+	for _, one := range append(http, again...) {
+		one.Close()
+	}
+	if in := enter(access.XDS.Port, 5); len(in) != 4 {
+		t.Fatalf("of 5 that came for xDS when all over HTTP had left %d are in, want what 3 leave of 7", len(in))
 	}
 }
 

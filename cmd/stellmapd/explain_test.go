@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stellmap/stellmap/access"
 	"github.com/stellmap/stellmap/registry"
@@ -75,6 +76,8 @@ func TestWhoMayDoWhatAndWhy(t *testing.T) {
 	read := registry.Rule{Verbs: []registry.Verb{registry.VerbRead}, Resources: []registry.Resource{registry.ResourceInstances}, Namespaces: []string{"prod"}}
 	token := w.token(read, nil)
 	id := access.TokenID(token)
+	narrow := w.token(read, &registry.Rule{Services: []string{"orders"}})
+	narrowID := access.TokenID(narrow)
 	in := func(namespace string) registry.Ask {
 		return registry.Ask{Verb: registry.VerbRead, Resource: registry.ResourceInstances, Namespace: namespace}
 	}
@@ -89,6 +92,8 @@ func TestWhoMayDoWhatAndWhy(t *testing.T) {
 		"the caller":       {w.as(token), "", in("prod"), "token " + id, "rule 1 of role role-" + id + ", by token " + id, ""},
 		"elsewhere":        {w.as(token), "", in("test"), "token " + id, "", "in namespace prod"},
 		"a token by id":    {context.Background(), id, in("prod"), "token " + id, "rule 1 of role role-" + id + ", by token " + id, ""},
+		"beyond its scope": {context.Background(), narrowID, in("prod"), "token " + narrowID, "", ""},
+		"somebody's for":   {w.as(token), "/operator/lin", in("test"), "spiffe://a.example/operator/lin", "rule 1 of role system:admin, by binding system:operators", ""},
 		"a path":           {context.Background(), "/ns/prod/sa/web", in("prod"), "spiffe://a.example/ns/prod/sa/web", "rule 1 of role system:workload, by binding system:workloads", ""},
 		"an operator":      {context.Background(), "spiffe://b.example/operator/lin", in("test"), "spiffe://b.example/operator/lin", "rule 1 of role system:admin, by binding system:operators", ""},
 		"another's region": {context.Background(), "/replicator/b", in("prod"), "spiffe://a.example/replicator/b", "", ""},
@@ -103,7 +108,8 @@ func TestWhoMayDoWhatAndWhy(t *testing.T) {
 			t.Errorf("%s: %+v by %+v", name, v, s)
 		}
 	}
-	for _, nobody := range []string{"web", "/web", "spiffe://", strings.Repeat("x", 1000), "smt_" + id} {
+	w.time = w.time.Add(time.Hour) // the tokens are over
+	for _, nobody := range []string{"web", "/web", "spiffe://", strings.Repeat("x", 1000), "smt_" + id, id} {
 		var bad *registry.ValidationError
 		if s, err := a.Subject(context.Background(), nobody); !errors.As(err, &bad) {
 			t.Errorf("%.20q is %s: %v", nobody, s.Who, err)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -17,6 +18,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
 	"github.com/stellmap/stellmap/access"
@@ -27,14 +29,14 @@ import (
 const allServices = "/api/v2/services"
 
 // tooMany calls until it is refused, which it is at once unless this machine takes a second for a call.
-func tooMany(t *testing.T, call func() bool) {
+func tooMany(t *testing.T, what string, call func() bool) {
 	t.Helper()
 	for range 1000 {
 		if call() {
 			return
 		}
 	}
-	t.Fatal("nothing is ever too much")
+	t.Fatalf("of 1,000 calls none is too much: %s", what)
 }
 
 // Who asks too often is told when to come again, over HTTP and gRPC by one count, and nobody
@@ -44,7 +46,7 @@ func TestAMemberHoldsEverybodyToHisShare(t *testing.T) {
 	w := newTown(t, "--requests-per-second-each", "1")
 	public := w.address("HTTP")
 	web, lin, nobody := w.visitor("/ns/prod/sa/web", ""), w.visitor("/operator/lin", ""), w.visitor("", "")
-	tooMany(t, func() bool {
+	tooMany(t, "over HTTP", func() bool {
 		response, err := web.http.Do(web.request(http.MethodGet, public+allServices, ""))
 		if err != nil {
 			t.Fatal(err)
@@ -60,7 +62,7 @@ func TestAMemberHoldsEverybodyToHisShare(t *testing.T) {
 		return response.StatusCode == http.StatusTooManyRequests
 	})
 	client := stellmapv1.NewRegistryServiceClient(web.dial(w.address("xDS")))
-	tooMany(t, func() bool {
+	tooMany(t, "over gRPC", func() bool {
 		_, err := client.GetService(t.Context(), &stellmapv1.GetServiceRequest{})
 		s := status.Convert(err)
 		if s.Code() == codes.ResourceExhausted && (len(s.Details()) != 1 || s.Details()[0].(*errdetails.RetryInfo).GetRetryDelay().AsDuration() > time.Second) {
@@ -68,13 +70,37 @@ func TestAMemberHoldsEverybodyToHisShare(t *testing.T) {
 		}
 		return s.Code() == codes.ResourceExhausted
 	})
+	for range 2 { // of two at once the second would be too much
+		if _, err := grpc_health_v1.NewHealthClient(web.dial(w.address("xDS"))).Check(t.Context(), &grpc_health_v1.HealthCheckRequest{}); err != nil {
+			t.Errorf("whether the member lives he is told over gRPC by %v", err)
+		}
+	}
 	if code, body := web.do(http.MethodGet, public+"/readyz", ""); code != http.StatusOK {
 		t.Errorf("whether the member is ready he is told by %d %s", code, body)
 	}
 	if code, body := lin.do(http.MethodGet, public+allServices, ""); code != http.StatusOK {
 		t.Errorf("another is answered %d %s", code, body)
 	}
-	tooMany(t, func() bool {
+	for what, ask := range map[string]func(*grpc.ClientConn, *visitor){
+		"a call after one over gRPC": func(conn *grpc.ClientConn, _ *visitor) {
+			if _, err := stellmapv1.NewRegistryServiceClient(conn).GetService(t.Context(), &stellmapv1.GetServiceRequest{}); status.Code(err) != codes.InvalidArgument {
+				t.Errorf("the first is answered with %v", err)
+			}
+		},
+		"a call after a message of a stream": func(conn *grpc.ClientConn, v *visitor) {
+			v.answered(conn, "/envoy.service.status.v3.ClientStatusDiscoveryService/StreamClientStatus")
+		},
+	} {
+		n := 0
+		tooMany(t, what, func() bool { // each by somebody who has not asked anything yet
+			n++
+			v := w.visitor(fmt.Sprintf("/operator/%s-%d", strings.ReplaceAll(what, " ", "-"), n), "")
+			ask(v.dial(w.address("xDS")), v)
+			code, _ := v.do(http.MethodGet, public+allServices, "")
+			return code == http.StatusTooManyRequests
+		})
+	}
+	tooMany(t, "of nobody", func() bool {
 		code, _ := nobody.do(http.MethodGet, public+allServices, "")
 		return code == http.StatusTooManyRequests
 	})
@@ -104,10 +130,12 @@ func TestStreamsOfAnIdentityAreHeldToItsShare(t *testing.T) {
 		t.Errorf("another's: %d %s", code, body)
 	}
 	end()
-	w.until("there to be room again", func() bool {
-		code, _ := web.do(http.MethodGet, w.address("HTTP")+"/api/v2/watch?wait=1ms&revision=1", "")
-		return code == http.StatusOK
-	})
+	for range 3 { // each of them leaves it to the next
+		w.until("there to be room again", func() bool {
+			code, _ := web.do(http.MethodGet, w.address("HTTP")+"/api/v2/watch?wait=1ms&revision=1", "")
+			return code == http.StatusOK
+		})
+	}
 }
 
 // stay opens a stream that is served: its handler waits for what the client has to say.
@@ -173,18 +201,23 @@ func TestConnectionsOfAnAddressAreHeldToItsShare(t *testing.T) {
 	dial()
 	first := <-accepted
 	<-accepted
-	third := dial()
-	if err := third.SetReadDeadline(time.Now().Add(waitMax)); err != nil {
-		t.Fatal(err)
+	mustBeClosed := func(who string) {
+		t.Helper()
+		c := dial()
+		if err := c.SetReadDeadline(time.Now().Add(waitMax)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, net.ErrClosed) || errors.Is(err, errTimeout(err)) {
+			t.Errorf("%s is not closed: %v", who, err)
+		}
 	}
-	if _, err := third.Read(make([]byte, 1)); err == nil || errors.Is(err, net.ErrClosed) || errors.Is(err, errTimeout(err)) {
-		t.Errorf("a third is not closed: %v", err)
-	}
+	mustBeClosed("a third")
 	for range 2 { // the second time it has left already
 		first.Close()
 	}
 	dial()
 	<-accepted
+	mustBeClosed("a second in the place of one that was closed twice")
 	if len(accepted) != 0 {
 		t.Error("more are accepted than may be")
 	}

@@ -416,7 +416,9 @@ func TestLargeBodiesAreBounded(t *testing.T) {
 		mustBeRefused(t, send(length), "64 calls", http.StatusTooManyRequests)
 	}
 	mustEqual(t, "the slots after it", m.api.large.Load(), largeInflightMax)
+	mustEqual(t, "how many refusals are counted", strings.Contains(m.must(http.StatusOK, http.MethodGet, metricsPattern, "").Body.String(), "\nstellmap_http_requests_refused_total 3\n"), true)
 	m.must(http.StatusCreated, http.MethodPut, target, `{"endpoints":[{"protocol":"http","host":"10.0.0.1","port":80}]}`)
 	m.api.large.Store(largeInflightMax - 1)
 	mustEqual(t, "the status of the last that has a slot", send(int64(len(body))).Code, http.StatusForbidden) // its token is another
+	mustEqual(t, "the slots after it", m.api.large.Load(), largeInflightMax-1)
 }
