@@ -84,7 +84,7 @@ func (a *API) shownRegion(of registry.Region, known *registry.Neighbours) v2Regi
 	out := v2Region{
 		Region: of.Key.Region, ClusterID: of.Key.Cluster, Configured: slices.Contains(known.Sources, of.Key), Paused: of.Paused,
 		Incarnation: of.Cursor.Incarnation, Revision: of.Cursor.Revision, FullSync: of.Cursor.Sync != 0,
-		Instances: of.Instances, Services: of.Services, Suspect: of.Suspect, Withheld: of.Withheld, Connected: a.registry.Connected(of, known),
+		Instances: of.Instances, Services: of.Services, Suspect: of.Suspect, Withheld: of.Withheld, Leaving: of.Leaving, Connected: a.registry.Connected(of, known),
 	}
 	if age, known := a.registry.RegionAge(of); known {
 		ms := age.Milliseconds()

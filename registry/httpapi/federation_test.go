@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -81,6 +82,63 @@ func TestTheCopiesOfRegions(t *testing.T) {
 			t.Errorf("%s sees the other region's: %v, want %v: %s", path, !sees, sees, body)
 		}
 	}
+}
+
+// TestWhatIsOnItsWayOutIsCounted shows how many instances of a copy are still to go, in the
+// list of copies: of what was held until that was over, and of a copy that was forgotten.
+func TestWhatIsOnItsWayOutIsCounted(t *testing.T) {
+	const all, kept, commandsRemove = 9 * 1024, 5, 1024
+	m, k := newMember(t, nil), registry.RegionKey{Region: "b", Cluster: 200}
+	at := registry.ImportCursor{}
+	step := func(kind registry.ImportStep, upto registry.ImportCursor, items ...registry.ImportItem) {
+		t.Helper()
+		if _, err := m.config.Registry.Import(t.Context(), registry.Import{Region: k, Step: kind, After: at, Upto: upto, Items: items, KnownAge: true}); err != nil {
+			t.Fatal(err)
+		}
+		at = upto
+	}
+	tellAll := func(sync uint64, count int) {
+		t.Helper()
+		upto := registry.ImportCursor{Incarnation: "beef", Sync: sync}
+		step(registry.ImportStepBegin, upto)
+		for n := 0; n < count; n += registry.ImportItemsMax {
+			upto.Parts++
+			step(registry.ImportStepPart, upto, toldInstances(n, min(count, n+registry.ImportItemsMax))...)
+		}
+		step(registry.ImportStepSweep, registry.ImportCursor{Incarnation: "beef", Revision: 7})
+	}
+	leaving := func() int {
+		t.Helper()
+		var regions v2Federation
+		into(t, m.must(http.StatusOK, http.MethodGet, "/api/v2/federation", ""), &regions)
+		return regions.Regions[0].Leaving
+	}
+	tellAll(1, all)
+	tellAll(2, kept)
+	mustEqual(t, "what goes while it is held", leaving(), 0)
+	for passed := time.Duration(0); passed < registry.HeldSweepMax+time.Minute; passed += 10 * time.Second {
+		m.clock.pass(10 * time.Second)
+		step(registry.ImportStepChanges, at)
+	}
+	mustEqual(t, "what goes when it was held for long enough", leaving(), all-kept)
+	if _, err := m.config.Registry.ControlRegion(t.Context(), k, registry.RegionForget); err != nil {
+		t.Fatal(err)
+	}
+	mustEqual(t, "what goes of a forgotten copy", leaving(), all-8*commandsRemove)
+}
+
+// toldInstances are some instances as a region tells them, by number.
+func toldInstances(from, to int) []registry.ImportItem {
+	var items []registry.ImportItem
+	for n := from; n < to; n++ {
+		items = append(items, registry.ImportItem{
+			Key: registry.InstanceKey{Namespace: "prod", Service: "orders", ID: fmt.Sprintf("%05d", n)}, Revision: 6,
+			Record: &recordv1.InstanceRecord{Format: 1, Status: recordv1.InstanceRecord_STATUS_PASSING, Spec: &recordv1.InstanceSpec{
+				LeaseTtlMs: 30_000, Endpoints: []*recordv1.Endpoint{{Name: "http", Protocol: "http", Host: "10.1.0.1", Port: 80, Weight: 100}},
+			}},
+		})
+	}
+	return items
 }
 
 // TestWhatAnOldCopyIsToldAs shows an instance that is suspect since its copy is old: with
