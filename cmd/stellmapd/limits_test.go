@@ -13,6 +13,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	typeurl "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/pflag"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -20,6 +23,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/stellmap/stellmap/access"
 	stellmapv1 "github.com/stellmap/stellmap/api/proto/stellmap/v1"
@@ -117,12 +122,11 @@ func TestStreamsOfAnIdentityAreHeldToItsShare(t *testing.T) {
 	web, lin := w.visitor("/ns/prod/sa/web", ""), w.visitor("/operator/lin", "")
 	conn := web.dial(w.address("xDS"))
 	const ads, watch = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources", "/stellmap.v1.RegistryService/Watch"
-	end := web.stay(conn, ads)
-	web.stay(conn, watch)
-	w.until("both to be open", func() bool {
-		code, body := web.do(http.MethodGet, w.address("HTTP")+"/api/v2/watch?wait=1ms&revision=1", "")
-		return code == http.StatusTooManyRequests && strings.Contains(body, "limits.streams_each")
-	})
+	end := web.stay(conn, ads, &discoveryv3.DeltaDiscoveryRequest{Node: &corev3.Node{Id: "web-1"}, TypeUrl: typeurl.EndpointType, ResourceNamesSubscribe: []string{"nobody.prod"}})
+	web.stay(conn, watch, &stellmapv1.WatchRequest{})
+	if code, body := web.do(http.MethodGet, w.address("HTTP")+"/api/v2/watch?wait=1ms&revision=1", ""); code != http.StatusTooManyRequests || !strings.Contains(body, "limits.streams_each") {
+		t.Errorf("a watch over HTTP: %d %s", code, body)
+	}
 	if err := web.refused(conn, ads); status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "limits.streams_each of this member is 2") {
 		t.Errorf("a third: %v", err)
 	}
@@ -138,17 +142,19 @@ func TestStreamsOfAnIdentityAreHeldToItsShare(t *testing.T) {
 	}
 }
 
-// stay opens a stream that is served: its handler waits for what the client has to say.
-func (v *visitor) stay(conn *grpc.ClientConn, fullMethod string) (end func()) {
+// stay opens a stream that is served: what it was asked is answered. To find that out by one
+// stream more would take the place of one that is on its way.
+func (v *visitor) stay(conn *grpc.ClientConn, fullMethod string, ask proto.Message) (end func()) {
 	v.t.Helper()
-	s, err := conn.NewStream(v.t.Context(), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, fullMethod)
-	if err != nil {
-		v.t.Fatal(err)
+	s, err := conn.NewStream(v.patience(), &grpc.StreamDesc{ClientStreams: !strings.HasSuffix(fullMethod, "/Watch"), ServerStreams: true}, fullMethod)
+	if err == nil {
+		err = s.SendMsg(ask)
 	}
-	if strings.HasSuffix(fullMethod, "/Watch") {
-		if err := s.SendMsg(&stellmapv1.WatchRequest{}); err != nil {
-			v.t.Fatal(err)
-		}
+	if err == nil {
+		err = s.RecvMsg(&emptypb.Empty{})
+	}
+	if err != nil {
+		v.t.Fatalf("%s: %v", fullMethod, err)
 	}
 	return func() {
 		if err := s.CloseSend(); err != nil {
