@@ -5,6 +5,7 @@ import (
 	"errors"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -143,5 +144,44 @@ func TestPagesAreTheirCallers(t *testing.T) {
 	m.editAccess("less")
 	if _, err := m.registry.Instances(ctx, q, Paging{Cursor: first.Next}); !errors.Is(err, ErrCursorExpired) {
 		t.Errorf("a page after less was allowed: %v", err)
+	}
+}
+
+// A planner writes policies, and reads what a keeper may.
+type planner struct{ *keeper }
+
+func (p planner) Allows(a Ask) bool {
+	return a.Verb == VerbWrite && a.Resource == ResourcePolicies || p.keeper.Allows(a)
+}
+
+// Who writes a policy names no gateways that he may not read: they would be told of to all who are given the service. What is
+// named there already stays when he writes something else.
+func TestAPolicyNamesNoGatewaysThatItsAuthorMayNotRead(t *testing.T) {
+	m := newMember(t, newManualClock())
+	ctx := WithCaller(context.Background(), planner{newKeeper("prod")})
+	orders := ServiceKey{"prod", "orders"}
+	put := func(ctx context.Context, text string, dryRun bool) error {
+		_, err := m.registry.PutPolicy(ctx, "", orders, policyOf(t, text), Writing{DryRun: dryRun})
+		return err
+	}
+	secret, open := `{"failover":{"mode":"gateway","gateway":"gate.secret"}}`, `{"failover":{"mode":"gateway","gateway":"gate.prod"}}`
+	for _, dryRun := range []bool{true, false} {
+		if err := put(ctx, secret, dryRun); !errors.Is(err, ErrDenied) || !strings.Contains(err.Error(), "secret") {
+			t.Errorf("gateways of another namespace (dry run %v): %v", dryRun, err)
+		}
+		for _, text := range []string{open, `{"failover":{"mode":"gateway"}}`} {
+			if err := put(ctx, text, dryRun); err != nil {
+				t.Errorf("%s (dry run %v): %v", text, dryRun, err)
+			}
+		}
+	}
+	if err := put(context.Background(), secret, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := put(ctx, `{"graceSeconds":5,`+secret[1:], false); err != nil {
+		t.Errorf("what stands there, and something else: %v", err)
+	}
+	if err := put(ctx, strings.Replace(secret, "gate.", "other.", 1), false); !errors.Is(err, ErrDenied) {
+		t.Errorf("others of that namespace: %v", err)
 	}
 }

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -40,6 +41,21 @@ func (p *Policy) gatewayOf(k ServiceKey, mode string) (ServiceKey, bool) {
 		return ServiceKey{Namespace: k.Namespace, Service: gatewayDefault}, true
 	}
 	return ServiceKey{Namespace: f.Gateway[at+1:], Service: f.Gateway[:at]}, true
+}
+
+// permitGateways holds who writes a policy to what he may read: all who are given the service
+// are given the gateways that it names. What another has named stays.
+func (r *Registry) permitGateways(ctx context.Context, k ServiceKey, p *Policy) error {
+	by, named := p.gatewayOf(k, "")
+	if !named || p.failover().Gateway == "" {
+		return nil
+	}
+	if document, _ := readDocument(r.machine, policyShelf(k)); document.Content() != nil {
+		if was, did := document.Content().gatewayOf(k, ""); did && was == by {
+			return nil
+		}
+	}
+	return Permit(ctx, Ask{Verb: VerbRead, Resource: ResourceInstances, Namespace: by.Namespace, Service: by.Service})
 }
 
 // GatewaysClosed is why the gateways of a service cannot lead to what speaks a protocol; "" if they can.

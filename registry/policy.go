@@ -471,6 +471,9 @@ func (r *Registry) PutPolicy(ctx context.Context, requestID string, k ServiceKey
 	if err := bad.err(); err != nil {
 		return Edited{}, err
 	}
+	if err := r.permitGateways(ctx, k, &p); err != nil {
+		return Edited{}, err
+	}
 	return edit(ctx, r, requestID, policyShelf(k), &p, w)
 }
 
