@@ -116,7 +116,7 @@ func (c copier) Held() registry.Rights          { return c }
 
 // guardOf guards a port.
 func (n *node) guardOf(port string) *guard {
-	return &guard{port: port, region: n.config.Node.Region, policies: n.policies, secrets: n.secrets, issuer: n.issuer, stays: n.stays, denials: n.denials, audit: n.audit, now: time.Now}
+	return &guard{port: port, region: n.config.Node.Region, policies: n.policies, secrets: n.secrets, issuer: n.issuer, stays: n.stays, denials: n.denials, limiter: n.limiter, audit: n.audit, now: time.Now}
 }
 
 // guardOfHTTP finds out who calls over HTTP; nil = nobody is asked.

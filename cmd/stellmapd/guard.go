@@ -22,7 +22,8 @@ type guard struct {
 	issuer   *access.Issuer // whose JWTs count; nil = nobody's do
 	stays    *stays
 	denials  *denials
-	audit    *audit.Log // nil = none
+	limiter  *access.Limiter // of calls over gRPC that are not let; nil = nobody is held to any
+	audit    *audit.Log      // nil = none
 	now      func() time.Time
 }
 

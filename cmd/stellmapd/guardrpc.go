@@ -18,9 +18,9 @@ import (
 
 // unary guards the calls of a gRPC server. What is done for one is done for its caller.
 func (g *guard) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
-	ctx, _, err := g.permit(ctx, info.FullMethod)
+	ctx, need, err := g.permit(ctx, info.FullMethod)
 	if err != nil {
-		return nil, g.refuse(ctx, info.FullMethod, err)
+		return nil, g.turnAway(ctx, info.FullMethod, need, err)
 	}
 	answer, err := handle(ctx, request)
 	g.notice(ctx, info.FullMethod, err)
@@ -32,7 +32,7 @@ func (g *guard) unary(ctx context.Context, request any, info *grpc.UnaryServerIn
 func (g *guard) stream(server any, on grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
 	ctx, need, err := g.permit(on.Context(), info.FullMethod)
 	if err != nil {
-		return g.refuse(ctx, info.FullMethod, err)
+		return g.turnAway(ctx, info.FullMethod, need, err)
 	}
 	if registry.CallerOf(ctx) == nil { // he need be nobody, and has no right that could end
 		return handle(server, on)
@@ -115,6 +115,15 @@ func codeOfRPC(err error) codes.Code {
 		return codes.PermissionDenied
 	}
 	return codes.ResourceExhausted
+}
+
+// turnAway is refuse for a call that has not begun, which counts as one of its caller's share: what it takes to find out that
+// somebody is nobody, and to write that down, is bounded as well.
+func (g *guard) turnAway(ctx context.Context, fullMethod string, need rpcNeed, err error) error {
+	if over := g.limiter.Request(askerOf(ctx, networkAt(fromOf(ctx))), need.rank()); over != nil {
+		return refusedForOver(over)
+	}
+	return g.refuse(ctx, fullMethod, err)
 }
 
 // refuse answers who is not let, and has it written down: what would have been done does not see the call.

@@ -109,6 +109,14 @@ func TestAMemberHoldsEverybodyToHisShare(t *testing.T) {
 		code, _ := nobody.do(http.MethodGet, public+allServices, "")
 		return code == http.StatusTooManyRequests
 	})
+	knocks := stellmapv1.NewRegistryServiceClient(nobody.dial(w.address("xDS")))
+	tooMany(t, "of nobody over gRPC", func() bool {
+		_, err := knocks.GetService(t.Context(), &stellmapv1.GetServiceRequest{})
+		if code := status.Code(err); code != codes.Unauthenticated && code != codes.ResourceExhausted {
+			t.Fatalf("nobody is told %v", err)
+		}
+		return status.Code(err) == codes.ResourceExhausted
+	})
 	w.until("refusals to be counted", func() bool {
 		code, metrics := lin.do(http.MethodGet, public+"/metrics", "")
 		return code == http.StatusOK && strings.Contains(metrics, `stellmap_limits_refused_total{limit="requests_per_second_each"}`) && !strings.Contains(metrics, `{limit="requests_per_second_each"} 0`)
