@@ -13,9 +13,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
-	typeurl "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/pflag"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -23,7 +20,10 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/stellmap/stellmap/access"
@@ -130,7 +130,8 @@ func TestStreamsOfAnIdentityAreHeldToItsShare(t *testing.T) {
 	web, lin := w.visitor("/ns/prod/sa/web", ""), w.visitor("/operator/lin", "")
 	conn := web.dial(w.address("xDS"))
 	const ads, watch = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources", "/stellmap.v1.RegistryService/Watch"
-	end := web.stay(conn, ads, &discoveryv3.DeltaDiscoveryRequest{Node: &corev3.Node{Id: "web-1"}, TypeUrl: typeurl.EndpointType, ResourceNamesSubscribe: []string{"nobody.prod"}})
+	end := web.stay(conn, ads, messageOf(t, "envoy.service.discovery.v3.DeltaDiscoveryRequest",
+		`{"node": {"id": "web-1"}, "typeUrl": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment", "resourceNamesSubscribe": ["nobody.prod"]}`))
 	web.stay(conn, watch, &stellmapv1.WatchRequest{})
 	if code, body := web.do(http.MethodGet, w.address("HTTP")+"/api/v2/watch?wait=1ms&revision=1", ""); code != http.StatusTooManyRequests || !strings.Contains(body, "limits.streams_each") {
 		t.Errorf("a watch over HTTP: %d %s", code, body)
@@ -148,6 +149,20 @@ func TestStreamsOfAnIdentityAreHeldToItsShare(t *testing.T) {
 			return code == http.StatusOK
 		})
 	}
+}
+
+// messageOf is a message of a kind that this package does not know.
+func messageOf(t *testing.T, name protoreflect.FullName, text string) proto.Message {
+	t.Helper()
+	kind, err := protoregistry.GlobalTypes.FindMessageByName(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := kind.New().Interface()
+	if err := protojson.Unmarshal([]byte(text), m); err != nil {
+		t.Fatal(err)
+	}
+	return m
 }
 
 // stay opens a stream that is served: what it was asked is answered. To find that out by one
