@@ -12,7 +12,7 @@ const (
 	readTimeout    = requestTimeout   // for all of a request to arrive, so that a slow body makes no slow call
 	writeTimeout   = 60 * time.Second // from the header to the answer's last byte: a long list to a slow reader
 	idleTimeout    = 3 * time.Minute  // between two requests: longer than clients keep a connection, so that they close it
-	headerBytesMax = 64 << 10
+	headerBytesMax = 32 << 10         // of thousands of lines it takes ten times as much while it is read
 )
 
 // NewServer makes a server with all its bounds set.
