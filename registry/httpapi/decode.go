@@ -28,7 +28,7 @@ func withBody(w http.ResponseWriter, q *http.Request, most int64, fn func(body [
 	if !isJSON(q.Header.Get("Content-Type")) {
 		return errMediaType
 	}
-	buffer := bodies.Get().(*bytes.Buffer)
+	buffer := bodyFor(q)
 	defer putBody(buffer)
 	if err := readBody(w, q, most, buffer); err != nil {
 		return err
@@ -58,30 +58,60 @@ func isJSON(contentType string) bool {
 // bodies are buffers for reuse: what is decoded keeps nothing of them.
 var bodies = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
-// bodyKeptMax bounds the buffers that are kept, so that one large body does not stay for ever.
-const bodyKeptMax = 64 << 10
+// largeBodies are such buffers for what is large, or of unknown length. A pool forgets them at
+// each collection, and each would leave as much behind as it holds.
+var largeBodies = make(chan *bytes.Buffer, 8)
+
+// What buffers may hold that are kept, so that one large body does not stay for ever.
+const (
+	bodyKeptMax      = 64 << 10
+	largeBodyKeptMax = 2 * bodyBytesMax
+)
+
+func bodyFor(q *http.Request) *bytes.Buffer {
+	if q.ContentLength < 0 || q.ContentLength > bodySmallMax {
+		select {
+		case b := <-largeBodies:
+			return b
+		default:
+			return new(bytes.Buffer)
+		}
+	}
+	return bodies.Get().(*bytes.Buffer)
+}
 
 func putBody(b *bytes.Buffer) {
-	if b.Cap() <= bodyKeptMax {
-		b.Reset()
+	b.Reset()
+	switch {
+	case b.Cap() <= bodyKeptMax:
 		bodies.Put(b)
+	case b.Cap() <= largeBodyKeptMax:
+		select {
+		case largeBodies <- b:
+		default: // there are enough of them
+		}
 	}
 }
 
 func readBody(w http.ResponseWriter, q *http.Request, most int64, into *bytes.Buffer) error {
-	if q.ContentLength > bodySmallMax && q.ContentLength <= most {
+	if q.ContentLength > most { // nothing of it needs to be read
+		return bodyTooLarge(most)
+	}
+	if q.ContentLength > bodySmallMax {
 		into.Grow(int(q.ContentLength) + bytes.MinRead) // once: doubling would leave as much behind
 	}
 	_, err := into.ReadFrom(http.MaxBytesReader(w, q.Body, most))
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
-		return fmt.Errorf("%w than %d bytes", errBodyTooLarge, most)
+		return bodyTooLarge(most)
 	case err != nil:
 		return invalid("body", "could not be read to its end: "+err.Error())
 	}
 	return nil
 }
+
+func bodyTooLarge(most int64) error { return fmt.Errorf("%w than %d bytes", errBodyTooLarge, most) }
 
 func decodeBytes(body []byte, v any) error {
 	space := len(body) - len(bytes.TrimLeft(body, jsonSpace))

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -421,4 +422,41 @@ func TestLargeBodiesAreBounded(t *testing.T) {
 	m.api.large.Store(largeInflightMax - 1)
 	mustEqual(t, "the status of the last that has a slot", send(int64(len(body))).Code, http.StatusForbidden) // its token is another
 	mustEqual(t, "the slots after it", m.api.large.Load(), largeInflightMax-1)
+}
+
+// unread is a body that nobody may read.
+type unread struct{ t *testing.T }
+
+func (u unread) Read([]byte) (int, error) {
+	u.t.Error("a body that is too large is read")
+	return 0, io.EOF
+}
+
+// A body that says how large it is, and is too large, is refused unread. The buffers of large ones are used again, and no more
+// of them are kept than so many.
+func TestLargeBodiesLeaveLittleBehind(t *testing.T) {
+	m := newMember(t, nil)
+	at := "/api/v2/namespaces/prod/services/orders/instances/a"
+	q := httptest.NewRequest(http.MethodPut, at, unread{t})
+	q.ContentLength = bodyBytesMax + 1
+	q.Header.Set("Content-Type", typeJSON)
+	w := httptest.NewRecorder()
+	m.api.Handler().ServeHTTP(w, q)
+	mustEqual(t, "the status", w.Code, http.StatusRequestEntityTooLarge)
+
+	for range 2 * cap(largeBodies) {
+		putBody(bytes.NewBuffer(make([]byte, bodyBytesMax)))
+	}
+	putBody(bytes.NewBuffer(make([]byte, 2*largeBodyKeptMax)))
+	mustEqual(t, "the buffers that are kept", len(largeBodies), cap(largeBodies))
+	for _, length := range []int64{-1, bodySmallMax + 1} {
+		q.ContentLength = length
+		if b := bodyFor(q); b.Cap() <= bodyKeptMax || b.Cap() > largeBodyKeptMax || b.Len() != 0 {
+			t.Errorf("a body of %d bytes has a buffer of %d with %d in it", length, b.Cap(), b.Len())
+		}
+	}
+	q.ContentLength = bodySmallMax
+	if b := bodyFor(q); b.Cap() > bodyKeptMax {
+		t.Errorf("a small body has a buffer of %d", b.Cap())
+	}
 }
