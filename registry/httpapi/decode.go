@@ -60,7 +60,7 @@ var bodies = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 // largeBodies are such buffers for what is large, or of unknown length. A pool forgets them at
 // each collection, and each would leave as much behind as it holds.
-var largeBodies = make(chan *bytes.Buffer, 8)
+var largeBodies = make(chan *bytes.Buffer, largeInflightMax/2)
 
 // What buffers may hold that are kept, so that one large body does not stay for ever.
 const (
