@@ -34,7 +34,7 @@ func framesOf(t testing.TB, times int, write func(*http2.Framer) error) []byte {
 }
 
 // pacedPair is a connection of a server that is held to its pace, and its client's end of
-// it. Nothing that the server writes is lost.
+// it. What the server writes is taken and thrown away.
 func pacedPair(t *testing.T) (server *pacedConn, client net.Conn) {
 	t.Helper()
 	near, far := net.Pipe()
@@ -64,7 +64,7 @@ func readAll(t *testing.T, server *pacedConn, client net.Conn, frames []byte) ti
 	return time.Since(began)
 }
 
-// opens begins a call that has more to send, and closes one that has not.
+// opens begins a call whose client has more to send.
 func opens(stream uint32) func(*http2.Framer) error {
 	return func(f *http2.Framer) error {
 		return f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: []byte{0x82}, EndHeaders: true})

@@ -55,14 +55,13 @@ func isJSON(contentType string) bool {
 	return mediaType == typeJSON && (err == nil || errors.Is(err, mime.ErrInvalidMediaParameter))
 }
 
-// bodies are buffers for reuse: what is decoded keeps nothing of them.
-var bodies = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+// Buffers for reuse: what is decoded keeps nothing of them. Those of what is large, or of
+// unknown length, are apart, so that small bodies do not keep them in use.
+var bodies, largeBodies = bodyPool(), bodyPool()
 
-// largeBodies are such buffers for what is large, or of unknown length. A pool forgets them at
-// each collection, and each would leave as much behind as it holds.
-var largeBodies = make(chan *bytes.Buffer, largeInflightMax/2)
+func bodyPool() *sync.Pool { return &sync.Pool{New: func() any { return new(bytes.Buffer) }} }
 
-// What buffers may hold that are kept, so that one large body does not stay for ever.
+// What buffers may hold that are kept.
 const (
 	bodyKeptMax      = 64 << 10
 	largeBodyKeptMax = 2 * bodyBytesMax
@@ -70,12 +69,7 @@ const (
 
 func bodyFor(q *http.Request) *bytes.Buffer {
 	if q.ContentLength < 0 || q.ContentLength > bodySmallMax {
-		select {
-		case b := <-largeBodies:
-			return b
-		default:
-			return new(bytes.Buffer)
-		}
+		return largeBodies.Get().(*bytes.Buffer)
 	}
 	return bodies.Get().(*bytes.Buffer)
 }
@@ -86,10 +80,7 @@ func putBody(b *bytes.Buffer) {
 	case b.Cap() <= bodyKeptMax:
 		bodies.Put(b)
 	case b.Cap() <= largeBodyKeptMax:
-		select {
-		case largeBodies <- b:
-		default: // there are enough of them
-		}
+		largeBodies.Put(b)
 	}
 }
 
