@@ -76,7 +76,7 @@ func (v *victim) withstand(t *testing.T) {
 	p.answered(attackAnswers) // what the first calls take is not the attacks'
 	base := memoryOf(t, v.member)
 	all := allAttacks(*attackers, *idlers)
-	// The runtime gives memory back slowly: what one attack may hold is there for the next, too.
+	// The runtime gives memory back slowly, and in the short form nobody waits for it: what one attack may hold is there for the next, too.
 	slices.SortStableFunc(all, func(a, b attack) int { return cmp.Compare(a.mayHold(), b.mayHold()) })
 	for _, one := range all {
 		secured := v.authority != nil
@@ -91,7 +91,10 @@ func (v *victim) withstand(t *testing.T) {
 		}
 		for _, port := range one.ports {
 			name := fmt.Sprintf("%s on the port %s", one.name, [4]string{"http", "xds", "grpc", "admin"}[port])
-			t.Run(name, func(t *testing.T) { v.withstandOne(t, p, one, port, base) })
+			t.Run(name, func(t *testing.T) {
+				v.withstandOne(t, p, one, port, base)
+				v.settle(t, base)
+			})
 			if !v.proc.Running() {
 				t.Fatal("the member has ended")
 			}
@@ -180,6 +183,23 @@ func (v *victim) withstandOne(t *testing.T, p *polite, one attack, port int, bas
 	if grown > bound {
 		t.Errorf("the member has %d MiB more than before, want %d at most", grown, bound)
 	}
+}
+
+// settle waits, before the next attack, until the member has given back what the last one took but for what may stay.
+func (v *victim) settle(t *testing.T, base int64) {
+	if *attackFor == 0 || !v.proc.Running() {
+		return
+	}
+	took, err := process.Within(t.Context(), attackPatience, "the member to give back what the attack took", func() error {
+		if more := memoryOf(t, v.member) - base; more > attackGrowth {
+			return fmt.Errorf("it has %d MiB more than before, want %d at most", more>>20, attackGrowth>>20)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	t.Logf("the member has given back what the attack took %v after it", took.Round(10*time.Millisecond))
 }
 
 // boundsHeaders: a call over gRPC whose header is above the bound is refused before it is made, on both ports.
