@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -69,12 +70,12 @@ func TestRawAttacks(t *testing.T) {
 }
 
 func (v *victim) withstand(t *testing.T) {
-	if *attackFor > 0 {
-		v.fill(t)
-	}
 	p := v.newPolite(t)
 	p.answered(attackAnswers) // what the first calls take is not the attacks'
 	base := memoryOf(t, v.member)
+	if *attackFor > 0 {
+		base = v.work(t)
+	}
 	all := allAttacks(*attackers, *idlers)
 	// The runtime gives memory back slowly, and in the short form nobody waits for it: what one attack may hold is there for the next, too.
 	slices.SortStableFunc(all, func(a, b attack) int { return cmp.Compare(a.mayHold(), b.mayHold()) })
@@ -105,19 +106,21 @@ func (v *victim) withstand(t *testing.T) {
 	}
 }
 
-// fill has the member take as much as its memory keeps of what was written lately, which is the engine's tables and the
-// history of events: what a well-behaved client writes amid the attacks, some 100,000 times, is not their growth.
-func (v *victim) fill(t *testing.T) {
+// work has the member do what it is there for, and is the most memory that it has meanwhile. The engine's tables come and
+// go with 32 MiB each, and the history of events fills: what a well-behaved client writes amid the attacks, some 100,000
+// times, is not their growth.
+func (v *victim) work(t *testing.T) (most int64) {
 	t.Helper()
 	const clients, writes = 16, 60_000
 	transport := &http.Transport{TLSClientConfig: v.trust, MaxIdleConnsPerHost: clients}
 	defer transport.CloseIdleConnections()
 	by := &cluster{t: t, client: &http.Client{Timeout: attackPatience, Transport: transport}}
-	began, before := time.Now(), memoryOf(t, v.member)
 	var all sync.WaitGroup
+	var left atomic.Int64
+	left.Store(writes)
 	for n := range clients {
 		all.Go(func() {
-			for range writes / clients {
+			for left.Add(-1) >= 0 {
 				a, err := by.call(t.Context(), http.MethodPut, instanceURL(v.member, "orders", fmt.Sprint(n)), registration(9000, "1"))
 				if err == nil {
 					err = a.want(http.StatusOK, http.StatusCreated)
@@ -129,8 +132,15 @@ func (v *victim) fill(t *testing.T) {
 			}
 		})
 	}
+	before := memoryOf(t, v.member)
+	ticks := time.NewTicker(attackTold)
+	defer ticks.Stop()
+	for ; left.Load() > 0 && !t.Failed(); <-ticks.C {
+		most = max(most, memoryOf(t, v.member))
+	}
 	all.Wait()
-	t.Logf("%d writes in %v, memory %+d MiB", writes, time.Since(began).Round(time.Second), (memoryOf(t, v.member)-before)>>20)
+	t.Logf("memory %+d MiB in %d writes", (most-before)>>20, writes)
+	return most
 }
 
 // withstandOne attacks a port until the attack is in force and the well-behaved client has been answered amid it.

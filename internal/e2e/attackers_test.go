@@ -165,14 +165,53 @@ type target struct {
 
 // attackAsTold is such a process's whole life. It ends with its input.
 func attackAsTold(plan string) error {
-	at := &target{}
-	if err := json.Unmarshal([]byte(plan), &at.attackPlan); err != nil {
+	at, one, err := planned(plan)
+	if err != nil {
 		return err
+	}
+	ctx, end := context.WithCancel(context.Background())
+	go func() { // ends with the process's input
+		io.Copy(io.Discard, os.Stdin) //nolint:errcheck // it has ended, be it by an error
+		end()
+	}()
+	var crowd sync.WaitGroup
+	broken := make(chan error, one.crowd)
+	for range one.crowd {
+		crowd.Go(func() {
+			if err := at.attack(ctx, one); err != nil {
+				broken <- err
+			}
+		})
+	}
+	told := time.NewTicker(attackTold)
+	defer told.Stop()
+	for ctx.Err() == nil {
+		select {
+		case err := <-broken:
+			tell(err)
+		case <-told.C:
+			fmt.Println("acts", at.acts.Load())
+		case <-ctx.Done():
+		}
+	}
+	crowd.Wait()
+	close(broken)
+	for err := range broken {
+		tell(err)
+	}
+	return nil
+}
+
+// planned is who is to be attacked, and how.
+func planned(text string) (*target, attack, error) {
+	at := &target{}
+	if err := json.Unmarshal([]byte(text), &at.attackPlan); err != nil {
+		return nil, attack{}, err
 	}
 	if at.Trust != "" {
 		trust, err := trustIn(at.Trust, at.As)
 		if err != nil {
-			return err
+			return nil, attack{}, err
 		}
 		trust.ServerName, trust.NextProtos = at.Host, []string{"http/1.1"}
 		if at.Port == 1 || at.Port == 2 {
@@ -183,39 +222,9 @@ func attackAsTold(plan string) error {
 	all := allAttacks(at.Attackers, at.Idlers)
 	i := slices.IndexFunc(all, func(a attack) bool { return a.name == at.Name && slices.Contains(a.ports, at.Port) })
 	if i < 0 {
-		return fmt.Errorf("there is no attack %q on the port %d", at.Name, at.Port)
+		return nil, attack{}, fmt.Errorf("there is no attack %q on the port %d", at.Name, at.Port)
 	}
-	ctx, end := context.WithCancel(context.Background())
-	go func() { // ends with the process's input
-		io.Copy(io.Discard, os.Stdin) //nolint:errcheck // it has ended, be it by an error
-		end()
-	}()
-	var crowd sync.WaitGroup
-	broken := make(chan error, all[i].crowd)
-	for range all[i].crowd {
-		crowd.Go(func() {
-			if err := at.attack(ctx, all[i]); err != nil {
-				broken <- err
-			}
-		})
-	}
-	told := time.NewTicker(attackTold)
-	defer told.Stop()
-	for {
-		select {
-		case err := <-broken:
-			tell(err)
-		case <-told.C:
-			fmt.Println("acts", at.acts.Load())
-		case <-ctx.Done():
-			crowd.Wait()
-			close(broken)
-			for err := range broken {
-				tell(err)
-			}
-			return nil
-		}
-	}
+	return at, all[i], nil
 }
 
 // tell says in a line what is wrong with the member.
