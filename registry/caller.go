@@ -169,7 +169,12 @@ func (ref InstanceRef) PermitForce(ctx context.Context) error {
 // Sees says whether who has some rights may be told of the instances of a service. Nil
 // is of those who are not asked.
 func Sees(by Rights, k ServiceKey) bool {
-	return by == nil || by.Allows(Ask{Verb: VerbRead, Resource: ResourceInstances, Namespace: k.Namespace, Service: k.Service})
+	return by == nil || by.Allows(AskToSee(k))
+}
+
+// AskToSee is what has to be allowed for that.
+func AskToSee(k ServiceKey) Ask {
+	return Ask{Verb: VerbRead, Resource: ResourceInstances, Namespace: k.Namespace, Service: k.Service}
 }
 
 // visible are the items of a list that a caller may be told of.

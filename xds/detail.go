@@ -52,7 +52,8 @@ type DetailQuery struct {
 	Node                 string
 	Types, Names, States []string
 	Contents             bool
-	Upstreams            []string // of which it is to be said whether the proxies have them
+	Upstreams            []string            // of which it is to be said whether the proxies have them
+	Service              registry.ServiceKey // of which it is to be said why the proxies may not have it; empty = of none
 
 	AfterNumber          uint64 // with the others, of a ResourceStatus: the list goes on behind it; 0 = from the beginning
 	AfterType, AfterName string
@@ -97,6 +98,7 @@ type look struct {
 type sight struct {
 	gone      bool   // it is no more
 	scope     *scope // that it has now: an edit may give it another
+	denied    string
 	resources []seen
 }
 
@@ -113,6 +115,9 @@ type seen struct {
 // show is all that a look asks for, in order.
 func (s *stream) show(l *look) sight {
 	out := sight{scope: s.scope}
+	if l.query.Service != (registry.ServiceKey{}) {
+		out.denied = s.party.denied(l.query.Service)
+	}
 	for _, b := range s.subs {
 		if b == nil || !anyOf(l.query.Types, b.typ.String()) {
 			continue
@@ -198,7 +203,7 @@ func (s *Server) Detail(ctx context.Context, q DetailQuery) (ProxyDetail, error)
 			continue
 		}
 		p := *str.status.Load()
-		p.UpstreamsFound = one.scope.has(q.Upstreams)
+		p.UpstreamsFound, p.Denied = one.scope.has(q.Upstreams), one.denied
 		out.Proxies = append(out.Proxies, p)
 		if !ok {
 			out.Stuck = append(out.Stuck, str.number)

@@ -13,6 +13,7 @@ func detailQuestion(q DetailQuery) *peerv1.ProxyDetailQuestion {
 	return &peerv1.ProxyDetailQuestion{
 		Node: q.Node, Types: q.Types, Names: q.Names, States: q.States, Contents: q.Contents,
 		AfterNumber: q.AfterNumber, AfterType: q.AfterType, AfterName: q.AfterName, Limit: uint32(q.Limit), Upstreams: q.Upstreams,
+		ServiceNamespace: q.Service.Namespace, Service: q.Service.Service,
 	}
 }
 
@@ -20,6 +21,7 @@ func detailQueryOf(q *peerv1.ProxyDetailQuestion) DetailQuery {
 	return DetailQuery{
 		Node: q.GetNode(), Types: q.GetTypes(), Names: q.GetNames(), States: q.GetStates(), Contents: q.GetContents(),
 		AfterNumber: q.GetAfterNumber(), AfterType: q.GetAfterType(), AfterName: q.GetAfterName(), Limit: min(int(q.GetLimit()), ProxyResourcesMax), Upstreams: q.GetUpstreams(),
+		Service: registry.ServiceKey{Namespace: q.GetServiceNamespace(), Service: q.GetService()},
 	}
 }
 

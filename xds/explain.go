@@ -69,7 +69,7 @@ func (f *Fleet) Explain(ctx context.Context, node string, k registry.ServiceKey,
 	for n, one := range claims {
 		names[n] = one.cluster
 	}
-	q := DetailQuery{Node: node, Limit: ProxyResourcesMax, Types: []string{typeCluster.String(), typeEndpoints.String()}, Names: append(names, noName), Contents: true, Upstreams: upstreamsOf(k)}
+	q := DetailQuery{Node: node, Limit: ProxyResourcesMax, Types: []string{typeCluster.String(), typeEndpoints.String()}, Names: append(names, noName), Contents: true, Upstreams: upstreamsOf(k), Service: k}
 	members, err := f.Detail(ctx, q, 0)
 	if err != nil {
 		return nil, nil, err
@@ -170,6 +170,9 @@ func (c *cache) explain(ctx context.Context, s *registry.Service, of *claim, p *
 func (c *cache) told(ctx context.Context, of *claim, p *ProxyStatus, e *ClusterExplanation) (bool, string) {
 	if owner := c.rival(of); owner != nil {
 		return false, reasonTaken(of.stem, owner.listing.key.NameFor(ctx))
+	}
+	if p.Denied != "" {
+		return false, p.Denied + ": give it a role that allows that"
 	}
 	patterns := upstreamsOf(of.listing.key)
 	stem := patterns[0]

@@ -156,6 +156,23 @@ func TestWhyOfManyUpstreams(t *testing.T) {
 	m.tells("orders.prod told=true: it is in the proxy's scope by its upstream orders.prod")
 }
 
+// A service that a proxy's client may not read is not told to be out of its scope, nor that it is not asked for.
+func TestWhyWhatAClientMayNotReadIsMissing(t *testing.T) {
+	m := newMember(t, identified)
+	m.add("orders", 1)
+	m.grant("prod/web", "ledger.prod")
+	c := m.as("prod/web").delta(nodeOf(t, metadataUpstreams, "orders.prod"))
+	c.subscribe(typeCluster)
+	c.ack(c.wants(typeCluster))
+	c.subscribe(typeEndpoints, "orders.prod")
+	c.ack(c.wants(typeEndpoints, "-orders.prod"))
+	m.tells(`orders.prod told=false: prod/web may not read instances of service "orders" in namespace "prod": give it a role that allows that`)
+	m.grant("prod/web", "orders.prod", "ledger.prod")
+	c.ack(c.wants(typeCluster, "orders.prod"))
+	c.ack(c.wants(typeEndpoints, "orders.prod"))
+	m.tells("orders.prod told=true: it is in the proxy's scope by its upstream orders.prod")
+}
+
 // A gRPC client is told of what it asks for, whatever its service wants.
 func TestWhyAGRPCClientIsTold(t *testing.T) {
 	m := newMember(t, nil)

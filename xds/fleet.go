@@ -286,7 +286,7 @@ func (p *ProxyStatus) record() *peerv1.Proxy {
 	out := &peerv1.Proxy{
 		Node: p.Node, Number: p.Number, Cluster: p.Cluster, Service: p.Service, Namespace: p.Namespace, Region: p.Region, Zone: p.Zone,
 		Kind: p.Kind, Protocol: p.Protocol, Peer: p.Peer, Upstreams: p.Upstreams, UpstreamCount: uint64(p.UpstreamCount), ConnectedMs: p.Connected.UnixMilli(),
-		UpstreamsFrom: p.UpstreamsFrom, UpstreamsVersion: p.UpstreamsVersion, UpstreamsFound: p.UpstreamsFound,
+		UpstreamsFrom: p.UpstreamsFrom, UpstreamsVersion: p.UpstreamsVersion, UpstreamsFound: p.UpstreamsFound, Denied: p.Denied,
 	}
 	for _, t := range p.Types {
 		one := &peerv1.ProxyType{
@@ -314,7 +314,7 @@ func proxyOf(p *peerv1.Proxy) ProxyStatus {
 	out := ProxyStatus{
 		Node: p.GetNode(), Number: p.GetNumber(), Cluster: p.GetCluster(), Service: p.GetService(), Namespace: p.GetNamespace(), Region: p.GetRegion(), Zone: p.GetZone(),
 		Kind: p.GetKind(), Protocol: p.GetProtocol(), Peer: p.GetPeer(), Upstreams: p.GetUpstreams(), UpstreamCount: int(p.GetUpstreamCount()), Connected: time.UnixMilli(p.GetConnectedMs()),
-		UpstreamsFrom: p.GetUpstreamsFrom(), UpstreamsVersion: p.GetUpstreamsVersion(), UpstreamsFound: p.GetUpstreamsFound(),
+		UpstreamsFrom: p.GetUpstreamsFrom(), UpstreamsVersion: p.GetUpstreamsVersion(), UpstreamsFound: p.GetUpstreamsFound(), Denied: p.GetDenied(),
 	}
 	for _, t := range p.GetTypes() {
 		one := TypeStatus{

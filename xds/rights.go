@@ -65,6 +65,14 @@ func (p *party) held() registry.Rights {
 	return p.rights
 }
 
+// denied is what a party may not that it would have to, to be told of a service; empty if it may.
+func (p *party) denied(k registry.ServiceKey) string {
+	if registry.Sees(p.held(), k) {
+		return ""
+	}
+	return fmt.Sprintf("%s may not %s", p.caller.Who(), registry.AskToSee(k))
+}
+
 // errNobody ends the stream of somebody who is nobody any more.
 var errNobody = status.Error(codes.Unauthenticated, "what this stream was opened with is good for nothing any more: the token has expired, or it was revoked")
 

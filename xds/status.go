@@ -28,6 +28,7 @@ type ProxyStatus struct {
 	UpstreamsFrom    string   // one of the words below
 	UpstreamsVersion uint64   // of the document of the proxy's service, which bounds them; 0 = there is none
 	UpstreamsFound   []string // of all of them, those that a DetailQuery asks after
+	Denied           string   // why its client may not be told of the service that a DetailQuery asks after; empty = it may
 }
 
 // What the upstreams of a proxy are from.

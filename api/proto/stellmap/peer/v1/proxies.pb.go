@@ -784,8 +784,10 @@ type Proxy struct {
 	UpstreamsVersion uint64 `protobuf:"varint,16,opt,name=upstreams_version,json=upstreamsVersion,proto3" json:"upstreams_version,omitempty"`
 	// Those that were asked after, of all upstreams.
 	UpstreamsFound []string `protobuf:"bytes,17,rep,name=upstreams_found,json=upstreamsFound,proto3" json:"upstreams_found,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Why the client may not be told of the service that was asked after; empty if it may.
+	Denied        string `protobuf:"bytes,18,opt,name=denied,proto3" json:"denied,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Proxy) Reset() {
@@ -935,6 +937,13 @@ func (x *Proxy) GetUpstreamsFound() []string {
 		return x.UpstreamsFound
 	}
 	return nil
+}
+
+func (x *Proxy) GetDenied() string {
+	if x != nil {
+		return x.Denied
+	}
+	return ""
 }
 
 type ProxyType struct {
@@ -1147,9 +1156,12 @@ type ProxyDetailQuestion struct {
 	AfterName   string `protobuf:"bytes,8,opt,name=after_name,json=afterName,proto3" json:"after_name,omitempty"`
 	Limit       uint32 `protobuf:"varint,9,opt,name=limit,proto3" json:"limit,omitempty"`
 	// Of which it is to be said whether the proxies have them.
-	Upstreams     []string `protobuf:"bytes,10,rep,name=upstreams,proto3" json:"upstreams,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Upstreams []string `protobuf:"bytes,10,rep,name=upstreams,proto3" json:"upstreams,omitempty"`
+	// Of which it is to be said why the proxies may not have it; empty for none.
+	ServiceNamespace string `protobuf:"bytes,11,opt,name=service_namespace,json=serviceNamespace,proto3" json:"service_namespace,omitempty"`
+	Service          string `protobuf:"bytes,12,opt,name=service,proto3" json:"service,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *ProxyDetailQuestion) Reset() {
@@ -1250,6 +1262,20 @@ func (x *ProxyDetailQuestion) GetUpstreams() []string {
 		return x.Upstreams
 	}
 	return nil
+}
+
+func (x *ProxyDetailQuestion) GetServiceNamespace() string {
+	if x != nil {
+		return x.ServiceNamespace
+	}
+	return ""
+}
+
+func (x *ProxyDetailQuestion) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
 }
 
 type ProxyDetailAnswer struct {
@@ -1967,7 +1993,7 @@ const file_stellmap_peer_v1_proxies_proto_rawDesc = "" +
 	"\x0fProxyListAnswer\x121\n" +
 	"\aproxies\x18\x01 \x03(\v2\x17.stellmap.peer.v1.ProxyR\aproxies\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x04R\x05count\x12\x12\n" +
-	"\x04more\x18\x03 \x01(\bR\x04more\"\x8d\x04\n" +
+	"\x04more\x18\x03 \x01(\bR\x04more\"\xa5\x04\n" +
 	"\x05Proxy\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x04R\x06number\x12\x18\n" +
@@ -1986,7 +2012,8 @@ const file_stellmap_peer_v1_proxies_proto_rawDesc = "" +
 	"\x05types\x18\r \x03(\v2\x1b.stellmap.peer.v1.ProxyTypeR\x05types\x12%\n" +
 	"\x0eupstreams_from\x18\x0f \x01(\tR\rupstreamsFrom\x12+\n" +
 	"\x11upstreams_version\x18\x10 \x01(\x04R\x10upstreamsVersion\x12'\n" +
-	"\x0fupstreams_found\x18\x11 \x03(\tR\x0eupstreamsFound\"\xef\x02\n" +
+	"\x0fupstreams_found\x18\x11 \x03(\tR\x0eupstreamsFound\x12\x16\n" +
+	"\x06denied\x18\x12 \x01(\tR\x06denied\"\xef\x02\n" +
 	"\tProxyType\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x1a\n" +
 	"\bwildcard\x18\x02 \x01(\bR\bwildcard\x12\x1e\n" +
@@ -2006,7 +2033,7 @@ const file_stellmap_peer_v1_proxies_proto_rawDesc = "" +
 	"\x0eProxyRejection\x12\x1a\n" +
 	"\bresource\x18\x01 \x01(\tR\bresource\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x19\n" +
-	"\bsince_ms\x18\x03 \x01(\x03R\asinceMs\"\x9e\x02\n" +
+	"\bsince_ms\x18\x03 \x01(\x03R\asinceMs\"\xe5\x02\n" +
 	"\x13ProxyDetailQuestion\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05types\x18\x02 \x03(\tR\x05types\x12\x14\n" +
@@ -2020,7 +2047,9 @@ const file_stellmap_peer_v1_proxies_proto_rawDesc = "" +
 	"after_name\x18\b \x01(\tR\tafterName\x12\x14\n" +
 	"\x05limit\x18\t \x01(\rR\x05limit\x12\x1c\n" +
 	"\tupstreams\x18\n" +
-	" \x03(\tR\tupstreams\"\xc5\x01\n" +
+	" \x03(\tR\tupstreams\x12+\n" +
+	"\x11service_namespace\x18\v \x01(\tR\x10serviceNamespace\x12\x18\n" +
+	"\aservice\x18\f \x01(\tR\aservice\"\xc5\x01\n" +
 	"\x11ProxyDetailAnswer\x121\n" +
 	"\aproxies\x18\x01 \x03(\v2\x17.stellmap.peer.v1.ProxyR\aproxies\x12=\n" +
 	"\tresources\x18\x02 \x03(\v2\x1f.stellmap.peer.v1.ProxyResourceR\tresources\x12\x14\n" +
