@@ -208,6 +208,11 @@ func (l *loader) readFile() error {
 	var syntax *tomlError
 	if errors.As(err, &syntax) {
 		l.addAt(syntax.pos, "not TOML: %s", syntax.reason)
+	} else if huge := l.file.huge(); len(huge) > 0 {
+		for _, key := range huge {
+			at := l.file.values[key]
+			l.addAt(at.pos, "%s: %s is beyond the whole numbers that TOML has, 64 bits with a sign", key, at.what)
+		}
 	} else if err != nil && len(l.file.twice) == 0 {
 		return fmt.Errorf("read the configuration %s: %w", l.path, err)
 	}

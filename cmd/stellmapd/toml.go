@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2/unstable"
@@ -125,8 +126,10 @@ func describe(k unstable.Kind, text string) string {
 		return "the number " + text
 	case unstable.Bool:
 		return text
+	case unstable.Array:
+		return "a list"
 	default:
-		return "a " + strings.ToLower(k.String())
+		return "a date or a time"
 	}
 }
 
@@ -143,6 +146,18 @@ func keyOf(p *unstable.Parser, n *unstable.Node) (string, position) {
 		parts = append(parts, string(k.Data))
 	}
 	return strings.Join(parts, "."), pos
+}
+
+// huge are the keys whose number no decoder of TOML takes, in the order of the file.
+func (f *tomlFile) huge() []string {
+	var keys []string
+	for _, k := range f.keys {
+		v := f.values[k.name]
+		if _, err := strconv.ParseInt(v.text, 0, 64); v.kind == unstable.Integer && errors.Is(err, strconv.ErrRange) {
+			keys = append(keys, k.name)
+		}
+	}
+	return keys
 }
 
 func syntaxError(p *unstable.Parser, data []byte) error {
