@@ -98,7 +98,7 @@ type look struct {
 type sight struct {
 	gone      bool   // it is no more
 	scope     *scope // that it has now: an edit may give it another
-	denied    string
+	denied    string // why its client may not be told of the query's service
 	resources []seen
 }
 

@@ -180,7 +180,7 @@ func (v *victim) withstandOne(t *testing.T, p *polite, one attack, port int, bas
 	}
 	_, err := process.Until(ctx, "the attack to be in force", func() error {
 		most = max(most, memoryOf(t, v.member))
-		if n := crowd.acts.Load(); grown.IsZero() && n < inForce {
+		if n := crowd.acts.Load(); n < inForce && (grown.IsZero() || *attackFor == 0) {
 			if *attackFor == 0 {
 				p.forget()
 			}
