@@ -3,7 +3,6 @@ package bench
 import (
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -11,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/stellmap/stellmap/internal/freeport"
 )
 
 // The scene of target P3 in the design's §5.
@@ -95,18 +96,9 @@ func registrationOf(service, instance, weight int) string {
 
 func freePorts(b *testing.B, n int) []string {
 	b.Helper()
-	var addrs []string
-	for range n { // all are open at once, so that no port is given twice
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			b.Fatal(err)
-		}
-		addrs = append(addrs, l.Addr().String())
-		defer func() {
-			if err := l.Close(); err != nil {
-				b.Error(err)
-			}
-		}()
+	addrs, err := freeport.Addresses(n)
+	if err != nil {
+		b.Fatal(err)
 	}
 	return addrs
 }

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
 
+	"github.com/stellmap/stellmap/internal/freeport"
 	"github.com/stellmap/stellmap/registry"
 	"github.com/stellmap/stellmap/registry/grpcapi"
 	"github.com/stellmap/stellmap/registry/registrytest"
@@ -126,7 +127,11 @@ type server struct {
 // serve makes a server and starts it.
 func (w *world) serve() *server {
 	w.tb.Helper()
-	s := &server{world: w, address: "127.0.0.1:0"}
+	addresses, err := freeport.Addresses(1)
+	if err != nil {
+		w.tb.Fatal(err)
+	}
+	s := &server{world: w, address: addresses[0]}
 	s.start()
 	w.tb.Cleanup(s.stop)
 	return s
@@ -140,7 +145,6 @@ func (s *server) start() {
 	if err != nil {
 		w.tb.Fatal(err)
 	}
-	s.address = listener.Addr().String()
 	api, err := grpcapi.New(grpcapi.Config{Registry: w.registry, CursorHome: func() registry.CursorHome {
 		w.mu.Lock()
 		defer w.mu.Unlock()

@@ -19,6 +19,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/stellmap/stellmap/internal/freeport"
 	"github.com/stellmap/stellmap/registry"
 )
 
@@ -117,17 +118,14 @@ func launchEnvoy(t *testing.T, m *member, api, metadata string, more ...string) 
 	return e
 }
 
+// freePort is one that a test has to name before somebody listens on it, or on which nobody ever does.
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ports, err := freeport.Find(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := l.Addr().(*net.TCPAddr).Port
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return port
+	return ports[0]
 }
 
 // listenTCP serves on a real port too.

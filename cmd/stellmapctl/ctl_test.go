@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	"github.com/cockroachdb/datadriven"
 	"github.com/spf13/cobra"
 
+	"github.com/stellmap/stellmap/internal/freeport"
 	"github.com/stellmap/stellmap/internal/version"
 )
 
@@ -53,16 +53,12 @@ func TestRunOverRealSockets(t *testing.T) {
 	if want := "stellmapctl/" + version.Number; agent != want || !strings.HasSuffix(out.String(), "revision 7\n") {
 		t.Errorf("User-Agent %q, want %q; it printed %q", agent, want, out.String())
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	nobody, err := freeport.Addresses(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	nobody := "http://" + l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
 	errs.Reset()
-	code := run(t.Context(), []string{"--server", nobody, "status"}, noEnvironment, &out, &errs)
+	code := run(t.Context(), []string{"--server", "http://" + nobody[0], "status"}, noEnvironment, &out, &errs)
 	if code != exitUnreachable || !strings.Contains(errs.String(), "connection refused") {
 		t.Errorf("nobody there: exit code %d, stderr %q", code, errs.String())
 	}

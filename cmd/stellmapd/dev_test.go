@@ -3,21 +3,22 @@ package main
 import (
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/stellmap/stellmap/internal/freeport"
 )
 
 // TestDevHasRegions shows two regions in one process, each of which finds what is
 // registered in the other, and a folder for the data of each.
 func TestDevHasRegions(t *testing.T) {
 	dir := t.TempDir()
-	var ports [4]int
-	for n := range ports {
-		ports[n] = portsInARow(t)
+	ports, err := freeport.Find(4, devPortStep) // the second region's are that much above the first one's
+	if err != nil {
+		t.Fatal(err)
 	}
 	at := func(n int) string { return fmt.Sprintf("127.0.0.1:%d", ports[n]) }
 	p := launch(t, "dev", "--regions", "a,b", "--data-dir", dir, "--http-addr", at(0), "--xds-addr", at(1), "--grpc-addr", at(2), "--admin-addr", at(3))
@@ -53,25 +54,6 @@ func TestDevHasRegions(t *testing.T) {
 		}
 	}
 	p.end(exitOK)
-}
-
-// portsInARow is a port that is free, as is the one that the next region takes.
-func portsInARow(t *testing.T) int {
-	for range 100 {
-		first, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		port := first.Addr().(*net.TCPAddr).Port
-		second, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port+devPortStep))
-		first.Close()
-		if err == nil {
-			second.Close()
-			return port
-		}
-	}
-	t.Fatal("there are no two free ports")
-	return 0
 }
 
 // TestRegionsOfDevAreRefused shows what is refused before anything has started.

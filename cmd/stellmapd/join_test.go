@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/stellmap/stellmap/internal/freeport"
 )
 
 // launchAt is launch with ports of the test's choice: a member that comes back
@@ -21,19 +23,14 @@ func launchAt(t *testing.T, id int, dir string, ports []string, more ...string) 
 	return launch(t, append(args, more...)...)
 }
 
-// fourPorts are free just now.
+// fourPorts are a member's.
 func fourPorts(t *testing.T) []string { return freePorts(t, 4) }
 
 func freePorts(t *testing.T, n int) []string {
 	t.Helper()
-	var ports []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close() // at the end, so that no port comes twice
-		ports = append(ports, l.Addr().String())
+	ports, err := freeport.Addresses(n)
+	if err != nil {
+		t.Fatal(err)
 	}
 	return ports
 }

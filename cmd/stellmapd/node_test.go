@@ -277,18 +277,7 @@ func TestAnotherNodesDirectoryIsRefused(t *testing.T) {
 // A member without a quorum is alive and not ready. New proxies wait, until it has been without a leader for
 // xds.stale_start_after: then its last state has to do.
 func TestAMemberWithoutAQuorum(t *testing.T) {
-	ports := make([]string, 8)
-	for i := range ports {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close() // all are open at once, so that no port is given twice
-		ports[i] = l.Addr().String()
-		if i < 4 {
-			l.Close()
-		}
-	}
+	ports := freePorts(t, 8)
 	dir := t.TempDir()
 	var file strings.Builder
 	fmt.Fprintf(&file, "[node]\ndata_dir = %q\n[server]\nhttp_addr = %q\nxds_addr = %q\ngrpc_addr = %q\nadmin_addr = %q\n[xds]\nstale_start_after = \"3s\"\n",

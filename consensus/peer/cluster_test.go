@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/stellmap/stellmap/consensus"
+	"github.com/stellmap/stellmap/internal/freeport"
 	"github.com/stellmap/stellmap/storage"
 )
 
@@ -50,7 +51,15 @@ func newCluster(t testing.TB, size int) *cluster {
 	return c
 }
 
-func listen(t testing.TB) net.Listener { return listenAt(t, "127.0.0.1:0") }
+// listen opens a port that is there for a member when it comes back.
+func listen(t testing.TB) net.Listener {
+	t.Helper()
+	addresses, err := freeport.Addresses(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return listenAt(t, addresses[0])
+}
 
 func listenAt(t testing.TB, address string) net.Listener {
 	t.Helper()
@@ -81,11 +90,12 @@ func (c *cluster) listener(id uint64) net.Listener {
 
 // listen gives a member a port: a new one, or the one that it had when it ran last.
 func (c *cluster) listen(id uint64) {
-	address := "127.0.0.1:0"
-	if l := c.listener(id); l != nil {
-		address = l.Addr().String()
+	var l net.Listener
+	if old := c.listener(id); old != nil {
+		l = listenAt(c.t, old.Addr().String())
+	} else {
+		l = listen(c.t)
 	}
-	l := listenAt(c.t, address)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.listeners[id] = l

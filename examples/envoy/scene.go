@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/stellmap/stellmap/internal/freeport"
 	"github.com/stellmap/stellmap/internal/process"
 )
 
@@ -138,7 +139,7 @@ func (s *scene) start(ctx context.Context, r *report) error {
 
 func (s *scene) choosePorts() error {
 	names := portNames()
-	free, err := process.FreePorts(len(names))
+	free, err := freeport.Find(len(names))
 	if err != nil {
 		return err
 	}

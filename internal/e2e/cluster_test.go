@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stellmap/stellmap/internal/freeport"
 	"github.com/stellmap/stellmap/internal/process"
 )
 
@@ -181,7 +182,7 @@ func TestAllMembersMayMoveAtOnce(t *testing.T) {
 	c := newCluster(t, 3)
 	c.must(http.MethodPut, instanceURL(c.members[0], "orders", "a"), registration(9000, "1"), http.StatusCreated)
 	stop(c)
-	ports, err := process.FreePorts(4 * len(c.members))
+	ports, err := freeport.Find(4 * len(c.members))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stellmap/stellmap/internal/freeport"
 	"github.com/stellmap/stellmap/internal/process"
 )
 
@@ -83,7 +84,7 @@ func TestByHand(t *testing.T) {
 // Scripts can tell from the exit code what went wrong, and stderr says it.
 func TestExitCodes(t *testing.T) {
 	c := newCluster(t, 1)
-	ports, err := process.FreePorts(1)
+	ports, err := freeport.Find(1)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stellmap/stellmap/internal/freeport"
 	"github.com/stellmap/stellmap/internal/process"
 )
 
@@ -98,7 +99,7 @@ func (e *envoy) retries() int {
 func (f *traffic) backend(name string) *process.Process {
 	e := f.e
 	e.t.Helper()
-	ports, err := process.FreePorts(1)
+	ports, err := freeport.Find(1)
 	if err != nil {
 		e.t.Fatal(err)
 	}

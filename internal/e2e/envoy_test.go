@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/stellmap/stellmap/internal/envoyadmin"
+	"github.com/stellmap/stellmap/internal/freeport"
 	"github.com/stellmap/stellmap/internal/process"
 )
 
@@ -57,7 +58,7 @@ func (c *cluster) startEnvoy(args ...string) *envoy {
 func (c *cluster) startEnvoyWith(workers int, args ...string) *envoy {
 	t := c.t
 	t.Helper()
-	ports, err := process.FreePorts(2)
+	ports, err := freeport.Find(2)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +192,7 @@ func TestEnvoyHasWhatTheRegistryHas(t *testing.T) {
 // client wrote behind it.
 func TestEnvoyRoutesByHost(t *testing.T) {
 	c := newCluster(t, 1)
-	ports, err := process.FreePorts(1)
+	ports, err := freeport.Find(1)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stellmap/stellmap/internal/freeport"
 	"github.com/stellmap/stellmap/internal/process"
 )
 
@@ -43,7 +44,7 @@ func TestThirtyEnvoys(t *testing.T) {
 	random := seed(t)
 	c := newCluster(t, 3)
 	for _, name := range []string{"steady-1", "steady-2"} {
-		ports, err := process.FreePorts(1)
+		ports, err := freeport.Find(1)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -108,7 +109,7 @@ type envoyFleet struct {
 func (c *cluster) startFleet(n int) *envoyFleet {
 	c.t.Helper()
 	f := &envoyFleet{t: c.t, c: c}
-	ports, err := process.FreePorts(2 * n)
+	ports, err := freeport.Find(2 * n)
 	if err != nil {
 		c.t.Fatal(err)
 	}

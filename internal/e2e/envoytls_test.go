@@ -6,7 +6,7 @@ import (
 	"os/exec"
 	"testing"
 
-	"github.com/stellmap/stellmap/internal/process"
+	"github.com/stellmap/stellmap/internal/freeport"
 )
 
 // A real Envoy gets its configuration over mutual TLS. One with a certificate of another authority or of another trust domain, with
@@ -48,7 +48,7 @@ func TestEnvoyOverMutualTLS(t *testing.T) {
 // refusedEnvoy starts an Envoy that will not be ready; its bootstrap is in order.
 func (c *cluster) refusedEnvoy(args []string) *envoy {
 	c.t.Helper()
-	ports, err := process.FreePorts(2)
+	ports, err := freeport.Find(2)
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -12,8 +12,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/stellmap/stellmap/internal/freeport"
 	"github.com/stellmap/stellmap/internal/grpcclients"
-	"github.com/stellmap/stellmap/internal/process"
 )
 
 // gatewayAnswers is how many calls in a row have to be answered by the same instance.
@@ -25,7 +25,7 @@ const gatewayPolicy = `{"failover":{"mode":"gateway"},"outlierDetection":{"inter
 // startGateway starts an Envoy as a gateway of the region, and registers it as one.
 func (c *cluster) startGateway(id string) *envoy {
 	c.t.Helper()
-	ports, err := process.FreePorts(2)
+	ports, err := freeport.Find(2)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -95,7 +95,7 @@ func TestTrafficGoesThroughGateways(t *testing.T) {
 	envoyPath(t)
 	b := newClusterWith(t, 1, inRegion(t, "b", 200, ""))
 	a := newClusterWith(t, 1, inRegion(t, "a", 100, fmt.Sprintf("[[federation.regions]]\nregion = \"b\"\ncluster_id = 200\ngrpc = [%q]\n", b.members[0].address(2))))
-	ports, err := process.FreePorts(2)
+	ports, err := freeport.Find(2)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stellmap/stellmap/internal/freeport"
 	"github.com/stellmap/stellmap/internal/grpcclients"
 	"github.com/stellmap/stellmap/internal/process"
 )
@@ -90,7 +91,7 @@ func (c *cluster) secureCaller(a authority, language string, command []string, n
 // besideWith starts an Envoy that goes to the server for a client beside it, as docs/proxyless.md says. It returns where.
 func (c *cluster) besideWith(files []string) string {
 	c.t.Helper()
-	ports, err := process.FreePorts(3)
+	ports, err := freeport.Find(3)
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stellmap/stellmap/internal/freeport"
 	"github.com/stellmap/stellmap/internal/grpcclients"
-	"github.com/stellmap/stellmap/internal/process"
 )
 
 const (
@@ -111,7 +111,7 @@ func (c *cluster) startCaller(language string, command []string, folder string, 
 	c.t.Helper()
 	servers := []string{c.members[0].address(1)}
 	if language != grpcclients.Node {
-		dead, err := process.FreePorts(1)
+		dead, err := freeport.Find(1)
 		if err != nil {
 			c.t.Fatal(err)
 		}

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stellmap/stellmap/internal/freeport"
 	"github.com/stellmap/stellmap/internal/process"
 )
 
@@ -221,7 +222,7 @@ func newClient(t *testing.T) *http.Client {
 // lay chooses ports and writes the configuration files.
 func (c *cluster) lay(size int) {
 	c.t.Helper()
-	ports, err := process.FreePorts(4 * size)
+	ports, err := freeport.Find(4 * size)
 	if err != nil {
 		c.t.Fatal(err)
 	}

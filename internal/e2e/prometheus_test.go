@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/stellmap/stellmap/internal/freeport"
 	"github.com/stellmap/stellmap/internal/process"
 )
 
@@ -50,7 +51,7 @@ type prometheus struct {
 func (c *cluster) startPrometheus(path string) *prometheus {
 	t := c.t
 	t.Helper()
-	ports, err := process.FreePorts(1)
+	ports, err := freeport.Find(1)
 	if err != nil {
 		t.Fatal(err)
 	}

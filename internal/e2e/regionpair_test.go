@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stellmap/stellmap/internal/freeport"
 	"github.com/stellmap/stellmap/internal/process"
 )
 
@@ -113,7 +114,7 @@ func (s *sideOfPair) follow(other *sideOfPair) {
 
 func (s *sideOfPair) startInstances() {
 	s.t.Helper()
-	ports, err := process.FreePorts(pairInstances)
+	ports, err := freeport.Find(pairInstances)
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health/grpc_health_v1"
 
+	"github.com/stellmap/stellmap/internal/freeport"
 	"github.com/stellmap/stellmap/internal/process"
 )
 
@@ -265,7 +266,7 @@ func TestANodeJoinsByItsCertificate(t *testing.T) {
 	trust := a.client("orders", "ns/default/sa/orders")
 	c := newClusterWith(t, 1, a.prepare(trust))
 	first := c.members[0]
-	ports, err := process.FreePorts(4)
+	ports, err := freeport.Find(4)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -148,3 +148,8 @@ func (p *Process) Tail(lines int) string {
 	all := bytes.Split(bytes.TrimRight([]byte(p.Output()), "\n"), []byte("\n"))
 	return string(bytes.Join(all[max(0, len(all)-lines):], []byte("\n")))
 }
+
+// Clashed tells whether a process has ended because another one had its port.
+func (p *Process) Clashed() bool {
+	return !p.Running() && strings.Contains(p.Output(), "address already in use")
+}

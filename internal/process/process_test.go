@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -93,49 +91,6 @@ func TestOutputBelongsToOneStart(t *testing.T) {
 		}
 		if got := strings.TrimSpace(p.Output()); got != word {
 			t.Errorf("output %q, want %q", got, word)
-		}
-	}
-}
-
-// Free ports are different ones, and can be listened on.
-func TestFreePorts(t *testing.T) {
-	ports, err := FreePorts(20)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, port := range ports {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			t.Fatal(err) // the same one twice fails here
-		}
-		defer l.Close()
-	}
-}
-
-// A port is nobody else's while the process lives that it was given to: not another
-// asker's in it, nor one's in another process.
-func TestAPortIsGivenOnce(t *testing.T) {
-	if port := os.Getenv("CLAIM"); port != "" {
-		n, err := strconv.Atoi(port)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ours, err := claimed.take(n)
-		fmt.Printf("ours %t %v\n", ours, err)
-		return
-	}
-	ports, err := FreePorts(1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if ours, err := claimed.take(ports[0]); ours || err != nil {
-		t.Errorf("given twice in one process: %t, %v", ours, err)
-	}
-	for port, want := range map[int]string{ports[0]: "ours false <nil>", 1: "ours true <nil>"} {
-		other := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^TestAPortIsGivenOnce$")
-		other.Env = append(os.Environ(), fmt.Sprint("CLAIM=", port))
-		if out, err := other.CombinedOutput(); err != nil || !strings.Contains(string(out), want) {
-			t.Errorf("another process that asks for %d: %v, %s", port, err, out)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package process
+package freeport
 
 import (
 	"errors"
@@ -7,43 +7,32 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
+	"slices"
 	"sync"
 	"syscall"
 )
 
-// portLow is where the search for free ports begins.
-const portLow = 12000
+// low is where the search begins.
+const low = 12000
 
-// FreePorts finds n loopback ports that nobody listens on. They lie below those
-// that the kernel gives to outgoing connections: a port from there could be
-// taken between a kill and a restart, or be connected to itself by a peer that
-// dials the dead member. Nobody who asks here gets them again while this process
-// lives, also not before their holder has started, or between its end and its next
-// start. Others may still be quicker: see Clashed.
-func FreePorts(n int) ([]int, error) {
-	high := ephemeralLow()
+// Find is n ports of 127.0.0.1 that nobody listens on; nor does anybody on those
+// that lie at the distances `also` above each. Nobody who asks here gets any of them
+// again while this process lives.
+func Find(n int, also ...int) ([]int, error) {
 	var ports []int
-	var held []net.Listener
-	defer func() {
-		for _, l := range held {
-			l.Close()
-		}
-	}()
+	var s search
+	defer s.end()
+	high := ephemeralLow() - slices.Max(append(also, 0))
 	for tries := 0; len(ports) < n && tries < 200*n; tries++ {
-		port := 0
-		if high > portLow+1000 {
-			port = portLow + rand.IntN(high-portLow)
+		first := 0
+		if high > low+1000 {
+			first = low + rand.IntN(high-low)
 		}
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		port, err := s.row(first, also)
 		if err != nil {
-			continue // taken
-		}
-		held = append(held, l)
-		port = l.Addr().(*net.TCPAddr).Port
-		if ours, err := claimed.take(port); err != nil {
 			return nil, err
-		} else if ours {
+		}
+		if port != 0 {
 			ports = append(ports, port)
 		}
 	}
@@ -51,6 +40,54 @@ func FreePorts(n int) ([]int, error) {
 		return nil, fmt.Errorf("found %d free ports of %d on 127.0.0.1", len(ports), n)
 	}
 	return ports, nil
+}
+
+// search holds what it has found open, and what was of no use, so that nothing is looked at twice.
+type search struct{ held []net.Listener }
+
+func (s *search) end() {
+	for _, l := range s.held {
+		l.Close()
+	}
+}
+
+// row is the first port, 0 for one of the kernel's choice, or 0 when it or one above it is taken.
+func (s *search) row(first int, also []int) (int, error) {
+	first, err := s.hold(first)
+	for _, distance := range also {
+		if first == 0 || err != nil {
+			return 0, err
+		}
+		var next int
+		if next, err = s.hold(first + distance); next == 0 {
+			first = 0
+		}
+	}
+	return first, err
+}
+
+// hold is the port that it listens on, or 0 when somebody has it.
+func (s *search) hold(port int) (int, error) {
+	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		return 0, nil // taken, or no port at all
+	}
+	s.held = append(s.held, l)
+	port = l.Addr().(*net.TCPAddr).Port
+	if ours, err := claimed.take(port); err != nil || !ours {
+		return 0, err
+	}
+	return port, nil
+}
+
+// Addresses is Find, as host:port.
+func Addresses(n int) ([]string, error) {
+	ports, err := Find(n)
+	addresses := make([]string, len(ports))
+	for i, port := range ports {
+		addresses[i] = fmt.Sprintf("127.0.0.1:%d", port)
+	}
+	return addresses, err
 }
 
 // claims are the ports that this process has given away, and a file in which each of
@@ -97,9 +134,4 @@ func ephemeralLow() int {
 		}
 	}
 	return low
-}
-
-// Clashed tells whether a process has ended because another one had its port.
-func (p *Process) Clashed() bool {
-	return !p.Running() && strings.Contains(p.Output(), "address already in use")
 }
