@@ -3,7 +3,9 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"os"
@@ -98,6 +100,9 @@ func (r *replicator) open(ctx context.Context, m *member, token string) (replica
 	stream, err := replicationv1.NewReplicationServiceClient(conn).Follow(metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token))
 	if err == nil {
 		err = stream.Send(&replicationv1.FollowRequest{Kind: &replicationv1.FollowRequest_Hello{Hello: r.hello}})
+	}
+	if errors.Is(err, io.EOF) { // it has been refused already, and Recv says why
+		err = nil
 	}
 	return stream, func() { conn.Close() }, err
 }
