@@ -147,8 +147,12 @@ func TestAnOutageOfTheWholeClusterEndsNoLease(t *testing.T) {
 	t.Parallel() // it waits most of its time
 	const instances = 100
 	c := newCluster(t, 3)
-	for i := range instances {
-		c.must(http.MethodPut, instanceURL(c.members[i%3], "leased", fmt.Sprint(i)), leasedBody(9000+i), http.StatusCreated)
+	all := batchOf(0, instances, func(n int) string { // in one call: none runs out before the last is there
+		return fmt.Sprintf(`{"register":{"namespace":"default","service":"leased","instanceId":"%d","leaseToken":%q,"endpoints":[{"name":"http","protocol":"http","host":"127.0.0.1","port":%d}],"leaseTtlSeconds":%d}}`,
+			n, leaseToken, 9000+n, int(shortTTL.Seconds()))
+	})
+	if a := c.must(http.MethodPost, c.members[0].url()+"/api/v2/batch", all, http.StatusOK); !strings.Contains(string(a.body), `"failed":0`) {
+		t.Fatalf("the registrations are answered %.300s", a.body)
 	}
 	c.kill(c.members...)
 	<-time.After(5 * shortTTL)
