@@ -233,11 +233,11 @@ func (s *seen) trouble(ctx context.Context, kind string) error {
 
 // away has a member miss what the others cut, so that it is sent a snapshot.
 func (s *seen) away(ctx context.Context, m *member, others []*member) error {
-	had, err := s.metric(ctx, m, "stellmap_registry_revision")
+	s.kill(m)
+	had, err := s.beyondAll(ctx, others[0])
 	if err != nil {
 		return err
 	}
-	s.kill(m)
 	for _, o := range others { // what is not flushed is not cut; a clean stop flushes
 		if _, err := process.Within(ctx, readyTime, "some writes", func() error { return s.beyond(ctx, o, "stellmap_registry_revision", had+awayEntries) }); err != nil {
 			return err
@@ -258,6 +258,18 @@ func (s *seen) away(ctx context.Context, m *member, others []*member) error {
 	installed, err := s.metric(ctx, m, "stellmap_raft_snapshots_installed_total")
 	s.installs += installed
 	return err
+}
+
+// beyondAll is a revision above all that anybody has had so far, also in his log alone.
+func (s *seen) beyondAll(ctx context.Context, m *member) (revision float64, err error) {
+	_, err = process.Within(ctx, readyTime, "a write that is acknowledged", func() error {
+		if err := s.turn(ctx, m, -s.faults["away"]); err != nil {
+			return err
+		}
+		revision, err = s.metric(ctx, m, "stellmap_registry_revision")
+		return err
+	})
+	return revision, err
 }
 
 // beyond is an error while a metric is not.
