@@ -341,10 +341,10 @@ func (s *sdkWriter) write(ctx context.Context, c *cluster, random *rand.Rand) {
 				s.mu.Unlock()
 				break
 			}
-			if ctx.Err() != nil {
+			if c.t.Context().Err() != nil {
 				return
 			}
-			rest(ctx, tryRest)
+			rest(c.t.Context(), tryRest) // not ctx: what may have happened is done to the end
 		}
 		rest(ctx, sdkBeat)
 	}
@@ -370,17 +370,32 @@ func (s *sdks) mustKnowAll(w *wire) {
 		w.t.Errorf("the Java SDK has cleared its directory %d times", s.java.cleared)
 	}
 	s.java.cut = sdkPause
-	if err := s.java.connect(w.members[0]); err != nil {
-		w.t.Errorf("Java: %v", err)
-	}
-	level, cancel := context.WithTimeout(w.t.Context(), sdkPause)
-	defer cancel()
-	if err := s.golang.connect(level, w.members[1]); err != nil {
-		w.t.Errorf("Go: %v", err)
-	}
-	for who, knows := range map[string]v1Directory{"Java": s.java.directory, "Go": s.golang.directory} {
-		if !knows.equal(s.last.knows) {
-			w.t.Errorf("the %s SDK knows %v, and it is %v", who, knows, s.last.knows)
+	w.comesLevel("Java", func() (v1Directory, error) {
+		err := s.java.connect(w.members[0])
+		return s.java.directory, err
+	}, s.last.knows)
+	w.comesLevel("Go", func() (v1Directory, error) {
+		level, cancel := context.WithTimeout(w.t.Context(), sdkPause)
+		defer cancel()
+		err := s.golang.connect(level, w.members[1])
+		return s.golang.directory, err
+	}, s.last.knows)
+}
+
+// comesLevel has a client open its watch, which is cut after a while, until it knows what was written. What it
+// was not told in one that did it is not told in the next, which goes on from there.
+func (w *wire) comesLevel(who string, connect func() (v1Directory, error), want v1Directory) {
+	w.t.Helper()
+	if _, err := process.Within(w.t.Context(), readyTime, "the "+who+" SDK to know all", func() error {
+		knows, err := connect()
+		switch {
+		case err != nil && !errors.Is(err, errNoHeader):
+			w.t.Fatalf("%s: %v", who, err)
+		case err == nil && !knows.equal(want):
+			err = fmt.Errorf("it knows %v, and it is %v", knows, want)
 		}
+		return err
+	}); err != nil {
+		w.t.Error(err)
 	}
 }
