@@ -19,7 +19,8 @@ import (
 )
 
 // changeTime is how long a change may take to show in Envoy: not a target, a limit for waiting.
-const changeTime = 10 * time.Second
+// Envoy comes back to a server that was away after up to five seconds, and not always at the first try.
+const changeTime = 30 * time.Second
 
 // envoy is a running Envoy.
 type envoy struct {
