@@ -44,8 +44,9 @@ func (h history) allows(value string) bool {
 
 const (
 	writerCount      = 8
-	writerInstances  = 40                    // that a writer has at a time
-	writerRest       = 10 * time.Millisecond // after a write without an acknowledgement
+	writerInstances  = 40                     // that a writer has at a time
+	writerRest       = 10 * time.Millisecond  // after a write without an acknowledgement
+	writeTime        = 100 * time.Millisecond // for one to be waited for: not a target, a limit
 	deregisterOneIn  = 5
 	writtenService   = "written"
 	writtenPortFirst = 1000
@@ -130,7 +131,8 @@ func (w *writers) acknowledged() int {
 // wait waits until so many writes were acknowledged.
 func (w *writers) wait(t *testing.T, n int) {
 	t.Helper()
-	if _, err := process.Within(t.Context(), readyTime, fmt.Sprintf("%d acknowledged writes", n), func() error {
+	limit := readyTime + time.Duration(n)*writeTime
+	if _, err := process.Within(t.Context(), limit, fmt.Sprintf("%d acknowledged writes", n), func() error {
 		if have := w.acknowledged(); have < n {
 			return fmt.Errorf("%d so far", have)
 		}
