@@ -15,12 +15,12 @@ import (
 
 // What the story asks for.
 const (
-	reachTime   = 5 * time.Second // for a change to show in the traffic
-	leaveMax    = 2 * time.Second // for the traffic to leave a killed upstream
-	quiet       = time.Second     // of load without the thing that must not happen
-	expiryMax   = 2 * leaseTTL    // for a lease to run out after its last renewal
-	shareSample = 200             // requests that a share is counted in
-	shareMin    = 15              // percent that each of two or three must get
+	reachTime   = 15 * time.Second // for a change to show in the traffic: not a target, a limit for waiting. An Envoy may pause for 5 s before it comes back
+	leaveMax    = 2 * time.Second  // for the traffic to leave a killed upstream
+	quiet       = time.Second      // of load without the thing that must not happen
+	expiryMax   = 2 * leaseTTL     // for a lease to run out after its last renewal
+	shareSample = 200              // requests that a share is counted in
+	shareMin    = 15               // percent that each of two or three must get
 )
 
 // story is the demo in the middle of being told.
