@@ -141,6 +141,9 @@ func TestWhatARestoredClusterLacksIsHeld(t *testing.T) {
 	w.put("orders", "back", "")
 	until(t, "one to be held", func() bool { return orders.Snapshot().Held == 1 })
 	mustEqual(t, "the instances", ids(orders.Snapshot()), "a back dead")
+	orders.mu.Lock()
+	c.timing.hold = 100 * time.Millisecond // not before: the one that comes back may be late
+	orders.mu.Unlock()
 	for n := 0; orders.Snapshot().Held > 0; n++ { // it ends with whatever is told next
 		w.put("orders", "a", fmt.Sprint("z", n))
 		pause(t.Context(), time.Millisecond)

@@ -30,7 +30,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 var hurried = timing{
 	healthFirst: 2 * time.Second, patience: 50 * time.Millisecond, steady: time.Second,
 	retryMin: time.Millisecond, retryMax: 20 * time.Millisecond,
-	renewal: time.Second, liveWait: 50 * time.Millisecond, saveEvery: time.Millisecond, hold: 100 * time.Millisecond,
+	renewal: time.Second, liveWait: 50 * time.Millisecond, saveEvery: time.Millisecond, hold: time.Hour,
 }
 
 // A world is a registry over a log that commits at once, and what answers for it: any
