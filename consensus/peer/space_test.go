@@ -3,7 +3,9 @@ package peer
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -33,19 +35,23 @@ func TestErrorsKeepTheirMeaningOnTheWay(t *testing.T) {
 // nothing, two stop growth wherever it is asked for, and all by itself it goes on.
 func TestMembersTellThatTheirDisksAreFull(t *testing.T) {
 	c := newCluster(t, 3)
+	c.tick = 100 * time.Millisecond // the leader had better stay
 	var members []*member
 	for id := uint64(1); id <= 3; id++ {
 		members = append(members, c.start(id, vfs.NewMem()))
 	}
 	propose(t, members[0], "first")
 	leader, followers := members[0], []*member(nil)
-	until(t, "a leader that all know", func() bool {
+	until(t, "a leader that all know, and that has heard all: whom it has not it takes to have no room", func() bool {
 		followers = nil
 		for _, m := range members {
 			if m.Status().LeaderID == 0 {
 				return false
 			}
 			if m.Status().Role == consensus.RoleLeader {
+				if silent := func(p consensus.MemberProgress) bool { return !p.Active }; slices.ContainsFunc(m.Status().Progress, silent) {
+					return false
+				}
 				leader = m
 			} else {
 				followers = append(followers, m)
