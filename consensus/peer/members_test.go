@@ -2,6 +2,7 @@ package peer
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -88,17 +89,15 @@ func TestTheRoomOfRemovedMembersIsGivenToOthers(t *testing.T) {
 	}
 }
 
-// change tries until it is done: a leader may just be ending.
+// change tries until it is done: a leader may just be ending, or not have heard yet
+// what a member has got.
 func change(t *testing.T, m *member, c consensus.MemberChange) {
 	t.Helper()
-	var err error
-	for range 20 {
-		if _, err = m.ChangeMembers(t.Context(), c); err == nil {
-			return
-		}
+	until(t, fmt.Sprintf("the change %+v", c), func() bool {
+		_, err := m.ChangeMembers(t.Context(), c)
 		if errors.Is(err, consensus.ErrStopped) {
-			break
+			t.Fatalf("%+v: %v", c, err)
 		}
-	}
-	t.Fatalf("%+v: %v", c, err)
+		return err == nil
+	})
 }
