@@ -127,7 +127,7 @@ func TestWhatIsOpenEndsWithTheRightToIt(t *testing.T) {
 		streams       map[string]func() error
 	}{
 		{name: "revoked", ttl: 600, end: w.revoke, code: codes.Unauthenticated, says: "unauthenticated"},
-		{name: "expired", ttl: 2, end: func(string) {}, code: codes.Unauthenticated, says: "unauthenticated"},
+		{name: "expired", ttl: 5, end: func(string) {}, code: codes.Unauthenticated, says: "unauthenticated"},
 		{name: "taken", ttl: 600, end: func(string) { w.role("taken") }, code: codes.PermissionDenied, says: "forbidden"},
 	}
 	for _, c := range cases {
