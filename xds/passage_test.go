@@ -2,6 +2,7 @@ package xds
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -155,35 +156,42 @@ func (s *stream) comesToSend(t *testing.T) {
 }
 
 // A turn runs from when its table is sent: a stream that comes late to send keeps it.
-// One that does not come at all is passed over, and is not counted as sent.
+// One that does not come at all is passed over, and is not counted as sent. Time is the
+// bubble's: a turn is not over before the test waits for that.
 func TestATurnRunsFromSending(t *testing.T) {
 	t.Run("late", func(t *testing.T) {
-		p, streams := passing(time.Millisecond, time.Hour)
-		if !p.enter(streams[0], 1, 1) || p.enter(streams[1], 1, 1) {
-			t.Fatal("not one table is sent at a time")
-		}
-		streams[1].comesToSend(t)
-		other, clock := passing(time.Millisecond, time.Hour) // whose turn begins later than a turn of streams[1] would have
-		other.enter(clock[0], 1, 1)
-		eventually(t, "a turn is over", func() bool { return other.server.metrics.tablesOverdue.Load() == 1 })
-		if got := p.server.metrics.tablesOverdue.Load(); got != 1 {
-			t.Errorf("%d turns are overdue, of one table that was sent", got)
-		}
-		if p.enter(streams[2], 1, 1) || !p.enter(streams[1], 1, 1) {
-			t.Error("the stream has lost its turn before it has sent anything")
-		}
+		synctest.Test(t, func(t *testing.T) {
+			p, streams := passing(time.Millisecond, time.Hour)
+			if !p.enter(streams[0], 1, 1) || p.enter(streams[1], 1, 1) {
+				t.Fatal("not one table is sent at a time")
+			}
+			streams[1].comesToSend(t)
+			other, clock := passing(time.Millisecond, time.Hour) // whose turn begins later than a turn of streams[1] would have
+			other.enter(clock[0], 1, 1)
+			eventually(t, "a turn is over", func() bool { return other.server.metrics.tablesOverdue.Load() == 1 })
+			if got := p.server.metrics.tablesOverdue.Load(); got != 1 {
+				t.Errorf("%d turns are overdue, of one table that was sent", got)
+			}
+			if p.enter(streams[2], 1, 1) || !p.enter(streams[1], 1, 1) {
+				t.Error("the stream has lost its turn before it has sent anything")
+			}
+			p.leave(streams[2])
+			p.leave(streams[1])
+		})
 	})
 	t.Run("never", func(t *testing.T) {
-		p, streams := passing(time.Hour, time.Millisecond)
-		for _, s := range streams {
-			p.enter(s, 1, 1)
-		}
-		p.answered(streams[0], 1)
-		streams[1].comesToSend(t)
-		streams[2].comesToSend(t)
-		if m := p.server.metrics; m.tablesUnclaimed.Load() == 0 || m.tablesOverdue.Load() != 0 {
-			t.Errorf("%d turns were not claimed, and %d tables are overdue", m.tablesUnclaimed.Load(), m.tablesOverdue.Load())
-		}
+		synctest.Test(t, func(t *testing.T) {
+			p, streams := passing(time.Hour, time.Millisecond)
+			for _, s := range streams {
+				p.enter(s, 1, 1)
+			}
+			p.answered(streams[0], 1)
+			streams[1].comesToSend(t)
+			streams[2].comesToSend(t)
+			if m := p.server.metrics; m.tablesUnclaimed.Load() == 0 || m.tablesOverdue.Load() != 0 {
+				t.Errorf("%d turns were not claimed, and %d tables are overdue", m.tablesUnclaimed.Load(), m.tablesOverdue.Load())
+			}
+		})
 	})
 }
 
