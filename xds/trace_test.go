@@ -84,7 +84,7 @@ func TestATraceShowsAChangeAtAllProxies(t *testing.T) {
 		if got := tellingOf(one); got != want {
 			t.Errorf("the push is told as\n%s\nwant\n%s", got, want)
 		}
-		root := parentOf(spans, one)
+		root := parentOf(t, spans, one)
 		if root.Name != "xds.change" || root.Parent.IsValid() || attributeOf(root, "service") != "orders" {
 			t.Errorf("above it is %s of %s, below %v", root.Name, attributeOf(root, "service"), root.Parent)
 		}
@@ -95,13 +95,20 @@ func TestATraceShowsAChangeAtAllProxies(t *testing.T) {
 	}
 }
 
-func parentOf(e *tracetest.InMemoryExporter, child tracetest.SpanStub) tracetest.SpanStub {
-	for _, s := range e.GetSpans() {
-		if s.SpanContext.Equal(child.Parent) {
-			return s
+// parentOf is the span above another. That of a change ends when all streams have been
+// woken, which may be after one has had its answer.
+func parentOf(tb testing.TB, e *tracetest.InMemoryExporter, child tracetest.SpanStub) (parent tracetest.SpanStub) {
+	tb.Helper()
+	eventually(tb, "the span above is told", func() bool {
+		all := e.GetSpans()
+		n := slices.IndexFunc(all, func(s tracetest.SpanStub) bool { return s.SpanContext.Equal(child.Parent) })
+		if n < 0 {
+			return false
 		}
-	}
-	return tracetest.SpanStub{}
+		parent = all[n]
+		return true
+	})
+	return parent
 }
 
 // A refusal, a change that waited for the answer before, and a stream that ends
