@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -89,7 +90,12 @@ func TestNodesSeeTheirUpstreams(t *testing.T) {
 
 // A stream is not answered before this member has caught up, and is sent away
 // when that takes too long: what it would be told might be nothing.
+// Time is the bubble's: it takes too long only for the stream that waits in vain.
 func TestStreamsWaitUntilTheMemberHasCaughtUp(t *testing.T) {
+	synctest.Test(t, testStreamsWaitUntilTheMemberHasCaughtUp)
+}
+
+func testStreamsWaitUntilTheMemberHasCaughtUp(t *testing.T) {
 	caught := make(chan struct{})
 	wait := func(ctx context.Context) error {
 		select {

@@ -74,7 +74,7 @@ func (p *play) command() string {
 }
 
 // productLimits are those that the product has.
-func productLimits(_ *Config, l *limits) { l.hold = holdMax }
+func productLimits(_ *Config, l *limits) { l.hold, l.catchUp = holdMax, catchUpMax }
 
 // start makes a member with other bounds than the product's.
 func (p *play) start() {

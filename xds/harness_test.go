@@ -50,7 +50,7 @@ func newMember(tb testing.TB, setup func(*Config, *limits)) *member {
 	m := newRegistry(tb)
 	config := Config{Machine: m.machine, Region: "here", Incarnation: func() string { return "i1" }}
 	bounds := New(config).limits
-	bounds.hold = time.Hour // nothing happens by the passing of time, unless a test says so
+	bounds.hold, bounds.catchUp = time.Hour, time.Hour // nothing happens by the passing of time, unless a test says so
 	if setup != nil {
 		setup(&config, &bounds)
 	}
