@@ -38,6 +38,7 @@ func TestACopyThatIsOldIsWithheld(t *testing.T) {
 	}
 	eventually(t, "a confirmed age", func() bool { _, known := c.registry.RegionAge(c.registry.Region(here)); return known })
 	c.link(true)
+	eventually(t, "a source that is heard no more", func() bool { return c.problem(0) == "unreachable" }) // a mark that had come is as young as when it is committed
 	c.clock.pass(59 * time.Second)
 	before := has(t, c.registry, "here")
 	mustEqual(t, "how many are stale before their time", c.registry.Region(here).Suspect+c.registry.Region(here).Withheld, 0)
