@@ -112,7 +112,7 @@ func (m *member) run(r *registry.Registry) {
 		cancel()
 		server.Stop()
 		for range cap(ended) {
-			if err := <-ended; err != nil {
+			if err := <-ended; err != nil && !errors.Is(err, grpc.ErrServerStopped) { // it may be stopped before it has begun to serve
 				m.tb.Errorf("a part of the member ended with %v", err)
 			}
 		}
