@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -38,7 +39,10 @@ func until(tb testing.TB, what string, condition func() bool) {
 
 // TestCallsAreBounded shows that the call above the bound is refused at once and counted,
 // and that one that waits ends within its deadline.
-func TestCallsAreBounded(t *testing.T) {
+// Time is the bubble's: no deadline passes but while all wait for one.
+func TestCallsAreBounded(t *testing.T) { synctest.Test(t, testCallsAreBounded) }
+
+func testCallsAreBounded(t *testing.T) {
 	m := newMember(t, func(a *API) { a.limits.calls, a.limits.call = 1, 300*time.Millisecond })
 	m.set(func() { m.log.Hang = true })
 	waiting := make(chan error, 1)
@@ -59,7 +63,10 @@ func TestCallsAreBounded(t *testing.T) {
 
 // TestASlowReaderIsCutOff shows that who asks for a list and does not read it is not
 // waited for, and told why; and that meanwhile no more than the bound are read.
-func TestASlowReaderIsCutOff(t *testing.T) {
+// Time is the bubble's: no deadline passes but while all wait for one.
+func TestASlowReaderIsCutOff(t *testing.T) { synctest.Test(t, testASlowReaderIsCutOff) }
+
+func testASlowReaderIsCutOff(t *testing.T) {
 	m := newMember(t, func(a *API) { a.limits.lists, a.limits.list, a.limits.partBytes = 1, time.Second, 16<<10 })
 	fat := registration("orders", "")
 	fat.Metadata = []*stellmapv1.Pair{{Key: "much", Value: strings.Repeat("x", 15<<10)}}
