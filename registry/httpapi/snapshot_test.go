@@ -15,14 +15,16 @@ import (
 	"github.com/stellmap/stellmap/registry"
 )
 
-// backupServer serves the admin port with small bounds over a real socket.
-func backupServer(t *testing.T, snapshot func(context.Context, io.Writer) error) (*member, string) {
+// backupServer serves the admin port over a real socket, with the bounds of the product but for the changes.
+func backupServer(t *testing.T, snapshot func(context.Context, io.Writer) error, changes ...func(*http.Server)) (*member, string) {
 	t.Helper()
 	m := newMember(t, func(c *Config) { c.AdminToken, c.Snapshot = "s3cret", snapshot })
 	m.api.limits.timeout = 20 * time.Millisecond
 	s := httptest.NewUnstartedServer(nil)
 	s.Config = NewServer(m.api.AdminHandler(), nil)
-	s.Config.ReadTimeout, s.Config.ReadHeaderTimeout, s.Config.WriteTimeout = 50*time.Millisecond, 50*time.Millisecond, 50*time.Millisecond
+	for _, change := range changes {
+		change(s.Config)
+	}
 	s.Start()
 	t.Cleanup(s.Close)
 	return m, s.URL + "/admin/v1/snapshot"
@@ -50,21 +52,24 @@ func getBackup(t *testing.T, method, url, token string) (int, []byte, error) {
 // TestABackupMayTakeLong shows that it outlives the deadlines of reading,
 // writing and of a call, as long as it goes on, and that its context does.
 func TestABackupMayTakeLong(t *testing.T) {
+	const deadline, parts = time.Second, 12 // the deadline is for the request, too, however busy the machine
 	_, url := backupServer(t, func(ctx context.Context, w io.Writer) error {
-		for i := range 12 {
+		for i := range parts {
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
-			case <-time.After(20 * time.Millisecond):
+			case <-time.After(deadline / (parts - 2)):
 			}
 			if _, err := fmt.Fprintf(w, "part %d\n", i); err != nil {
 				return err
 			}
 		}
 		return nil
+	}, func(s *http.Server) {
+		s.ReadTimeout, s.ReadHeaderTimeout, s.WriteTimeout = deadline, deadline, deadline
 	})
 	code, body, err := getBackup(t, http.MethodGet, url, "s3cret")
-	if code != http.StatusOK || err != nil || strings.Count(string(body), "\n") != 12 {
+	if code != http.StatusOK || err != nil || strings.Count(string(body), "\n") != parts {
 		t.Errorf("%d, %v, %q", code, err, body)
 	}
 }
