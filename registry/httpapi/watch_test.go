@@ -223,9 +223,10 @@ func TestWhatAWatchOfV1Refuses(t *testing.T) {
 func TestAStreamLivesLongerThanACall(t *testing.T) {
 	m := newMember(t, nil)
 	m.api.limits.keepalive, m.api.limits.timeout = 10*time.Millisecond, time.Second
-	s := m.served(func(s *http.Server) { s.ReadTimeout, s.WriteTimeout = 100*time.Millisecond, 100*time.Millisecond })
+	const deadline = time.Second // for the requests, too, however busy the machine
+	s := m.served(func(s *http.Server) { s.ReadTimeout, s.WriteTimeout = deadline, deadline })
 	v1, v2 := watch(t, s, v1At+"&includeSnapshot=false"), watch(t, s, "/api/v2/watch?snapshot=false&namespace=prod")
-	for range 40 {
+	for range 2 * deadline / m.api.limits.keepalive {
 		v1.mustBe(": keepalive\n")
 		v2.mustBe("id: cafe:1\nevent: progress\ndata: {\"revision\":1,\"type\":\"progress\"}\n")
 	}
