@@ -22,7 +22,7 @@ import (
 // counted, that health still answers, and that a slot is free again afterwards.
 func TestTooManyRequests(t *testing.T) {
 	m := newMember(t, nil)
-	m.api.limits.inflight = 2
+	m.api.limits.inflight, m.api.limits.timeout = 2, time.Hour // those that wait do so until they are let go
 	m.set(func() { m.log.Hang = true })
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan int)
@@ -63,7 +63,7 @@ func TestTooManyRequests(t *testing.T) {
 // Reads that wait for their answers, as they do while there is no leader, leave room for what keeps instances alive.
 func TestReadsLeaveRoomForOthers(t *testing.T) {
 	m := newMember(t, nil)
-	m.api.limits.reads = 1
+	m.api.limits.reads, m.api.limits.timeout = 1, time.Hour // those that wait do so until they are let go
 	m.must(http.StatusCreated, http.MethodPut, "/api/v2/namespaces/prod/services/orders/instances/a", "{"+oneEndpoint+"}", leaseTokenHeader+": "+ownToken)
 	m.set(func() { m.log.Hang = true })
 	ctx, cancel := context.WithCancel(t.Context())
@@ -338,7 +338,6 @@ func TestServer(t *testing.T) {
 	if server.ReadHeaderTimeout == 0 || server.ReadTimeout == 0 || server.WriteTimeout == 0 || server.IdleTimeout == 0 || server.MaxHeaderBytes == 0 || server.ErrorLog == nil {
 		t.Fatal("a bound is not set")
 	}
-	server.ReadTimeout = time.Second // for a body of the full length, however busy the machine
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -371,7 +370,8 @@ func TestServer(t *testing.T) {
 	mustClose(t, response)
 	mustEqual(t, "the status of HEAD", response.StatusCode, http.StatusOK)
 
-	mustEqual(t, "the status of half a body", halfBody(t, listener.Addr().String()), http.StatusBadRequest)
+	impatient := m.served(func(s *http.Server) { s.ReadTimeout = time.Second })
+	mustEqual(t, "the status of half a body", halfBody(t, impatient.Listener.Addr().String()), http.StatusBadRequest)
 }
 
 func mustClose(t *testing.T, r *http.Response) {
