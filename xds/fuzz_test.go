@@ -90,7 +90,7 @@ var (
 // FuzzStreams: whatever clients say, in whatever order, a stream ends with a word of gRPC
 // that is the client's fault, leaves nothing behind, and the next one is served.
 func FuzzStreams(f *testing.F) {
-	m := newMember(f, func(c *Config, _ *limits) { c.LoadEvery = 10 * time.Second })
+	m := newMember(f, func(c *Config, l *limits) { c.LoadEvery, l.catchUp = 10*time.Second, catchUpMax })
 	m.register(registry.Registration{Namespace: "prod", Service: "orders", ID: "1", Endpoints: []registry.Endpoint{{Protocol: "http", Host: "10.0.0.1", Port: 80}}})
 	node := &corev3.Node{Id: "web-1", Cluster: "web", UserAgentName: "envoy"}
 	cds, eds := typeURLs[typeCluster], typeURLs[typeEndpoints]

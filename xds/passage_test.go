@@ -166,7 +166,7 @@ func TestATurnRunsFromSending(t *testing.T) {
 				t.Fatal("not one table is sent at a time")
 			}
 			streams[1].comesToSend(t)
-			other, clock := passing(time.Millisecond, time.Hour) // whose turn begins later than a turn of streams[1] would have
+			other, clock := passing(2*time.Millisecond, time.Hour) // whose turn is over later than a turn of streams[1] would be
 			other.enter(clock[0], 1, 1)
 			eventually(t, "a turn is over", func() bool { return other.server.metrics.tablesOverdue.Load() == 1 })
 			if got := p.server.metrics.tablesOverdue.Load(); got != 1 {
