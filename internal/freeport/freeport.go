@@ -12,8 +12,10 @@ import (
 	"syscall"
 )
 
-// low is where the search begins.
-const low = 12000
+const (
+	low   = 12000 // where the search begins
+	least = 1000  // of so many it chooses; where the kernel gives away nearly all, the choice is the kernel's
+)
 
 // Find is n ports of 127.0.0.1 that nobody listens on; nor does anybody on those
 // that lie at the distances `also` above each. Nobody who asks here gets any of them
@@ -25,7 +27,7 @@ func Find(n int, also ...int) ([]int, error) {
 	high := ephemeralLow() - slices.Max(append(also, 0))
 	for tries := 0; len(ports) < n && tries < 200*n; tries++ {
 		first := 0
-		if high > low+1000 {
+		if high > low+least {
 			first = low + rand.IntN(high-low)
 		}
 		port, err := s.row(first, also)
@@ -40,6 +42,16 @@ func Find(n int, also ...int) ([]int, error) {
 		return nil, fmt.Errorf("found %d free ports of %d on 127.0.0.1", len(ports), n)
 	}
 	return ports, nil
+}
+
+// Addresses is Find, as host:port.
+func Addresses(n int) ([]string, error) {
+	ports, err := Find(n)
+	addresses := make([]string, len(ports))
+	for i, port := range ports {
+		addresses[i] = fmt.Sprintf("127.0.0.1:%d", port)
+	}
+	return addresses, err
 }
 
 // search holds what it has found open, and what was of no use, so that nothing is looked at twice.
@@ -78,16 +90,6 @@ func (s *search) hold(port int) (int, error) {
 		return 0, err
 	}
 	return port, nil
-}
-
-// Addresses is Find, as host:port.
-func Addresses(n int) ([]string, error) {
-	ports, err := Find(n)
-	addresses := make([]string, len(ports))
-	for i, port := range ports {
-		addresses[i] = fmt.Sprintf("127.0.0.1:%d", port)
-	}
-	return addresses, err
 }
 
 // claims are the ports that this process has given away, and a file in which each of
