@@ -43,6 +43,7 @@ func seed() uint64 {
 const (
 	schedules   = 2
 	scheduleOps = 2000 // operations on the disk of each, at least
+	longestLife = 5    // times as many, for a member that has not done each of the steps yet
 	randomSeeds = 16   // crashes after each operation that keep some of what was not synced
 )
 
@@ -134,7 +135,10 @@ func (s *schedule) work(*testing.T) {
 	p.inBubble()
 	chance := rand.New(rand.NewPCG(s.seed, uint64(s.number)+1<<32)) // of which crashes are looked at
 	p.disk.After(func(op crashfs.Op) { s.crash(p, op, chance) })
-	err := p.live(func() bool { return p.disk.Ops() < s.ops && !s.over() })
+	err := p.live(func() bool {
+		ops := p.disk.Ops()
+		return (ops < s.ops || !p.didAll() && ops < longestLife*s.ops) && !s.over()
+	})
 	s.played, s.done = p.disk.Ops(), p.done
 	if err != nil {
 		s.fail(&failure{err, "without a crash", p.disk.Trace()})

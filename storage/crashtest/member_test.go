@@ -321,14 +321,15 @@ func (p *player) goOn(found history) {
 	}
 }
 
-// steps are what a member does, and how often. Those that are nested are also done
-// while a snapshot is saved.
-var steps = []struct {
+// step is something that a member does.
+type step struct {
 	name   string
-	weight int
-	nested bool
+	weight int  // how often
+	nested bool // it is also done while a snapshot is saved
 	do     func(*player) error
-}{
+}
+
+var steps = []step{
 	{"append", 30, true, (*player).append},
 	{"append in parts", 4, true, (*player).appendInParts},
 	{"sync", 20, true, (*player).sync},
@@ -380,6 +381,11 @@ func (p *player) did(name string, do func(*player) error) error {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	return nil
+}
+
+// didAll is whether the member has done each of the steps.
+func (p *player) didAll() bool {
+	return !slices.ContainsFunc(steps, func(s step) bool { return p.done[s.name] == 0 })
 }
 
 // died is what the engine told in the background.
